@@ -1,0 +1,1 @@
+"""The command line: `qanchor-cli`. Modules here import nothing heavy; commands do, when they run."""

@@ -1,0 +1,119 @@
+"""`qanchor-cli`: every command in one table; every QAnchorError becomes one line and an exit code here."""
+
+import errno
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from qanchor.errors import QAnchorError
+
+# command or group -> (module, help). The module is imported when the command is asked for:
+# a module offers `app` (a typer.Typer with its subcommands) or `run` (a single command).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "new": ("cli.new", "Scaffold a feature repository of your own."),
+    "demo": ("cli.demo", "Run the whole chain, on a simulated world or on your data."),
+    "simulate": ("cli.simulate", "Write a simulated world: events, labels, ceilings."),
+    "events": ("cli.events", "Load events from files; look at the event log."),
+    "labels": ("cli.labels", "Load the labels of a scenario."),
+    "broker": ("cli.broker", "Run the embedded Kafka-protocol broker (development only)."),
+    "produce": ("cli.produce", "Send a file of events to Kafka."),
+    "consume": ("cli.consume", "Stream events from Kafka into the feature repository."),
+    "pretrain": ("cli.pretrain", "Pre-train a Q-Anchor on the event log."),
+    "tune": ("cli.tune", "Tune a scenario's soft prompt with its labels."),
+    "backfill": ("cli.backfill", "Write scenario embeddings to the offline and online stores."),
+    "index": ("cli.index", "Build the FAISS index of a scenario."),
+    "lookalike": ("cli.lookalike", "Find the users most like a list of seeds."),
+    "head": ("cli.head", "Train a LightGBM head; score users."),
+    "report": ("cli.report", "Write the report of every scenario."),
+    "status": ("cli.status", "Say what is loaded, trained, written and served."),
+    "doctor": ("cli.doctor", "Say what is missing and how to get it."),
+    "db": ("cli.db", "Create or upgrade the registry's schema."),
+}
+
+
+class _LazyGroup(TyperGroup):
+    """Commands that are imported when they are asked for, so that --help stays instant."""
+
+    listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # Click's signature
+        # Click asks for the list only to print it; the summaries are here, the modules are not needed.
+        self.listing = True
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # Click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, summary = COMMANDS[cmd_name]
+        if self.listing:
+            return TyperCommand(cmd_name, help=summary)
+        command = typer.main.get_command(_typer_of(importlib.import_module(module_name)))
+        command.name = cmd_name
+        return command
+
+
+def _typer_of(module: Any) -> typer.Typer:
+    if hasattr(module, "app"):
+        group: typer.Typer = module.app
+        return group
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command()(module.run)
+    return single
+
+
+app = typer.Typer(
+    cls=_LazyGroup,
+    name="qanchor-cli",
+    help="One embedding per user and business scenario: Kafka in; Feast, FAISS and LightGBM out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """One embedding per user and business scenario: Kafka in; Feast, FAISS and LightGBM out."""
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command line and say how it ended.
+
+    Args:
+        arguments: without the program's name; default: those of the process.
+
+    Returns:
+        The exit code: 0, 2 for wrong input or usage, 3 for a step that has to come first,
+        4 for a store that does not answer, 130 after an interrupt.
+    """
+    command: Any = typer.main.get_command(app)
+    try:
+        return int(command.main(args=arguments, prog_name="qanchor-cli", standalone_mode=False) or 0)
+    except QAnchorError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; run the same command again to go on", 130)
+    except typer.TyperException as error:
+        # A usage error: Click's own two lines name the option and the help to read.
+        error.show()  # type: ignore[attr-defined]
+        return int(getattr(error, "exit_code", 2))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return _fail(
+                "no space left on the device. Free some and run the command again: nothing half-written counts",
+                4,
+            )
+        raise
+
+
+def main() -> None:
+    """Entry point of `qanchor-cli`."""
+    sys.exit(run_command())

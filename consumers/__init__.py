@@ -1,0 +1,1 @@
+"""Kafka consumers: events from a topic into the event log, exactly once."""

@@ -1,0 +1,1 @@
+"""Where consumed events go."""

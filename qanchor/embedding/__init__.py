@@ -1,0 +1,1 @@
+"""Backfill of scenario embeddings into the stores."""

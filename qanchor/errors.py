@@ -1,0 +1,106 @@
+"""What can go wrong, in one tree. Every message ends with what to do about it.
+
+QAnchorError
+├── InputError                exit 2: what the user handed over is at fault
+│   ├── WorkspaceInvalid      modalities.yaml, scenarios.yaml or a setting
+│   ├── UnknownScenario       a scenario that scenarios.yaml does not name
+│   ├── EventsInvalid         an event file that cannot be read or holds nothing
+│   ├── LabelsInvalid         a label file that breaks its contract
+│   └── SeedsInvalid          seeds that lookalike search cannot use
+├── StateError                exit 3: the command came too early, or things do not belong together
+│   ├── NotReady              a step that has to run first
+│   ├── CheckpointInvalid     a checkpoint that is damaged or of another version
+│   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
+└── StoreUnavailable          exit 4: a database, broker or disk that does not answer
+    ├── BrokerUnavailable
+    ├── DatabaseUnavailable
+    └── DiskFull
+"""
+
+from collections.abc import Sequence
+
+
+class QAnchorError(Exception):
+    """Base of every error that qanchor raises on purpose.
+
+    Args:
+        problem: one sentence, no newline, that names the value at fault.
+        remedy: one sentence that says what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem.rstrip('.')}. {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class InputError(QAnchorError):
+    """The user's input is at fault."""
+
+    exit_code = 2
+
+
+class WorkspaceInvalid(InputError):
+    """modalities.yaml, scenarios.yaml or a setting does not hold."""
+
+
+class UnknownScenario(InputError):
+    """A scenario that scenarios.yaml does not name."""
+
+    def __init__(self, scenario: str, known: Sequence[str]) -> None:
+        names = ", ".join(known) or "none yet"
+        super().__init__(
+            f"scenario {scenario!r} does not exist",
+            f"Known: {names}. Add it to scenarios.yaml.",
+        )
+        self.scenario = scenario
+
+
+class EventsInvalid(InputError):
+    """An event file that cannot be read, or holds no valid event."""
+
+
+class LabelsInvalid(InputError):
+    """A label file that breaks its contract."""
+
+
+class SeedsInvalid(InputError):
+    """Seeds that lookalike search cannot use."""
+
+
+class StateError(QAnchorError):
+    """The command came too early, or two things do not belong together."""
+
+    exit_code = 3
+
+
+class NotReady(StateError):
+    """A step that has to run first has not run."""
+
+
+class CheckpointInvalid(StateError):
+    """A checkpoint is damaged, or written by another version."""
+
+
+class FingerprintMismatch(StateError):
+    """Vectors of one embedding space met a head, index or view of another."""
+
+
+class StoreUnavailable(QAnchorError):
+    """A database, broker or disk does not answer."""
+
+    exit_code = 4
+
+
+class BrokerUnavailable(StoreUnavailable):
+    """No Kafka broker answers."""
+
+
+class DatabaseUnavailable(StoreUnavailable):
+    """The registry's database does not answer, or has no schema."""
+
+
+class DiskFull(StoreUnavailable):
+    """No space left where state has to be written."""

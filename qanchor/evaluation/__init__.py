@@ -1,0 +1,1 @@
+"""Probes, explanations and the report."""

@@ -1,0 +1,1 @@
+"""LightGBM heads over point-in-time frames."""

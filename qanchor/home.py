@@ -1,0 +1,84 @@
+"""Where state lives: one folder, every path below it named here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds all state of one workspace.
+
+    Args:
+        root: absolute path of the folder (QANCHOR_HOME).
+    """
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The registry's SQLite file, where no database URL is set."""
+        return self.root / "qanchor.db"
+
+    @property
+    def events(self) -> Path:
+        """Event log: `event_date=YYYY-MM-DD/*.parquet`; names that begin with `_` are no data."""
+        return self.root / "events"
+
+    @property
+    def dead_letters(self) -> Path:
+        """Rows that `events load` refused, with their reasons."""
+        return self.root / "dead_letters"
+
+    @property
+    def labels(self) -> Path:
+        """`SCENARIO.parquet` each."""
+        return self.root / "labels"
+
+    @property
+    def features(self) -> Path:
+        """Feast's offline store: one folder of part files per view."""
+        return self.root / "features"
+
+    def view(self, name: str) -> Path:
+        """The folder of part files of one Feast view."""
+        return self.features / name
+
+    @property
+    def feast_registry(self) -> Path:
+        """Feast's SQL registry."""
+        return self.root / "feast_registry.db"
+
+    @property
+    def online_store(self) -> Path:
+        """Feast's SQLite online store."""
+        return self.root / "online.db"
+
+    @property
+    def models(self) -> Path:
+        """One folder per model version; prompts below `MODEL/prompts/VERSION`."""
+        return self.root / "models"
+
+    @property
+    def indexes(self) -> Path:
+        """FAISS indexes: `SCENARIO/VERSION/`."""
+        return self.root / "indexes"
+
+    @property
+    def heads(self) -> Path:
+        """LightGBM heads: `SCENARIO/VERSION/`."""
+        return self.root / "heads"
+
+    @property
+    def reports(self) -> Path:
+        """Reports with their figures."""
+        return self.root / "reports"
+
+    @property
+    def broker(self) -> Path:
+        """The embedded broker's log."""
+        return self.root / "broker"
+
+    @property
+    def cache(self) -> Path:
+        """What can be deleted at any time: encoded texts, histories."""
+        return self.root / "cache"

@@ -1,0 +1,1 @@
+"""The Q-Anchor model: prefix, suffix, checkpoint."""

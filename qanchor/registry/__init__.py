@@ -1,0 +1,1 @@
+"""What the platform knows about itself, in SQL: scenarios, versions, jobs, manifests, the Kafka ledger."""

@@ -1,0 +1,86 @@
+"""Opening the registry's database: SQLite by default, PostgreSQL by URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from qanchor.errors import DatabaseUnavailable, NotReady, WorkspaceInvalid
+from qanchor.registry.tables import Base
+
+_UPGRADE = "Run `qanchor-cli db upgrade`."
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # FULL, because the ledger's transaction is the consumer's commit point: a power cut must not undo it.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def open_engine(url: str, busy_seconds: float = 30.0) -> Engine:
+    """An engine for the registry; no connection is made yet, save that SQLite's folder is created.
+
+    Args:
+        url: SQLAlchemy URL.
+        busy_seconds: how long SQLite waits for another writer.
+
+    Raises:
+        WorkspaceInvalid: the URL is malformed or names a driver that is not installed.
+    """
+    try:
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            parsed, connect_args={"timeout": busy_seconds} if sqlite else {}, pool_pre_ping=not sqlite
+        )
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise WorkspaceInvalid(
+            f"QANCHOR_DATABASE__URL does not hold: {error}",
+            "Use sqlite:///FILE or postgresql+psycopg://HOST/NAME.",
+        ) from error
+    if sqlite:
+        event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def require_schema(engine: Engine) -> None:
+    """Check that the database answers and has every table.
+
+    Raises:
+        DatabaseUnavailable: it does not answer; start it or mend the URL.
+        NotReady: a table is missing; run `qanchor-cli db upgrade`.
+    """
+    try:
+        present = set(inspect(engine).get_table_names())
+    except OperationalError as error:
+        raise DatabaseUnavailable(
+            f"the registry database does not answer: {error.orig}", "Start it, or mend QANCHOR_DATABASE__URL."
+        ) from error
+    missing = sorted(set(Base.metadata.tables) - present)
+    if missing:
+        raise NotReady(f"the registry has no table {missing[0]!r}", _UPGRADE)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """A session that commits at the end, or rolls back and re-raises.
+
+    Raises:
+        DatabaseUnavailable: the database went away or stayed locked; the work is rolled back, run it again.
+    """
+    try:
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+    except OperationalError as error:
+        raise DatabaseUnavailable(
+            f"the registry database failed: {error.orig}", "Start it and run the command again."
+        ) from error

@@ -1,0 +1,203 @@
+"""The registry's tables; alembic owns the schema, a test keeps the two equal.
+
+Times are UTC and stored without a zone, because SQLite keeps none. Versions are text, made by
+`new_version`, and sort by the time they were made.
+"""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def utc_now() -> datetime:
+    """Now, UTC, without a zone: the form that every table stores."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def new_version() -> str:
+    """A version name that sorts by time and does not collide: 20261120T101500-3f9a2c."""
+    return f"{utc_now():%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map = {dict[str, Any]: JSON, str: String(512)}  # noqa: RUF012  # SQLAlchemy's own protocol
+
+
+class Scenario(Base):
+    """A scenario as it was last seen in scenarios.yaml."""
+
+    __tablename__ = "scenarios"
+
+    name: Mapped[str] = mapped_column(String(48), primary_key=True)
+    domain: Mapped[str] = mapped_column(String(16))
+    query: Mapped[str]
+    horizon_days: Mapped[int]
+    ttl_days: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+
+class LabelSet(Base):
+    """The labels in use for a scenario; the rows are a Parquet file."""
+
+    __tablename__ = "label_sets"
+
+    scenario: Mapped[str] = mapped_column(String(48), primary_key=True)
+    path: Mapped[str]
+    rows: Mapped[int]
+    positives: Mapped[int]
+    earliest_as_of: Mapped[datetime]
+    content_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ModelVersion(Base):
+    """A pre-trained Q-Anchor; the newest active one serves."""
+
+    __tablename__ = "model_versions"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    preset: Mapped[str] = mapped_column(String(32))
+    path: Mapped[str]
+    content_hash: Mapped[str] = mapped_column(String(64))
+    trained_until: Mapped[datetime]
+    metrics: Mapped[dict[str, Any]]
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class PromptVersion(Base):
+    """A tuned soft prompt of one scenario on one model."""
+
+    __tablename__ = "prompt_versions"
+    __table_args__ = (Index(None, "scenario", "active"),)
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scenario: Mapped[str] = mapped_column(String(48))
+    model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.version"))
+    path: Mapped[str]
+    content_hash: Mapped[str] = mapped_column(String(64))
+    test_fold: Mapped[int | None]
+    metrics: Mapped[dict[str, Any]]
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Job(Base):
+    """One long command: what it was asked, how far it is, how it ended."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    scenario: Mapped[str | None] = mapped_column(String(48))
+    state: Mapped[str] = mapped_column(String(16), default="running")
+    done: Mapped[int] = mapped_column(BigInteger, default=0)
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    parameters: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+
+
+class EmbeddingManifest(Base):
+    """One set of vectors of one scenario; readers see it once its state is 'active'."""
+
+    __tablename__ = "embedding_manifests"
+    __table_args__ = (Index(None, "scenario", "state"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    scenario: Mapped[str] = mapped_column(String(48))
+    model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.version"))
+    prompt_version: Mapped[str | None] = mapped_column(ForeignKey("prompt_versions.version"))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    as_of: Mapped[datetime | None]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    content_hash: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16), default="building")
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class IndexVersion(Base):
+    """A FAISS index over one manifest's vectors."""
+
+    __tablename__ = "index_versions"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scenario: Mapped[str] = mapped_column(String(48))
+    manifest_id: Mapped[int] = mapped_column(ForeignKey("embedding_manifests.id"))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    recall: Mapped[float | None]
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Head(Base):
+    """A LightGBM head; it scores vectors of its own fingerprint only."""
+
+    __tablename__ = "heads"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scenario: Mapped[str] = mapped_column(String(48))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str]
+    metrics: Mapped[dict[str, Any]]
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class LedgerOffset(Base):
+    """The next Kafka offset to write for a partition; the truth, unlike Kafka's own commit."""
+
+    __tablename__ = "ledger_offsets"
+
+    consumer_group: Mapped[str] = mapped_column(String(128), primary_key=True)
+    topic: Mapped[str] = mapped_column(String(249), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True)
+    next_offset: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now)
+
+
+class LedgerFile(Base):
+    """A Parquet file of the event log: 'committed' (rename may be due) or 'published'."""
+
+    __tablename__ = "ledger_files"
+    __table_args__ = (Index(None, "state"),)
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    event_date: Mapped[str] = mapped_column(String(10))
+    rows: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class LoadedFile(Base):
+    """A file that `events load` took in whole, by content: loading it again adds nothing."""
+
+    __tablename__ = "loaded_files"
+    __table_args__ = (UniqueConstraint("content_hash"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    content_hash: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -1,0 +1,133 @@
+"""The one frozen Settings; nothing else reads the environment.
+
+Every knob sits in a group, because pydantic-settings ignores a mistyped variable at the top
+level: QANCHOR_KAFKA__BROKERS, QANCHOR_COMPUTE__THREADS, ... Only QANCHOR_HOME and QANCHOR_REPO
+stand alone, and any other QANCHOR_ variable is refused by name.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qanchor.errors import WorkspaceInvalid
+from qanchor.home import Home
+
+_PREFIX = "QANCHOR_"
+
+
+class DatabaseSettings(BaseModel, extra="forbid", frozen=True):
+    """Where the registry and the Kafka ledger live."""
+
+    url: str = Field("", description="SQLAlchemy URL; empty: SQLite under QANCHOR_HOME")
+    busy_seconds: float = Field(30.0, gt=0, description="how long to wait for a locked SQLite file")
+
+
+class KafkaSettings(BaseModel, extra="forbid", frozen=True):
+    """The cluster, the topic and how the consumer reads it."""
+
+    brokers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
+    topic: str = Field("user-events", description="topic of user events, keyed by user_id")
+    dead_letter_topic: str = Field("user-events.dead", description="topic of refused messages")
+    group: str = Field("qanchor", description="consumer group")
+    partitions: int = Field(4, gt=0, description="partitions of a topic that the embedded broker creates")
+    batch_events: int = Field(5_000, gt=0, description="events per poll")
+    flush_events: int = Field(50_000, gt=0, description="events per write to the event log")
+    flush_seconds: float = Field(5.0, gt=0, description="longest time an event waits for its write")
+    session_seconds: float = Field(45.0, gt=0, description="group session time-out")
+    dead_letter_share: float = Field(
+        0.5, gt=0, le=1, description="share of bad messages that stops the consumer"
+    )
+    security: dict[str, str] = Field(
+        default_factory=dict, description="extra kafka-python options: SASL, TLS"
+    )
+
+
+class EventSettings(BaseModel, extra="forbid", frozen=True):
+    """What is refused as an absurd time."""
+
+    oldest: str = Field("1970-01-02", description="events before this UTC date are refused")
+    future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now an event may lie")
+
+
+class ComputeSettings(BaseModel, extra="forbid", frozen=True):
+    """Cores, device and number format of the model."""
+
+    threads: int = Field(0, ge=0, description="native threads; 0: all usable cores")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where it is native"
+    )
+
+
+class LogSettings(BaseModel, extra="forbid", frozen=True):
+    """What the log says."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+
+
+class Settings(BaseSettings):
+    """All settings of a process, read once at the entry point and passed in."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_file=None
+    )
+
+    home: Path | None = Field(
+        None, description="folder of all state; default: .qanchor beside the feature repository"
+    )
+    repo: Path | None = Field(None, description="the feature repository; default: here, or ./feature_repo")
+    database: DatabaseSettings = DatabaseSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    events: EventSettings = EventSettings()
+    compute: ComputeSettings = ComputeSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def repo_path(self) -> Path:
+        """Absolute path of the feature repository."""
+        if self.repo is not None:
+            return self.repo.expanduser().resolve()
+        here = Path.cwd()
+        return here if (here / "modalities.yaml").exists() else here / "feature_repo"
+
+    @property
+    def state(self) -> Home:
+        """Where state lives: the same folder from the repository and from beside it."""
+        if self.home is not None:
+            return Home(self.home.expanduser().resolve())
+        return Home(self.repo_path.parent / ".qanchor")
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the registry."""
+        return self.database.url or f"sqlite:///{self.state.database}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment, all of it checked.
+
+    Args:
+        environ: the environment to check names against; default: the process's own.
+
+    Raises:
+        WorkspaceInvalid: a QANCHOR_ variable is unknown or its value does not hold; fix or unset it.
+    """
+    names = os.environ if environ is None else environ
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in names:
+        if name.startswith(_PREFIX) and name.split("__", maxsplit=1)[0] not in known:
+            raise WorkspaceInvalid(
+                f"environment variable {name} is unknown", f"Known groups: {', '.join(sorted(known))}."
+            )
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "__".join(str(part).upper() for part in first["loc"])
+        raise WorkspaceInvalid(
+            f"setting {_PREFIX}{where}: {first['msg']}", "Fix or unset that variable."
+        ) from error

@@ -1,0 +1,1 @@
+"""The stores: event log, Feast, FAISS. Nothing else imports feast or faiss."""

@@ -1,0 +1,1 @@
+"""Feast plug-ins, named by class path in feature_store.yaml."""

@@ -1,0 +1,1 @@
+"""UserU: questions and answers made from the event log, for pre-training."""

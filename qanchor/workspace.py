@@ -1,0 +1,239 @@
+"""The workspace: modalities.yaml and scenarios.yaml, validated once and handed round.
+
+A deployment names its own kinds of event and its own scenarios there; no code knows them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from qanchor.errors import UnknownScenario, WorkspaceInvalid
+from qanchor.home import Home
+from qanchor.names import ACTIVITY_WINDOWS_DAYS
+from qanchor.settings import load_settings
+
+_NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+_RESERVED = {"event_id", "user_id", "event_time", "modality", "event_date", "as_of", "label", "fold", "split"}
+
+
+class FieldSpec(BaseModel, extra="forbid", frozen=True):
+    """One field of a modality.
+
+    `text` may stand in the template; `key` is carried but never read by the model (an invoice number);
+    `number` goes to the model beside the text, after `transform`.
+    """
+
+    type: Literal["text", "number", "key"]
+    optional: bool = False
+    transform: Literal["signed_log", "log", "linear"] = "signed_log"
+    amount: bool = Field(False, description="the number that the activity view sums")
+    minimum: float = Field(-1e15, description="smallest number accepted")
+    maximum: float = Field(1e15, description="largest number accepted")
+    max_length: int = Field(256, gt=0, description="longest text accepted, characters")
+
+
+class ModalitySpec(BaseModel, extra="forbid", frozen=True):
+    """One kind of event: its fields, its text for the model, the most events kept per user."""
+
+    text: str = Field(description="template over the text fields, such as 'paid {category} at {merchant}'")
+    fields: dict[str, FieldSpec]
+    max_events: int = Field(64, gt=0, description="newest events kept per user")
+    profile: bool = Field(False, description="the newest event is the user's profile")
+    description: str = ""
+
+    @property
+    def template_fields(self) -> tuple[str, ...]:
+        """The fields that the template names, in its order."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.text) if name)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The numeric fields in the order of the file; the model's numeric vector follows it."""
+        return tuple(name for name, spec in self.fields.items() if spec.type == "number")
+
+    @property
+    def amount(self) -> str | None:
+        """The field that the activity view sums, if there is one."""
+        return next((name for name, spec in self.fields.items() if spec.amount), None)
+
+    @model_validator(mode="after")
+    def _template_holds(self) -> "ModalitySpec":
+        for name in self.template_fields:
+            if name not in self.fields or self.fields[name].type != "text":
+                raise ValueError(f"the template names {name!r}, which is no text field")
+        for name in self.fields:
+            if not _NAME.match(name) or name in _RESERVED:
+                raise ValueError(f"field name {name!r} is reserved or not lower_snake_case")
+        amounts = [name for name, spec in self.fields.items() if spec.amount]
+        if len(amounts) > 1 or any(self.fields[name].type != "number" for name in amounts):
+            raise ValueError("at most one field may be the amount, and it must be a number")
+        return self
+
+
+class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
+    """One business scenario: the question that anchors its embedding, and how long that stays fresh."""
+
+    domain: Literal["risk", "marketing", "engagement"]
+    query: str = Field(min_length=8, max_length=400)
+    horizon_days: int = Field(30, gt=0, le=3650, description="prediction window after the cut-off")
+    ttl_days: int = Field(30, gt=0, le=3650, description="how long an embedding may be served")
+    positive: str = Field("yes", description="an answer in words that means the label is 1")
+    negative: str = Field("no", description="an answer in words that means the label is 0")
+    description: str = ""
+
+
+class _ModalitiesFile(BaseModel, extra="forbid", frozen=True):
+    window_days: int = Field(90, gt=0, le=36_500, description="how far back a history reaches")
+    modalities: dict[str, ModalitySpec] = Field(min_length=1, max_length=64)
+
+
+class _ScenariosFile(BaseModel, extra="forbid", frozen=True):
+    scenarios: dict[str, ScenarioSpec] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What kinds of event there are and what is asked about users.
+
+    Args:
+        repo: the feature repository's folder.
+        window_days: history window before the cut-off.
+        modalities: by name, in the order of the file.
+        scenarios: by name, in the order of the file.
+    """
+
+    repo: Path
+    window_days: int
+    modalities: Mapping[str, ModalitySpec]
+    scenarios: Mapping[str, ScenarioSpec]
+
+    def scenario(self, name: str) -> ScenarioSpec:
+        """The scenario of that name.
+
+        Raises:
+            UnknownScenario: scenarios.yaml does not name it; add it there.
+        """
+        if name not in self.scenarios:
+            raise UnknownScenario(name, list(self.scenarios))
+        return self.scenarios[name]
+
+    def domain(self, domain: str) -> tuple[str, ...]:
+        """The scenarios of one domain."""
+        return tuple(name for name, spec in self.scenarios.items() if spec.domain == domain)
+
+    @property
+    def profile_modality(self) -> str | None:
+        """The modality whose newest event is the profile, if there is one."""
+        return next((name for name, spec in self.modalities.items() if spec.profile), None)
+
+    @property
+    def event_columns(self) -> dict[str, Literal["text", "number"]]:
+        """Every modality's fields as columns of the event log, in a stable order."""
+        columns: dict[str, Literal["text", "number"]] = {}
+        for spec in self.modalities.values():
+            for name, field in spec.fields.items():
+                columns.setdefault(name, "number" if field.type == "number" else "text")
+        return columns
+
+    @property
+    def activity_columns(self) -> dict[str, Literal["count", "sum", "days"]]:
+        """The activity view's features by name; qanchor.events.activity computes them.
+
+        Per modality: `act_M_count_Wd` and, where it has an amount, `act_M_sum_Wd` over each window,
+        and `act_M_recency_days`, the days since its last event.
+        """
+        columns: dict[str, Literal["count", "sum", "days"]] = {}
+        for name, spec in self.modalities.items():
+            for window in ACTIVITY_WINDOWS_DAYS:
+                columns[f"act_{name}_count_{window}d"] = "count"
+                if spec.amount:
+                    columns[f"act_{name}_sum_{window}d"] = "sum"
+            columns[f"act_{name}_recency_days"] = "days"
+        return columns
+
+    @property
+    def profile_columns(self) -> dict[str, Literal["text", "number"]]:
+        """The profile view's features `prof_FIELD` by name; empty without a profile modality."""
+        if self.profile_modality is None:
+            return {}
+        fields = self.modalities[self.profile_modality].fields
+        return {
+            f"prof_{n}": "number" if f.type == "number" else "text"
+            for n, f in fields.items()
+            if f.type != "key"
+        }
+
+
+_File = TypeVar("_File", _ModalitiesFile, _ScenariosFile)
+
+
+def _read(path: Path, schema: type[_File]) -> _File:
+    remedy = f"Fix {path.name}, or make a new repository with `qanchor-cli new DIR`."
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkspaceInvalid(
+            f"there is no {path}",
+            "Go to a feature repository, set QANCHOR_REPO, or run `qanchor-cli new DIR`.",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise WorkspaceInvalid(f"{path} is not YAML: {reason}", remedy) from error
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise WorkspaceInvalid(f"{path}: {where}: {first['msg']}", remedy) from error
+
+
+def _check_names(workspace: Workspace) -> None:
+    for kind, names in (("modality", workspace.modalities), ("scenario", workspace.scenarios)):
+        for name in names:
+            if not _NAME.match(name):
+                raise WorkspaceInvalid(
+                    f"{kind} name {name!r} is not lower_snake_case", "Rename it in the yaml file."
+                )
+    kinds: dict[str, str] = {}
+    for name, spec in workspace.modalities.items():
+        for field, field_spec in spec.fields.items():
+            kind = "number" if field_spec.type == "number" else "text"
+            if kinds.setdefault(field, kind) != kind:
+                raise WorkspaceInvalid(
+                    f"field {field!r} is a {kind} in {name} and something else in another modality",
+                    "Give one of them another name: they share a column of the event log.",
+                )
+    if sum(spec.profile for spec in workspace.modalities.values()) > 1:
+        raise WorkspaceInvalid("more than one modality is marked as the profile", "Mark at most one.")
+
+
+def load_workspace(repo: Path) -> Workspace:
+    """The workspace of a feature repository.
+
+    Args:
+        repo: folder that holds modalities.yaml and scenarios.yaml.
+
+    Raises:
+        WorkspaceInvalid: a file is missing, is not YAML or breaks its schema; the message says where.
+    """
+    modalities = _read(repo / "modalities.yaml", _ModalitiesFile)
+    scenarios = _read(repo / "scenarios.yaml", _ScenariosFile)
+    workspace = Workspace(repo, modalities.window_days, modalities.modalities, scenarios.scenarios)
+    _check_names(workspace)
+    return workspace
+
+
+def locate() -> tuple[Workspace, Home]:
+    """The workspace and home that the environment points to, for `feature_repo/definitions.py`.
+
+    Raises:
+        WorkspaceInvalid: as load_workspace.
+    """
+    settings = load_settings()
+    return load_workspace(settings.repo_path), settings.state
