@@ -108,7 +108,7 @@ def run_command(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _fail(
-                "no space left on the device. Free some and run the command again: nothing half-written counts",
+                "no space left on the device. Free some and run it again: nothing half-written counts",
                 4,
             )
         raise
