@@ -1,0 +1,53 @@
+# `make demo` and `make test` set up all that they need; a second run starts within seconds.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+DATA ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test check format services services-stop bench clean setup help
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: .venv/installed  ## create .venv and install the project with its pinned dependencies
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up .venv (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@# torch first and pinned: a range would take the newest build with gigabytes of GPU libraries.
+	@$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev --editable '.[postgres,redis]'
+	@touch $@
+
+demo: .venv/installed  ## run the whole chain; DATA=DIR takes real input instead of the simulated world
+	@$(BIN)/qanchor-cli demo $(if $(DATA),--data $(DATA)) $(DEMO_ARGS)
+
+test: check services  ## lint, types, layers, then every test with coverage
+	@set -a; . .services/env; set +a; \
+	  $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS); code=$$?; \
+	  .ci/services stop; exit $$code
+
+check: .venv/installed  ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing
+
+format: .venv/installed  ## format and mend what ruff can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+services:  ## PostgreSQL, Redis and Chromium for the tests that want them, on loopback
+	@.ci/services start
+
+services-stop:  ## stop what `make services` started
+	@.ci/services stop
+
+bench: .venv/installed  ## run one benchmark: make bench NAME=world
+	@$(BIN)/python -m benchmarks.$(NAME) $(BENCH_ARGS)
+
+clean:  ## remove what the demo and the tests left; keep .venv
+	@rm -rf .demo .services .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* benchmarks/results

@@ -1,0 +1,231 @@
+"""The demo's steps: what is run, in which order, how long each took and how much memory."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+
+from cli.output import print_table
+from qanchor.workspace import load_workspace
+
+_CLI = (sys.executable, "-m", "cli")
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """What one demo runs on.
+
+    Args:
+        target: the demo's folder; its workspace is `target/work`.
+        data: folder of real input, or None for the simulated world.
+        repo: folder of the two yaml files of that input.
+        users: users of the simulated world.
+        seed: its seed.
+        minutes: time for pre-training.
+    """
+
+    target: Path
+    data: Path | None
+    repo: Path | None
+    users: int
+    seed: int
+    minutes: float
+
+    @property
+    def work(self) -> Path:
+        """The workspace, as `qanchor-cli new` scaffolds it."""
+        return self.target / "work"
+
+    @property
+    def input(self) -> Path:
+        """Where the events and labels lie."""
+        return self.data or self.target / "input"
+
+
+@dataclass
+class _Run:
+    plan: DemoPlan
+    environment: dict[str, str]
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    @property
+    def _journal(self) -> Path:
+        return self.plan.target / "steps.json"
+
+    def finished(self) -> list[str]:
+        """The steps that an earlier run finished."""
+        return list(json.loads(self._journal.read_text())) if self._journal.exists() else []
+
+    def step(self, name: str, *commands: Sequence[str], cwd: Path | None = None) -> None:
+        """Run commands one after the other, unless an earlier run of the demo finished this step."""
+        finished = self.finished()
+        if name in finished:
+            self.rows.append({"step": name, "seconds": None, "note": "done by an earlier run"})
+            return
+        began = time.monotonic()
+        for command in commands:
+            self.call(command, cwd or self.plan.work)
+        self.rows.append({"step": name, "seconds": round(time.monotonic() - began, 1), "note": ""})
+        self._journal.write_text(json.dumps([*finished, name]))
+
+    def call(self, command: Sequence[str], cwd: Path) -> None:
+        """Show one command and run it; a failure ends the demo with that command's exit code."""
+        shown = " ".join("qanchor-cli" if part == _CLI[0] else part for part in command if part not in _CLI[1:])
+        typer.secho(f"\n$ {shown}", bold=True)
+        sys.stdout.flush()
+        code = subprocess.run(command, cwd=cwd, env=self.environment, check=False).returncode
+        if code:
+            typer.secho(f"the demo stopped here; mend this and run it again: {shown}", err=True)
+            raise typer.Exit(code)
+
+
+def _cli(*arguments: str) -> tuple[str, ...]:
+    return (*_CLI, *arguments)
+
+
+def _feast(*arguments: str) -> tuple[str, ...]:
+    return (str(Path(sys.executable).with_name("feast")), *arguments)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _broker(run: _Run) -> Iterator[None]:
+    port = int(run.environment["QANCHOR_KAFKA__BROKERS"].rsplit(":", 1)[1])
+    command = _cli("broker", "--port", str(port))
+    typer.secho("\n$ qanchor-cli broker &", bold=True)
+    process = subprocess.Popen(command, cwd=run.plan.work, env=run.environment)
+    try:
+        deadline = time.monotonic() + 30
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                typer.secho("the embedded broker did not start; run `qanchor-cli broker` to see why", err=True)
+                raise typer.Exit(4)
+            time.sleep(0.1)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class _MemoryWatch:
+    """The largest resident size of this process and all it started, sampled twice a second."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "_MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak_bytes = max(self.peak_bytes, total)
+
+
+def _stream(run: _Run) -> None:
+    if "stream" in run.finished():
+        run.step("stream")
+        return
+    with _broker(run):
+        files = sorted(str(path) for path in run.plan.input.glob("events*.parquet"))
+        run.step("stream", *(_cli("produce", file) for file in files), _cli("consume", "--stop-at-end"))
+
+
+def _label_files(plan: DemoPlan) -> dict[str, Path]:
+    scenarios = load_workspace(plan.work / "feature_repo").scenarios
+    files = {path.stem.lower(): path for path in sorted((plan.input / "labels").glob("*.parquet"))}
+    return {name: files[name] for name in scenarios if name in files}
+
+
+def _write_seeds(plan: DemoPlan, labels: Path) -> Path:
+    """Fifty users whose training label is 1: the customers of the last campaign, as a marketer has them."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(labels)
+    table = table.filter(pc.equal(table["label"], 1))
+    if "split" in table.column_names:
+        table = table.filter(pc.equal(table["split"], "train"))
+    users = list(dict.fromkeys(table["user_id"].to_pylist()))[:50]
+    path = plan.target / "seeds.txt"
+    path.write_text("\n".join(users) + "\n")
+    return path
+
+
+def run_plan(plan: DemoPlan) -> None:
+    """Run every step that is not done yet, then say what it took and where the report lies.
+
+    Args:
+        plan: what to run on.
+    """
+    environment = {**os.environ, "QANCHOR_HOME": str(plan.work / ".qanchor"), "QANCHOR_REPO": str(plan.work / "feature_repo")}
+    environment["QANCHOR_KAFKA__BROKERS"] = f"127.0.0.1:{_free_port()}"
+    run = _Run(plan, environment)
+    began = time.monotonic()
+    with _MemoryWatch() as memory:
+        _run_steps(run)
+    typer.echo("")
+    print_table("What the demo took", run.rows)
+    peak = memory.peak_bytes / 2**30
+    typer.echo(f"total {time.monotonic() - began:.0f} s, peak memory {peak:.2f} GiB over all its processes")
+    typer.secho(f"report: {plan.work / '.qanchor' / 'reports' / 'report.html'}", bold=True)
+
+
+def _run_steps(run: _Run) -> None:
+    plan = run.plan
+    if plan.data is None:
+        run.step("simulate", _cli("simulate", "--users", str(plan.users), "--seed", str(plan.seed), "--out", str(plan.input)), cwd=plan.target)
+    source = ("--from", str(plan.repo)) if plan.repo else ()
+    run.step("new repository", _cli("new", str(plan.work), *source), cwd=plan.target)
+    _stream(run)
+    labels = _label_files(plan)
+    run.step("labels", *(_cli("labels", "load", name, str(path)) for name, path in labels.items()))
+    run.step("feast apply", _feast("apply"), cwd=plan.work / "feature_repo")
+    run.step("pretrain", _cli("pretrain", "--minutes", str(plan.minutes)))
+    run.step("tune", _cli("tune", "--all"))
+    run.step("backfill", _cli("backfill", "--all"))
+    run.step("index", _cli("index", "build", "--all"))
+    first = next((name for name in labels if load_workspace(plan.work / "feature_repo").scenarios[name].domain == "marketing"), next(iter(labels)))
+    seeds = _write_seeds(plan, labels[first])
+    run.step("lookalike", _cli("lookalike", "--scenario", first, "--seeds", str(seeds), "-k", "10"))
+    run.step("heads", _cli("head", "train", "--all"))
+    run.step("report", _cli("report", "--all"))
+    run.step("status", _cli("status"))
