@@ -13,16 +13,25 @@ from qanchor.errors import InputError
 def run(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with events.parquet and labels/SCENARIO.parquet; default: a simulated world."),
+        typer.Option(
+            help="Folder with events.parquet and labels/SCENARIO.parquet; default: a simulated world."
+        ),
     ] = None,
     repo: Annotated[
-        Path | None, typer.Option(help="Folder with modalities.yaml and scenarios.yaml for --data; default: examples/NAME.")
+        Path | None,
+        typer.Option(
+            help="Folder with modalities.yaml and scenarios.yaml for --data; default: examples/NAME."
+        ),
     ] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where the demo's workspaces live.")] = Path(".demo"),
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo's workspaces live.")] = Path(
+        ".demo"
+    ),
     users: Annotated[int, typer.Option(min=100, help="Users of the simulated world.")] = 3_000,
     seed: Annotated[int, typer.Option(help="Seed of the simulated world.")] = 7,
     minutes: Annotated[float, typer.Option(min=0.05, help="Time for pre-training.")] = 3.0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; default: go on where the last run stopped.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over; default: go on where the last run stopped.")
+    ] = False,
 ) -> None:
     """Stream events through Kafka, train, tune, backfill, search, score and report.
 
@@ -36,7 +45,9 @@ def run(
     if data is not None:
         data = data.expanduser().resolve()
         if not (data / "events.parquet").exists():
-            raise InputError(f"{data} has no events.parquet", "See the README, 'Your own data', for what the folder holds.")
+            raise InputError(
+                f"{data} has no events.parquet", "See the README, 'Your own data', for what the folder holds."
+            )
         repo = _repository_of(data, repo)
     target = (directory / (data.name if data else "world")).resolve()
     wanted = {"data": str(data), "repo": str(repo), "users": users, "seed": seed, "minutes": minutes}

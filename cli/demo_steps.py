@@ -80,7 +80,9 @@ class _Run:
 
     def call(self, command: Sequence[str], cwd: Path) -> None:
         """Show one command and run it; a failure ends the demo with that command's exit code."""
-        shown = " ".join("qanchor-cli" if part == _CLI[0] else part for part in command if part not in _CLI[1:])
+        shown = " ".join(
+            "qanchor-cli" if part == _CLI[0] else part for part in command if part not in _CLI[1:]
+        )
         typer.secho(f"\n$ {shown}", bold=True)
         sys.stdout.flush()
         code = subprocess.run(command, cwd=cwd, env=self.environment, check=False).returncode
@@ -113,7 +115,9 @@ def _broker(run: _Run) -> Iterator[None]:
         deadline = time.monotonic() + 30
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                typer.secho("the embedded broker did not start; run `qanchor-cli broker` to see why", err=True)
+                typer.secho(
+                    "the embedded broker did not start; run `qanchor-cli broker` to see why", err=True
+                )
                 raise typer.Exit(4)
             time.sleep(0.1)
         yield
@@ -196,7 +200,11 @@ def run_plan(plan: DemoPlan) -> None:
     Args:
         plan: what to run on.
     """
-    environment = {**os.environ, "QANCHOR_HOME": str(plan.work / ".qanchor"), "QANCHOR_REPO": str(plan.work / "feature_repo")}
+    environment = {
+        **os.environ,
+        "QANCHOR_HOME": str(plan.work / ".qanchor"),
+        "QANCHOR_REPO": str(plan.work / "feature_repo"),
+    }
     environment["QANCHOR_KAFKA__BROKERS"] = f"127.0.0.1:{_free_port()}"
     run = _Run(plan, environment)
     began = time.monotonic()
@@ -212,7 +220,11 @@ def run_plan(plan: DemoPlan) -> None:
 def _run_steps(run: _Run) -> None:
     plan = run.plan
     if plan.data is None:
-        run.step("simulate", _cli("simulate", "--users", str(plan.users), "--seed", str(plan.seed), "--out", str(plan.input)), cwd=plan.target)
+        run.step(
+            "simulate",
+            _cli("simulate", "--users", str(plan.users), "--seed", str(plan.seed), "--out", str(plan.input)),
+            cwd=plan.target,
+        )
     source = ("--from", str(plan.repo)) if plan.repo else ()
     run.step("new repository", _cli("new", str(plan.work), *source), cwd=plan.target)
     _stream(run)
@@ -223,7 +235,14 @@ def _run_steps(run: _Run) -> None:
     run.step("tune", _cli("tune", "--all"))
     run.step("backfill", _cli("backfill", "--all"))
     run.step("index", _cli("index", "build", "--all"))
-    first = next((name for name in labels if load_workspace(plan.work / "feature_repo").scenarios[name].domain == "marketing"), next(iter(labels)))
+    first = next(
+        (
+            name
+            for name in labels
+            if load_workspace(plan.work / "feature_repo").scenarios[name].domain == "marketing"
+        ),
+        next(iter(labels)),
+    )
     seeds = _write_seeds(plan, labels[first])
     run.step("lookalike", _cli("lookalike", "--scenario", first, "--seeds", str(seeds), "-k", "10"))
     run.step("heads", _cli("head", "train", "--all"))

@@ -206,7 +206,7 @@ def _check_names(workspace: Workspace) -> None:
             kind = "number" if field_spec.type == "number" else "text"
             if kinds.setdefault(field, kind) != kind:
                 raise WorkspaceInvalid(
-                    f"field {field!r} is a {kind} in {name} and something else in another modality",
+                    f"field {field!r} is a {kind} in {name} and a {kinds[field]} in another modality",
                     "Give one of them another name: they share a column of the event log.",
                 )
     if sum(spec.profile for spec in workspace.modalities.values()) > 1:

@@ -1,0 +1,90 @@
+"""The two yaml files: what holds is loaded in order, what does not is refused with its place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qanchor.errors import UnknownScenario, WorkspaceInvalid
+from qanchor.workspace import load_workspace
+
+_ROOT = Path(__file__).resolve().parents[2]
+_REPOSITORIES = [
+    _ROOT / "feature_repo",
+    *sorted(path.parent for path in _ROOT.glob("examples/*/modalities.yaml")),
+]
+
+
+def _modalities() -> dict[str, Any]:
+    return {
+        "window_days": 90,
+        "modalities": {
+            "pay": {
+                "text": "{what}",
+                "fields": {"what": {"type": "text"}, "amount": {"type": "number", "amount": True}},
+            }
+        },
+    }
+
+
+def _write(repo: Path, modalities: Any, scenarios: Any = None) -> Path:
+    repo.mkdir(exist_ok=True)
+    (repo / "modalities.yaml").write_text(yaml.safe_dump(modalities))
+    (repo / "scenarios.yaml").write_text(yaml.safe_dump(scenarios or {"scenarios": {}}))
+    return repo
+
+
+@pytest.mark.parametrize("repo", _REPOSITORIES, ids=lambda path: str(path.name))
+def test_every_shipped_repository_loads(repo: Path) -> None:
+    workspace = load_workspace(repo)
+    assert workspace.modalities
+    assert workspace.scenarios
+
+
+def test_columns_follow_the_order_of_the_file(tmp_path: Path) -> None:
+    workspace = load_workspace(_write(tmp_path / "r", _modalities()))
+    assert workspace.event_columns == {"what": "text", "amount": "number"}
+    assert list(workspace.activity_columns)[:2] == ["act_pay_count_1d", "act_pay_sum_1d"]
+    assert list(workspace.activity_columns)[-1] == "act_pay_recency_days"
+
+
+def test_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceInvalid, match="qanchor-cli new"):
+        load_workspace(tmp_path)
+
+
+def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
+    repo = _write(tmp_path / "r", _modalities())
+    (repo / "modalities.yaml").write_text("modalities: [")
+    with pytest.raises(WorkspaceInvalid, match="is not YAML") as caught:
+        load_workspace(repo)
+    assert "\n" not in str(caught.value)
+
+
+def test_template_over_a_number_is_refused(tmp_path: Path) -> None:
+    broken = _modalities()
+    broken["modalities"]["pay"]["text"] = "{amount}"
+    with pytest.raises(WorkspaceInvalid, match=r"modalities\.pay.*'amount'"):
+        load_workspace(_write(tmp_path / "r", broken))
+
+
+def test_one_column_of_two_types_is_refused(tmp_path: Path) -> None:
+    broken = _modalities()
+    broken["modalities"]["other"] = {"text": "", "fields": {"amount": {"type": "key"}}}
+    with pytest.raises(WorkspaceInvalid, match="'amount' is a text in other"):
+        load_workspace(_write(tmp_path / "r", broken))
+
+
+def test_mistyped_key_is_refused_with_its_place(tmp_path: Path) -> None:
+    broken = _modalities()
+    broken["modalities"]["pay"]["max_event"] = 3
+    with pytest.raises(WorkspaceInvalid, match=r"pay\.max_event"):
+        load_workspace(_write(tmp_path / "r", broken))
+
+
+def test_unknown_scenario_names_the_known_ones(tmp_path: Path) -> None:
+    scenarios = {"scenarios": {"churn": {"domain": "engagement", "query": "Will this user leave?"}}}
+    workspace = load_workspace(_write(tmp_path / "r", _modalities(), scenarios))
+    with pytest.raises(UnknownScenario, match="Known: churn"):
+        workspace.scenario("chrun")
