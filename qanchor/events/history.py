@@ -1,0 +1,361 @@
+"""Histories as of a moment: the event log as sorted arrays, and slices of them found by binary search.
+
+One scan loads everything; a history is then three numbers per modality. Nothing here copies an event.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from string import Formatter
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qanchor.errors import EventsInvalid
+from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
+from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
+
+Int64 = NDArray[np.int64]
+_DAY_MICROSECONDS = 86_400_000_000
+
+
+class EventSource(Protocol):
+    """Something that can show its events to DuckDB; `qanchor.storage.event_log.EventLog` does."""
+
+    def connect(self) -> Any:
+        """A DuckDB connection in UTC with a de-duplicated view `events`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModalityEvents:
+    """One modality's events, sorted by (user, time, event_id).
+
+    Args:
+        name: the modality.
+        offsets: int64 [users + 1]; user u owns events offsets[u] to offsets[u + 1].
+        time: int64 [events], microseconds since the epoch, UTC.
+        text: int32 [events], index into EventArrays.texts.
+        numbers: float64 [events, numbers], raw values in the order of ModalitySpec.numbers; NaN is missing.
+    """
+
+    name: str
+    offsets: Int64
+    time: Int64
+    text: NDArray[np.int32]
+    numbers: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EventArrays:
+    """All events in memory.
+
+    Args:
+        users: object [users], user ids, ascending.
+        texts: every distinct rendered text of all modalities.
+        modalities: in the order of the workspace.
+    """
+
+    users: NDArray[np.object_]
+    texts: tuple[str, ...]
+    modalities: tuple[ModalityEvents, ...]
+
+    def user_rows(self, user_ids: Sequence[str] | NDArray[np.object_]) -> Int64:
+        """Each user's row, int64 [len(user_ids)]; -1 where the user has no event here."""
+        wanted = np.asarray(user_ids, dtype=object)
+        if not len(self.users) or not len(wanted):
+            return np.full(len(wanted), -1, dtype=np.int64)
+        rows = np.searchsorted(self.users, wanted).clip(max=len(self.users) - 1)
+        return np.where(self.users[rows] == wanted, rows, -1).astype(np.int64)
+
+    def last_times(self) -> Int64:
+        """The newest event of each user over all modalities, int64 [users], microseconds UTC."""
+        newest = np.full(len(self.users), np.iinfo(np.int64).min, dtype=np.int64)
+        for events in self.modalities:
+            has = np.diff(events.offsets) > 0
+            newest[has] = np.maximum(newest[has], events.time[events.offsets[1:][has] - 1])
+        return newest
+
+
+@dataclass(frozen=True)
+class HistorySlices:
+    """What each request may read: a range of every modality's arrays.
+
+    Args:
+        start: int64 [requests, modalities], first event kept.
+        stop: int64 [requests, modalities], one past the last event before the cut-off.
+        window_events: int64 [requests, modalities], events inside the window before max_events cut them.
+        cutoff: int64 [requests], microseconds UTC.
+    """
+
+    start: Int64
+    stop: Int64
+    window_events: Int64
+    cutoff: Int64
+
+    def take(self, requests: Int64) -> "HistorySlices":
+        """The slices of some requests, in that order."""
+        return HistorySlices(
+            self.start[requests], self.stop[requests], self.window_events[requests], self.cutoff[requests]
+        )
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since the epoch; a moment without a zone is read as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def load_event_arrays(
+    log: EventSource,
+    workspace: Workspace,
+    *,
+    before: datetime | None = None,
+    after: datetime | None = None,
+    users: Sequence[str] | None = None,
+) -> EventArrays:
+    """Sorted arrays of the log's events, read in one scan.
+
+    Args:
+        log: the event log.
+        workspace: names the modalities, their texts and numbers.
+        before: only events with event_time < before.
+        after: only events with event_time >= after.
+        users: only these users; None is all.
+    """
+    connection = log.connect()
+    try:
+        return _scan(connection, workspace, before, after, users)
+    finally:
+        connection.close()
+
+
+def arrays_from_table(table: Any, workspace: Workspace) -> EventArrays:
+    """Sorted arrays of a table of events held in memory.
+
+    Args:
+        table: pyarrow table or pandas DataFrame with the columns of `qanchor-cli events load`: user_id,
+            event_time (without a zone: UTC), modality, the modalities' fields, optional event_id.
+        workspace: names the modalities, their texts and numbers.
+
+    Raises:
+        EventsInvalid: a column is missing or a value does not hold; the message names the first one.
+    """
+    import duckdb
+
+    arrow = table if isinstance(table, pa.Table) else _from_pandas(table)
+    missing = [name for name in (USER_ID, EVENT_TIME, MODALITY) if name not in arrow.column_names]
+    if missing:
+        raise EventsInvalid(f"the events have no column {missing[0]!r}", "Add it, or rename yours to it.")
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET TimeZone='UTC'")
+        connection.register("given", arrow)
+        connection.execute(_typed_view(arrow.column_names, workspace))
+        _check_events(connection, workspace)
+        return _scan(connection, workspace, None, None, None)
+    except duckdb.ConversionException as error:
+        reason = str(error).splitlines()[0]
+        raise EventsInvalid(
+            f"an event holds a value of the wrong type: {reason}", "Fix that value."
+        ) from error
+    finally:
+        connection.close()
+
+
+def slice_histories(arrays: EventArrays, rows: Int64, cutoffs: Int64, workspace: Workspace) -> HistorySlices:
+    """What may be read of each user as of each cut-off.
+
+    Kept are the events strictly before the cut-off, at most `window_days` old, and of those the newest
+    `max_events` of each modality.
+
+    Args:
+        arrays: the events.
+        rows: int64 [requests], user rows; -1 (a user without events) gives empty slices.
+        cutoffs: int64 [requests], microseconds UTC.
+        workspace: gives the window and max_events.
+    """
+    window = workspace.window_days * _DAY_MICROSECONDS
+    shape = (len(rows), len(arrays.modalities))
+    start, stop = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    in_window = np.zeros(shape, np.int64)
+    known = rows >= 0
+    user = rows[known]
+    for column, events in enumerate(arrays.modalities):
+        low, high = events.offsets[user], events.offsets[user + 1]
+        end = _first_at_or_after(events.time, low, high, cutoffs[known])
+        begin = _first_at_or_after(events.time, low, end, cutoffs[known] - window)
+        stop[known, column] = end
+        in_window[known, column] = end - begin
+        start[known, column] = np.maximum(begin, end - workspace.modalities[events.name].max_events)
+    return HistorySlices(start, stop, in_window, cutoffs.astype(np.int64))
+
+
+def _first_at_or_after(times: Int64, low: Int64, high: Int64, moments: Int64) -> Int64:
+    """The first index in each ascending segment [low, high) that is not before the moment."""
+    left, right = low.copy(), high.copy()
+    while True:
+        open_ = np.flatnonzero(left < right)
+        if not len(open_):
+            return left
+        middle = (left[open_] + right[open_]) // 2
+        earlier = times[middle] < moments[open_]
+        left[open_[earlier]] = middle[earlier] + 1
+        right[open_[~earlier]] = middle[~earlier]
+
+
+def _scan(
+    connection: Any,
+    workspace: Workspace,
+    before: datetime | None,
+    after: datetime | None,
+    users: Sequence[str] | None,
+) -> EventArrays:
+    numbers = list(dict.fromkeys(n for spec in workspace.modalities.values() for n in spec.numbers))
+    where = [f"{MODALITY} IN ({', '.join(_literal(name) for name in workspace.modalities)})"]
+    if before is not None:
+        where.append(f"epoch_us({EVENT_TIME}) < {microseconds(before)}")
+    if after is not None:
+        where.append(f"epoch_us({EVENT_TIME}) >= {microseconds(after)}")
+    if users is not None:
+        connection.register("wanted_users", pa.table({USER_ID: pa.array(list(users), pa.string())}))
+        where.append(f"{USER_ID} IN (SELECT {USER_ID} FROM wanted_users)")
+    order = " ".join(f"WHEN {_literal(name)} THEN {i}" for i, name in enumerate(workspace.modalities))
+    texts = " ".join(
+        f"WHEN {_literal(name)} THEN {_rendered(spec)}" for name, spec in workspace.modalities.items()
+    )
+    # Sorted by DuckDB, which spills to disk where memory does not suffice.
+    query = f"""
+        SELECT CASE {MODALITY} {order} END AS kind, {USER_ID} AS uid, epoch_us({EVENT_TIME}) AS moment,
+            CASE {MODALITY} {texts} END AS rendered{"".join(f", {_quoted(n)}" for n in numbers)}
+        FROM events WHERE {" AND ".join(where)}
+        ORDER BY kind, uid, moment, {EVENT_ID}
+    """
+    return _assemble(connection.execute(query).to_arrow_table(), workspace, numbers)
+
+
+def _assemble(table: pa.Table, workspace: Workspace, numbers: Sequence[str]) -> EventArrays:
+    kinds = _numpy(table["kind"])
+    moments = _numpy(table["moment"]).astype(np.int64)
+    user_codes, users = _encoded(table["uid"])
+    ranks = np.argsort(users, kind="stable")
+    position = np.empty(len(users), np.int64)
+    position[ranks] = np.arange(len(users))
+    user_codes = position[user_codes]
+    text_codes, texts = _encoded(table["rendered"])
+    bounds = np.searchsorted(kinds, np.arange(len(workspace.modalities) + 1))
+    columns = {name: _numpy(table[name]).astype(np.float64) for name in numbers}
+    modalities = []
+    for index, (name, spec) in enumerate(workspace.modalities.items()):
+        part = slice(int(bounds[index]), int(bounds[index + 1]))
+        offsets = np.searchsorted(user_codes[part], np.arange(len(users) + 1)).astype(np.int64)
+        values = [columns[field][part] for field in spec.numbers]
+        stacked = np.stack(values, axis=1) if values else np.empty((part.stop - part.start, 0))
+        modalities.append(
+            ModalityEvents(name, offsets, moments[part], text_codes[part].astype(np.int32), stacked)
+        )
+    return EventArrays(users[ranks], tuple(texts), tuple(modalities))
+
+
+def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:
+    result: NDArray[Any] = column.to_numpy()
+    return result
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[Int64, NDArray[np.object_]]:
+    """Codes [events] and the distinct values they point to."""
+    if not len(column):
+        return np.empty(0, np.int64), np.empty(0, object)
+    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes, np.array(encoded.dictionary.to_pylist(), dtype=object)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _rendered(spec: ModalitySpec) -> str:
+    """SQL that fills the modality's template; concat() reads a missing field as an empty text."""
+    parts = []
+    for words, field, _, _ in Formatter().parse(spec.text):
+        parts += [_literal(words)] if words else []
+        parts += [_quoted(field)] if field else []
+    return f"concat({', '.join(parts)})" if parts else "''"
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    if not hasattr(frame, "columns"):
+        raise EventsInvalid(
+            f"events of type {type(frame).__name__} cannot be read",
+            "Pass a path, an Arrow table or a DataFrame.",
+        )
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise EventsInvalid(
+            f"the events' columns mix types: {reason}", "Give each column one type."
+        ) from error
+
+
+def _typed_view(columns: Sequence[str], workspace: Workspace) -> str:
+    """SQL of the view `events`: `given` with the event log's columns and types, first of each event_id."""
+    fields = ", ".join(
+        (f"CAST({_quoted(name)} AS {kind})" if name in columns else f"CAST(NULL AS {kind})")
+        + f" AS {_quoted(name)}"
+        for name, kind in (
+            (name, "DOUBLE" if kind == "number" else "VARCHAR")
+            for name, kind in workspace.event_columns.items()
+        )
+    )
+    event_id = f"CAST({EVENT_ID} AS VARCHAR)" if EVENT_ID in columns else "NULL"
+    # Without an id a row is an event of its own, and rows of one moment keep their order.
+    return f"""
+        CREATE TEMP TABLE events AS
+        SELECT * EXCLUDE (given_row) FROM (
+            SELECT coalesce({event_id}, printf('row-%019d', given_row)) AS {EVENT_ID},
+                CAST({USER_ID} AS VARCHAR) AS {USER_ID}, CAST({EVENT_TIME} AS TIMESTAMPTZ) AS {EVENT_TIME},
+                CAST({MODALITY} AS VARCHAR) AS {MODALITY}, {fields}, given_row
+            FROM (SELECT *, row_number() OVER () AS given_row FROM given))
+        QUALIFY row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY given_row) = 1
+    """
+
+
+def _check_events(connection: Any, workspace: Workspace) -> None:
+    known = ", ".join(_literal(name) for name in workspace.modalities)
+    for column in (USER_ID, EVENT_TIME):
+        if connection.execute(f"SELECT 1 FROM events WHERE {column} IS NULL LIMIT 1").fetchone():
+            raise EventsInvalid(f"an event has no {column}", f"Fill {column} in every row.")
+    strange = connection.execute(
+        f"SELECT {MODALITY} FROM events WHERE {MODALITY} IS NULL OR {MODALITY} NOT IN ({known}) LIMIT 1"
+    ).fetchone()
+    if strange:
+        names = ", ".join(workspace.modalities)
+        raise EventsInvalid(f"modality {strange[0]!r} is unknown", f"Known: {names}. See modalities.yaml.")
+    for modality, spec in workspace.modalities.items():
+        for field, field_spec in spec.fields.items():
+            _check_field(connection, modality, field, field_spec)
+
+
+def _check_field(connection: Any, modality: str, field: str, spec: FieldSpec) -> None:
+    column = _quoted(field)
+    faults = [] if spec.optional else [f"{column} IS NULL"]
+    if spec.type == "number":
+        faults.append(f"isnan({column}) OR {column} < {spec.minimum!r} OR {column} > {spec.maximum!r}")
+    if not faults:
+        return
+    where = f"{MODALITY} = {_literal(modality)} AND ({' OR '.join(faults)})"
+    found = connection.execute(f"SELECT {USER_ID}, {column} FROM events WHERE {where} LIMIT 1").fetchone()
+    if found:
+        raise EventsInvalid(
+            f"field {field!r} of a {modality} event of user {found[0]!r} is {found[1]!r}",
+            "Fix the row, or mark the field optional or widen its bounds in modalities.yaml.",
+        )
