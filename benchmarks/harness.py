@@ -90,9 +90,8 @@ def finish(figures: dict[str, Any], bars: Sequence[Bar], path: Path | None) -> N
         path: JSON file to write, or None.
     """
     about = machine()
-    print(
-        f"\n{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Python {about['python']}, {about['date']}\n"
-    )
+    place = f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB"
+    print(f"\n{place}, Python {about['python']}, {about['date']}\n")
     if bars:
         rows = [
             {

@@ -30,7 +30,7 @@ def _modalities() -> dict[str, Any]:
 
 def _write(repo: Path, modalities: Any, scenarios: Any = None) -> Path:
     repo.mkdir(exist_ok=True)
-    (repo / "modalities.yaml").write_text(yaml.safe_dump(modalities))
+    (repo / "modalities.yaml").write_text(yaml.safe_dump(modalities, sort_keys=False))
     (repo / "scenarios.yaml").write_text(yaml.safe_dump(scenarios or {"scenarios": {}}))
     return repo
 
@@ -72,7 +72,7 @@ def test_template_over_a_number_is_refused(tmp_path: Path) -> None:
 def test_one_column_of_two_types_is_refused(tmp_path: Path) -> None:
     broken = _modalities()
     broken["modalities"]["other"] = {"text": "", "fields": {"amount": {"type": "key"}}}
-    with pytest.raises(WorkspaceInvalid, match="'amount' is a text in other"):
+    with pytest.raises(WorkspaceInvalid, match="'amount' is a text in other and a number"):
         load_workspace(_write(tmp_path / "r", broken))
 
 
