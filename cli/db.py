@@ -1,0 +1,61 @@
+"""`qanchor-cli db`: the registry's schema."""
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json
+
+app = typer.Typer(
+    name="db",
+    help="Create or upgrade the registry's schema, or say where it stands.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def upgrade(as_json: JsonOption = False) -> None:
+    """Bring the registry's database to the newest schema.
+
+    SQLite does so by itself on first use; a PostgreSQL database waits for this command.
+
+    Example: QANCHOR_DATABASE__URL=postgresql+psycopg://host/qanchor qanchor-cli db upgrade
+    """
+    from qanchor.registry.migrate import current as revision_at
+    from qanchor.registry.migrate import upgrade as bring_up
+
+    url = open_context().settings.database_url
+    before, after = revision_at(url), bring_up(url)
+    words = f"at {after}, the newest" if before == after else f"{before or 'empty'} -> {after}"
+    _report(url, after, words, as_json)
+
+
+@app.command()
+def current(as_json: JsonOption = False) -> None:
+    """Say which schema the registry's database has.
+
+    Example: qanchor-cli db current
+    """
+    from qanchor.registry.migrate import HEAD
+    from qanchor.registry.migrate import current as revision_at
+
+    url = open_context().settings.database_url
+    revision = revision_at(url)
+    if revision == HEAD:
+        words = f"at {HEAD}, the newest"
+    else:
+        words = f"{f'at {revision}' if revision else 'no schema yet'}; run `qanchor-cli db upgrade`"
+    _report(url, revision, words, as_json)
+
+
+def _report(url: str, revision: str | None, words: str, as_json: bool) -> None:
+    from sqlalchemy.engine import make_url
+
+    from qanchor.registry.migrate import HEAD
+
+    shown = make_url(url).render_as_string(hide_password=True)
+    if as_json:
+        print_json({"database": shown, "revision": revision, "newest": HEAD})
+    else:
+        print(f"{shown}: {words}")
