@@ -1,0 +1,282 @@
+"""The event log: Parquet files by event date, staged, then renamed into place; read through DuckDB.
+
+`event_date=YYYY-MM-DD/NAME.parquet` is data. `_staging/` holds what no commit knows yet: readers never
+look there, and what a killed writer left in it is removed or renamed by the next writer's recovery.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qanchor import names
+from qanchor.errors import DiskFull, NotReady
+from qanchor.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TIME: Final = pa.timestamp("us", "UTC")
+_SQL_TYPES: Final = {
+    pa.string(): "VARCHAR",
+    pa.float64(): "DOUBLE",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    _TIME: "TIMESTAMPTZ",
+}
+
+
+def log_schema(workspace: Workspace) -> Any:
+    """The columns of the event log, as a pyarrow schema: the same for every writer and reader."""
+    fields = [pa.field(name, pa.string()) for name in (names.EVENT_ID, names.USER_ID)]
+    fields += [pa.field(names.EVENT_TIME, _TIME), pa.field(names.MODALITY, pa.string())]
+    for name, kind in workspace.event_columns.items():
+        fields.append(pa.field(name, pa.float64() if kind == "number" else pa.string()))
+    fields += [pa.field(names.SOURCE_PARTITION, pa.int32()), pa.field(names.SOURCE_OFFSET, pa.int64())]
+    return pa.schema([*fields, pa.field(names.INGESTED_AT, _TIME)])
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file of one event date that is written but not yet data."""
+
+    name: str
+    event_date: str
+    rows: int
+
+
+class EventLog:
+    """The event log of one workspace.
+
+    Args:
+        root: its folder, `Home.events`; made by the first write.
+        workspace: names the columns.
+        owner: who writes, the start of every file name; default: new for each instance.
+    """
+
+    def __init__(self, root: Path, workspace: Workspace, owner: str | None = None) -> None:
+        self.root = root
+        self.workspace = workspace
+        self.schema = log_schema(workspace)
+        self.owner = owner or f"w{secrets.token_hex(4)}"
+        self._staging = root / "_staging"
+        self._sequence = 0
+        self._lock: IO[bytes] | None = None
+
+    def files(self) -> list[Path]:
+        """The data files, sorted by date and name."""
+        return sorted(self.root.glob(f"{names.EVENT_DATE}=*/[!_.]*.parquet"))
+
+    def stage(self, table: Any) -> list[StagedFile]:
+        """Write a table's rows to staged files, one for each event date, and force them to the disk.
+
+        Args:
+            table: pyarrow table with this log's schema.
+
+        Raises:
+            DiskFull: no space; what this call wrote is removed again.
+        """
+        self._claim()
+        staged: list[StagedFile] = []
+        with _disk_full_named(self.root):
+            try:
+                for event_date, part in _by_date(table.cast(self.schema)):
+                    name = f"{self.owner}-{time.time_ns():x}-{self._sequence}.parquet"
+                    self._sequence += 1
+                    staged.append(StagedFile(name, event_date, part.num_rows))
+                    _write_durably(part, self._staging / name)
+                _sync_folder(self._staging)
+            except BaseException:
+                self.discard(staged)
+                raise
+        return staged
+
+    def discard(self, staged: Iterable[StagedFile]) -> None:
+        """Remove staged files that no commit will know."""
+        for file in staged:
+            (self._staging / file.name).unlink(missing_ok=True)
+
+    def publish(self, staged: Iterable[StagedFile]) -> None:
+        """Rename committed files into place; a file that is there already is left alone.
+
+        Raises:
+            NotReady: a committed file is in neither place; restore it from a backup.
+        """
+        folders: set[Path] = set()
+        for file in staged:
+            folder = self.root / f"{names.EVENT_DATE}={file.event_date}"
+            if folder not in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                folders.add(folder)
+            try:
+                (self._staging / file.name).rename(folder / file.name)
+            except FileNotFoundError:
+                if not (folder / file.name).exists():
+                    raise NotReady(
+                        f"the event log has lost the committed file {file.name}",
+                        "Restore it from a backup, or delete its row in ledger_files.",
+                    ) from None
+        for folder in folders:
+            _sync_folder(folder)
+        if folders:
+            _sync_folder(self.root)
+
+    def abandoned(self) -> list[str]:
+        """Names of staged files whose writer is gone: its lock is free, so it can commit nothing more."""
+        found = []
+        for lock in self._staging.glob("*.lock"):
+            if lock.stem == self.owner or _is_free(lock):
+                found += [file.name for file in self._staging.glob(f"{lock.stem}-*.parquet")]
+        return found
+
+    def recover(self, committed: Mapping[str, str], abandoned: Sequence[str] = ()) -> int:
+        """Finish what killed writers began.
+
+        Args:
+            committed: event date by name of every file that the ledger holds as 'committed'; read AFTER
+                `abandoned` was listed, or a file committed in between would be taken for rubbish.
+            abandoned: staged files of writers that are gone; those not committed are removed.
+
+        Returns:
+            Number of files renamed into place.
+        """
+        here = {name: day for name, day in committed.items() if (self._staging / name).exists()}
+        self.publish(StagedFile(name, day, 0) for name, day in here.items())
+        for name in abandoned:
+            if name not in committed:
+                (self._staging / name).unlink(missing_ok=True)
+        return len(here)
+
+    def close(self) -> None:
+        """Give up the writer's lock."""
+        if self._lock is not None:
+            with suppress(FileNotFoundError):
+                Path(self._lock.name).unlink()
+            self._lock.close()
+            self._lock = None
+
+    def connect(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
+        """A DuckDB connection with the view `events`: this log's columns, each event_id once.
+
+        The view is a snapshot of the files of this moment. Of rows with one event_id the first by
+        `_ingested_at` counts. Columns that old files lack are NULL.
+
+        Args:
+            threads: DuckDB's threads; 0 takes the usable cores.
+            memory_limit: such as "2GB"; default: DuckDB's own.
+        """
+        import duckdb
+
+        config: dict[str, Any] = {"threads": threads or len(os.sched_getaffinity(0))}
+        if memory_limit:
+            config["memory_limit"] = memory_limit
+        connection = duckdb.connect(":memory:", config=config)
+        for setting in ("TimeZone='UTC'", "enable_progress_bar=false", "parquet_metadata_cache=true"):
+            connection.execute(f"SET {setting}")
+        connection.execute("SET temp_directory=?", [str(self.root / "_spill")])
+        files = [str(path) for path in self.files()]
+        connection.execute(f"CREATE VIEW events AS {self._query(connection, files)}")
+        return connection
+
+    def _query(self, connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> str:
+        types = {field.name: _SQL_TYPES[field.type] for field in self.schema}
+        if not files:
+            columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
+            return f"SELECT {columns} WHERE false"
+        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        plain = f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
+        numbered = plain[:-1] + ", filename=true, file_row_number=true)"
+        present = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()}
+        columns = ", ".join(
+            f'"{name}"::{kind} AS "{name}"' if name in present else f'NULL::{kind} AS "{name}"'
+            for name, kind in types.items()
+        )
+        if not self._find_repeats(connection, plain, numbered):
+            return f"SELECT {columns} FROM {plain}"
+        return f"SELECT {columns} FROM {numbered} ANTI JOIN repeats USING (filename, file_row_number)"
+
+    @staticmethod
+    def _find_repeats(connection: "duckdb.DuckDBPyConnection", plain: str, numbered: str) -> int:
+        # Repeats are few: finding them once here is cheaper than a window function in every query.
+        connection.execute(
+            f"""CREATE TEMP TABLE repeats AS SELECT filename, file_row_number FROM {numbered}
+            SEMI JOIN (SELECT event_id FROM {plain} GROUP BY event_id HAVING count(*) > 1) USING (event_id)
+            QUALIFY row_number() OVER
+                (PARTITION BY event_id ORDER BY _ingested_at, filename, file_row_number) > 1"""
+        )
+        found = connection.execute("SELECT count(*) FROM repeats").fetchone()
+        return int(found[0]) if found else 0
+
+    def _claim(self) -> None:
+        if self._lock is not None:
+            return
+        self._staging.mkdir(parents=True, exist_ok=True)
+        lock = (self._staging / f"{self.owner}.lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise NotReady(
+                f"another process writes the event log as {self.owner!r}",
+                "Stop it, or give this one another name.",
+            ) from None
+        self._lock = lock
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
+    if not table.num_rows:
+        return
+    dates = pc.cast(table[names.EVENT_TIME], pa.date32())
+    order = pc.sort_indices(dates)
+    dates, table = dates.take(order), table.take(order)
+    runs = pc.run_end_encode(dates.combine_chunks())
+    start = 0
+    for end, day in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
+        yield day.isoformat(), table.slice(start, end - start)
+        start = end
+
+
+def _write_durably(table: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_full_named(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"no space left for {root}", "Free some; nothing half-written counts.") from error
