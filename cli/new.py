@@ -1,0 +1,39 @@
+"""`qanchor-cli new`: a feature repository of the user's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Take modalities.yaml and scenarios.yaml from here, such as examples/online_retail.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow a folder that is not empty; nothing is overwritten.")
+    ] = False,
+) -> None:
+    """Scaffold a feature repository: what events there are, what is asked about users, the Feast files.
+
+    Example: qanchor-cli new shop --from examples/online_retail
+    """
+    from qanchor.scaffold import REPOSITORY, scaffold
+
+    workspace = scaffold(directory, source, force)
+    scenario = next(iter(workspace.scenarios), "SCENARIO")
+    typer.echo(
+        f"made {directory / REPOSITORY} with modalities {', '.join(workspace.modalities)}"
+        f" and scenarios {', '.join(workspace.scenarios)}"
+    )
+    if source is None:
+        typer.echo("say in modalities.yaml and scenarios.yaml what your events and questions are, then:")
+    typer.secho(f"  cd {directory}", bold=True)
+    typer.secho("  qanchor-cli events load events.parquet", bold=True)
+    typer.secho(f"  qanchor-cli labels load {scenario} labels.parquet", bold=True)
