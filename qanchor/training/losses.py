@@ -1,0 +1,100 @@
+"""The three losses: contrastive with a margin mask, and the prompt's class prototypes.
+
+The next-token loss is the backbone's own and comes out of `QAnchor.forward_pairs`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Form = Literal["paper", "code"]
+
+
+def contrastive_loss(
+    anchor: Tensor,
+    answer: Tensor,
+    temperature: float = 0.07,
+    margin: float = 0.1,
+    never_negative: Tensor | None = None,
+    form: Form = "paper",
+) -> Tensor:
+    """Pull each anchor to its own answer, away from the batch's others.
+
+    A negative that is closer than the positive by more than `margin` is probably a false one and is
+    left out. The paper masks a pair (i, j) as a whole, by anchor-anchor and anchor-answer
+    similarity, and counts three terms; the authors' code masks each term by its own similarity,
+    counts answer-anchor instead of answer-answer.
+
+    Args:
+        anchor: unit vectors, [batch, dim].
+        answer: unit vectors, [batch, dim]; row i answers anchor i.
+        temperature: divides the cosine; in (0, 1].
+        margin: how much closer than the positive a negative may be, in cosine.
+        never_negative: bool [batch, batch]; True where i and j are the same user or share an answer.
+            An identical answer scores exactly like the positive, so the margin does not catch it.
+        form: "paper" (Eq. 3-5) or "code" (the authors' public file).
+
+    Returns:
+        Mean negative log-likelihood in nats, shape ().
+
+    Source: arXiv 2602.14492, Eq. 3-5.
+    """
+    anchor_answer = anchor @ answer.T  # [batch, batch]
+    anchor_anchor = anchor @ anchor.T
+    positive = anchor_answer.diagonal()  # [batch]
+    limit = positive.detach()[:, None] + margin
+    negative = ~torch.eye(len(anchor), dtype=torch.bool, device=anchor.device)
+    if never_negative is not None:
+        negative = negative & ~never_negative
+    if form == "paper":
+        kept = negative & (anchor_anchor <= limit) & (anchor_answer <= limit)
+        terms = [(anchor_answer, kept), (anchor_anchor, kept), (answer @ answer.T, kept)]
+    else:
+        every = (anchor_answer, anchor_anchor, anchor_answer.T)
+        terms = [(similarity, negative & (similarity <= limit)) for similarity in every]
+    scores = [(similarity / temperature).masked_fill(~kept, -torch.inf) for similarity, kept in terms]
+    logits = torch.cat([(positive / temperature)[:, None], *scores], dim=1)  # [batch, 1 + 3 batch]
+    loss: Tensor = (torch.logsumexp(logits, dim=1) - logits[:, 0]).mean()
+    return loss
+
+
+def same_user_or_answer(users: Tensor, answers: Tensor) -> Tensor:
+    """Which pairs of a batch must not be negatives of each other.
+
+    Args:
+        users: any integer identity of the user, [batch].
+        answers: padded token ids, [batch, tokens].
+
+    Returns:
+        bool [batch, batch], symmetric, True on the diagonal.
+    """
+    _, answer = torch.unique(answers, dim=0, return_inverse=True)
+    same: Tensor = (users[:, None] == users[None, :]) | (answer[:, None] == answer[None, :])
+    return same
+
+
+def prompt_loss(
+    vectors: Tensor,
+    prototypes: Tensor,
+    labels: Tensor,
+    temperature: float = 0.07,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """How badly the class prototypes tell the users' classes from their vectors.
+
+    Args:
+        vectors: unit vectors, [batch, dim].
+        prototypes: one unit vector for each class, [classes, dim].
+        labels: class of each user, int64 [batch].
+        temperature: divides the cosine; in (0, 1].
+        class_weights: [classes]; the mean is weighted by each user's class. None: all 1.
+
+    Returns:
+        Mean cross-entropy in nats, shape ().
+
+    Source: arXiv 2602.14492, Eq. 7.
+    """
+    loss: Tensor = F.cross_entropy(vectors @ prototypes.T / temperature, labels, weight=class_weights)
+    return loss

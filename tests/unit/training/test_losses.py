@@ -1,0 +1,123 @@
+"""The losses against slow loops written from the formulas."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from qanchor.training.losses import Form, contrastive_loss, prompt_loss, same_user_or_answer
+
+TAU, MARGIN = 0.07, 0.1
+
+
+def _units(seed: int, rows: int = 7, dim: int = 5) -> Tensor:
+    return F.normalize(
+        torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1
+    )
+
+
+def _paper_loop(u: Tensor, v: Tensor, never: Tensor) -> float:
+    """Eq. 3-5, one number at a time."""
+    total = 0.0
+    for i in range(len(u)):
+        s_ii = float(u[i] @ v[i])
+        z = math.exp(s_ii / TAU)
+        for j in range(len(u)):
+            if j == i or never[i, j]:
+                continue
+            uu, uv, vv = float(u[i] @ u[j]), float(u[i] @ v[j]), float(v[i] @ v[j])
+            if uu > s_ii + MARGIN or uv > s_ii + MARGIN:
+                continue
+            z += math.exp(uv / TAU) + math.exp(uu / TAU) + math.exp(vv / TAU)
+        total -= math.log(math.exp(s_ii / TAU) / z)
+    return total / len(u)
+
+
+def _code_loop(u: Tensor, v: Tensor, never: Tensor) -> float:
+    """The authors' file: every term masked by itself; v_i with u_j, no v_i with v_j."""
+    total = 0.0
+    for i in range(len(u)):
+        s_ii = float(u[i] @ v[i])
+        z = math.exp(s_ii / TAU)
+        for j in range(len(u)):
+            if j == i or never[i, j]:
+                continue
+            for s in (float(u[i] @ v[j]), float(u[i] @ u[j]), float(v[i] @ u[j])):
+                if s <= s_ii + MARGIN:
+                    z += math.exp(s / TAU)
+        total -= math.log(math.exp(s_ii / TAU) / z)
+    return total / len(u)
+
+
+@pytest.mark.parametrize(("form", "loop"), [("paper", _paper_loop), ("code", _code_loop)])
+@pytest.mark.parametrize("seed", range(5))
+def test_contrastive_loss_equals_a_loop_over_the_formula(form: Form, loop: object, seed: int) -> None:
+    u, v = _units(seed), _units(seed + 100)
+    never = torch.rand(7, 7, generator=torch.Generator().manual_seed(seed)) < 0.2
+    assert callable(loop)
+    got = contrastive_loss(u, v, TAU, MARGIN, never, form)
+    assert got.item() == pytest.approx(loop(u, v, never), rel=1e-9)
+
+
+def test_the_two_forms_differ() -> None:
+    u, v = _units(0), _units(1)
+    paper = contrastive_loss(u, v, form="paper")
+    assert paper.item() != pytest.approx(contrastive_loss(u, v, form="code").item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_a_negative_closer_than_the_margin_is_left_out(form: Form) -> None:
+    # Anchor 1 equals anchor 0, and both positives are far away: nothing of the other remains.
+    u = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), dim=1)
+    v = F.normalize(torch.tensor([[0.0, 1.0], [1.0, 0.2]]), dim=1)
+    first_row_only = contrastive_loss(u, v, TAU, 10.0, None, form)
+    assert contrastive_loss(u, v, TAU, MARGIN, None, form) < first_row_only
+
+
+def test_a_pair_that_is_never_negative_changes_nothing() -> None:
+    u, v = _units(3), _units(4)
+    never = torch.zeros(7, 7, dtype=torch.bool)
+    never[:, 6] = never[6, :] = True
+    alone = contrastive_loss(u[:6], v[:6]) * 6
+    # Row 6 has no negatives left, so its own loss is 0.
+    assert contrastive_loss(u, v, never_negative=never).item() == pytest.approx(alone.item() / 7)
+
+
+def test_contrastive_loss_stays_finite_at_a_tiny_temperature() -> None:
+    u = _units(5).float().requires_grad_()
+    loss = contrastive_loss(u, _units(6).float(), temperature=1e-3)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert u.grad is not None
+    assert torch.isfinite(loss)
+    assert torch.isfinite(u.grad).all()
+
+
+def test_same_user_and_same_answer_are_never_negatives() -> None:
+    users = torch.tensor([1, 1, 2, 3])
+    answers = torch.tensor([[5, 6, 0], [7, 0, 0], [5, 6, 0], [5, 6, 7]])
+    expected = torch.eye(4, dtype=torch.bool)
+    expected[0, 1] = expected[1, 0] = expected[0, 2] = expected[2, 0] = True
+    assert torch.equal(same_user_or_answer(users, answers), expected)
+
+
+def test_prompt_loss_equals_a_loop_over_the_formula() -> None:
+    u, prototypes = _units(8), _units(9, rows=2)
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    weights = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    total = norm = 0.0
+    for vector, label in zip(u, labels.tolist(), strict=True):
+        scores = [math.exp(float(vector @ p) / TAU) for p in prototypes]
+        total -= float(weights[label]) * math.log(scores[label] / sum(scores))
+        norm += float(weights[label])
+    assert prompt_loss(u, prototypes, labels, TAU, weights).item() == pytest.approx(total / norm)
+
+
+def test_class_weights_make_a_rare_class_count_as_much() -> None:
+    prototypes = torch.eye(2)
+    vectors = torch.tensor([[1.0, 0.0]] * 9 + [[1.0, 0.0]])
+    labels = torch.tensor([0] * 9 + [1])
+    plain = prompt_loss(vectors, prototypes, labels)
+    weighted = prompt_loss(vectors, prototypes, labels, class_weights=torch.tensor([10 / 18, 5.0]))
+    assert weighted > plain * 4
