@@ -6,6 +6,7 @@ QAnchorError
 │   ├── UnknownScenario       a scenario that scenarios.yaml does not name
 │   ├── EventsInvalid         an event file that cannot be read or holds nothing
 │   ├── LabelsInvalid         a label file that breaks its contract
+│   ├── FeaturesInvalid       rows that the feature store refuses
 │   └── SeedsInvalid          seeds that lookalike search cannot use
 ├── StateError                exit 3: the command came too early, or things do not belong together
 │   ├── NotReady              a step that has to run first
@@ -64,6 +65,10 @@ class EventsInvalid(InputError):
 
 class LabelsInvalid(InputError):
     """A label file that breaks its contract."""
+
+
+class FeaturesInvalid(InputError):
+    """Rows that the feature store refuses: NaN, a wrong width, a missing key or an absurd time."""
 
 
 class SeedsInvalid(InputError):

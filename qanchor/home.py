@@ -44,6 +44,11 @@ class Home:
         return self.features / name
 
     @property
+    def fingerprints(self) -> Path:
+        """The embedding space of each scenario's vectors, as JSON."""
+        return self.features / "fingerprints.json"
+
+    @property
     def feast_registry(self) -> Path:
         """Feast's SQL registry."""
         return self.root / "feast_registry.db"

@@ -3,6 +3,7 @@
 A deployment names its own kinds of event and its own scenarios there; no code knows them.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -229,11 +230,25 @@ def load_workspace(repo: Path) -> Workspace:
     return workspace
 
 
-def locate() -> tuple[Workspace, Home]:
+def locate(repo: Path | None = None) -> tuple[Workspace, Home]:
     """The workspace and home that the environment points to, for `feature_repo/definitions.py`.
+
+    Args:
+        repo: the feature repository; default: as the environment and the working folder say.
 
     Raises:
         WorkspaceInvalid: as load_workspace.
     """
     settings = load_settings()
+    if repo is not None:
+        settings = settings.model_copy(update={"repo": repo})
     return load_workspace(settings.repo_path), settings.state
+
+
+def read_fingerprints(home: Home) -> dict[str, str]:
+    """The embedding-space fingerprint of each scenario that has vectors, by scenario."""
+    try:
+        content: dict[str, str] = json.loads(home.fingerprints.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return content
