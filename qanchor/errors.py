@@ -11,6 +11,8 @@ QAnchorError
 ├── StateError                exit 3: the command came too early, or things do not belong together
 │   ├── NotReady              a step that has to run first
 │   ├── CheckpointInvalid     a checkpoint that is damaged or of another version
+│   ├── IndexInvalid          a vector index that is damaged, or vectors that none can be built of
+│   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
 └── StoreUnavailable          exit 4: a database, broker or disk that does not answer
     ├── BrokerUnavailable
@@ -87,6 +89,21 @@ class NotReady(StateError):
 
 class CheckpointInvalid(StateError):
     """A checkpoint is damaged, or written by another version."""
+
+
+class OffsetsFenced(StateError):
+    """Another consumer of the group has moved a partition on; what this one read is not to be written."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"partition {partition} of {topic!r} has been moved on by another consumer",
+            "Nothing is lost: its owner writes these events.",
+        )
+        self.partition = partition
+
+
+class IndexInvalid(StateError):
+    """A vector index is damaged, or its vectors do not hold."""
 
 
 class FingerprintMismatch(StateError):
