@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -71,6 +72,7 @@ class EventLog:
         self.owner = owner or f"w{secrets.token_hex(4)}"
         self._staging = root / "_staging"
         self._sequence = 0
+        self.unconfirmed: list[str] = []  # published, which the ledger does not know yet
         self._lock: IO[bytes] | None = None
 
     def files(self) -> list[Path]:
@@ -188,13 +190,26 @@ class EventLog:
         connection.execute(f"CREATE VIEW events AS {self._query(connection, files)}")
         return connection
 
+    def holds(self, table: Any) -> Any:
+        """By row of `table`: the log has an event of that id and date already; numpy bool."""
+        import duckdb
+
+        days = pc.strftime(table[names.EVENT_TIME], "%Y-%m-%d").unique().to_pylist()
+        files = [str(f) for d in days for f in self.root.glob(f"{names.EVENT_DATE}={d}/[!_.]*.parquet")]
+        if not files:
+            return np.zeros(table.num_rows, dtype=bool)
+        with duckdb.connect(":memory:", config={"threads": len(os.sched_getaffinity(0))}) as connection:
+            known = connection.execute(
+                f"SELECT event_id FROM read_parquet({_sql_list(files)})"
+            ).to_arrow_table()
+        return pc.is_in(table[names.EVENT_ID], known[names.EVENT_ID]).to_numpy()
+
     def _query(self, connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> str:
         types = {field.name: _SQL_TYPES[field.type] for field in self.schema}
         if not files:
             columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
             return f"SELECT {columns} WHERE false"
-        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-        plain = f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
+        plain = f"read_parquet({_sql_list(files)}, union_by_name=true, hive_partitioning=false)"
         numbered = plain[:-1] + ", filename=true, file_row_number=true)"
         present = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()}
         columns = ", ".join(
@@ -231,6 +246,10 @@ class EventLog:
                 "Stop it, or give this one another name.",
             ) from None
         self._lock = lock
+
+
+def _sql_list(files: Iterable[str]) -> str:
+    return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
 
 
 def _is_free(lock: Path) -> bool:

@@ -1,0 +1,127 @@
+"""Event files as a user hands them over: Parquet or CSV, read in batches of bounded size."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from qanchor import names
+from qanchor.errors import EventsInvalid
+
+BATCH_ROWS: Final = 250_000
+_REQUIRED: Final = (names.USER_ID, names.EVENT_TIME, names.MODALITY)
+_REMEDY: Final = (
+    "Hand over a Parquet or CSV file with user_id, event_time, modality and the modality's fields."
+)
+
+
+@dataclass
+class EventFile:
+    """A file of events, opened: its columns are checked, its rows are not.
+
+    Args:
+        path: where it lies.
+        is_text: numbers and times are text that has to be parsed (CSV).
+        rows: how many there are, where the file says so.
+        torn: CSV lines with a wrong number of columns, filled while `batches` is read.
+    """
+
+    path: Path
+    is_text: bool
+    rows: int | None
+    torn: list[str] = field(default_factory=list)
+
+    def batches(self) -> Iterator[Any]:
+        """The rows as pyarrow tables of at most about BATCH_ROWS, in the file's order.
+
+        Raises:
+            EventsInvalid: the file is damaged.
+        """
+        with _readable(self.path):
+            if self.is_text:
+                for batch in _open_csv(self.path, self.torn):
+                    yield pa.Table.from_batches([batch])
+            else:
+                with pq.ParquetFile(self.path) as file:
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                        yield pa.Table.from_batches([batch])
+
+
+def open_event_file(path: Path) -> EventFile:
+    """A file of events, ready to be read.
+
+    Raises:
+        EventsInvalid: it does not exist, is empty, is neither Parquet nor CSV, or lacks a column that
+            every event needs; hand over another one.
+    """
+    if not path.is_file():
+        raise EventsInvalid(f"there is no file {path}", _REMEDY)
+    if not path.stat().st_size:
+        raise EventsInvalid(f"{path} is empty", _REMEDY)
+    with _readable(path):
+        if _is_parquet(path):
+            with pq.ParquetFile(path) as file:
+                columns, opened = file.schema_arrow.names, EventFile(path, False, file.metadata.num_rows)
+        else:
+            columns, opened = _csv_columns(path), EventFile(path, True, None)
+    missing = [name for name in _REQUIRED if name not in columns]
+    if missing:
+        raise EventsInvalid(f"{path} has no column {', '.join(missing)}", _REMEDY)
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise EventsInvalid(f"{path} has the column {repeated[0]} twice", "Rename one of them.")
+    if opened.rows == 0:
+        raise EventsInvalid(f"{path} holds no rows", _REMEDY)
+    return opened
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1" or path.suffix.lower() in (".parquet", ".pq")
+
+
+def _csv_columns(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        first = file.readline(1 << 20)
+    header = pa.csv.read_csv(pa.BufferReader(first.rstrip(b"\r\n") + b"\n"))
+    return list(header.column_names)
+
+
+def _open_csv(path: Path, torn: list[str]) -> Any:
+    def skip(row: Any) -> str:
+        torn.append(row.text or f"{row.actual_columns} columns instead of {row.expected_columns}")
+        return "skip"
+
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(_csv_columns(path), pa.string()),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        null_values=[""],
+    )
+    return pa.csv.open_csv(
+        path,
+        read_options=pa.csv.ReadOptions(block_size=32 << 20),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=convert,
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EventsInvalid(f"{path} cannot be read: {reason}", _REMEDY) from error
+    except PermissionError as error:
+        raise EventsInvalid(f"{path} may not be read", "Give yourself the right to read it.") from error
+    except OSError as error:
+        # pyarrow reports a damaged Parquet page as an OSError without a number.
+        if error.errno is not None:
+            raise
+        raise EventsInvalid(f"{path} is damaged: {' '.join(str(error).split())[:200]}", _REMEDY) from error

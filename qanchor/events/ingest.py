@@ -1,0 +1,252 @@
+"""The one way into the event log: stage, commit in one SQL transaction, rename into place.
+
+Killed at any point, the next writer's `recover` leaves the log as if the append had happened whole
+or not at all.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import Engine
+
+from qanchor import names
+from qanchor.errors import DatabaseUnavailable, EventsInvalid, QAnchorError
+from qanchor.events.files import EventFile, open_event_file
+from qanchor.events.quality import Checked, EventChecker
+from qanchor.events.schema import EventDecoder
+from qanchor.progress import Progress, Silent
+from qanchor.registry import ledger
+from qanchor.registry.ledger import LedgerEntry, OffsetRanges
+from qanchor.registry.tables import LoadedFile
+from qanchor.storage.event_log import EventLog, StagedFile
+from qanchor.workspace import Workspace
+
+
+def append(
+    engine: Engine,
+    log: EventLog,
+    tables: Any,
+    offsets: OffsetRanges | None = None,
+    loaded: LoadedFile | None = None,
+) -> int:
+    """Add events to the log, once: rows, offsets and the loaded file count together or not at all.
+
+    Args:
+        engine: the registry.
+        log: the event log.
+        tables: one pyarrow table with the log's columns, or several that are drawn one after another.
+        offsets: what was read from Kafka to get them.
+        loaded: the file they came from; it may be filled while `tables` is drawn.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        OffsetsFenced: another consumer owns a partition now; nothing was added.
+        DiskFull: no space; nothing was added.
+        DatabaseUnavailable: the database failed; call `recover` before the next append.
+    """
+    staged: list[StagedFile] = []
+    try:
+        for table in [tables] if isinstance(tables, pa.Table) else tables:
+            staged += log.stage(table)
+        files = [(file.name, file.event_date, file.rows) for file in staged]
+        ledger.commit_entry(engine, LedgerEntry(files, offsets, loaded, tuple(log.unconfirmed)))
+    except DatabaseUnavailable:
+        raise  # it may have committed all the same: the staged files stay until recovery knows
+    except BaseException:
+        log.discard(staged)
+        raise
+    log.publish(staged)
+    log.unconfirmed = [file.name for file in staged]
+    return sum(file.rows for file in staged)
+
+
+def recover(engine: Engine, log: EventLog) -> int:
+    """Finish what killed writers began; run before the first append and after a database failure.
+
+    Returns:
+        Number of files that were renamed into place.
+    """
+    abandoned = log.abandoned()  # before the ledger is read, see EventLog.recover
+    committed = ledger.committed_files(engine)
+    renamed = log.recover(committed, abandoned)
+    settle(engine, log)
+    in_place = {path.name for path in log.files()} if committed else set()
+    ledger.mark_published(engine, in_place & set(committed))
+    return renamed
+
+
+def settle(engine: Engine, log: EventLog) -> None:
+    """Tell the ledger which files have been renamed into place since the last commit."""
+    ledger.mark_published(engine, log.unconfirmed)
+    log.unconfirmed = []
+
+
+@dataclass
+class LoadSummary:
+    """What became of a file's rows.
+
+    Args:
+        path: the file.
+        content_hash: over its bytes and the modalities it was checked against.
+        rows: rows read.
+        accepted: events added to the log.
+        repeated: valid events that the log held already.
+        rejected: rows refused, by reason.
+        modalities: events added, by modality.
+        dead_letters: where the refused rows are, if there are any.
+        loaded_before: when the same content was loaded; then nothing was read.
+    """
+
+    path: Path
+    content_hash: str
+    rows: int = 0
+    accepted: int = 0
+    repeated: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    modalities: Counter[str] = field(default_factory=Counter)
+    dead_letters: Path | None = None
+    loaded_before: datetime | None = None
+
+
+class _DeadLetterFile:
+    """Refused rows as JSON lines; a file only once there is one, complete once `finish` ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(f"_{path.name}")
+        self._file: TextIO | None = None
+
+    def write(self, row: int, reason: str, detail: str, event: Any) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("w", encoding="utf-8")
+        line = {"row": row, "reason": reason, "detail": detail, "event": event}
+        self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+
+    def finish(self) -> Path | None:
+        if self._file is None:
+            return None
+        self._file.close()
+        self._part.replace(self.path)
+        return self.path
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class EventLoader:
+    """Loads files of events.
+
+    Args:
+        engine: the registry.
+        log: the event log.
+        decoder: the rules.
+        dead_letters: folder for refused rows.
+        assume_utc: read times without a zone as UTC instead of refusing them.
+    """
+
+    engine: Engine
+    log: EventLog
+    decoder: EventDecoder
+    dead_letters: Path
+    assume_utc: bool = False
+
+    def load(self, path: Path, progress: Progress | None = None) -> LoadSummary:
+        """Add a file's valid events to the log; the same content again adds nothing.
+
+        Args:
+            path: Parquet or CSV.
+            progress: counts rows.
+
+        Raises:
+            EventsInvalid: it cannot be read, lacks a column, or holds no valid event.
+            DiskFull: no space; nothing was added.
+        """
+        file = open_event_file(path)
+        recover(self.engine, self.log)
+        summary = LoadSummary(path, content_hash(path, self.decoder.workspace, self.assume_utc))
+        before = ledger.find_loaded(self.engine, summary.content_hash)
+        if before is not None:
+            summary.rows, summary.loaded_before = before.rows, before.created_at.replace(tzinfo=UTC)
+            return summary
+        letters = _DeadLetterFile(self.dead_letters / f"{path.stem}-{summary.content_hash[:12]}.jsonl")
+        loaded = LoadedFile(content_hash=summary.content_hash, path=str(path.resolve()), rows=0, rejected=0)
+        try:
+            tables = self._tables(file, summary, letters, progress or Silent())
+            append(self.engine, self.log, _counted(tables, summary, loaded), loaded=loaded)
+        except EventsInvalid:
+            summary.dead_letters = letters.finish()
+            raise
+        except BaseException:
+            letters.abandon()
+            raise
+        summary.dead_letters = letters.finish()
+        settle(self.engine, self.log)
+        return summary
+
+    def _tables(
+        self, file: EventFile, summary: LoadSummary, letters: _DeadLetterFile, progress: Progress
+    ) -> Iterator[Any]:
+        checker = EventChecker(self.decoder, file.is_text, self.assume_utc)
+        progress.start("loading", file.rows)
+        for batch in file.batches():
+            checked: Checked = checker.check(batch)
+            for line in checked.rejections:
+                letters.write(line.row, line.reason, line.detail, line.event)
+                summary.rejected[line.reason] += 1
+            summary.rows += batch.num_rows
+            known = self.log.holds(checked.table)
+            summary.repeated += int(known.sum())
+            yield checked.table.filter(pa.array(~known)) if known.any() else checked.table
+            progress.advance(batch.num_rows)
+        for text in file.torn:
+            letters.write(0, "torn_line", "the line has another number of columns than the header", text)
+        summary.rejected["torn_line"] += len(file.torn)
+        summary.rejected = +summary.rejected
+        summary.rows += len(file.torn)
+        if summary.rejected.total() == summary.rows:
+            raise _nothing_valid(summary, letters.path)
+
+
+def _nothing_valid(summary: LoadSummary, letters: Path) -> QAnchorError:
+    if not summary.rows:
+        return EventsInvalid(f"{summary.path} holds no rows", "Hand over a file with events.")
+    reason, rows = summary.rejected.most_common(1)[0]
+    hint = " For times without a zone pass --assume-utc." if reason == "naive_time" else ""
+    return EventsInvalid(
+        f"{summary.path} holds no valid event: {reason} in {rows:,} of {summary.rows:,} rows",
+        f"See {letters} for every row's reason.{hint}",
+    )
+
+
+def _counted(tables: Iterable[Any], summary: LoadSummary, loaded: LoadedFile) -> Iterator[Any]:
+    for table in tables:
+        summary.accepted += table.num_rows
+        for count in pc.value_counts(table[names.MODALITY]).to_pylist():
+            summary.modalities[count["values"]] += count["counts"]
+        yield table
+    loaded.rows, loaded.rejected = summary.rows, summary.rejected.total()
+
+
+def content_hash(path: Path, workspace: Workspace, assume_utc: bool = False) -> str:
+    """What a load depends on, as 64 hex digits: the file's bytes and the modalities it is checked against."""
+    digest = hashlib.blake2b(digest_size=32)
+    for name, spec in workspace.modalities.items():
+        digest.update(f"{name}={spec.model_dump_json()};{assume_utc}".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

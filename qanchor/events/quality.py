@@ -1,0 +1,291 @@
+"""Checking a file's rows exactly as the Kafka consumer checks messages, most of them column by column.
+
+A row passes the fast path only where every rule of EventDecoder is known to hold. All others go through the
+decoder itself, one by one, which accepts them after all or gives the reason.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qanchor import names
+from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected, content_id
+from qanchor.workspace import FieldSpec
+
+_TIME: Final = pa.timestamp("us", "UTC")
+_NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$"
+_MISSING: Final = ["nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>"]
+_INSTANT: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that is no valid event.
+
+    Args:
+        row: its number in the file, from 1, the header not counted; 0: a line that could not be split.
+        reason: short, snake_case.
+        detail: what exactly.
+        event: its values as they were read.
+    """
+
+    row: int
+    reason: str
+    detail: str
+    event: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One batch after the check.
+
+    Args:
+        table: the valid events, with the event log's columns.
+        rejections: the other rows.
+    """
+
+    table: Any
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class _Column:
+    values: Any  # the log's type; null where absent or odd
+    odd: Any  # numpy bool: present, but not of that type
+    original: Any
+
+    def at(self, row: int) -> Any:
+        return (self.original if self.odd[row] else self.values)[row].as_py()
+
+    def lengths_within(self, lowest: int, highest: int) -> Any:
+        lengths = pc.fill_null(pc.utf8_length(self.values), lowest).to_numpy(zero_copy_only=False)
+        return (lengths >= lowest) & (lengths <= highest) & ~self.odd
+
+    @property
+    def absent(self) -> Any:
+        return self.values.is_null().to_numpy(zero_copy_only=False) & ~self.odd
+
+    def holds(self, spec: FieldSpec) -> Any:
+        """By row: the field's rules hold."""
+        if spec.type == "number":
+            within = pc.and_(
+                pc.greater_equal(self.values, spec.minimum), pc.less_equal(self.values, spec.maximum)
+            )
+            fits = pc.fill_null(within, True).to_numpy(zero_copy_only=False) & ~self.odd
+        else:
+            fits = self.lengths_within(0, spec.max_length)
+        return fits if spec.optional else fits & ~self.absent
+
+
+class EventChecker:
+    """Checks the batches of ONE file in order; ids of rows without one count repeats within the file.
+
+    Args:
+        decoder: the rules.
+        is_text: parse numbers and times from text (CSV).
+        assume_utc: read times without a zone as UTC instead of refusing them.
+    """
+
+    def __init__(self, decoder: EventDecoder, is_text: bool = False, assume_utc: bool = False) -> None:
+        self._decoder = decoder
+        self._is_text = is_text
+        self._assume_utc = assume_utc
+        self._fields = decoder.workspace.event_columns
+        self._repeats: Counter[str] = Counter()
+        self._row = 0
+
+    def check(self, batch: Any) -> Checked:
+        """Split the next batch into valid events and rejections."""
+        columns = {name: self._column(name, batch[name].combine_chunks()) for name in batch.column_names}
+        accepted = np.zeros(batch.num_rows, dtype=bool)
+        common = self._common(columns)
+        modality = columns[names.MODALITY]
+        for name, spec in self._decoder.workspace.modalities.items():
+            rows = (
+                pc.fill_null(pc.equal(modality.values, name), False).to_numpy(zero_copy_only=False) & common
+            )
+            for field, field_spec in spec.fields.items():
+                rows &= columns[field].holds(field_spec) if field in columns else field_spec.optional
+            accepted |= rows
+        late, rejections = self._one_by_one(columns, np.flatnonzero(~accepted))
+        table = self._table(columns, np.flatnonzero(accepted))
+        if late:
+            extra = self._decoder.to_table(late)
+            ids = [
+                self._nth(i) if e.event_id is None else i
+                for i, e in zip(extra[0].to_pylist(), late, strict=True)
+            ]
+            table = pa.concat_tables([table, extra.set_column(0, names.EVENT_ID, pa.array(ids, pa.string()))])
+        self._row += batch.num_rows
+        return Checked(table, tuple(rejections))
+
+    def _column(self, name: str, values: Any) -> _Column:
+        if isinstance(values, pa.ChunkedArray):  # no chunk at all
+            values = pa.array([], values.type)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if name == names.EVENT_TIME and self._assume_utc:
+            values = _with_zone(values)
+        if name == names.EVENT_TIME:
+            typed = self._times(values)
+        elif self._fields.get(name) == "number":
+            typed = self._numbers(values)
+        else:
+            typed = _texts(values)
+        odd = values.is_valid().to_numpy(zero_copy_only=False) & typed.is_null().to_numpy(
+            zero_copy_only=False
+        )
+        if self._fields.get(name) == "number":
+            odd &= ~_reads_as_missing(values)
+        return _Column(typed, odd, values)
+
+    def _numbers(self, values: Any) -> Any:
+        kind = values.type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            numbers = values.cast(pa.float64(), safe=False)
+            return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+        if self._is_text and pa.types.is_string(kind):
+            readable = pc.if_else(pc.match_substring_regex(values, _NUMBER), values, pa.scalar(None, kind))
+            numbers = pc.utf8_trim_whitespace(readable).cast(pa.float64())
+            return pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+        return pa.nulls(len(values), pa.float64())
+
+    @staticmethod
+    def _times(values: Any) -> Any:
+        kind = values.type
+        if pa.types.is_timestamp(kind) and kind.tz is not None:
+            return values.cast(pa.timestamp("us", kind.tz), safe=False).cast(_TIME)
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            readable = pc.if_else(pc.match_substring_regex(values, _INSTANT), values, pa.scalar(None, kind))
+            try:
+                return readable.cast(_TIME)
+            except pa.ArrowInvalid:  # an impossible date such as 30 February somewhere: the decoder finds it
+                return pa.nulls(len(values), _TIME)
+        return pa.nulls(len(values), _TIME)
+
+    def _common(self, columns: Mapping[str, _Column]) -> Any:
+        user, time = columns[names.USER_ID], columns[names.EVENT_TIME]
+        low, high = (pa.scalar(t, _TIME) for t in (self._decoder.oldest, self._decoder.latest()))
+        within = pc.and_(pc.greater_equal(time.values, low), pc.less_equal(time.values, high))
+        holds = user.lengths_within(1, MAX_ID_LENGTH) & ~user.absent
+        holds &= pc.fill_null(within, False).to_numpy(zero_copy_only=False)
+        if names.EVENT_ID in columns:
+            holds &= columns[names.EVENT_ID].lengths_within(1, MAX_ID_LENGTH)
+        return holds
+
+    def _one_by_one(self, columns: Mapping[str, _Column], rows: Any) -> tuple[list[Any], list[Rejection]]:
+        accepted, rejections = [], []
+        for row in rows.tolist():
+            event = {name: value for name, c in columns.items() if (value := c.at(row)) is not None}
+            try:
+                accepted.append(self._decoder.convert(event))
+            except EventRejected as error:
+                rejections.append(Rejection(self._row + row + 1, error.reason, error.detail, event))
+        return accepted, rejections
+
+    def _table(self, columns: Mapping[str, _Column], rows: Any) -> Any:
+        taken = pa.array(rows)
+        count = len(rows)
+        log: dict[str, Any] = {
+            name: columns[name].values.take(taken)
+            for name in (names.USER_ID, names.EVENT_TIME, names.MODALITY)
+        }
+        for field in self._fields:
+            log[field] = self._owned(field, columns, taken, log[names.MODALITY])
+        log[names.SOURCE_PARTITION] = pa.nulls(count, pa.int32())
+        log[names.SOURCE_OFFSET] = pa.nulls(count, pa.int64())
+        log[names.INGESTED_AT] = pa.array(
+            np.full(count, np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")), _TIME
+        )
+        log[names.EVENT_ID] = self._ids(columns.get(names.EVENT_ID), taken, log)
+        return pa.table([log[name] for name in self._decoder.schema.names], schema=self._decoder.schema)
+
+    def _owned(self, field: str, columns: Mapping[str, _Column], taken: Any, modality: Any) -> Any:
+        kind = self._decoder.schema.field(field).type
+        if field not in columns:
+            return pa.nulls(len(taken), kind)
+        modalities = self._decoder.workspace.modalities
+        owners = [name for name, spec in modalities.items() if field in spec.fields]
+        values = columns[field].values.take(taken)
+        if len(owners) == len(modalities):
+            return values
+        # As on the wire: a field of another modality is ignored.
+        return pc.if_else(pc.is_in(modality, pa.array(owners, pa.string())), values, pa.scalar(None, kind))
+
+    def _ids(self, given: _Column | None, taken: Any, log: Mapping[str, Any]) -> Any:
+        ids = pa.nulls(len(taken), pa.string()) if given is None else given.values.take(taken)
+        if not ids.null_count:
+            return ids
+        derived = np.array(ids.to_numpy(zero_copy_only=False), dtype=object)
+        lacking = ids.is_null().to_numpy(zero_copy_only=False)
+        modality = log[names.MODALITY]
+        for name, spec in self._decoder.workspace.modalities.items():
+            rows = np.flatnonzero(pc.equal(modality, name).to_numpy(zero_copy_only=False) & lacking)
+            if len(rows):
+                part = {
+                    key: log[key].take(pa.array(rows))
+                    for key in (names.USER_ID, names.EVENT_TIME, *spec.fields)
+                }
+                derived[rows] = list(map(self._nth, _content_ids(name, sorted(spec.fields), part)))
+        return pa.array(derived, pa.string())
+
+    def _nth(self, content: str) -> str:
+        # Two equal rows of one file are two events.
+        seen = self._repeats[content]
+        self._repeats[content] = seen + 1
+        return (
+            content if not seen else hashlib.blake2b(f"{content}-{seen}".encode(), digest_size=12).hexdigest()
+        )
+
+
+def _texts(values: Any) -> Any:
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return values.cast(pa.string())  # ids and codes are often stored as whole numbers
+    return pa.nulls(len(values), pa.string())
+
+
+def _reads_as_missing(values: Any) -> Any:
+    if pa.types.is_floating(values.type):
+        missing = pc.is_nan(values)  # how pandas writes a missing number
+    elif pa.types.is_string(values.type):
+        missing = pc.is_in(values, pa.array(_MISSING))
+    else:
+        return np.zeros(len(values), dtype=bool)
+    return pc.fill_null(missing, False).to_numpy(zero_copy_only=False)
+
+
+def _with_zone(values: Any) -> Any:
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        return values.cast(pa.timestamp("us"), safe=False).cast(_TIME)
+    if pa.types.is_date(kind):
+        return values.cast(pa.timestamp("us")).cast(_TIME)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return values
+    values = pc.replace_substring_regex(values, r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00")
+    values = pc.replace_substring_regex(values, r"^(\d{4}-\d\d-\d\d[T ]\d\d:\d\d)$", r"\1:00")
+    return pc.replace_substring_regex(values, r"^([^Zz+]{10}[T ][\d:]{8}(\.\d+)?)$", r"\1Z")
+
+
+def _content_ids(modality: str, fields: list[str], part: Mapping[str, Any]) -> Iterator[str]:
+    users = part[names.USER_ID].to_pylist()
+    times = part[names.EVENT_TIME].cast(pa.int64()).to_pylist()
+    pairs: list[Any] = []
+    for name in fields:
+        pairs += (repeat(name), part[name].to_pylist())
+    complete = not any(part[name].null_count for name in fields)
+    for user, time, *values in zip(users, times, *pairs, strict=False):
+        yield content_id(user, time, modality, values if complete else _present(values))
+
+
+def _present(values: list[Any]) -> list[Any]:
+    return [part for i in range(0, len(values), 2) if values[i + 1] is not None for part in values[i : i + 2]]

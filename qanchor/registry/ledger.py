@@ -1,0 +1,138 @@
+"""The ledger: the SQL transaction that makes Parquet files data and Kafka offsets read.
+
+Everything an append changes goes into one transaction. Offsets move by compare-and-swap, so a consumer
+that lost its partition without knowing (a zombie) is refused whole, files and all.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import CursorResult, Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from qanchor.errors import OffsetsFenced
+from qanchor.registry.session import transaction
+from qanchor.registry.tables import LedgerFile, LedgerOffset, LoadedFile, utc_now
+
+
+@dataclass(frozen=True)
+class OffsetRanges:
+    """What an append read from Kafka.
+
+    Args:
+        group: consumer group.
+        topic: topic.
+        ranges: by partition the first offset and the one after the last. The first is where the ledger
+            stood, not the first record's offset: control records and compaction leave gaps.
+    """
+
+    group: str
+    topic: str
+    ranges: Mapping[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One append, committed whole or not at all.
+
+    Args:
+        files: name, event date and rows of every staged file.
+        offsets: what was read from Kafka, if anything.
+        loaded: the file that was loaded, if one was.
+        published: earlier files that have been renamed into place since.
+    """
+
+    files: Sequence[tuple[str, str, int]] = ()
+    offsets: OffsetRanges | None = None
+    loaded: LoadedFile | None = None
+    published: Sequence[str] = field(default=())
+
+
+def commit_entry(engine: Engine, entry: LedgerEntry) -> None:
+    """Commit an append: after this its files are data and its offsets are read.
+
+    Raises:
+        OffsetsFenced: another consumer moved a partition on; drop the rows, its owner has them.
+        DatabaseUnavailable: the database failed; whether it committed is unknown, so run recovery first.
+    """
+    with transaction(engine) as session:
+        if entry.offsets is not None:
+            _move_offsets(session, entry.offsets)
+        if entry.files:
+            rows = [
+                {"name": name, "event_date": day, "rows": rows, "state": "committed"}
+                for name, day, rows in entry.files
+            ]
+            session.execute(insert(LedgerFile), rows)
+        if entry.loaded is not None:
+            session.add(entry.loaded)
+        _set_published(session, entry.published)
+
+
+def _move_offsets(session: Session, offsets: OffsetRanges) -> None:
+    # Sorted, so that two consumers lock rows in one order.
+    for partition, (start, end) in sorted(offsets.ranges.items()):
+        key = (
+            LedgerOffset.consumer_group == offsets.group,
+            LedgerOffset.topic == offsets.topic,
+            LedgerOffset.partition == partition,
+        )
+        moved: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+            update(LedgerOffset)
+            .where(*key, LedgerOffset.next_offset == start)
+            .values(next_offset=end, updated_at=utc_now())
+        )
+        if moved.rowcount == 1:
+            continue
+        if session.scalar(select(LedgerOffset.next_offset).where(*key)) is not None:
+            raise OffsetsFenced(offsets.topic, partition)
+        first = LedgerOffset(
+            consumer_group=offsets.group, topic=offsets.topic, partition=partition, next_offset=end
+        )
+        session.add(first)
+        try:
+            session.flush()
+        except IntegrityError:
+            raise OffsetsFenced(offsets.topic, partition) from None
+
+
+def _set_published(session: Session, file_names: Sequence[str]) -> None:
+    for start in range(0, len(file_names), 500):
+        chunk = file_names[start : start + 500]
+        session.execute(update(LedgerFile).where(LedgerFile.name.in_(chunk)).values(state="published"))
+
+
+def mark_published(engine: Engine, file_names: Iterable[str]) -> None:
+    """Note that committed files have been renamed into place."""
+    listed = list(file_names)
+    if listed:
+        with transaction(engine) as session:
+            _set_published(session, listed)
+
+
+def committed_files(engine: Engine) -> dict[str, str]:
+    """Event date by name of every file whose rename may still be due."""
+    with transaction(engine) as session:
+        found = session.execute(
+            select(LedgerFile.name, LedgerFile.event_date).where(LedgerFile.state == "committed")
+        )
+        return {row.name: row.event_date for row in found}
+
+
+def next_offsets(engine: Engine, group: str, topic: str) -> dict[int, int]:
+    """By partition the next offset to read; partitions that were never read are absent."""
+    with transaction(engine) as session:
+        found = session.execute(
+            select(LedgerOffset.partition, LedgerOffset.next_offset).where(
+                LedgerOffset.consumer_group == group, LedgerOffset.topic == topic
+            )
+        )
+        return {row.partition: row.next_offset for row in found}
+
+
+def find_loaded(engine: Engine, content_hash: str) -> LoadedFile | None:
+    """The load that took in a file of this content, if there was one."""
+    with transaction(engine) as session:
+        return session.scalar(select(LoadedFile).where(LoadedFile.content_hash == content_hash))
