@@ -1,0 +1,203 @@
+"""Answers in words, worked out from what happened in a span: coarse levels and telling words.
+
+An answer is a row of phrase numbers; a phrase is tokenised once, however many answers hold it.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from qanchor.training.useru.spans import Span
+from qanchor.training.useru.terms import Terms
+from qanchor.workspace import Workspace
+
+Phrases = NDArray[np.int32]  # [rows, phrases], -1 where the row has no more
+
+COUNT_WORDS = ("nothing", "one", "two", "few", "some", "several", "many", "lots", "masses")
+_COUNT_FROM = np.array([1, 2, 3, 5, 9, 17, 33, 65])
+_NEAREST_WORDS = ("at once", "soon", "this week", "this month", "late", "never")
+_NEAREST_FROM = np.array([1.0, 3.0, 7.0, 30.0, 1e6])
+_LEVELS = 10
+_TOP_WHOLE, _TOP_MODALITY, _TOP_TOPIC = 8, 6, 4
+_PER_MODALITY = 3
+
+
+@dataclass
+class PhraseBook:
+    """Phrases by number; a phrase keeps its number."""
+
+    texts: list[str] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+
+    def number(self, text: str) -> int:
+        """The phrase's number; a new phrase is added."""
+        if text not in self._numbers:
+            self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+        return self._numbers[text]
+
+    def numbers(self, texts: list[str]) -> Phrases:
+        """The numbers of several phrases, int32 [texts]."""
+        return np.array([self.number(text) for text in texts], np.int32)
+
+
+class Describer:
+    """Puts one span into words, for all of its points at once.
+
+    Args:
+        span: what happened.
+        terms: the words.
+        workspace: names the modalities and numbers.
+        book: where phrases get their numbers.
+    """
+
+    def __init__(self, span: Span, terms: Terms, workspace: Workspace, book: PhraseBook) -> None:
+        self._span = span
+        self._terms = terms
+        self._book = book
+        self._names = [name.replace("_", " ") for name in workspace.modalities]
+        self._counts = np.searchsorted(_COUNT_FROM, span.counts, side="right")
+        self._nothing = span.counts.sum(axis=1) == 0
+        self._active = self._leveled("active days", np.searchsorted(_COUNT_FROM, span.active_days, "right"))
+        self._per_name = np.stack(
+            [self._leveled(name, self._counts[:, i]) for i, name in enumerate(self._names)], axis=1
+        )
+        self._numbers = [
+            self._number_levels(workspace.modalities[name].numbers, values)
+            for name, values in zip(workspace.modalities, span.numbers, strict=True)
+        ]
+        self._weights = _telling(span.terms)
+        self._words = book.numbers(list(terms.words))
+        self._ranked = self._top(_TOP_WHOLE, _PER_MODALITY)
+        self._ranked_within = [
+            self._top(_TOP_MODALITY, _TOP_MODALITY, only=i) for i in range(len(self._names))
+        ]
+
+    def whole(self) -> Phrases:
+        """Everything: how active, how much of each modality, amounts, the most telling words."""
+        words = np.where(self._ranked < 0, -1, self._words[self._ranked])
+        amounts = np.concatenate(self._numbers, axis=1)
+        answer = np.concatenate([self._active[:, None], self._per_name, amounts, words], axis=1)
+        return self._or_nothing(answer, self._nothing, "nothing")
+
+    def modality(self, position: int) -> Phrases:
+        """One modality: how much near and far, when first, its numbers, how often its words."""
+        name = self._names[position]
+        parts = np.searchsorted(_COUNT_FROM, self._span.halves[:, :, position], side="right")
+        ranked = self._ranked_within[position]
+        answer = np.concatenate(
+            [
+                self._per_name[:, [position]],
+                self._leveled("near", parts[:, 0])[:, None],
+                self._leveled("far", parts[:, 1])[:, None],
+                self._nearest(position)[:, None],
+                self._numbers[position],
+                self._counted(ranked),
+            ],
+            axis=1,
+        )
+        return self._or_nothing(answer, self._counts[:, position] == 0, f"{name} nothing")
+
+    def topics(self, points: NDArray[np.int64], topics: NDArray[np.int64]) -> Phrases:
+        """Some terms, and what surrounds them.
+
+        Args:
+            points: int64 [rows].
+            topics: int64 [rows, topics], the terms asked about; -1 for none.
+        """
+        counts = np.zeros(topics.shape, np.int64)
+        for column in range(topics.shape[1]):
+            found = np.asarray(self._span.terms[points, np.maximum(topics[:, column], 0)]).ravel()
+            counts[:, column] = np.where(topics[:, column] >= 0, found, 0)
+        table = self._counted_table(topics, np.searchsorted(_COUNT_FROM, counts, side="right"))
+        ranked = self._ranked[points, :_TOP_TOPIC]
+        words = np.where(ranked < 0, -1, self._words[ranked])
+        amounts = np.concatenate(self._numbers, axis=1)[points]
+        parts = [table, self._active[points, None], self._per_name[points], amounts, words]
+        return np.concatenate(parts, axis=1).astype(np.int32)
+
+    def _leveled(self, name: str, level: NDArray[np.int64]) -> Phrases:
+        return self._book.numbers([f"{name} {word}" for word in COUNT_WORDS])[level]
+
+    def _nearest(self, position: int) -> Phrases:
+        level = np.searchsorted(_NEAREST_FROM, self._span.nearest[:, position], side="right")
+        return self._book.numbers([f"first {word}" for word in _NEAREST_WORDS])[level]
+
+    def _number_levels(self, names: tuple[str, ...], values: NDArray[np.float64]) -> Phrases:
+        """Deciles over all points as words, -1 where there is no value, int32 [points, numbers]."""
+        columns = [np.full((len(values), 0), -1, np.int32)]
+        for i, name in enumerate(names):
+            present = ~np.isnan(values[:, i])
+            column = np.full(len(values), -1, np.int32)
+            if present.any():
+                cuts = np.unique(np.quantile(values[present, i], np.arange(1, _LEVELS) / _LEVELS))
+                words = self._book.numbers([f"{name.replace('_', ' ')} level{k}" for k in range(_LEVELS)])
+                column[present] = words[np.searchsorted(cuts, values[present, i], side="right")]
+            columns.append(column[:, None])
+        return np.concatenate(columns, axis=1)
+
+    def _counted(self, ranked: NDArray[np.int64]) -> Phrases:
+        points = np.repeat(np.arange(len(ranked)), ranked.shape[1])
+        found = np.asarray(self._span.terms[points, np.maximum(ranked, 0).ravel()]).reshape(ranked.shape)
+        return self._counted_table(ranked, np.searchsorted(_COUNT_FROM, found, side="right"))
+
+    def _counted_table(self, terms: NDArray[np.int64], levels: NDArray[np.int64]) -> Phrases:
+        """Phrase 'word level' for each term; -1 for no term."""
+        packed, inverse = np.unique(terms * len(COUNT_WORDS) + levels, return_inverse=True)
+        numbers = [
+            -1
+            if code < 0
+            else self._book.number(
+                f"{self._terms.words[code // len(COUNT_WORDS)]} {COUNT_WORDS[code % len(COUNT_WORDS)]}"
+            )
+            for code in packed.tolist()
+        ]
+        return np.array(numbers, np.int32)[inverse].reshape(terms.shape)
+
+    def _top(self, most: int, per_modality: int, only: int | None = None) -> NDArray[np.int64]:
+        """The most telling terms of each point, at most `per_modality` of one modality; -1 fills up."""
+        entries = self._weights.tocoo()
+        point, term, weight = entries.row.astype(np.int64), entries.col.astype(np.int64), entries.data
+        if only is not None:
+            kept = self._terms.modality[term] == only
+            point, term, weight = point[kept], term[kept], weight[kept]
+        modality = self._terms.modality[term]
+        order = np.lexsort((term, -weight, modality, point))
+        point, term, weight, modality = point[order], term[order], weight[order], modality[order]
+        group = point * max(1, len(self._names)) + modality
+        kept = _rank_within(group) < per_modality
+        point, term, weight = point[kept], term[kept], weight[kept]
+        order = np.lexsort((term, -weight, point))
+        point, term = point[order], term[order]
+        rank = _rank_within(point)
+        result = np.full((len(self._nothing), most), -1, np.int64)
+        kept = rank < most
+        result[point[kept], rank[kept]] = term[kept]
+        return result
+
+    def _or_nothing(self, answer: Phrases, nothing: NDArray[np.bool_], text: str) -> Phrases:
+        answer = answer.astype(np.int32)
+        answer[nothing] = -1
+        answer[nothing, 0] = self._book.number(text)
+        return answer
+
+
+def _telling(counts: csr_matrix) -> csr_matrix:
+    """Weights [points, terms] of words that are frequent here and not everywhere."""
+    points = max(1, counts.shape[0])
+    has = np.bincount(counts.indices, minlength=counts.shape[1])
+    rarity = np.sqrt(np.log((points + 1) / np.maximum(has, 1)))
+    weighted = counts.astype(np.float64)
+    weighted.data = np.log1p(weighted.data) * rarity[counts.indices]
+    return weighted
+
+
+def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of each entry within its run of equal, adjacent groups."""
+    if not len(groups):
+        return groups
+    starts = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]]))
+    lengths = np.diff(np.append(starts, len(groups)))
+    return np.arange(len(groups)) - np.repeat(starts, lengths)

@@ -1,0 +1,69 @@
+"""Tiny workspaces and event tables for the training tests."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+UNTIL = START + timedelta(days=80)
+
+
+def tiny_workspace() -> Workspace:
+    """Two modalities with odd names and two scenarios."""
+    text, number = FieldSpec(type="text"), FieldSpec(type="number", amount=True, optional=True)
+    modalities = {
+        "ferry_trips": ModalitySpec(
+            text="{port} by {ship}", fields={"port": text, "ship": text, "fare": number}, max_events=12
+        ),
+        "songs": ModalitySpec(text="{title}", fields={"title": text}, max_events=6),
+    }
+    scenarios = {
+        "sails": ScenarioSpec(domain="marketing", query="Will this user sail to Oslo soon?", horizon_days=14),
+        "sings": ScenarioSpec(
+            domain="engagement", query="Will this user hear a ballad again?", horizon_days=14
+        ),
+    }
+    return Workspace(Path("tiny"), 60, modalities, scenarios)
+
+
+def tiny_events(users: int = 24, days: int = 100, seed: int = 0, per_day: float = 0.4) -> pd.DataFrame:
+    """Events of both modalities over `days`; about half the users sail to Oslo, the others to Kiel."""
+    rng = np.random.default_rng(seed)
+    count = int(users * days * per_day)
+    user = rng.integers(0, users, count)
+    sails = rng.random(count) < 0.5
+    port = np.where((user % 2 == 0) ^ (rng.random(count) < 0.1), "Oslo", "Kiel")
+    seconds = rng.integers(0, days * 86_400, count)
+    table = pd.DataFrame(
+        {
+            "user_id": [f"u{i:03d}" for i in user],
+            "event_time": [START + timedelta(seconds=int(s)) for s in seconds],
+            "modality": np.where(sails, "ferry_trips", "songs"),
+            "port": port,
+            "ship": rng.choice(["Anna", "Berta"], count),
+            "fare": rng.gamma(2.0, 20.0, count),
+            "title": rng.choice(["slow ballad", "march", "waltz"], count),
+        }
+    )
+    table.loc[~sails, ["port", "ship", "fare"]] = None
+    table.loc[sails, "title"] = None
+    return table
+
+
+def planted_leak(events: pd.DataFrame, moment: datetime) -> pd.DataFrame:
+    """The events, and at and after `moment` a flood of new words and of a user that sorts first."""
+    rows = [
+        {
+            "user_id": user,
+            "event_time": moment + timedelta(hours=hours),
+            "modality": "songs",
+            "title": "aaa perfect predictor",
+        }
+        for user in ["a_new_user", *sorted(set(events["user_id"]))]
+        for hours in (0, 1, 30)
+    ]
+    return pd.concat([pd.DataFrame(rows), events], ignore_index=True)
