@@ -1,0 +1,41 @@
+"""`qanchor-cli simulate`: a simulated world on disk."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table, progress
+
+
+def run(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.", file_okay=False)],
+    users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="How many users.")] = 4000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 7,
+    json: JsonOption = False,
+) -> None:
+    """Write a simulated world: events.parquet, labels/SCENARIO.parquet, ceilings.json, world.json.
+
+    Load the events with `qanchor-cli events load`, the labels with `qanchor-cli labels load`.
+
+    Example: qanchor-cli simulate --users 4000 --seed 7 --out world
+    """
+    import json as json_module
+
+    open_context()  # bounds the threads before numpy starts its own
+    from qanchor.simulation.config import WorldPlan
+    from qanchor.simulation.world import simulate
+
+    with progress() as bar:
+        world = simulate(WorldPlan(users=users, seed=seed), out, bar)
+    ceilings = json_module.loads((out / "ceilings.json").read_text(encoding="utf-8"))
+    if json:
+        print_json({"world": world, "ceilings": ceilings})
+        return
+    rows = [
+        {"scenario": name, "positives": c["positive_rate"], "best reachable AUC": c["expected"], "rows": c["rows"]}
+        for name, c in ceilings.items()
+    ]
+    title = f"{world['users']:,} users, {world['event_rows']:,} events, {world['label_rows']:,} label rows in {out}"
+    print_table(title, rows)

@@ -1,0 +1,63 @@
+"""The plan of a simulated world: its size, its dates and its cut-offs."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from qanchor.errors import InputError
+
+# Users are simulated in blocks of this size, each from a random stream of its own (seed, block): user i is the same
+# whoever else is simulated.
+BLOCK_USERS = 500
+
+
+@dataclass(frozen=True)
+class WorldPlan:
+    """How large a world is and when it is asked about.
+
+    Args:
+        users: how many, 500 to 1,000,000.
+        seed: same seed, same bytes.
+        start: first moment, UTC midnight.
+        days: length of the span.
+        train_days: days of the training cut-offs; their horizons end by `test_day`.
+        valid_day: day of the validation cut-off; pre-training may read events before it.
+        test_day: day of the test cut-off.
+        horizon_days: length of the future that a label looks at.
+        test_share: share of users that only the test cut-off asks about.
+        valid_share: share of users that only the validation cut-off asks about.
+        paths: futures simulated per test user for the ceilings.
+        ceiling_users: most test users that the ceilings are measured on.
+    """
+
+    users: int
+    seed: int = 0
+    start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    days: int = 240
+    train_days: tuple[int, ...] = (120, 150, 180)
+    valid_day: int = 180
+    test_day: int = 210
+    horizon_days: int = 30
+    test_share: float = 0.3
+    valid_share: float = 0.1
+    paths: int = 200
+    ceiling_users: int = 3000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.users <= 1_000_000:
+            raise InputError(f"{self.users} users cannot be simulated", "Ask for 500 to 1,000,000.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed {self.seed} is out of range", "Use a whole number from 0 upwards.")
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of users."""
+        return -(-self.users // BLOCK_USERS)
+
+    def moment(self, day: int) -> datetime:
+        """Midnight UTC at the start of a day of the span."""
+        return self.start + timedelta(days=day)
+
+    def calendar(self, day: int) -> tuple[int, int]:
+        """Weekday (Monday 0) and day of the month."""
+        moment = self.moment(day)
+        return moment.weekday(), moment.day
