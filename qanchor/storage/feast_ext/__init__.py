@@ -1,1 +1,1 @@
-"""Feast plug-ins, named by class path in feature_store.yaml."""
+"""Feast plug-ins, named by class path in feature_store.yaml: online store, compute engine, registry place."""

@@ -1,0 +1,84 @@
+"""Feast's view of the workspace: everything here follows from modalities.yaml and scenarios.yaml.
+
+`feast apply` executes this file; it serves any workspace unchanged. To add a scenario, edit scenarios.yaml.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
+
+from qanchor import names
+from qanchor.workspace import Home, Workspace, locate, read_fingerprints
+
+TYPES = {"text": String, "number": Float64}
+
+
+def define(workspace: Workspace, home: Home) -> dict[str, object]:
+    """Every Feast object of a workspace, by name."""
+    user = Entity(name="user", join_keys=[names.USER_ID], value_type=ValueType.STRING, description="one user")
+    fingerprints = read_fingerprints(home)
+    window = timedelta(days=workspace.window_days)
+
+    def view(name: str, fields: list[Field], ttl: timedelta, description: str, **tags: str) -> FeatureView:
+        source = FileSource(
+            name=f"{name}_parts",
+            path=str(home.view(name)),
+            file_format=ParquetFormat(),
+            timestamp_field=names.EVENT_TIMESTAMP,
+            created_timestamp_column=names.CREATED,
+        )
+        schema = [Field(name=names.USER_ID, dtype=String), *fields]
+        return FeatureView(
+            name=name,
+            entities=[user],
+            schema=schema,
+            source=source,
+            ttl=ttl,
+            description=description,
+            tags=tags,
+        )
+
+    def embedding_view(scenario: str) -> FeatureView:
+        spec = workspace.scenarios[scenario]
+        vector = Field(
+            name=names.embedding_field(scenario),
+            dtype=Array(Float32),
+            vector_index=True,
+            vector_length=names.EMBEDDING_WIDTH,
+            vector_search_metric="COSINE",
+            description=spec.query,
+            # A changed tag of a field makes a new version of the view; a changed tag of the view does not.
+            tags={"fingerprint": fingerprints[scenario]} if scenario in fingerprints else {},
+        )
+        facts = [
+            Field(name=names.MODEL_VERSION, dtype=String),
+            Field(name=names.N_EVENTS, dtype=Int64),
+            Field(name=names.LAST_EVENT_TS, dtype=UnixTimestamp),
+        ]
+        ttl = timedelta(days=spec.ttl_days)
+        return view(names.embedding_view(scenario), [vector, *facts], ttl, spec.query, domain=spec.domain)
+
+    embeddings = {scenario: embedding_view(scenario) for scenario in workspace.scenarios}
+    activity = [Field(name=name, dtype=Float64) for name in workspace.activity_columns]
+    shared = [view(names.ACTIVITY_VIEW, activity, window, "counts, sums and days since the last event")]
+    if workspace.profile_columns:
+        profile = [Field(name=name, dtype=TYPES[kind]) for name, kind in workspace.profile_columns.items()]
+        shared.append(view(names.PROFILE_VIEW, profile, window, "the newest profile event"))
+    services = [
+        FeatureService(
+            name=names.service_name(domain),
+            # The vector alone: the other fields of an embedding view have the same name in each of them.
+            features=[embeddings[s][[names.embedding_field(s)]] for s in workspace.domain(domain)] + shared,
+            description=f"what a {domain} model reads",
+        )
+        for domain in names.DOMAINS
+        if workspace.domain(domain)
+    ]
+    return {item.name: item for item in [user, *embeddings.values(), *shared, *services]}
+
+
+# Feast collects the objects that it finds as attributes of this module.
+globals().update(define(*locate(Path(__file__).parent)))

@@ -1,0 +1,311 @@
+"""Feast's SQLite online store, made safe: no late overwrite, no absurd row, no stale read, one clock.
+
+What the stock store does instead was measured in 0.67: a late event overwrites a newer value, NaN and times
+in the future are stored, time to live is ignored, times are whole seconds in the zone of the process.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+from feast.infra.online_stores.helpers import extract_text_and_num
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
+from feast.infra.online_stores.sqlite import _alter_table_add_column_if_missing as add_column
+from feast.infra.online_stores.sqlite import _quote_id as quote
+from feast.infra.online_stores.sqlite import _table_id as table_id
+from feast.protos.feast.types.Value_pb2 import Value
+from pydantic import Field, StrictStr
+
+from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.storage.feast_ext import registry
+from qanchor.storage.feast_ext.home import home_of
+from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, stored_vectors
+from qanchor.storage.parts import Matrix
+
+# Feast imports this module before it opens the registry, whose URL names the plug-in.
+registry.register()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_KEYS_PER_QUERY = 5_000
+_CLASS: Final = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
+
+
+class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]  # Feast has no types
+    """The `online_store` section of feature_store.yaml."""
+
+    type: Literal["qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"] = _CLASS
+    path: StrictStr = Field(
+        "", description="SQLite file; empty: online.db in the home, relative: in the home"
+    )
+    future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now a row may lie")
+    ttl_on_read: bool = Field(True, description="rows older than their view's ttl are not served")
+
+
+class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feast has no types
+    """The newest row of each key, by (event time, creation time) to the microsecond.
+
+    The stock store's columns keep the stock store's bytes under TZ=UTC; two more carry the microseconds.
+    """
+
+    _conn: sqlite3.Connection | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conn = None
+        self._writing = threading.Lock()
+
+    @staticmethod
+    def now() -> datetime:
+        """The moment that ttl and future times are judged by; UTC."""
+        return datetime.now(UTC)
+
+    @staticmethod
+    def _get_db_path(config: Any) -> str:
+        if not config.online_store.path:
+            return str(home_of(config.repo_path).online_store)
+        path = Path(config.online_store.path).expanduser()
+        return str(path if path.is_absolute() else home_of(config.repo_path).root / path)
+
+    def _get_conn(self, config: Any) -> sqlite3.Connection:
+        if self._conn is None:
+            path = Path(self._get_db_path(config))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # No detect_types: Feast's converters turn seconds into the local time of the process.
+            connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._conn = connection
+        return self._conn
+
+    def close(self) -> None:
+        """Give the file back; the next call opens it again."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    def update(
+        self, config: Any, tables_to_delete: Any, tables_to_keep: Any, *rest: Any, **named: Any
+    ) -> None:
+        """Create the tables of the views that stay and drop the others, as `feast apply` asks."""
+        super().update(config, tables_to_delete, tables_to_keep, *rest, **named)
+        connection = self._get_conn(config)
+        for view in tables_to_keep:
+            for column in ("event_us", "created_us"):
+                add_column(connection, self._table(config, view), column, "INTEGER")
+
+    def teardown(self, config: Any, tables: Any, entities: Any) -> None:
+        """Delete the file, with what WAL keeps beside it."""
+        super().teardown(config, tables, entities)
+        for suffix in ("-wal", "-shm"):
+            Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
+
+    @staticmethod
+    def _table(config: Any, view: Any) -> str:
+        name: str = table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
+        return name
+
+    def online_write_batch(
+        self, config: Any, table: Any, data: Sequence[Any], progress: Callable[[int], Any] | None
+    ) -> None:
+        """Write rows that Feast packed itself (`write_to_online_store`, `push`, stock engines).
+
+        Raises:
+            FeaturesInvalid: a vector or time is refused; nothing of the batch is written.
+        """
+        self._check_vectors(table, (values for _, values, _, _ in data))
+        version = config.entity_key_serialization_version
+        rows = [
+            (key, name, value.SerializeToString(), extract_text_and_num(value, False)[0], event, created)
+            for key, values, event, created in (
+                (
+                    serialize_entity_key(entity, version),
+                    values,
+                    _micros(event),
+                    None if created is None else _micros(created),
+                )
+                for entity, values, event, created in data
+            )
+            for name, value in values.items()
+        ]
+        self._upsert(config, table, rows)
+        if progress:
+            progress(len(data))
+
+    def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
+        """Write rows that are packed already; their vectors were checked as they were packed.
+
+        Raises:
+            FeaturesInvalid: a time lies in the future; nothing of the batch is written.
+        """
+        self._upsert(config, table, list(packed))
+
+    @staticmethod
+    def _check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
+        widths = {field.name: field.vector_length for field in view.features if field.vector_index}
+        for values in rows:
+            for name, width in widths.items():
+                vector = np.asarray(values[name].float_list_val.val, np.float32) if name in values else None
+                if vector is not None and (len(vector) != width or not np.isfinite(vector).all()):
+                    raise FeaturesInvalid(
+                        f"{view.name} got a vector that is not {width} finite numbers",
+                        "Embed these users again.",
+                    )
+
+    def _upsert(self, config: Any, view: Any, rows: Sequence[StoredRow]) -> None:
+        limit = _micros(self.now() + timedelta(seconds=config.online_store.future_seconds))
+        if any(row[4] > limit for row in rows):
+            raise FeaturesInvalid(
+                f"{view.name} got a row whose event_timestamp lies in the future",
+                "Mend its time, or raise online_store.future_seconds.",
+            )
+        table = quote(self._table(config, view))
+        seconds = (
+            (*row, row[4] // 1_000_000, None if row[5] is None else row[5] // 1_000_000) for row in rows
+        )
+        with self._writing, _table_exists(view.name), self._get_conn(config) as connection:
+            connection.executemany(_UPSERT.format(table=table), seconds)
+
+    def online_read(
+        self,
+        config: Any,
+        table: Any,
+        entity_keys: Sequence[Any],
+        requested_features: Sequence[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
+        """For each key its row's time and values, or (None, None) where there is none or it is too old."""
+        version = config.entity_key_serialization_version
+        keys = [serialize_entity_key(entity, version) for entity in entity_keys]
+        found: dict[bytes, tuple[datetime, dict[str, Any]]] = {}
+        for key, name, blob, event_us in self._read(config, table, keys):
+            if requested_features is None or name in requested_features:
+                value = Value()
+                value.ParseFromString(blob)
+                found.setdefault(key, (_EPOCH + event_us * _MICROSECOND, {}))[1][name] = value
+        return [found.get(key, (None, None)) for key in keys]
+
+    def _read(self, config: Any, view: Any, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str, bytes, int]]:
+        connection, table = self._get_conn(config), quote(self._table(config, view))
+        oldest = self._oldest(config, view)
+        for first in range(0, len(keys), _KEYS_PER_QUERY):
+            some = keys[first : first + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            with _table_exists(view.name):
+                yield from connection.execute(
+                    f"SELECT entity_key, feature_name, value, {_EVENT_US} FROM {table}"  # quoted
+                    f" WHERE entity_key IN ({marks}) AND {_EVENT_US} >= ?",
+                    (*some, oldest),
+                )
+
+    def _oldest(self, config: Any, view: Any) -> int:
+        if not config.online_store.ttl_on_read or not view.ttl:
+            return -(2**62)
+        return _micros(self.now() - view.ttl)
+
+    def retrieve_online_documents_v2(  # noqa: PLR0913, PLR0917  # Feast's signature
+        self,
+        config: Any,
+        table: Any,
+        requested_features: list[str],
+        embedding: list[float] | None,
+        top_k: int,
+        distance_metric: str | None = None,
+        query_string: str | None = None,
+        filters: Any = None,
+        include_feature_view_version_metadata: bool = False,  # noqa: ARG002
+    ) -> list[tuple[datetime | None, Any, dict[str, Any]]]:
+        """The nearest rows by exact search, in the order of their keys.
+
+        Feast 0.67 puts the keys of the answer in the store's order but distances and features in the order of
+        sorted keys. Rows that come sorted by key agree with both; the caller sorts the answer by distance.
+
+        Raises:
+            FeaturesInvalid: there is no query vector, or it is of the wrong width.
+        """
+        if embedding is None or query_string is not None or filters is not None:
+            raise FeaturesInvalid(
+                "this online store searches by vector alone", "Pass query=, no text and no filters."
+            )
+        field = next(field for field in table.features if field.vector_index)
+        if len(embedding) != field.vector_length:
+            raise FeaturesInvalid(
+                f"the query has {len(embedding)} dimensions, {table.name} has {field.vector_length}",
+                "Embed the query with the same model.",
+            )
+        with _table_exists(table.name):
+            stored = (
+                self._get_conn(config)
+                .execute(
+                    f"SELECT entity_key, value FROM {quote(self._table(config, table))}"  # quoted
+                    f" WHERE feature_name = ? AND {_EVENT_US} >= ?",
+                    (field.name, self._oldest(config, table)),
+                )
+                .fetchall()
+            )
+        matrix = stored_vectors([blob for _, blob in stored], field.vector_length)
+        distances = _distances(matrix, np.asarray(embedding, np.float32), distance_metric or "COSINE")
+        nearest = np.argsort(distances, kind="stable")[:top_k]
+        version = config.entity_key_serialization_version
+        entities = [deserialize_entity_key(stored[i][0], version) for i in nearest]
+        rows = self.online_read(config, table, entities, requested_features)
+        answer = [
+            (moment, entity, {**(values or {}), "distance": Value(float_val=float(distances[i]))})
+            for i, entity, (moment, values) in zip(nearest, entities, rows, strict=True)
+        ]
+        return sorted(answer, key=lambda row: _sort_key(row[1]))
+
+
+# Rows of the stock store have no microseconds; their seconds stand in.
+_EVENT_US = "coalesce(event_us, event_ts * 1000000)"
+_UPSERT = """
+    INSERT INTO {table}
+        (entity_key, feature_name, value, value_text, event_us, created_us, event_ts, created_ts)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (entity_key, feature_name) DO UPDATE SET
+        value = excluded.value, value_text = excluded.value_text,
+        event_us = excluded.event_us, created_us = excluded.created_us,
+        event_ts = excluded.event_ts, created_ts = excluded.created_ts
+    WHERE (excluded.event_us, coalesce(excluded.created_us, 0)) >= (
+        coalesce({table}.event_us, {table}.event_ts * 1000000),
+        coalesce({table}.created_us, {table}.created_ts * 1000000, 0)
+    )
+"""
+
+
+def _sort_key(entity: Any) -> tuple[Any, ...]:
+    # The order that Feast groups keys by.
+    return tuple(getattr(value, value.WhichOneof("val")) for value in entity.entity_values)
+
+
+def _distances(matrix: Matrix, query: Matrix, metric: str) -> Matrix:
+    if metric.upper() == "L2":
+        return np.asarray(np.linalg.norm(matrix - query, axis=1), np.float32)
+    products: Matrix = matrix @ query
+    if metric.upper() in ("INNER_PRODUCT", "IP"):
+        return -products
+    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(query)
+    return np.asarray(1.0 - products / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _micros(moment: datetime) -> int:
+    # Feast's own convention: a time without a zone is UTC.
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - _EPOCH) // _MICROSECOND
+
+
+@contextmanager
+def _table_exists(view: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        raise NotReady(
+            f"the online store has no view {view!r}", "Run `feast apply` in the repository."
+        ) from error

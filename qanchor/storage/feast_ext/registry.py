@@ -1,0 +1,43 @@
+"""`sqlite:///feast_registry.db?plugin=qanchor_home`: Feast's SQL registry under the workspace's home.
+
+Feast expands environment variables in feature_store.yaml, but it knows no default, gives the registry no
+repository path and accepts no registry class; SQLAlchemy's own URL plug-ins are the way that is left.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import CreateEnginePlugin, Engine, event
+from sqlalchemy.dialects import plugins
+from sqlalchemy.engine import URL
+
+from qanchor.storage.feast_ext.home import home_of
+
+PLUGIN = "qanchor_home"
+
+
+class HomeDatabase(CreateEnginePlugin):
+    """Resolves a SQLite file name against the workspace's home."""
+
+    def update_url(self, url: URL) -> URL:
+        """The URL with an absolute path, its folder made."""
+        root = home_of(None).root
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / Path(url.database or "feast_registry.db")
+        return url.set(database=str(path)).difference_update_query(["plugin"])
+
+    def engine_created(self, engine: Engine) -> None:
+        """Let readers go on while `feast apply` or a materialization writes."""
+        event.listen(engine, "connect", _tune)
+
+
+def _tune(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "busy_timeout=30000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def register() -> None:
+    """Make the plug-in known to SQLAlchemy in this process."""
+    plugins.register(PLUGIN, __name__, HomeDatabase.__name__)

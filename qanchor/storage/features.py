@@ -1,0 +1,358 @@
+"""The feature store of a workspace: Feast's registry and online store, part files as the offline store.
+
+The only module beside its plug-ins that imports feast, and it does so inside its functions: the import
+takes seconds.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from qanchor import names
+from qanchor.errors import FeaturesInvalid, NotReady, StateError
+from qanchor.home import Home
+from qanchor.shipped import template_folder
+from qanchor.storage import parts
+from qanchor.storage.point_in_time import latest_rows, read_rows, rows_as_of
+from qanchor.workspace import Workspace, read_fingerprints
+
+if TYPE_CHECKING:
+    import feast
+
+log = logging.getLogger(__name__)
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_KEYS = (names.USER_ID, names.EVENT_TIMESTAMP, names.CREATED)
+# Every embedding view has these, so a frame names them as Feast's full feature names do.
+_SHARED = (names.MODEL_VERSION, names.N_EVENTS, names.LAST_EVENT_TS)
+_PROBED_USERS = 100
+
+
+class FeatureRepository:
+    """Feast for one workspace and home.
+
+    Args:
+        workspace: names the views.
+        home: where their state lies.
+    """
+
+    def __init__(self, workspace: Workspace, home: Home) -> None:
+        self.workspace = workspace
+        self.home = home
+        self._schemas = parts.view_schemas(workspace)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the workspace's views."""
+        return tuple(self._schemas)
+
+    def ttl(self, view: str) -> timedelta:
+        """How old a row of the view may be when it is joined or served."""
+        for scenario, spec in self.workspace.scenarios.items():
+            if names.embedding_view(scenario) == view:
+                return timedelta(days=spec.ttl_days)
+        return timedelta(days=self.workspace.window_days)
+
+    def _schema(self, view: str) -> pa.Schema:
+        if view not in self._schemas:
+            raise FeaturesInvalid(f"there is no feature view {view!r}", f"Views: {', '.join(self._schemas)}.")
+        return self._schemas[view]
+
+    @cached_property
+    def store(self) -> "feast.FeatureStore":
+        """Feast's own object, on feature_store.yaml of the repository or of the shipped template.
+
+        FEAST_FS_YAML_FILE_PATH, Feast's own variable, points to another profile.
+        """
+        from feast import FeatureStore, RepoConfig
+        from feast.utils import get_default_yaml_file_path
+
+        path = get_default_yaml_file_path(self.workspace.repo)
+        if not path.exists():
+            path = template_folder() / "feature_store.yaml"
+        content = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+        if "plugin=qanchor_home" in content["registry"]["path"]:
+            self.home.root.mkdir(parents=True, exist_ok=True)
+            content["registry"]["path"] = f"sqlite:///{self.home.feast_registry}"
+        if content["online_store"]["type"].endswith(".GuardedSqliteOnlineStore"):
+            # Here the reader says which moment the time to live is judged by.
+            content["online_store"] |= {"path": str(self.home.online_store), "ttl_on_read": False}
+        with _quiet():
+            return FeatureStore(config=RepoConfig(**content, repo_path=self.workspace.repo))
+
+    def close(self) -> None:
+        """Give the database files back."""
+        if "store" in self.__dict__:
+            online = self.store._get_provider().online_store
+            if hasattr(online, "close"):
+                online.close()
+            del self.__dict__["store"]
+
+    def apply(self) -> list[str]:
+        """Register what definitions.py defines and delete what it no longer does, as `feast apply` does.
+
+        Returns:
+            Names of the feature views.
+        """
+        from feast.project import Project
+        from feast.repo_contents import RepoContents
+        from feast.repo_operations import extract_objects_for_apply_delete
+
+        objects = list(self._definitions().values())
+        views = _of_kind(objects, "FeatureView")
+        contents = RepoContents(
+            projects=[Project(name=self.store.project)],
+            data_sources=[view.batch_source for view in views],
+            entities=_of_kind(objects, "Entity"),
+            feature_views=views,
+            feature_services=_of_kind(objects, "FeatureService"),
+            on_demand_feature_views=_of_kind(objects, "OnDemandFeatureView"),
+            stream_feature_views=_of_kind(objects, "StreamFeatureView"),
+            label_views=[],
+            permissions=[],
+        )
+        with _quiet():
+            changed, gone, _, _ = extract_objects_for_apply_delete(
+                self.store.project, self.store.registry, contents
+            )
+            self.store.apply(changed, objects_to_delete=gone, partial=False)
+        return [view.name for view in views]
+
+    def _definitions(self) -> dict[str, Any]:
+        path = self.workspace.repo / "definitions.py"
+        own = path.exists()
+        if not own:
+            path = template_folder() / "definitions.py"
+        spec = importlib.util.spec_from_file_location("qanchor_definitions", path)
+        if spec is None or spec.loader is None:
+            raise NotReady(f"{path} cannot be read", "Make a new repository with `qanchor-cli new DIR`.")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        written = dict(vars(module)) if own else {}
+        # The file locates the home by the environment; this object was told which.
+        define = getattr(module, "define", None)
+        return {**written, **(define(self.workspace, self.home) if define else {})}
+
+    def set_fingerprint(self, scenario: str, fingerprint: str) -> None:
+        """Record the embedding space of a scenario's vectors; `apply` puts it in the view."""
+        self.workspace.scenario(scenario)
+        known = read_fingerprints(self.home) | {scenario: fingerprint}
+        path = self.home.fingerprints
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        staged.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        staged.replace(path)
+
+    def fingerprint(self, scenario: str) -> str | None:
+        """The embedding space of a scenario's vectors, or None before the first ones."""
+        self.workspace.scenario(scenario)
+        return read_fingerprints(self.home).get(scenario)
+
+    def write_part(self, view: str, table: pa.Table, part: str) -> Path:
+        """Write rows of a view to the offline store; a part of the same name is replaced.
+
+        Args:
+            view: a name of `views`.
+            table: every column of the view, in any order.
+            part: the part's name, such as a date or a manifest's id.
+
+        Returns:
+            The file.
+
+        Raises:
+            FeaturesInvalid: there is no such view, or the rows do not hold: a null key or time, a vector
+                that is null, not finite or of the wrong width.
+        """
+        schema = self._schema(view)
+        rows = parts.conform(table, schema, view)
+        parts.ensure_part(self.home.view(view), schema)
+        return parts.write_part(self.home.view(view), rows, part)
+
+    def remove_parts(self, view: str, keep: set[str]) -> None:
+        """Delete every part of a view that is not named in `keep`."""
+        self._schema(view)
+        parts.remove_parts(self.home.view(view), keep)
+
+    def materialize(self, views: Sequence[str], end: datetime) -> dict[str, int]:
+        """Bring the newest row of every user up to a moment into the online store.
+
+        Args:
+            views: names of `views`.
+            end: last event_timestamp that counts; UTC where it has no zone.
+
+        Returns:
+            Users written, by view.
+
+        Raises:
+            NotReady: a view is not applied; run `feast apply`.
+            StateError: the online store lacks rows that the offline store has; look at `batch_engine`.
+        """
+        end = end if end.tzinfo else end.replace(tzinfo=UTC)
+        due = {view: self._latest_users(view, end) for view in views}
+        with _quiet(), _views_applied():
+            self.store.materialize(_BEGINNING, end, feature_views=list(views))
+        for view, users in due.items():
+            # Feast's own engines report success without a row written (Ray, with a vector index).
+            found = self._count_online(view, users[:: max(1, len(users) // _PROBED_USERS)][:_PROBED_USERS])
+            if users and not found:
+                raise StateError(
+                    f"{view} has {len(users)} users offline and none of those probed online",
+                    "Look at batch_engine in feature_store.yaml.",
+                )
+            log.info("materialized view=%s users=%d end=%s", view, len(users), end.isoformat())
+        return {view: len(users) for view, users in due.items()}
+
+    def _latest_users(self, view: str, end: datetime) -> list[str]:
+        self._schema(view)
+        rows = latest_rows(self.home.view(view), _BEGINNING, end, timedelta(0))
+        users: list[str] = read_rows(rows, pa.schema({names.USER_ID: pa.string()}))[names.USER_ID].to_pylist()
+        return users
+
+    def _count_online(self, view: str, users: Sequence[str]) -> int:
+        if not users:
+            return 0
+        field = next(name for name in self._schema(view).names if name not in _KEYS)
+        response = self._read_online([f"{view}:{field}"], users)
+        # PRESENT or NULL_VALUE: there is a row; OUTSIDE_MAX_AGE cannot come, NOT_FOUND is none.
+        return sum(moment.seconds != 0 for moment in response.results[-1].event_timestamps)
+
+    def _read_online(self, features: Sequence[str], users: Sequence[str]) -> Any:
+        with _quiet(), _views_applied():
+            rows = {names.USER_ID: list(users)}
+            return self.store.get_online_features(list(features), rows, full_feature_names=True).proto
+
+    def online(
+        self, user_ids: Sequence[str], features: Sequence[str], at: datetime | None = None
+    ) -> pa.Table:
+        """What the online store serves for users, one row each in their order.
+
+        Args:
+            user_ids: users; unknown ones get nulls.
+            features: "view:field" each.
+            at: the moment that time to live is judged by; default: now.
+
+        Returns:
+            user_id and one column for each feature, named as training_frame names them; vectors as
+            fixed-size lists of float32. Null where there is no row or it is too old.
+
+        Raises:
+            NotReady: a view is not applied; run `feast apply`.
+            FeaturesInvalid: a view or field does not exist.
+        """
+        wanted = [self._feature(feature) for feature in features]
+        columns: dict[str, pa.Array] = {names.USER_ID: pa.array(list(user_ids), pa.string())}
+        response = self._read_online(features, user_ids) if user_ids else None
+        now = (at or datetime.now(UTC)).timestamp()
+        for view, field in wanted:
+            values: list[Any] = []
+            if response is not None:
+                place = list(response.metadata.feature_names.val).index(f"{view}__{field.name}")
+                values = _fresh(response.results[place], now - self.ttl(view).total_seconds())
+            columns[_column(view, field.name)] = _served(values, field)
+        return pa.table(columns)
+
+    def _feature(self, feature: str) -> tuple[str, pa.Field]:
+        view, _, name = feature.partition(":")
+        schema = self._schema(view)
+        if name not in schema.names or name in _KEYS:
+            raise FeaturesInvalid(
+                f"view {view!r} has no feature {name!r}", f"Features: {_features(schema).names}."
+            )
+        return view, schema.field(name)
+
+    def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
+        """Labels with the features that were known at their times.
+
+        For each label the newest row of its user with event_timestamp <= as_of, created <= as_of and
+        as_of <= event_timestamp + ttl: what Feast's get_historical_features joins, straight to float32.
+
+        Args:
+            labels: user_id, as_of (UTC where it has no zone) and any other columns.
+            views: names of `views`.
+
+        Returns:
+            Every label row in its order with its columns, then each view's features; null where there was
+            none. Vectors are fixed-size lists of float32. `model_version`, `n_events` and `last_event_ts`,
+            which every embedding view has, are named VIEW__FIELD.
+
+        Raises:
+            NotReady: a view is not applied; run `feast apply`.
+            FeaturesInvalid: there is no such view.
+        """
+        requests = pa.table(
+            {
+                names.USER_ID: labels[names.USER_ID].cast(pa.string()),
+                names.AS_OF: labels[names.AS_OF].cast(parts.MOMENT, safe=False),
+            }
+        )
+        frame = labels
+        for view in views:
+            columns = _features(self._schema(view))
+            found = read_rows(rows_as_of(self.home.view(view), requests, self.ttl(view)), columns)
+            for name in columns.names:
+                frame = frame.append_column(_column(view, name), found[name])
+        return frame
+
+
+def _features(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name not in _KEYS])
+
+
+def _column(view: str, field: str) -> str:
+    return f"{view}__{field}" if field in _SHARED else field
+
+
+def _of_kind(objects: Sequence[Any], kind: str) -> list[Any]:
+    return [item for item in objects if type(item).__name__ == kind]
+
+
+def _fresh(result: Any, oldest: float) -> list[Any]:
+    """Values as Python objects, None where the row is absent, null or older than `oldest` (epoch seconds)."""
+    values: list[Any] = []
+    for value, moment in zip(result.values, result.event_timestamps, strict=True):
+        kind = value.WhichOneof("val")
+        if kind is None or moment.seconds + moment.nanos / 1e9 < oldest:
+            values.append(None)
+        else:
+            content = getattr(value, kind)
+            values.append(np.array(content.val, np.float32) if kind == "float_list_val" else content)
+    return values
+
+
+def _served(values: list[Any], field: pa.Field) -> pa.Array:
+    if pa.types.is_list(field.type):
+        return pa.array(values, pa.list_(pa.float32(), names.EMBEDDING_WIDTH))
+    if pa.types.is_timestamp(field.type):
+        return pa.array(values, pa.int64()).cast(pa.timestamp("s")).cast(field.type)
+    return pa.array(values, field.type)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # Feast prints what it does; a library does not.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def _views_applied() -> Iterator[None]:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        yield
+    except FeatureViewNotFoundException as error:
+        raise NotReady(
+            f"Feast does not know a view: {error}", "Run `feast apply` in the repository."
+        ) from error

@@ -1,0 +1,187 @@
+"""Part files: the offline store is one folder of Parquet files per view, each written whole or not at all."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from qanchor import names
+from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.workspace import Workspace
+
+Matrix = npt.NDArray[np.float32]
+
+MOMENT = pa.timestamp("us", tz="UTC")
+# A folder without any Parquet file cannot be read, so each view keeps one part that has only columns.
+EMPTY_PART = "empty"
+_PART_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._=+-]{0,150}$")
+_ARROW = {"text": pa.string(), "number": pa.float64()}
+
+
+def embedding_schema(scenario: str) -> pa.Schema:
+    """Columns of one scenario's embedding view."""
+    return pa.schema(
+        {
+            names.USER_ID: pa.string(),
+            names.embedding_field(scenario): pa.list_(pa.float32()),
+            names.MODEL_VERSION: pa.string(),
+            names.N_EVENTS: pa.int64(),
+            names.LAST_EVENT_TS: MOMENT,
+            names.EVENT_TIMESTAMP: MOMENT,
+            names.CREATED: MOMENT,
+        }
+    )
+
+
+def _feature_schema(columns: Mapping[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(
+        {
+            names.USER_ID: pa.string(),
+            **columns,
+            names.EVENT_TIMESTAMP: MOMENT,
+            names.CREATED: MOMENT,
+        }
+    )
+
+
+def view_schemas(workspace: Workspace) -> dict[str, pa.Schema]:
+    """Columns of every view of the workspace, by view name."""
+    schemas = {names.embedding_view(name): embedding_schema(name) for name in workspace.scenarios}
+    schemas[names.ACTIVITY_VIEW] = _feature_schema(dict.fromkeys(workspace.activity_columns, pa.float64()))
+    if workspace.profile_columns:
+        schemas[names.PROFILE_VIEW] = _feature_schema(
+            {name: _ARROW[kind] for name, kind in workspace.profile_columns.items()}
+        )
+    return schemas
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Part files of a view in the order of their names, the zero-row one included."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def ensure_part(folder: Path, schema: pa.Schema) -> None:
+    """Give a view its zero-row part, so that a view without rows can be read."""
+    path = folder / f"{EMPTY_PART}.parquet"
+    if not path.exists() or not pq.read_schema(path).equals(schema):
+        _write(path, schema.empty_table())
+
+
+def write_part(folder: Path, table: pa.Table, part: str) -> Path:
+    """Write one part, or replace the part of that name; readers see the old file or the new one.
+
+    Args:
+        folder: the view's folder.
+        table: rows of the view.
+        part: its name: letters, digits and `._=+-`.
+
+    Raises:
+        FeaturesInvalid: the name does not hold.
+    """
+    if not _PART_NAME.match(part) or part == EMPTY_PART:
+        raise FeaturesInvalid(
+            f"part name {part!r} does not hold", "Use letters, digits and ._=+-, and not 'empty'."
+        )
+    path = folder / f"{part}.parquet"
+    _write(path, table)
+    return path
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Neither pyarrow nor DuckDB takes a name that ends otherwise for data.
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, staged, compression="zstd", compression_level=1)
+        with staged.open("rb") as handle:
+            os.fsync(handle.fileno())
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path, keep: set[str]) -> None:
+    """Delete every part whose name is not in `keep`, save the zero-row one."""
+    for path in list_parts(folder):
+        if path.stem not in keep and path.stem != EMPTY_PART:
+            path.unlink(missing_ok=True)
+
+
+def conform(table: pa.Table, schema: pa.Schema, view: str) -> pa.Table:
+    """The table in the view's column order and types, its keys and vectors checked.
+
+    Args:
+        table: rows; columns that the view does not have are refused.
+        schema: from view_schemas.
+        view: named in errors.
+
+    Raises:
+        FeaturesInvalid: a column is missing or too many, a key or time is null, or a vector is
+            null, not finite or of the wrong width; mend the rows.
+    """
+    if set(table.column_names) != set(schema.names):
+        odd = sorted(set(table.column_names) ^ set(schema.names))
+        raise FeaturesInvalid(f"rows for {view} lack or add {odd}", f"Columns: {', '.join(schema.names)}.")
+    try:
+        table = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise FeaturesInvalid(f"rows for {view} have a wrong type: {reason}", "Mend the rows.") from error
+    for name in (names.USER_ID, names.EVENT_TIMESTAMP, names.CREATED):
+        if table[name].null_count:
+            raise FeaturesInvalid(f"rows for {view} have a null {name}", "Drop or mend these rows.")
+    for field in schema:
+        if pa.types.is_list(field.type):
+            vectors_of(table[field.name], view)
+    return table
+
+
+def vectors_of(column: pa.ChunkedArray | pa.Array, view: str) -> Matrix:
+    """The vectors of a column as one matrix.
+
+    Args:
+        column: lists of float32.
+        view: named in errors.
+
+    Returns:
+        float32, (rows, EMBEDDING_WIDTH).
+
+    Raises:
+        FeaturesInvalid: a vector is null, not finite or of another width; embed these users again.
+    """
+    lengths = pc.list_value_length(column)
+    if column.null_count or (len(column) and pc.min_max(lengths).as_py() != _WIDTHS):
+        raise FeaturesInvalid(
+            f"{view} has a vector that is null or not {names.EMBEDDING_WIDTH} wide",
+            "Embed these users again.",
+        )
+    values = pc.list_flatten(column)
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    matrix = np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)
+    if not np.isfinite(matrix).all():
+        raise FeaturesInvalid(f"{view} has a vector that holds NaN or infinity", "Embed these users again.")
+    return matrix.reshape(len(column), names.EMBEDDING_WIDTH)
+
+
+_WIDTHS = {"min": names.EMBEDDING_WIDTH, "max": names.EMBEDDING_WIDTH}
+
+
+def require_parts(folder: Path) -> list[Path]:
+    """Part files of a view.
+
+    Raises:
+        NotReady: there is none, not even the zero-row one; run `feast apply`.
+    """
+    parts = list_parts(folder)
+    if not parts:
+        raise NotReady(
+            f"the feature store has no view {folder.name!r}", "Run `feast apply` in the repository."
+        )
+    return parts

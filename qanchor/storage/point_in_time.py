@@ -1,0 +1,209 @@
+"""Point-in-time reads of part files: find the row of each key at a moment, then read only these rows.
+
+The answer equals Feast's own `get_historical_features(..., filter_by_created_timestamp=True)`: of the rows
+of the key with event_timestamp <= as_of, created <= as_of and as_of <= event_timestamp + ttl, the one with
+the greatest (event_timestamp, created). DuckDB's ASOF join finds one predecessor by one clock, so the rows
+are first put in the order in which they become available, and those that are outdated on arrival drop out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qanchor import names
+from qanchor.storage.parts import MOMENT, Matrix, require_parts
+
+Places = npt.NDArray[np.int64]
+
+_AVAILABLE = """
+    SELECT user_id, event_timestamp, greatest(event_timestamp, created) AS available, part, file_row_number,
+        dense_rank() OVER (PARTITION BY user_id ORDER BY event_timestamp, created) AS standing
+    FROM rows
+"""
+_ASOF = f"""
+    WITH available AS ({_AVAILABLE}),
+    standing AS (
+        SELECT *, max(standing) OVER (
+            PARTITION BY user_id ORDER BY available, standing, part, file_row_number ROWS UNBOUNDED PRECEDING
+        ) AS best
+        FROM available
+    ),
+    newest AS (
+        SELECT * FROM standing WHERE standing = best
+        QUALIFY lead(available) OVER (
+            PARTITION BY user_id ORDER BY available, standing, part, file_row_number
+        ) IS DISTINCT FROM available
+    )
+    SELECT
+        if(r.as_of <= n.event_timestamp + ?::INTERVAL, n.part, NULL) AS part,
+        if(r.as_of <= n.event_timestamp + ?::INTERVAL, n.file_row_number, NULL) AS file_row_number
+    FROM requests r ASOF LEFT JOIN newest n ON r.user_id = n.user_id AND r.as_of >= n.available
+    ORDER BY r.request
+"""  # no outside text
+_LATEST = """
+    SELECT part, file_row_number FROM rows
+    WHERE event_timestamp <= $end AND (event_timestamp >= $start OR created >= $created_from)
+    QUALIFY row_number() OVER (
+        PARTITION BY user_id ORDER BY event_timestamp DESC, created DESC, part DESC, file_row_number DESC
+    ) = 1
+    ORDER BY part, file_row_number
+"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a view's parts.
+
+    Args:
+        parts: files of the view.
+        part: int64 (rows), index into parts; -1 where there is no row.
+        row: int64 (rows), position in that file; -1 where there is no row.
+    """
+
+    parts: Sequence[Path]
+    part: Places
+    row: Places
+
+
+def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB whose times are UTC whatever zone the process has."""
+    connection = duckdb.connect(config={"threads": threads} if threads else {})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def _open_rows(parts: Sequence[Path]) -> duckdb.DuckDBPyConnection:
+    connection = open_duckdb()
+    connection.register(
+        "part_names", pa.table({"filename": [str(path) for path in parts], "part": np.arange(len(parts))})
+    )
+    files = connection.read_parquet([str(path) for path in parts], filename=True, file_row_number=True)
+    keys = "user_id, event_timestamp, created, filename, file_row_number"
+    files.project(keys).create_view("files")
+    # Feast leaves rows without a time or a creation time out of a join, and so does this.
+    connection.execute(
+        "CREATE TEMP TABLE rows AS SELECT * EXCLUDE (filename) FROM files JOIN part_names USING (filename)"
+        " WHERE event_timestamp IS NOT NULL AND created IS NOT NULL"
+    )
+    return connection
+
+
+def _rows(parts: Sequence[Path], found: pa.Table) -> Rows:
+    part, row = (
+        column.fill_null(-1).to_numpy().astype(np.int64, copy=False)
+        for column in (found["part"], found["file_row_number"])
+    )
+    return Rows(parts, part, row)
+
+
+def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
+    """For each request the row that was the newest then; none where nothing was there or it is too old.
+
+    Args:
+        folder: the view's folder.
+        requests: user_id, as_of (timestamp); one result for each row, in its order.
+        ttl: longest time from event_timestamp to as_of, inclusive.
+
+    Raises:
+        NotReady: the view was never applied; run `feast apply`.
+    """
+    parts = require_parts(folder)
+    wanted = pa.table(
+        {
+            names.USER_ID: requests[names.USER_ID],
+            names.AS_OF: requests[names.AS_OF].cast(MOMENT),
+            "request": np.arange(len(requests)),
+        }
+    )
+    with _open_rows(parts) as connection:
+        connection.register("requests", wanted)
+        return _rows(parts, connection.execute(_ASOF, [ttl, ttl]).to_arrow_table())
+
+
+def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta) -> Rows:
+    """The newest row of each user in a time span, rows that were written late included.
+
+    A row belongs to the span if it happened in it, or if it was created in it or up to `overlap`
+    before it: Feast's own incremental run would miss a row that happened before the last run and
+    arrived after it.
+
+    Args:
+        folder: the view's folder.
+        start: first event_timestamp, with a zone.
+        end: last event_timestamp, with a zone.
+        overlap: how long before `start` a late row may have been created.
+    """
+    parts = require_parts(folder)
+    reach = overlap if start > datetime(1971, 1, 1, tzinfo=UTC) else timedelta(0)
+    with _open_rows(parts) as connection:
+        span = {"start": start, "end": end, "created_from": start - reach}
+        return _rows(parts, connection.execute(_LATEST, span).to_arrow_table())
+
+
+def read_by_part(rows: Rows, columns: pa.Schema) -> Iterator[tuple[Places, pa.Table]]:
+    """The rows that exist, part by part, so that memory holds one part at a time.
+
+    Args:
+        rows: which rows.
+        columns: which columns; one that an older part lacks comes as null.
+
+    Yields:
+        Positions in `rows`, int64, and the table of these rows in that order.
+    """
+    for index in np.unique(rows.part[rows.part >= 0]):
+        positions = np.flatnonzero(rows.part == index)
+        present = [n for n in columns.names if n in pq.read_schema(rows.parts[index]).names]
+        table = pq.read_table(rows.parts[index], columns=present).take(pa.array(rows.row[positions]))
+        for name in columns.names:
+            if name not in present:
+                table = table.append_column(
+                    columns.field(name), pa.nulls(len(table), columns.field(name).type)
+                )
+        yield positions, table.select(columns.names).cast(columns)
+
+
+def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
+    """The columns of these rows, one result row each, all null where there is no row.
+
+    Args:
+        rows: which rows.
+        columns: which columns; lists of float32 come back as fixed-size lists.
+    """
+    vectors = [field.name for field in columns if pa.types.is_list(field.type)]
+    plain = pa.schema([field for field in columns if field.name not in vectors])
+    places, tables = [np.empty(0, np.int64)], [plain.empty_table()]
+    matrices = {name: np.zeros((len(rows.part), names.EMBEDDING_WIDTH), np.float32) for name in vectors}
+    for positions, table in read_by_part(rows, columns):
+        places.append(positions)
+        tables.append(table.select(plain.names))
+        for name, matrix in matrices.items():
+            matrix[positions] = _matrix(table[name])
+    missing = rows.part < 0
+    order = np.full(len(rows.part), -1, np.int64)
+    found = np.concatenate(places)
+    order[found] = np.arange(len(found))
+    taken = pa.concat_tables(tables).take(pa.array(order, mask=missing))
+    result = {
+        name: _fixed_width(matrices[name], missing) if name in matrices else taken[name]
+        for name in columns.names
+    }
+    return pa.table(result)
+
+
+def _matrix(column: pa.ChunkedArray) -> Matrix:
+    values = column.combine_chunks().flatten()
+    matrix: Matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return matrix
+
+
+def _fixed_width(matrix: Matrix, missing: npt.NDArray[np.bool_]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(matrix.reshape(-1)), names.EMBEDDING_WIDTH, mask=pa.array(missing)
+    )
