@@ -15,6 +15,11 @@ from qanchor.registry.tables import EmbeddingManifest
 BUILDING, ACTIVE, RETIRED, FAILED = "building", "active", "retired", "failed"
 
 
+def part_name(manifest_id: int, number: int) -> str:
+    """The name of one part file of a manifest's vectors; names sort by manifest, so a later one wins ties."""
+    return f"{manifest_id:08d}-{number:05d}"
+
+
 def active_manifest(engine: Engine, scenario: str) -> EmbeddingManifest:
     """The vectors that serve a scenario.
 

@@ -1,0 +1,141 @@
+"""The FAISS index of a scenario, built from the vectors that its active manifest names."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from sqlalchemy import Engine
+
+from qanchor.errors import NotReady
+from qanchor.home import Home
+from qanchor.names import EVENT_TIMESTAMP, USER_ID, embedding_field, embedding_view
+from qanchor.registry.manifests import active_manifest, part_name
+from qanchor.registry.tables import EmbeddingManifest, IndexVersion, new_version
+from qanchor.registry.versions import active_index, register_index
+from qanchor.storage.vectors import IndexMetadata, VectorIndex, Vectors, build_index, load_index
+
+
+@dataclass(frozen=True)
+class CurrentVectors:
+    """The newest vector of every user of a scenario.
+
+    Args:
+        users: string [users], distinct.
+        vectors: float32 [users, width].
+        as_of: the newest cut-off among them, UTC.
+    """
+
+    users: pa.Array
+    vectors: Vectors
+    as_of: datetime
+
+
+@dataclass(frozen=True)
+class ServedIndex:
+    """An index that is in service.
+
+    Args:
+        index: the vectors.
+        version: its name in the registry.
+        is_behind: the scenario has been embedded anew since the index was built.
+    """
+
+    index: VectorIndex
+    version: str
+    is_behind: bool
+
+
+def current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
+    """The newest vector of each user of a manifest.
+
+    Args:
+        home: where the offline store lies.
+        manifest: the set of vectors.
+
+    Raises:
+        NotReady: the offline store does not hold what the manifest says; run `qanchor-cli backfill`.
+    """
+    field = embedding_field(manifest.scenario)
+    folder = home.view(embedding_view(manifest.scenario))
+    parts = sorted(folder.glob(f"{part_name(manifest.id, 0)[:-5]}*.parquet"))
+    tables = [pq.read_table(path, columns=[USER_ID, EVENT_TIMESTAMP, field]) for path in parts]
+    rows = sum(table.num_rows for table in tables)
+    if not rows or rows != manifest.rows:
+        raise NotReady(
+            f"the offline store has {rows:,} of the {manifest.rows:,} embeddings of {manifest.scenario!r}",
+            f"Run `qanchor-cli backfill --scenario {manifest.scenario}`.",
+        )
+    table = pa.concat_tables(tables)
+    newest = _newest_rows(table)
+    values = pc.list_flatten(table[field]).to_numpy()
+    users = table[USER_ID].combine_chunks().take(pa.array(newest))
+    moment = pc.max(table[EVENT_TIMESTAMP]).as_py()
+    return CurrentVectors(users, values.reshape(rows, -1)[newest].astype(np.float32, copy=False), moment)
+
+
+def build_scenario_index(home: Home, engine: Engine, scenario: str) -> IndexVersion:
+    """Build the index of a scenario and put it in service; the earlier one serves until that succeeds.
+
+    Args:
+        home: where the offline store and the indexes lie.
+        engine: the registry.
+        scenario: its name.
+
+    Raises:
+        NotReady: the scenario has no embeddings yet; run `qanchor-cli backfill --scenario`.
+        IndexInvalid: a vector does not hold; run the backfill again.
+    """
+    manifest = active_manifest(engine, scenario)
+    current = current_vectors(home, manifest)
+    origin = IndexMetadata(manifest.fingerprint, manifest.id, current.as_of.isoformat())
+    index = build_index(current.users, current.vectors, origin)
+    folder = home.indexes / scenario
+    version = new_version()
+    metadata = index.save(folder / version)
+    row = register_index(
+        engine,
+        IndexVersion(
+            version=version,
+            scenario=scenario,
+            manifest_id=manifest.id,
+            fingerprint=manifest.fingerprint,
+            kind=metadata.kind,
+            path=str((folder / version).relative_to(home.root)),
+            rows=metadata.rows,
+            recall=metadata.recall,
+        ),
+    )
+    for other in folder.iterdir():
+        if other.name != version:
+            shutil.rmtree(other, ignore_errors=True)
+    return row
+
+
+def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedIndex:
+    """The index that serves a scenario.
+
+    Args:
+        home: where the indexes lie.
+        engine: the registry.
+        scenario: its name.
+
+    Raises:
+        NotReady: none was built yet; run `qanchor-cli index build --scenario`.
+        IndexInvalid: its files are damaged; build it again.
+    """
+    row = active_index(engine, scenario)
+    index = load_index(home.root / row.path, row.fingerprint)
+    return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id)
+
+
+def _newest_rows(table: pa.Table) -> np.ndarray:
+    """Positions of the newest row of each user, in the order of their ids."""
+    order = np.asarray(pc.sort_indices(table, [(USER_ID, "ascending"), (EVENT_TIMESTAMP, "descending")]))
+    users = table[USER_ID].combine_chunks().take(pa.array(order))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.asarray(pc.not_equal(users.slice(1), users.slice(0, len(users) - 1)))
+    return order[first]
