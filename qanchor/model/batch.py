@@ -1,0 +1,187 @@
+"""Many users' histories as tensors: events flat, their places in the padded prefix beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qanchor.events.history import EventArrays, HistorySlices
+from qanchor.model.config import ModelConfig
+from qanchor.model.features import Normaliser, event_features, summary_features
+from qanchor.model.tokens import TokenisedTexts
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """The prefixes of a batch of users.
+
+    Events of all users stand in one flat row, sorted by (modality, user, time): only the sequence that
+    the backbone reads is padded, on the right. A prefix is
+    [usr; mdl of every modality; for every modality: start, events, end].
+
+    Args:
+        text_ids: int64 [texts, tokens], each distinct text of the batch once, padded on the right.
+        text_mask: bool [texts, tokens], True where a token is.
+        text_index: int64 [events], row of text_ids.
+        segment: int64 [events], user * modalities + modality.
+        numbers: per modality float32 [events of it, event_feature_width].
+        summary: per modality float32 [batch, summary_feature_width].
+        counts: int64 [batch, modalities], events.
+        place: int64 [tokens of the batch without padding], flat place in [batch * tokens] of, in this order:
+            user tokens, modality tokens by (user, modality), start tokens, end tokens alike, events.
+        lengths: int64 [batch], prefix tokens of each user; at least 1.
+        tokens: the longest of them.
+    """
+
+    text_ids: Tensor
+    text_mask: Tensor
+    text_index: Tensor
+    segment: Tensor
+    numbers: tuple[Tensor, ...]
+    summary: tuple[Tensor, ...]
+    counts: Tensor
+    place: Tensor
+    lengths: Tensor
+    tokens: int
+
+    @property
+    def users(self) -> int:
+        """How many users the batch holds."""
+        return int(self.counts.shape[0])
+
+    def to(self, device: torch.device | str) -> "EventBatch":
+        """The batch on a device."""
+        return EventBatch(**{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class EventDropout:
+    """Random removal of events from a training batch.
+
+    Args:
+        share: probability that an event is left out.
+        generator: makes it repeatable.
+    """
+
+    share: float
+    generator: np.random.Generator
+
+
+def prefix_lengths(slices: HistorySlices, config: ModelConfig) -> Int64:
+    """Prefix tokens of each request, int64 [requests], without collating."""
+    modalities = slices.start.shape[1]
+    lengths: Int64 = (slices.stop - slices.start + 2).sum(axis=1) + _head_tokens(config, modalities)
+    return lengths
+
+
+def collate(
+    arrays: EventArrays,
+    slices: HistorySlices,
+    texts: TokenisedTexts,
+    normaliser: Normaliser,
+    config: ModelConfig,
+    dropout: EventDropout | None = None,
+) -> EventBatch:
+    """The tensors of a batch of requests, without a loop over users.
+
+    Args:
+        arrays: the events.
+        slices: what each request of the batch may read.
+        texts: arrays.texts as token ids.
+        normaliser: scales the numbers.
+        config: the model's.
+        dropout: leaves events out at random, for training; the summaries still count them all.
+    """
+    parts = [_gather(arrays, slices, column, normaliser, config) for column in range(len(arrays.modalities))]
+    if dropout is not None and dropout.share > 0:
+        kept = [dropout.generator.random(len(part["user"])) >= dropout.share for part in parts]
+        parts = [_kept(part, keep) for part, keep in zip(parts, kept, strict=True)]
+    users, modalities = slices.start.shape
+    counts = np.stack([np.bincount(p["user"], minlength=users) for p in parts], axis=1)
+    place, lengths, tokens = _places([p["user"] for p in parts], counts, _heads(config))
+    used, index = np.unique(np.concatenate([p["text"] for p in parts]), return_inverse=True)
+    width = int(texts.lengths[used].max(initial=1))
+    text_ids = texts.ids[used, :width]
+    segment = np.concatenate([p["user"] * modalities + m for m, p in enumerate(parts)])
+    return EventBatch(
+        text_ids=torch.from_numpy(text_ids),
+        text_mask=torch.from_numpy(np.arange(width) < texts.lengths[used, None]),
+        text_index=torch.from_numpy(index.astype(np.int64)),
+        segment=torch.from_numpy(segment),
+        numbers=tuple(torch.from_numpy(p["numbers"]) for p in parts),
+        summary=tuple(torch.from_numpy(p["summary"]) for p in parts),
+        counts=torch.from_numpy(counts.astype(np.int64)),
+        place=torch.from_numpy(place),
+        lengths=torch.from_numpy(lengths),
+        tokens=tokens,
+    )
+
+
+def _heads(config: ModelConfig) -> tuple[bool, bool]:
+    return config.use_user_token, config.use_modality_tokens
+
+
+def _head_tokens(config: ModelConfig, modalities: int) -> int:
+    return int(config.use_user_token) + modalities * int(config.use_modality_tokens)
+
+
+def _gather(
+    arrays: EventArrays, slices: HistorySlices, column: int, normaliser: Normaliser, config: ModelConfig
+) -> dict[str, NDArray[Any]]:
+    """One modality's events of all users in one flat row."""
+    events = arrays.modalities[column]
+    spec = config.modalities[events.name]
+    start = slices.start[:, column]
+    counts = slices.stop[:, column] - start
+    user = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = start[user] + within
+    time = events.time[rows]
+    age = slices.cutoff[user] - time
+    # The gap is known inside the slice alone, so that it does not depend on how much was loaded.
+    gap = np.where(within > 0, time - events.time[np.maximum(rows - 1, 0)], -1) if len(rows) else age
+    raw = events.numbers[rows]
+    values = normaliser.apply(events.name, spec, raw)
+    return {
+        "user": user,
+        "text": events.text[rows],
+        "numbers": event_features(values, age, gap, time, config.window_days),
+        "summary": summary_features(values, raw, age, user, slices.window_events[:, column]),
+    }
+
+
+def _kept(part: Mapping[str, NDArray[Any]], keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    return {name: value if name == "summary" else value[keep] for name, value in part.items()}
+
+
+def _places(users: list[Int64], counts: Int64, heads: tuple[bool, bool]) -> tuple[Int64, Int64, int]:
+    """Where every token of the prefix stands, the users' lengths, and the padded length."""
+    batch, modalities = counts.shape
+    user_token, modality_tokens = heads
+    head = int(user_token) + modalities * int(modality_tokens)
+    groups = counts + 2
+    lengths = head + groups.sum(axis=1)
+    tokens = int(lengths.max(initial=1))
+    base = np.arange(batch)[:, None] * tokens
+    starts = base + head + np.cumsum(groups, axis=1) - groups  # [batch, modalities]
+    pieces = [base[:, 0]] if user_token else []
+    if modality_tokens:
+        pieces.append((base + int(user_token) + np.arange(modalities)).ravel())
+    pieces += [starts.ravel(), (starts + counts + 1).ravel()]
+    for column, user in enumerate(users):
+        count = counts[:, column]
+        within = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+        pieces.append(starts[user, column] + 1 + within)
+    return np.concatenate(pieces).astype(np.int64), lengths.astype(np.int64), tokens
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return tuple(item.to(device, non_blocking=True) for item in value) if isinstance(value, tuple) else value

@@ -1,0 +1,64 @@
+"""A model from its configuration: from scratch, or around stored weights."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from qanchor.model.backbone import Backbone
+from qanchor.model.config import BackboneConfig, ModelConfig
+from qanchor.model.hierarchy import HierarchicalEncoder
+from qanchor.model.qanchor import QAnchor
+from qanchor.model.text_encoder import BagTextEncoder
+from qanchor.model.tokens import TextTokenizer
+
+
+def build_model(config: ModelConfig, tokenizer: TextTokenizer, seed: int = 0) -> QAnchor:
+    """A model with fresh weights where none are stored.
+
+    Args:
+        config: its shape.
+        tokenizer: gives the vocabularies.
+        seed: of the fresh weights; the global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        text_encoder = _text_encoder(config, tokenizer)
+        lm = _language_model(config.backbone, tokenizer.vocabulary)
+        encoder = HierarchicalEncoder(config, text_encoder)
+        return QAnchor(config, encoder, Backbone(lm, tokenizer.user_id), tokenizer.pad_id)
+
+
+def _text_encoder(config: ModelConfig, tokenizer: TextTokenizer) -> nn.Module:
+    if config.text_encoder.kind == "bag":
+        return BagTextEncoder(tokenizer.event_vocabulary, config.text_encoder.width)
+    from qanchor.model.pretrained import load_text_encoder
+
+    encoder: nn.Module = load_text_encoder(config.text_encoder)
+    return encoder
+
+
+def _language_model(config: BackboneConfig, vocabulary: int) -> Any:
+    if config.source:
+        from qanchor.model.pretrained import load_language_model
+
+        return load_language_model(config)
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.key_value_heads,
+            max_position_embeddings=config.max_tokens,
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+            # Special tokens are the tokenizer's business; ids that transformers assumes may not exist here.
+            pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )

@@ -1,0 +1,170 @@
+"""Numbers beside the text: amounts, ages, gaps and rhythm of events, and sums of a modality."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanchor.errors import CheckpointInvalid
+from qanchor.events.history import EventArrays
+from qanchor.workspace import ModalitySpec
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+_HOUR = 3_600_000_000
+_DAY = 24 * _HOUR
+_CLIP = 8.0
+_COUNT_DAYS = (1, 7, 30)
+_SUM_DAYS = (7, 30)
+TIME_FEATURES = 8
+
+
+def event_feature_width(spec: ModalitySpec) -> int:
+    """Numbers beside one event: each field and whether it is missing, then the time features."""
+    return 2 * len(spec.numbers) + TIME_FEATURES
+
+
+def summary_feature_width(spec: ModalitySpec) -> int:
+    """Numbers beside one modality token."""
+    return len(_COUNT_DAYS) + 4 + len(spec.numbers) * (len(_SUM_DAYS) + 2)
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Mean and spread of every transformed number of every modality.
+
+    Args:
+        means: per modality float64 [numbers].
+        spreads: per modality float64 [numbers], above zero.
+    """
+
+    means: Mapping[str, Float64]
+    spreads: Mapping[str, Float64]
+
+    @classmethod
+    def fit(cls, arrays: EventArrays, modalities: Mapping[str, ModalitySpec]) -> "Normaliser":
+        """Statistics over all events of the arrays: hand in only what training may see."""
+        means, spreads = {}, {}
+        for events in arrays.modalities:
+            values = _transformed(events.numbers, modalities[events.name])
+            known = np.isfinite(values)
+            count = np.maximum(known.sum(axis=0), 1)
+            mean = np.where(known, values, 0.0).sum(axis=0) / count
+            variance = (np.where(known, values - mean, 0.0) ** 2).sum(axis=0) / count
+            means[events.name] = mean
+            spreads[events.name] = np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+        return cls(means, spreads)
+
+    def apply(self, modality: str, spec: ModalitySpec, raw: Float64) -> Float64:
+        """Standardised numbers, NaN where missing, cut at eight spreads.
+
+        Args:
+            modality: its name.
+            spec: gives the transforms.
+            raw: float64 [events, numbers].
+        """
+        scaled = (_transformed(raw, spec) - self.means[modality]) / self.spreads[modality]
+        return np.clip(scaled, -_CLIP, _CLIP)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists by modality."""
+        return {
+            name: {"mean": self.means[name].tolist(), "spread": self.spreads[name].tolist()}
+            for name in self.means
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Normaliser":
+        """What `to_json` gave.
+
+        Raises:
+            CheckpointInvalid: a statistic is missing; train or copy the model again.
+        """
+        try:
+            return cls(
+                {name: np.array(item["mean"], np.float64) for name, item in content.items()},
+                {name: np.array(item["spread"], np.float64) for name, item in content.items()},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointInvalid(
+                f"the normaliser lacks {error}", "Train or copy the model again."
+            ) from error
+
+
+def event_features(values: Float64, age: Int64, gap: Int64, time: Int64, window_days: int) -> Float32:
+    """What stands beside the text of each event.
+
+    Args:
+        values: float64 [events, numbers], standardised, NaN where missing.
+        age: int64 [events], microseconds from the event to the cut-off.
+        gap: int64 [events], microseconds since the modality's previous event; -1: it is the first.
+        time: int64 [events], microseconds UTC.
+        window_days: length of the window.
+
+    Returns:
+        float32 [events, 2 * numbers + TIME_FEATURES].
+    """
+    hour = (time % _DAY) * (2 * np.pi / _DAY)
+    weekday = (time % (7 * _DAY)) * (2 * np.pi / (7 * _DAY))
+    missing = np.isnan(values)
+    columns = [
+        np.where(missing, 0.0, values),
+        missing,
+        np.log1p(age / _HOUR) / 5,
+        age / (window_days * _DAY),
+        np.log1p(np.maximum(gap, 0) / _HOUR) / 5,
+        gap < 0,
+        np.sin(hour),
+        np.cos(hour),
+        np.sin(weekday),
+        np.cos(weekday),
+    ]
+    return np.concatenate([c if c.ndim == 2 else c[:, None] for c in columns], axis=1, dtype=np.float32)
+
+
+def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, window_events: Int64) -> Float32:
+    """What stands beside a modality's mean, which cannot tell one event from a hundred.
+
+    Args:
+        values: float64 [events, numbers], standardised, NaN where missing.
+        raw: float64 [events, numbers].
+        age: int64 [events], microseconds from the event to the cut-off.
+        user: int64 [events], place of the user in the batch, ascending.
+        window_events: int64 [batch], events inside the window before max_events cut them.
+
+    Returns:
+        float32 [batch, summary_feature_width].
+    """
+    users = len(window_events)
+    kept = np.bincount(user, minlength=users)
+    columns = [np.log1p(kept), np.log1p(window_events)]
+    columns += [np.log1p(np.bincount(user[age <= d * _DAY], minlength=users)) for d in _COUNT_DAYS]
+    newest, oldest = np.full(users, np.inf), np.full(users, np.inf)
+    last = np.cumsum(kept)[kept > 0] - 1
+    newest[kept > 0] = np.log1p(age[last] / _HOUR) / 5
+    oldest[kept > 0] = np.log1p(age[last + 1 - kept[kept > 0]] / _HOUR) / 5
+    # Without events every column is zero; the modality's learned token says that it is absent.
+    columns += [np.where(np.isfinite(edge), edge, 0.0) for edge in (newest, oldest)]
+    for number in range(values.shape[1]):
+        known = np.where(np.isnan(raw[:, number]), 0.0, raw[:, number])
+        for part in [np.ones(len(age), np.bool_), *(age <= d * _DAY for d in _SUM_DAYS)]:
+            total = np.bincount(user[part], weights=known[part], minlength=users)
+            columns.append(np.sign(total) * np.log1p(np.abs(total)) / 5)
+        scaled = np.where(np.isnan(values[:, number]), 0.0, values[:, number])
+        columns.append(np.bincount(user, weights=scaled, minlength=users) / np.maximum(kept, 1))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _transformed(raw: Float64, spec: ModalitySpec) -> Float64:
+    result = raw.astype(np.float64, copy=True)
+    for column, name in enumerate(spec.numbers):
+        transform = spec.fields[name].transform
+        if transform == "signed_log":
+            result[:, column] = np.sign(raw[:, column]) * np.log1p(np.abs(raw[:, column]))
+        elif transform == "log":
+            result[:, column] = np.log1p(np.maximum(raw[:, column], 0.0))
+    return result

@@ -1,0 +1,100 @@
+"""The coarse-to-fine encoder: event, modality and user tokens of a batch of prefixes."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from qanchor.model.batch import EventBatch
+from qanchor.model.config import ModelConfig
+from qanchor.model.features import event_feature_width, summary_feature_width
+from qanchor.model.text_encoder import TextEncoder
+
+
+def adapter(width: int, out: int) -> nn.Sequential:
+    """LayerNorm -> Linear(width, width) -> GELU -> Linear(width, out).
+
+    Source: arXiv 2602.14492, Eq. 1-2 and the authors' model file.
+    """
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, out))
+
+
+def numbers_encoder(features: int, width: int) -> nn.Sequential:
+    """The numeric part that stands beside a text or a mean."""
+    return nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+
+
+class HierarchicalEncoder(nn.Module):
+    """Histories to prefix tokens.
+
+    h = text(event) + numeric(event). The mean over a modality's events cannot tell one event from a
+    hundred, so its counts, recency and sums stand beside the mean as numbers stand beside a text.
+
+    Args:
+        config: the model's.
+        text_encoder: gives [texts, text_encoder.width].
+
+    Source: arXiv 2602.14492, Eq. 1-2.
+    """
+
+    def __init__(self, config: ModelConfig, text_encoder: nn.Module) -> None:
+        super().__init__()
+        width, out = config.text_encoder.width, config.backbone.width
+        specs = list(config.modalities.values())
+        self.config = config
+        self.text_encoder = text_encoder
+        self.numbers = nn.ModuleList(numbers_encoder(event_feature_width(spec), width) for spec in specs)
+        self.summaries = nn.ModuleList(numbers_encoder(summary_feature_width(spec), width) for spec in specs)
+        self.event_adapters = nn.ModuleList(adapter(width, out) for _ in specs)
+        self.modality_adapter = adapter(width, out)
+        self.user_adapter = adapter(width, out)
+        self.starts = nn.Parameter(torch.randn(len(specs), out) * 0.02)
+        self.ends = nn.Parameter(torch.randn(len(specs), out) * 0.02)
+        self.absent_modality = nn.Parameter(torch.randn(len(specs), out) * 0.02)
+        self.absent_user = nn.Parameter(torch.randn(out) * 0.02)
+
+    def forward(self, batch: EventBatch) -> Tensor:
+        """Prefix tokens, zero where there is padding.
+
+        Returns:
+            [batch, tokens, d_model].
+        """
+        users = batch.users
+        vectors = self.event_vectors(batch)
+        tokens: list[Tensor] = []
+        means = self._modality_means(batch, vectors)  # [batch, modalities, width]
+        if self.config.use_user_token:
+            tokens.append(self._user_tokens(batch, means))
+        if self.config.use_modality_tokens:
+            present = (batch.counts > 0)[:, :, None]
+            absent = self.absent_modality.to(means.dtype)
+            tokens.append(torch.where(present, self.modality_adapter(means), absent).flatten(0, 1))
+        tokens += [bound.expand(users, -1, -1).flatten(0, 1) for bound in (self.starts, self.ends)]
+        sizes = [len(part) for part in batch.numbers]
+        parts = torch.split(vectors, sizes)
+        tokens += [module(part) for part, module in zip(parts, self.event_adapters, strict=True)]
+        flat = torch.cat([token.to(tokens[-1].dtype) for token in tokens])
+        width = self.config.backbone.width
+        padded = flat.new_zeros(users * batch.tokens, width).index_copy(0, batch.place, flat)
+        return padded.view(users, batch.tokens, width)
+
+    def event_vectors(self, batch: EventBatch) -> Tensor:
+        """h of every event, [events, width]; each distinct text is encoded once."""
+        encode = cast(TextEncoder, self.text_encoder)
+        texts = encode(batch.text_ids, batch.text_mask)
+        numeric = [module(part) for module, part in zip(self.numbers, batch.numbers, strict=True)]
+        return texts.index_select(0, batch.text_index) + torch.cat(numeric)
+
+    def _modality_means(self, batch: EventBatch, vectors: Tensor) -> Tensor:
+        users, modalities = batch.counts.shape
+        sums = vectors.new_zeros(users * modalities, vectors.shape[1]).index_add(0, batch.segment, vectors)
+        means = sums.view(users, modalities, -1) / batch.counts.clamp(min=1)[:, :, None].to(sums.dtype)
+        beside = [module(part) for module, part in zip(self.summaries, batch.summary, strict=True)]
+        return means + torch.stack(beside, dim=1)
+
+    def _user_tokens(self, batch: EventBatch, means: Tensor) -> Tensor:
+        present = (batch.counts > 0).to(means.dtype)  # [batch, modalities]
+        share = present / present.sum(1, keepdim=True).clamp(min=1)
+        mean = (means * share[:, :, None]).sum(1)
+        known = (batch.counts.sum(1) > 0)[:, None]
+        return torch.where(known, self.user_adapter(mean), self.absent_user.to(mean.dtype))

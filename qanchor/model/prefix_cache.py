@@ -1,0 +1,92 @@
+"""Keys and values of users' prefixes, computed once and read by every scenario."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrefixCache:
+    """What the suffix of any scenario attends to.
+
+    Args:
+        keys: per layer [users, heads, tokens, head dim], rotated to their positions.
+        values: per layer, alike.
+        lengths: int64 [users], tokens of each prefix; what lies right of them is padding.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    lengths: Tensor
+
+    @property
+    def users(self) -> int:
+        """How many users' prefixes it holds."""
+        return int(self.lengths.shape[0])
+
+    @property
+    def tokens(self) -> int:
+        """The padded length."""
+        return int(self.keys[0].shape[2])
+
+    def mask(self) -> Tensor:
+        """bool [users, tokens], True where a prefix token is."""
+        return torch.arange(self.tokens, device=self.lengths.device) < self.lengths[:, None]
+
+    def take(self, rows: Tensor | slice) -> "PrefixCache":
+        """Some users' prefixes, padding that none of them needs cut off; a slice of rows copies nothing."""
+        lengths = self.lengths[rows]
+        tokens = int(lengths.max()) if len(lengths) else 1
+        return PrefixCache(
+            tuple(layer[rows][:, :, :tokens] for layer in self.keys),
+            tuple(layer[rows][:, :, :tokens] for layer in self.values),
+            lengths,
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "PrefixCache":
+        """The cache on a device, its keys and values in a number format."""
+        return PrefixCache(
+            tuple(layer.to(device=device, dtype=dtype) for layer in self.keys),
+            tuple(layer.to(device=device, dtype=dtype) for layer in self.values),
+            self.lengths.to(device=device),
+        )
+
+    @staticmethod
+    def concat(parts: Sequence["PrefixCache"]) -> "PrefixCache":
+        """The users of several caches one after the other, padded to one length."""
+        tokens = max(part.tokens for part in parts)
+
+        def joined(layers: Sequence[Tensor]) -> Tensor:
+            first = layers[0]
+            users = sum(layer.shape[0] for layer in layers)
+            result = first.new_zeros(users, first.shape[1], tokens, first.shape[3])
+            start = 0
+            for layer in layers:
+                result[start : start + layer.shape[0], :, : layer.shape[2]] = layer
+                start += layer.shape[0]
+            return result
+
+        depth = range(len(parts[0].keys))
+        return PrefixCache(
+            tuple(joined([part.keys[layer] for part in parts]) for layer in depth),
+            tuple(joined([part.values[layer] for part in parts]) for layer in depth),
+            torch.cat([part.lengths for part in parts]),
+        )
+
+    def overlay(self) -> Any:
+        """A transformers DynamicCache that starts from these tensors.
+
+        Its `update` joins new keys to them in tensors of its own, so this cache never changes.
+        """
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        cache = DynamicCache()
+        for keys, values in zip(self.keys, self.values, strict=True):
+            layer = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+            cache.layers.append(layer)
+        return cache

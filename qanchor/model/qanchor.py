@@ -1,0 +1,166 @@
+"""Q-Anchor: a user's history once as a prefix, any number of questions after it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from qanchor.model.backbone import Backbone
+from qanchor.model.batch import EventBatch
+from qanchor.model.config import ModelConfig
+from qanchor.model.hierarchy import HierarchicalEncoder
+from qanchor.model.prefix_cache import PrefixCache
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """What follows the prefix.
+
+    Args:
+        question_ids: int64 [tokens], the same for all users, or [users, tokens] with padding on the right;
+            ends in `<|user_emb|>`.
+        prompt: [prompt tokens, d_model], a scenario's soft prompt, or None.
+    """
+
+    question_ids: Tensor
+    prompt: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PairOutput:
+    """A training pass.
+
+    Args:
+        anchor: unit vectors [batch, dim], float32, of (user, question).
+        answer: unit vectors [batch, dim], float32, of the answers.
+        ntp_loss: mean cross-entropy of the answers' tokens in nats, shape ().
+    """
+
+    anchor: Tensor
+    answer: Tensor
+    ntp_loss: Tensor
+
+
+class QAnchor(nn.Module):
+    """The dual tower.
+
+    Args:
+        config: sizes and switches.
+        encoder: histories to prefix tokens.
+        backbone: shared by both towers.
+        pad_id: the tokenizer's padding id.
+
+    Source: arXiv 2602.14492, section 3.2.
+    """
+
+    def __init__(
+        self, config: ModelConfig, encoder: HierarchicalEncoder, backbone: Backbone, pad_id: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.backbone = backbone
+        self.pad_id = pad_id
+        self.projection = nn.Sequential(
+            nn.Linear(config.backbone.width, config.projection_width),
+            nn.ReLU(),
+            nn.Linear(config.projection_width, config.embedding_width),
+        )
+
+    def encode_prefix(self, batch: EventBatch) -> PrefixCache:
+        """Keys and values of the users' prefixes: the expensive part, once per user."""
+        return self.backbone.prefix(self.encoder(batch), batch.lengths)
+
+    def read_out(self, prefix: PrefixCache, suffix: Suffix) -> Tensor:
+        """Unit vectors of the users for one question, float32 [users, dim].
+
+        The prefix is not changed; gradients reach suffix.prompt.
+        """
+        vectors, valid = self._suffix(suffix, prefix.users)
+        hidden = self.backbone.suffix(vectors, valid, prefix)
+        return self.project(_at(hidden, _last(valid)))
+
+    def read_out_uncached(self, batch: EventBatch, suffix: Suffix) -> Tensor:
+        """The same as `read_out(encode_prefix(batch), suffix)` in one pass over the whole sequence.
+
+        It is what the cache is checked against; float32 [users, dim].
+        """
+        vectors, valid = self._suffix(suffix, batch.users)
+        prefix = self.encoder(batch)
+        seen = torch.arange(batch.tokens, device=prefix.device) < batch.lengths[:, None]
+        mask = torch.cat([seen, valid], dim=1)
+        hidden = self.backbone.causal(torch.cat([prefix, vectors.to(prefix.dtype)], dim=1), mask)
+        return self.project(_at(hidden, batch.tokens + _last(valid)))
+
+    def encode_answers(self, answer_ids: Tensor) -> Tensor:
+        """The semantic tower: unit vectors of answers, read at their last token.
+
+        Args:
+            answer_ids: int64 [batch, tokens], padded on the right with pad_id.
+
+        Returns:
+            float32 [batch, dim].
+        """
+        hidden = self.backbone.causal(self.backbone.embed(answer_ids))
+        return self.project(_at(hidden, _last(answer_ids != self.pad_id)))
+
+    def forward_pairs(self, batch: EventBatch, question_ids: Tensor, answer_ids: Tensor) -> PairOutput:
+        """Both towers and the next-token loss of a training batch.
+
+        The suffix is run over the prefix's keys and values, as at inference: the arithmetic of one full
+        sequence, without the last layer's work on prefix tokens, which nothing reads.
+
+        Args:
+            batch: the users' histories.
+            question_ids: int64 [batch, tokens], padded on the right, each ending in `<|user_emb|>`.
+            answer_ids: int64 [batch, tokens], padded on the right.
+
+        Source: arXiv 2602.14492, section 3.2.2 and Eq. 6.
+        """
+        prefix = self.encode_prefix(batch)
+        ids = torch.cat([question_ids, answer_ids], dim=1)
+        valid = ids != self.pad_id
+        hidden = self.backbone.suffix(self.backbone.embed(ids), valid, prefix)
+        anchors = _last(question_ids != self.pad_id)
+        return PairOutput(
+            self.project(_at(hidden, anchors)),
+            self.encode_answers(answer_ids),
+            self._next_token_loss(hidden, anchors, answer_ids),
+        )
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """The shared head: [batch, d_model] -> float32 unit vectors [batch, dim]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            dtype = next(self.projection.parameters()).dtype
+            return normalize(self.projection(hidden.to(dtype)).float(), dim=-1)
+
+    def _next_token_loss(self, hidden: Tensor, anchors: Tensor, answer_ids: Tensor) -> Tensor:
+        """`<|user_emb|>` predicts the first answer token, and each answer token the next."""
+        questions = hidden.shape[1] - answer_ids.shape[1]
+        readers = torch.cat([_at(hidden, anchors)[:, None], hidden[:, questions:-1]], dim=1)
+        wanted = answer_ids != self.pad_id
+        scores = self.backbone.logits(readers[wanted])
+        return cross_entropy(scores.float(), answer_ids[wanted])
+
+    def _suffix(self, suffix: Suffix, users: int) -> tuple[Tensor, Tensor]:
+        """Vectors [users, tokens, d_model] and which of them are no padding."""
+        ids = suffix.question_ids
+        ids = ids.expand(users, -1) if ids.dim() == 1 else ids
+        vectors, valid = self.backbone.embed(ids), ids != self.pad_id
+        if suffix.prompt is not None:
+            prompt = suffix.prompt.to(vectors.dtype).expand(users, -1, -1)
+            vectors = torch.cat([prompt, vectors], dim=1)
+            valid = torch.cat([valid.new_ones(users, prompt.shape[1]), valid], dim=1)
+        return vectors, valid
+
+
+def _last(valid: Tensor) -> Tensor:
+    """Index of each row's last valid token, int64 [batch]."""
+    places = torch.arange(valid.shape[1], device=valid.device)
+    return (valid * places).amax(dim=1)
+
+
+def _at(hidden: Tensor, place: Tensor) -> Tensor:
+    """One token of each row: [batch, tokens, dim] -> [batch, dim]."""
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
