@@ -1,0 +1,39 @@
+"""`qanchor-cli broker`: the embedded Kafka-protocol broker."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+
+
+def run(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
+    data_dir: Annotated[Path | None, typer.Option(help="Its log; default: broker/ in QANCHOR_HOME.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Write host:port here once it listens.")] = None,
+) -> None:
+    """Run a single-node Kafka-protocol broker until it is interrupted.
+
+    For demos and tests, NOT for production: no authentication, no replication, loopback only.
+    Production is Apache Kafka, by configuration alone: set QANCHOR_KAFKA__BROKERS.
+
+    Example: qanchor-cli broker --port 9092
+    """
+    import asyncio
+
+    from consumers.embedded_broker.server import EmbeddedBroker, run_broker
+
+    context = open_context()
+    folder = data_dir or context.home.broker
+    broker = EmbeddedBroker(folder, port, context.settings.kafka.partitions)
+
+    def started() -> None:
+        if ready_file is not None:
+            part = ready_file.with_name(f"{ready_file.name}.part")
+            part.write_text(broker.address)
+            part.replace(ready_file)
+        print(f"broker listening on {broker.address}, log in {folder} (development only)", flush=True)
+
+    asyncio.run(run_broker(broker, started))
+    print("broker stopped", flush=True)

@@ -1,0 +1,145 @@
+"""What the broker knows: topics with their partitions, groups with their offsets, transactions."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TextIO
+
+from consumers.embedded_broker.codes import Code
+from consumers.embedded_broker.groups import Group
+from consumers.embedded_broker.partition import Partition
+
+_TOPIC: Final = re.compile(r"^[A-Za-z0-9._-]{1,200}$")
+
+
+@dataclass
+class Transaction:
+    """A transactional producer and what its open transaction touches."""
+
+    producer: int
+    epoch: int = 0
+    partitions: set[tuple[str, int]] = field(default_factory=set)
+    offsets: list[tuple[str, str, int, int, str]] = field(default_factory=list)
+
+
+class BrokerState:
+    """All state of the broker; partitions and offsets lie in its folder.
+
+    Args:
+        folder: `TOPIC-PARTITION.log` files and `offsets.jsonl`.
+        partitions: of a topic that is created by its first use.
+    """
+
+    def __init__(self, folder: Path, partitions: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.partitions = partitions
+        self.topics: dict[str, dict[int, Partition]] = {}
+        self.groups: dict[str, Group] = {}
+        self.offsets: dict[str, dict[tuple[str, int], tuple[int, str]]] = {}
+        self.transactions: dict[str, Transaction] = {}
+        self.arrived = asyncio.Event()  # replaced at every append: who waits for data holds the old one
+        self._producer = int(time.time()) << 16  # no id of an earlier run comes again
+        self._open_topics()
+        self._offset_file = self._open_offsets(folder / "offsets.jsonl")
+
+    def _open_topics(self) -> None:
+        for path in sorted(self.folder.glob("*.log")):
+            topic, _, index = path.stem.rpartition("-")
+            partition = self.topics.setdefault(topic, {})[int(index)] = Partition(path)
+            partition.abort_open()
+
+    def _open_offsets(self, path: Path) -> TextIO:
+        if path.exists():
+            with path.open(encoding="utf-8") as lines, suppress(ValueError):  # a torn last line
+                for line in lines:
+                    group, topic, partition, offset, metadata = json.loads(line)
+                    self.offsets.setdefault(group, {})[topic, partition] = (offset, metadata)
+        part = path.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as lines:
+            for group, held in self.offsets.items():
+                for (topic, partition), (offset, metadata) in held.items():
+                    lines.write(json.dumps([group, topic, partition, offset, metadata]) + "\n")
+        part.replace(path)
+        return path.open("a", encoding="utf-8", buffering=1)
+
+    def create_topic(self, name: str, partitions: int) -> Code:
+        """Create a topic; its name becomes a file name, so it is checked."""
+        if name in self.topics:
+            return Code.TOPIC_EXISTS
+        if not _TOPIC.match(name) or name in (".", ".."):
+            return Code.INVALID_TOPIC
+        count = partitions if partitions > 0 else self.partitions
+        self.topics[name] = {i: Partition(self.folder / f"{name}-{i}.log") for i in range(count)}
+        return Code.NONE
+
+    def delete_topic(self, name: str) -> Code:
+        """Delete a topic with its files."""
+        if name not in self.topics:
+            return Code.UNKNOWN_PARTITION
+        for partition in self.topics.pop(name).values():
+            partition.close()
+            partition.path.unlink(missing_ok=True)
+        return Code.NONE
+
+    def partition(self, topic: str, index: int) -> Partition | None:
+        """A partition, if it exists."""
+        return self.topics.get(topic, {}).get(index)
+
+    def group(self, name: str) -> Group:
+        """A consumer group, new if nobody has asked for it before."""
+        return self.groups.setdefault(name, Group(name))
+
+    def put_offset(self, group: str, topic: str, partition: int, offset: int, metadata: str) -> None:
+        """Remember how far a group has read."""
+        self.offsets.setdefault(group, {})[topic, partition] = (offset, metadata)
+        self._offset_file.write(json.dumps([group, topic, partition, offset, metadata]) + "\n")
+
+    def announce(self) -> None:
+        """Wake everyone who waits for data."""
+        self.arrived.set()
+        self.arrived = asyncio.Event()
+
+    def new_producer(self, transactional_id: str | None) -> tuple[int, int]:
+        """Id and epoch of a producer; an older one of the same transactional id is fenced."""
+        if not transactional_id:
+            self._producer += 1
+            return self._producer, 0
+        known = self.transactions.get(transactional_id)
+        if known is None:
+            self._producer += 1
+            self.transactions[transactional_id] = Transaction(self._producer)
+            return self._producer, 0
+        self.end_transaction(known, commit=False)
+        known.epoch += 1
+        return known.producer, known.epoch
+
+    def find_transaction(self, transactional_id: str, producer: int, epoch: int) -> Transaction | None:
+        """The transaction of a producer that is not fenced."""
+        known = self.transactions.get(transactional_id)
+        return known if known and (known.producer, known.epoch) == (producer, epoch) else None
+
+    def end_transaction(self, transaction: Transaction, commit: bool) -> None:
+        """Commit or abort: a marker in every partition, and the offsets if committed."""
+        for topic, index in transaction.partitions:
+            partition = self.partition(topic, index)
+            if partition is not None:
+                partition.end_transaction(transaction.producer, transaction.epoch, commit)
+        if commit:
+            for offset in transaction.offsets:
+                self.put_offset(*offset)
+        transaction.partitions, transaction.offsets = set(), []
+        self.announce()
+
+    def close(self) -> None:
+        """Force everything to the disk and close it."""
+        for partitions in self.topics.values():
+            for partition in partitions.values():
+                partition.close()
+        os.fsync(self._offset_file.fileno())
+        self._offset_file.close()
