@@ -1,7 +1,7 @@
 """Long commands leave a row behind: what was asked, how far it is, how it ended."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -59,7 +59,12 @@ class RecordedJob:
 
 @contextmanager
 def recorded(
-    engine: Engine, kind: str, shown: Progress, scenario: str | None = None, **parameters: Any
+    engine: Engine,
+    kind: str,
+    shown: Progress,
+    *,
+    scenario: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Iterator[RecordedJob]:
     """Record the block as a job: 'running', then 'done', 'failed' with the error, or 'interrupted'.
 
@@ -76,7 +81,7 @@ def recorded(
     with transaction(engine) as session:
         abandoned = (Job.kind == kind) & (Job.state == "running") & (Job.heartbeat_at < utc_now() - _SILENCE)
         session.execute(update(Job).where(abandoned).values(state="interrupted", finished_at=utc_now()))
-        row = Job(kind=kind, scenario=scenario, parameters=parameters)
+        row = Job(kind=kind, scenario=scenario, parameters=dict(parameters or {}))
         session.add(row)
         session.flush()
         job = RecordedJob(engine, row.id, shown)

@@ -63,6 +63,12 @@ def activate_manifest(engine: Engine, manifest: EmbeddingManifest, rows: int, co
         )
 
 
+def withdraw_manifest(engine: Engine, scenario: str) -> None:
+    """Retire the active set before its successor is whole, where the two must not be seen together."""
+    with transaction(engine) as session:
+        session.execute(_of(scenario, ACTIVE).values(state=RETIRED))
+
+
 def _of(scenario: str, state: str) -> Update:
     return update(EmbeddingManifest).where(
         EmbeddingManifest.scenario == scenario, EmbeddingManifest.state == state
