@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from qanchor.errors import InputError, NotReady
+from qanchor.events.labels import read_labels
+from qanchor.heads.frame import FeatureSpec, read_frame, vectors
+from tests.unit.heads.fakes import SCENARIO, WIDTH, World, small_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return small_world(tmp_path)
+
+
+def test_the_frame_holds_every_label_with_its_part(world: World) -> None:
+    labels = read_labels(world.around.home, SCENARIO)
+    frame = read_frame(world.source, labels, world.around.workspace)
+    assert frame.table.num_rows == labels.table.num_rows
+    assert {part: int(frame.rows(part).sum()) for part in ("train", "valid", "test")} == {
+        "train": 144,
+        "valid": 48,
+        "test": 48,
+    }
+    truth = dict(zip(world.source.users, world.truth.tolist(), strict=True))
+    assert frame.labels.tolist() == [truth[user] for user in frame.table["user_id"].to_pylist()]
+    assert world.source.asked == ["user_emb_risk", "user_activity", "user_profile"]
+
+
+def test_columns_of_the_matrix_follow_the_groups(world: World) -> None:
+    frame = read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)
+    embedding = frame.spec(("embedding",), world.around.workspace)
+    assert embedding.names == tuple(f"emb_{i:03d}" for i in range(WIDTH))
+    activity = frame.spec(("activity",), world.around.workspace)
+    assert activity.width == 0
+    assert activity.categories == {"prof_city": ("east", "west")}
+    both = frame.spec(("embedding", "activity"), world.around.workspace)
+    assert both.names == embedding.names + activity.names
+    assert both.matrix(frame.table).shape == (240, len(both.names))
+    assert list(both.views(world.around.workspace)) == ["user_emb_risk", "user_activity", "user_profile"]
+
+
+def test_a_category_that_training_never_saw_is_missing() -> None:
+    spec = FeatureSpec(SCENARIO, 0, (), {"prof_city": ("east", "west")})
+    table = pa.table({"prof_city": ["west", "mars", None]})
+    np.testing.assert_array_equal(spec.matrix(table)[:, 0], [1.0, np.nan, np.nan])
+
+
+def test_absent_empty_and_broken_vectors_become_missing_rows() -> None:
+    values = pa.chunked_array(
+        [
+            pa.array([[1.0, 2.0], None], pa.list_(pa.float32())),
+            pa.array([[], [float("nan"), 1.0]], pa.list_(pa.float32())),
+        ]
+    )
+    found = vectors(values, 2)
+    assert found[0].tolist() == [1.0, 2.0]
+    assert np.isnan(found[1:]).all()
+
+
+def test_fixed_size_lists_with_nulls_keep_their_rows() -> None:
+    array = pa.array([[1, 2], None, [3, 4]], pa.list_(pa.float32(), 2))
+    found = vectors(pa.chunked_array([array]), 2)
+    assert found[[0, 2]].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert np.isnan(found[1]).all()
+
+
+def test_a_vector_of_another_width_is_refused() -> None:
+    with pytest.raises(InputError, match="width 3, not 2"):
+        vectors(pa.chunked_array([pa.array([[1.0, 2.0, 3.0]])]), 2)
+
+
+def test_a_field_that_is_not_served_names_the_command(world: World) -> None:
+    del world.source.columns["act_bill_count_7d"]
+    frame = read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)
+    with pytest.raises(NotReady, match=r"'act_bill_count_7d'.*feast apply"):
+        frame.spec(("activity",), world.around.workspace).matrix(frame.table)
+
+
+def test_vectors_of_two_models_are_refused(world: World) -> None:
+    world.source.columns["user_emb_risk__model_version"][3] = "m2"
+    with pytest.raises(NotReady, match="2 models: m1, m2"):
+        read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)

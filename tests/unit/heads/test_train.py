@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qanchor.errors import CheckpointInvalid, FingerprintMismatch, LabelsInvalid, NotReady, UnknownScenario
+from qanchor.heads.card import BOOSTER_FILE, CARD_FILE, read_scores
+from qanchor.heads.score import load_head
+from qanchor.heads.train import TrainOptions, train_head
+from qanchor.progress import Silent
+from qanchor.registry.versions import active_head
+from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = small_world(tmp_path)
+    add_manifest(made)
+    return made
+
+
+def folder(world: World) -> Path:
+    return world.around.home.root / active_head(world.around.engine, SCENARIO).path
+
+
+def test_a_head_is_measured_stored_and_registered(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent())
+    assert set(card.metrics) == {"head", "probe", "aggregates"}
+    assert card.metrics["head"]["auc"] > 0.75
+    assert card.metrics["head"]["auc_low"] <= card.metrics["head"]["auc"] <= card.metrics["head"]["auc_high"]
+    assert card.metrics["probe"]["auc"] > card.metrics["aggregates"]["auc"]
+    assert (card.test_fold, card.rows["test"]) == (4, 48)
+    row = active_head(world.around.engine, SCENARIO)
+    assert (row.version, row.fingerprint) == (card.version, "f" * 32)
+    assert row.metrics["test"]["head"]["auc"] == card.metrics["head"]["auc"]
+    assert sorted(p.name for p in folder(world).iterdir()) == ["booster.txt", "card.json", "scores.parquet"]
+    assert [p.name for p in folder(world).parent.iterdir()] == [card.version]
+
+
+def test_the_stored_head_scores_exactly_as_the_fitted_one_did(world: World) -> None:
+    train_head(SCENARIO, world.around, FAST, Silent())
+    head, scores = load_head(SCENARIO, world.around), read_scores(folder(world))
+    table = world.source.training_frame(scores.select(["user_id"]), [])
+    np.testing.assert_array_equal(head.score(table), scores["head"].to_numpy())
+
+
+def test_a_second_head_takes_over(world: World) -> None:
+    first = train_head(SCENARIO, world.around, FAST, Silent())
+    second = train_head(SCENARIO, world.around, FAST, Silent())
+    assert active_head(world.around.engine, SCENARIO).version == second.version != first.version
+    assert first.metrics == second.metrics
+
+
+def test_a_head_on_aggregates_alone_uses_no_vector(world: World) -> None:
+    options = TrainOptions(("activity",), fit=FAST.fit)
+    card = train_head(SCENARIO, world.around, options, Silent())
+    assert (card.width, card.groups) == (0, ("activity",))
+
+
+def test_rows_without_history_are_counted_and_scored(world: World) -> None:
+    for place in range(0, 240, 10):
+        world.source.columns["emb_risk"][place] = None
+        world.source.columns["user_emb_risk__model_version"][place] = None
+    card = train_head(SCENARIO, world.around, FAST, Silent())
+    assert card.without_embedding == 24
+    assert read_scores(folder(world))["head"].null_count == 0
+
+
+def test_missing_steps_are_named(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    with pytest.raises(UnknownScenario):
+        train_head("nonsense", world.around, FAST, Silent())
+    with pytest.raises(NotReady, match="qanchor-cli backfill --scenario risk"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+    add_manifest(world)
+    (world.around.home.labels / "risk.parquet").unlink()
+    with pytest.raises(NotReady, match="qanchor-cli labels load risk"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+
+
+def test_vectors_or_aggregates_absent_everywhere_name_the_backfill(world: World) -> None:
+    kept = list(world.source.columns["emb_risk"])
+    world.source.columns["emb_risk"] = [None] * 240
+    with pytest.raises(NotReady, match="no label of risk has an embedding as of its time"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+    world.source.columns["emb_risk"] = kept
+    for name in world.around.workspace.activity_columns:
+        world.source.columns[name] = [None] * 240
+    with pytest.raises(NotReady, match="no label of risk has activity features"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+    card = train_head(SCENARIO, world.around, TrainOptions(("embedding",), fit=FAST.fit), Silent())
+    assert "probe" in card.metrics
+
+
+def test_a_view_of_another_fingerprint_is_refused(world: World) -> None:
+    world.source.fingerprints[SCENARIO] = "e" * 32
+    with pytest.raises(FingerprintMismatch, match=r"eeeeeeeeeeee.*wanted is ffffffffffff.*backfill"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+    world.source.fingerprints.clear()
+    with pytest.raises(FingerprintMismatch, match="of no fingerprint"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+
+
+def test_a_prompt_that_has_seen_the_test_fold_is_refused(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    add_manifest(world, prompt_fold=4)
+    train_head(SCENARIO, world.around, FAST, Silent())
+    with pytest.raises(LabelsInvalid, match="tuned with test fold 4 and has seen labels of fold 2"):
+        train_head(SCENARIO, world.around, TrainOptions(test_fold=2, fit=FAST.fit), Silent())
+
+
+def test_one_class_in_a_part_is_refused_before_fitting(tmp_path: Path) -> None:
+    world = small_world(tmp_path, rows=12, folds=False, seed=3)
+    add_manifest(world)
+    with pytest.raises(LabelsInvalid, match=r"part (train|valid|test) of risk has"):
+        train_head(SCENARIO, world.around, FAST, Silent())
+
+
+@pytest.mark.parametrize("name", [BOOSTER_FILE, CARD_FILE])
+def test_an_edited_or_missing_head_file_is_refused(world: World, name: str) -> None:
+    train_head(SCENARIO, world.around, FAST, Silent())
+    path = folder(world) / name
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(CheckpointInvalid, match=f"{name} was changed.*head train --scenario risk"):
+        load_head(SCENARIO, world.around)
+    path.unlink()
+    with pytest.raises(CheckpointInvalid, match="cannot be read"):
+        load_head(SCENARIO, world.around)
+
+
+def test_a_card_is_plain_json_without_pickles(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent())
+    written = json.loads((folder(world) / CARD_FILE).read_text())
+    assert written["fingerprint"] == card.fingerprint
+    assert written["labels_hash"] == card.labels_hash
+    assert set(written["libraries"]) == {"lightgbm", "numpy", "scikit-learn", "qanchor"}
+    assert (folder(world) / BOOSTER_FILE).read_text().startswith("tree\n")
