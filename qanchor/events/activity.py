@@ -33,7 +33,8 @@ def activity_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> p
         workspace.activity_columns as float64. Counts and sums are 0.0 without events; the days since
         the last event, however long ago, are null for a user who never had one.
     """
-    columns = [f"{_aggregate(workspace, name)} AS {_quote(name)}" for name in workspace.activity_columns]
+    sql = _aggregates(workspace)
+    columns = [f"{sql[name]} AS {_quote(name)}" for name in workspace.activity_columns]
     with _connected(log, requests) as connection:
         aggregates = connection.execute(
             # Requests meet their user's events once; every column is a filter over that join. Ages are whole
@@ -49,21 +50,18 @@ def activity_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> p
     return _with_keys(requests, aggregates)
 
 
-def _aggregate(workspace: Workspace, column: str) -> str:
-    modality, what = next(
-        (name, column.removeprefix(f"act_{name}_"))
-        for name in sorted(workspace.modalities, key=len, reverse=True)
-        if column.startswith(f"act_{name}_")
-    )
-    here = f"modality = {_literal(modality)}"
-    if what == "recency_days":
-        return f"min(age_us) FILTER (WHERE {here}) / {_DAY_US}.0"
-    kind, _, window = what.partition("_")
-    inside = f"{here} AND age_us <= {int(window.removesuffix('d')) * _DAY_US}"
-    if kind == "count":
-        return f"(count(age_us) FILTER (WHERE {inside}))::DOUBLE"
-    amount = _quote(workspace.modalities[modality].amount or "")
-    return f"coalesce(sum({amount}) FILTER (WHERE {inside}), 0.0)"
+def _aggregates(workspace: Workspace) -> dict[str, str]:
+    sql: dict[str, str] = {}
+    for modality, spec in workspace.modalities.items():
+        here = f"modality = {_literal(modality)}"
+        sql[f"act_{modality}_recency_days"] = f"min(age_us) FILTER (WHERE {here}) / {_DAY_US}.0"
+        for days in names.ACTIVITY_WINDOWS_DAYS:
+            inside = f"FILTER (WHERE {here} AND age_us <= {days * _DAY_US})"
+            sql[f"act_{modality}_count_{days}d"] = f"(count(age_us) {inside})::DOUBLE"
+            if spec.amount:
+                total = f"sum({_quote(spec.amount)}) {inside}"
+                sql[f"act_{modality}_sum_{days}d"] = f"coalesce({total}, 0.0)"
+    return sql
 
 
 def profile_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> pa.Table:
