@@ -1,0 +1,88 @@
+"""`qanchor-cli status`: one screen of what there is."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from qanchor.registry.overview import Overview, ScenarioSummary
+
+
+def run(as_json: JsonOption = False) -> None:
+    """Say what is loaded, trained, written and served, and what to do next.
+
+    Example: qanchor-cli status --json
+    """
+    from qanchor.registry.overview import read_overview
+
+    context = open_context()
+    overview = read_overview(context.engine, context.workspace)
+    if as_json:
+        print_json({"home": context.home.root, **asdict(overview)})
+        return
+    typer.echo(f"home    {context.home.root}")
+    typer.echo(f"events  {_events(overview)}")
+    typer.echo(f"model   {_model(overview)}")
+    typer.echo("")
+    print_table("Scenarios", [_row(summary) for summary in overview.scenarios])
+    if any(s.prompt_is_stale or s.index_is_behind or s.head_is_behind for s in overview.scenarios):
+        typer.echo("* made from an earlier version: run its command again")
+    for job in overview.jobs:
+        if job.state != "done":
+            of = f" {job.done:,}/{job.total:,}" if job.total else ""
+            because = f": {job.error}" if job.error else ""
+            typer.echo(
+                f"job     {job.kind} {job.state}{of}, began {job.started_at:%Y-%m-%d %H:%M} UTC{because}"
+            )
+    hint = _next_step(overview)
+    if hint:
+        typer.secho(f"next    {hint}", bold=True)
+
+
+def _events(overview: "Overview") -> str:
+    events = overview.events
+    if not events.events:
+        return "none"
+    return f"{events.events:,} in {events.files:,} files, {events.first_date} .. {events.last_date}"
+
+
+def _model(overview: "Overview") -> str:
+    model = overview.model
+    if model is None:
+        return "none"
+    return f"{model.version}, preset {model.preset}, trained on events before {model.trained_until:%Y-%m-%d}"
+
+
+def _row(summary: "ScenarioSummary") -> dict[str, Any]:
+    labels = summary.labels
+    return {
+        "scenario": summary.scenario,
+        "labels": None if labels is None else f"{labels:,} {summary.positive_share:.0%}",
+        "tuned": _starred(summary.prompt and "yes", summary.prompt_is_stale),
+        "vectors": summary.vectors,
+        "as of": summary.as_of and f"{summary.as_of:%Y-%m-%d}",
+        "space": summary.fingerprint and summary.fingerprint[:6],
+        "index": _starred(summary.indexed and f"{summary.indexed:,}", summary.index_is_behind),
+        "AUC": _starred(summary.head_auc and f"{summary.head_auc:.4f}", summary.head_is_behind),
+    }
+
+
+def _starred(text: Any, star: bool) -> str | None:
+    return f"{text}*" if text and star else text or None
+
+
+def _next_step(overview: "Overview") -> str | None:
+    """The first command of the chain that has not run."""
+    scenarios = overview.scenarios
+    steps = (
+        (not overview.events.events, "qanchor-cli events load FILE, or qanchor-cli consume"),
+        (not scenarios, "add a scenario to scenarios.yaml"),
+        (overview.model is None, "qanchor-cli pretrain"),
+        (not any(s.vectors for s in scenarios), "qanchor-cli backfill --all"),
+        (not any(s.indexed for s in scenarios), "qanchor-cli index build --all"),
+    )
+    return next((hint for is_due, hint in steps if is_due), None)

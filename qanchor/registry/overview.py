@@ -1,0 +1,190 @@
+"""What is loaded, trained, written and served, read from the registry alone: no scan of any file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from qanchor.registry.manifests import ACTIVE
+from qanchor.registry.session import transaction
+from qanchor.registry.tables import (
+    EmbeddingManifest,
+    Head,
+    IndexVersion,
+    Job,
+    LabelSet,
+    LedgerFile,
+    ModelVersion,
+    PromptVersion,
+)
+from qanchor.workspace import Workspace
+
+_RECENT_JOBS = 5
+
+
+@dataclass(frozen=True)
+class EventSummary:
+    """The event log as the ledger knows it; repeated event ids are counted as often as they came."""
+
+    events: int
+    files: int
+    first_date: str | None
+    last_date: str | None
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """The model that serves."""
+
+    version: str
+    preset: str
+    trained_until: datetime
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ScenarioSummary:
+    """How far a scenario has come; None where a step has not run.
+
+    Args:
+        scenario: its name.
+        domain: risk, marketing or engagement.
+        labels: label rows.
+        positive_share: of the labels.
+        prompt: version of its soft prompt.
+        prompt_is_stale: the prompt was tuned on an earlier model.
+        vectors: rows of the active embeddings, all cut-offs.
+        as_of: cut-off of their current snapshot.
+        fingerprint: their embedding space.
+        indexed: users in the index.
+        index_is_behind: the embeddings are newer than the index.
+        head_auc: of the head, on test rows.
+        head_is_behind: the head belongs to another embedding space and refuses to score.
+    """
+
+    scenario: str
+    domain: str
+    labels: int | None = None
+    positive_share: float | None = None
+    prompt: str | None = None
+    prompt_is_stale: bool = False
+    vectors: int | None = None
+    as_of: datetime | None = None
+    fingerprint: str | None = None
+    indexed: int | None = None
+    index_is_behind: bool = False
+    head_auc: float | None = None
+    head_is_behind: bool = False
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """One of the newest jobs."""
+
+    kind: str
+    state: str
+    done: int
+    total: int | None
+    started_at: datetime
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All of it."""
+
+    events: EventSummary
+    model: ModelSummary | None
+    scenarios: tuple[ScenarioSummary, ...]
+    jobs: tuple[JobSummary, ...]
+
+
+def read_overview(engine: Engine, workspace: Workspace) -> Overview:
+    """The registry's state, in a handful of queries.
+
+    Args:
+        engine: the registry.
+        workspace: gives the scenarios and their order.
+    """
+    with transaction(engine) as session:
+        newest = select(ModelVersion).where(ModelVersion.active.is_(True))
+        model = session.scalars(newest.order_by(ModelVersion.created_at.desc())).first()
+        return Overview(
+            _events(session),
+            ModelSummary(model.version, model.preset, model.trained_until, model.created_at)
+            if model
+            else None,
+            _scenarios(session, workspace, model.version if model else None),
+            tuple(
+                JobSummary(j.kind, j.state, j.done, j.total, j.started_at, j.error)
+                for j in session.scalars(select(Job).order_by(Job.id.desc()).limit(_RECENT_JOBS))
+            ),
+        )
+
+
+def _events(session: Session) -> EventSummary:
+    columns = (
+        func.coalesce(func.sum(LedgerFile.rows), 0),
+        func.count(),
+        func.min(LedgerFile.event_date),
+        func.max(LedgerFile.event_date),
+    )
+    rows, files, first, last = session.execute(select(*columns)).one()
+    return EventSummary(int(rows), int(files), first, last)
+
+
+def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tuple[ScenarioSummary, ...]:
+    labels = {row.scenario: row for row in session.scalars(select(LabelSet))}
+    prompts = {row.scenario: row for row in session.scalars(_active(PromptVersion))}
+    active = select(EmbeddingManifest).where(EmbeddingManifest.state == ACTIVE)
+    manifests = {row.scenario: row for row in session.scalars(active.order_by(EmbeddingManifest.id))}
+    indexes = {row.scenario: row for row in session.scalars(_active(IndexVersion))}
+    heads = {row.scenario: row for row in session.scalars(_active(Head))}
+    found = []
+    for name, spec in workspace.scenarios.items():
+        found.append(
+            ScenarioSummary(
+                scenario=name,
+                domain=spec.domain,
+                **_label_facts(labels.get(name)),
+                **_prompt_facts(prompts.get(name), model),
+                **_vector_facts(manifests.get(name), indexes.get(name)),
+                **_head_facts(heads.get(name), manifests.get(name)),
+            )
+        )
+    return tuple(found)
+
+
+def _active(kind: Any) -> Any:
+    return select(kind).where(kind.active.is_(True)).order_by(kind.created_at)
+
+
+def _label_facts(row: LabelSet | None) -> dict[str, Any]:
+    return {"labels": row.rows, "positive_share": row.positives / max(row.rows, 1)} if row else {}
+
+
+def _prompt_facts(row: PromptVersion | None, model: str | None) -> dict[str, Any]:
+    return {"prompt": row.version, "prompt_is_stale": row.model_version != model} if row else {}
+
+
+def _vector_facts(manifest: EmbeddingManifest | None, index: IndexVersion | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if manifest:
+        facts |= {"vectors": manifest.rows, "as_of": manifest.as_of, "fingerprint": manifest.fingerprint}
+    if index:
+        behind = manifest is None or manifest.id != index.manifest_id
+        facts |= {"indexed": index.rows, "index_is_behind": behind}
+    return facts
+
+
+def _head_facts(head: Head | None, manifest: EmbeddingManifest | None) -> dict[str, Any]:
+    if head is None:
+        return {}
+    test = head.metrics.get("test")
+    scores = test.get("head") if isinstance(test, Mapping) else None
+    auc = scores.get("auc") if isinstance(scores, Mapping) else None
+    behind = manifest is None or manifest.fingerprint != head.fingerprint
+    return {"head_auc": auc, "head_is_behind": behind}
