@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from qanchor.errors import LabelsInvalid, NotReady
+from qanchor.events.ceilings import take_ceiling
 from qanchor.events.label_rows import LABEL_SCHEMA, read_label_rows
 from qanchor.home import Home
 from qanchor.names import AS_OF, EVENT_TIME, FOLD, LABEL, SPLIT, SPLITS, USER_ID
@@ -179,6 +180,7 @@ def load_labels_file(
             f"{without:,} of {labels.table.num_rows:,} rows ({share:.1%}) have no event before as_of."
         )
     _write(labels, home)
+    take_ceiling(path, scenario, home)
     _register(labels, home, engine)
     return LoadedLabels(labels, parts, without, tuple(warnings))
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from qanchor.errors import LabelsInvalid, NotReady, UnknownScenario
 from qanchor.events import labels as module
+from qanchor.events.ceilings import read_ceilings
 from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.events.labels import Labels, earliest_cutoff, holdout_users, load_labels_file, read_labels
 from qanchor.home import Home
@@ -292,3 +293,25 @@ def test_absent_and_damaged_labels_say_what_to_run(loader: Loader) -> None:
     (loader.home.labels / "risk.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(NotReady, match="labels load risk FILE"):
         read_labels(loader.home, "risk")
+
+
+def test_the_ceiling_beside_the_labels_is_kept_with_them(loader: Loader, tmp_path: Path) -> None:
+    assert read_ceilings(loader.home) == {}
+    (tmp_path / "ceilings.json").write_text('{"risk": {"expected": 0.8, "rows": 9}, "more": 0.9}')
+    loader.load(label_table(fold=folds()))
+    assert read_ceilings(loader.home) == {"risk": 0.8}
+    (tmp_path / "deep").mkdir()
+    deep = tmp_path / "deep" / "labels.parquet"
+    pq.write_table(label_table(), deep)
+    loader.load_file(deep, "other")
+    assert read_ceilings(loader.home) == {"risk": 0.8}
+    (tmp_path / "ceilings.json").unlink()
+    loader.load(label_table(fold=folds()))
+    assert read_ceilings(loader.home) == {}
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"risk": 1.5}', '{"risk": {}}', '{"risk": "high"}'])
+def test_ceilings_that_do_not_hold_are_refused(loader: Loader, tmp_path: Path, content: str) -> None:
+    (tmp_path / "ceilings.json").write_text(content)
+    with pytest.raises(LabelsInvalid, match="ceiling"):
+        loader.load(label_table(fold=folds()))
