@@ -88,7 +88,7 @@ class EventLog:
         Raises:
             DiskFull: no space; what this call wrote is removed again.
         """
-        self._claim()
+        self.claim()
         staged: list[StagedFile] = []
         with _disk_full_named(self.root):
             try:
@@ -232,7 +232,12 @@ class EventLog:
         found = connection.execute("SELECT count(*) FROM repeats").fetchone()
         return int(found[0]) if found else 0
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Take the owner's lock, once; the first write does so by itself.
+
+        Raises:
+            NotReady: another process writes under this name.
+        """
         if self._lock is not None:
             return
         self._staging.mkdir(parents=True, exist_ok=True)

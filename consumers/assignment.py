@@ -1,0 +1,124 @@
+"""Which partitions this consumer owns, and the records it has read but not written.
+
+The group's callbacks come from kafka-python's own thread, so everything here is under one lock. A partition
+that is assigned is read from the LEDGER's position; Kafka's own committed offsets are for lag tools only.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from sqlalchemy import Engine
+
+from qanchor.errors import QAnchorError
+from qanchor.registry.ledger import next_offsets
+
+
+@dataclass(frozen=True)
+class ReadyBatch:
+    """Records taken out of the buffer for one write."""
+
+    records: Sequence[Any]
+    ranges: Mapping[int, tuple[int, int]]
+
+
+class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
+    """Rebalance listener and read buffer in one, because a revoked partition's buffer has to go at once.
+
+    Args:
+        client: the KafkaConsumer.
+        engine: the registry with the ledger.
+        group: consumer group.
+        topic: topic.
+    """
+
+    def __init__(self, client: Any, engine: Engine, group: str, topic: str) -> None:
+        self._client, self._engine = client, engine
+        self._group, self._topic = group, topic
+        self._lock = threading.Lock()
+        self._owned: dict[int, int | None] = {}  # partition -> where its next range starts
+        self._fresh: set[Any] = set()  # assigned, but not yet sought by the polling thread
+        self._buffer: dict[int, list[Any]] = {}
+        self.failure: QAnchorError | None = None
+        self.rebalances = 0
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Drop what was read from them: their next owner reads it again from the ledger."""
+        self._drop(revoked)
+
+    async def on_partitions_lost(self, lost: Any) -> None:
+        """As revoked."""
+        self._drop(lost)
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        """Read them from the ledger's position on."""
+        with self._lock:
+            self.rebalances += 1
+            try:
+                self._seek(assigned)
+            except QAnchorError as error:
+                self.failure = error  # raised in the polling thread
+            # The poll that is under way may still return records of before: it is sought once more.
+            self._fresh |= set(assigned)
+
+    def _drop(self, partitions: Any) -> None:
+        with self._lock:
+            for partition in partitions:
+                self._owned.pop(partition.partition, None)
+                self._buffer.pop(partition.partition, None)
+                self._fresh.discard(partition)
+
+    def _seek(self, partitions: Any) -> None:
+        ledger = next_offsets(self._engine, self._group, self._topic) if partitions else {}
+        for partition in partitions:
+            start = ledger.get(partition.partition)
+            self._owned[partition.partition] = start
+            self._buffer.pop(partition.partition, None)
+            if start is None:
+                self._client.seek_to_beginning(partition)
+            else:
+                self._client.seek(partition, start)
+
+    def take(self, polled: Mapping[Any, list[Any]]) -> int:
+        """Buffer what a poll returned.
+
+        Returns:
+            Number of records buffered now.
+
+        Raises:
+            QAnchorError: the ledger could not be read when partitions were assigned.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            fresh, self._fresh = self._fresh, set()
+            self._seek(fresh)
+            for partition, records in polled.items():
+                number = partition.partition
+                if number in self._owned and partition not in fresh:
+                    self._buffer.setdefault(number, []).extend(records)
+            return sum(len(records) for records in self._buffer.values())
+
+    def detach(self) -> ReadyBatch:
+        """Take everything out of the buffer; the next range starts where this one ends."""
+        with self._lock:
+            buffered, self._buffer = self._buffer, {}
+            ranges = {}
+            for number, records in buffered.items():
+                start = self._owned[number]
+                ranges[number] = (records[0].offset if start is None else start, records[-1].offset + 1)
+                self._owned[number] = records[-1].offset + 1
+            return ReadyBatch([record for records in buffered.values() for record in records], ranges)
+
+    def seek_all(self) -> None:
+        """Drop the buffer and read every owned partition from the ledger again: a write was refused."""
+        with self._lock:
+            self._fresh |= {p for p in self._client.assignment() if p.partition in self._owned}
+            self._buffer = {}
+
+    @property
+    def owned(self) -> int:
+        """Number of partitions that are owned."""
+        return len(self._owned)

@@ -1,0 +1,276 @@
+"""The consumer's loop: poll, buffer, write in a thread of its own, go on polling meanwhile.
+
+One write is in flight at most. While it runs, the next batch is read; when that one is full too, the
+partitions are paused but polled on: that keeps the membership of the group and is all the back-pressure.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kafka import TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+)
+from kafka.structs import OffsetAndMetadata
+
+from consumers.assignment import Assignment, ReadyBatch
+from consumers.metrics import ConsumerMetrics
+from consumers.sinks.event_log import EventLogSink, Written
+from qanchor.errors import NotReady, OffsetsFenced
+from qanchor.progress import Progress
+from qanchor.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+_POLL_MS: Final = 200
+_LONGEST_BACKOFF_SECONDS: Final = 10.0
+_LAG_EVERY_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When the consumer ends of its own accord; without a rule only a signal ends it.
+
+    Args:
+        idle_seconds: after this long without a message.
+        at_end: once it has everything that was there when it got its partitions.
+    """
+
+    idle_seconds: float | None = None
+    at_end: bool = False
+
+
+@dataclass
+class ConsumeSummary:
+    """What one run did.
+
+    Args:
+        events: rows added to the event log.
+        rejected: messages sent to the dead letters, by reason.
+        writes: committed writes.
+        fenced: writes refused because another consumer was first.
+        seconds: from the first message to the last commit.
+        lag: by partition the messages left, as far as the brokers say.
+    """
+
+    events: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    writes: int = 0
+    fenced: int = 0
+    seconds: float = 0.0
+    lag: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return (self.events + self.rejected.total()) / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class ConsumerParts:
+    """What the consumer is made of, built at the entry point.
+
+    Args:
+        client: a KafkaConsumer without a subscription.
+        sink: writes batches.
+        assignment: rebalance listener and buffer.
+        metrics: counts.
+        progress: counts for people.
+    """
+
+    client: Any
+    sink: EventLogSink
+    assignment: Assignment
+    metrics: ConsumerMetrics
+    progress: Progress
+
+
+class EventConsumer:
+    """Reads one topic into the event log until it is told to stop.
+
+    Args:
+        parts: what it is made of.
+        settings: topic, batch and flush sizes.
+        rule: when it ends of its own accord.
+    """
+
+    def __init__(self, parts: ConsumerParts, settings: KafkaSettings, rule: StopRule) -> None:
+        self._client, self._sink, self._assignment = parts.client, parts.sink, parts.assignment
+        self._metrics, self._progress = parts.metrics, parts.progress
+        self._settings, self._rule = settings, rule
+        self._summary = ConsumeSummary()
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._writing: Future[Written] | None = None
+        self._written: dict[int, int] = {}
+        self._ends: dict[Any, int] = {}
+        self._buffered = 0
+        self._backoff = 0.0
+        self._first: float | None = None
+        self._last = self._flushed = self._measured = time.monotonic()
+
+    def run(self, stop: threading.Event) -> ConsumeSummary:
+        """Consume until `stop` is set or the rule says so; what was read by then is written.
+
+        Raises:
+            NotReady: events were deleted by the brokers before they were read.
+            EventsInvalid: too many messages are refused.
+            StoreUnavailable: disk, database or dead-letter topic; start again, nothing is lost.
+        """
+        self._client.subscribe([self._settings.topic], listener=self._assignment)
+        self._progress.start("consuming")
+        try:
+            while not stop.is_set() and not self._is_done():
+                self._take(self._poll())
+                self._collect(wait=False)
+                self._flush_if_due()
+                self._measure_lag()
+            self._drain()
+        finally:
+            self._writer.shutdown()
+        self._measure_lag(now=True)
+        return self._summary
+
+    def _poll(self) -> dict[Any, list[Any]]:
+        try:
+            polled: dict[Any, list[Any]] = self._client.poll(
+                _POLL_MS, max_records=self._settings.batch_events
+            )
+        except OffsetOutOfRangeError as error:
+            raise NotReady(
+                f"the brokers have deleted events that were never read: {error}",
+                "Raise the topic's retention; `qanchor-cli consume --skip-deleted` goes on without them.",
+            ) from error
+        except (KafkaError, OSError) as error:
+            # A broker that dies in the middle of a join, a torn batch: it passes, or the log says why.
+            self._backoff = min(_LONGEST_BACKOFF_SECONDS, self._backoff * 2 or 0.1)
+            log.warning("poll_failed error=%r retry_seconds=%.1f", error, self._backoff)
+            self._metrics.retried()
+            time.sleep(self._backoff)
+            return {}
+        self._backoff = 0.0
+        return polled
+
+    def _take(self, polled: dict[Any, list[Any]]) -> None:
+        before = self._buffered
+        self._buffered = self._assignment.take(polled)
+        if not before and self._buffered:
+            self._flushed = time.monotonic()  # the oldest waiting message is new
+        if polled:
+            self._last = time.monotonic()
+            self._first = self._first or self._last
+        self._metrics.assigned(self._assignment.rebalances, self._assignment.owned)
+
+    def _flush_if_due(self) -> None:
+        full = self._buffered >= self._settings.flush_events
+        waited = time.monotonic() - self._flushed >= self._settings.flush_seconds
+        if not self._buffered or not (full or waited):
+            return
+        if self._writing is None:
+            self._submit()
+        elif full:
+            self._client.pause(*self._client.assignment())
+
+    def _submit(self) -> None:
+        batch = self._assignment.detach()
+        self._buffered, self._flushed = 0, time.monotonic()
+        if batch.records:
+            self._writing = self._writer.submit(self._write, batch)
+        paused = self._client.paused()
+        if paused:
+            self._client.resume(*paused)
+
+    def _write(self, batch: ReadyBatch) -> Written:
+        began = time.monotonic()
+        written = self._sink.write(batch.records, batch.ranges)
+        self._metrics.wrote(written, time.monotonic() - began)
+        return written
+
+    def _collect(self, wait: bool) -> None:
+        """Take the result of the write that is in flight, if it is done."""
+        if self._writing is None or not (wait or self._writing.done()):
+            return
+        future, self._writing = self._writing, None
+        try:
+            written = future.result()
+        except OffsetsFenced as error:
+            log.warning("write_fenced partition=%d", error.partition)
+            self._summary.fenced += 1
+            self._metrics.fenced()
+            self._assignment.seek_all()
+            self._buffered = 0
+            return
+        self._note(written)
+
+    def _note(self, written: Written) -> None:
+        summary = self._summary
+        summary.events += written.events
+        summary.rejected.update(written.rejected)
+        summary.writes += 1
+        summary.seconds = time.monotonic() - (self._first or self._last)
+        self._written.update(written.ends)
+        self._progress.advance(written.events + written.rejected.total(), self._describe())
+        offsets = {
+            TopicPartition(self._settings.topic, p): OffsetAndMetadata(end, "", -1)
+            for p, end in written.ends.items()
+        }
+        self._advise(lambda: self._client.commit_async(offsets))
+
+    def _describe(self) -> str:
+        refused = self._summary.rejected.total()
+        return f"{self._summary.writes:,} writes" + (f", {refused:,} dead letters" if refused else "")
+
+    @staticmethod
+    def _advise(commit: Callable[[], Any]) -> None:
+        # The ledger is the truth; Kafka's own offsets are there for lag tools.
+        try:
+            commit()
+        except (CommitFailedError, IllegalStateError, KafkaError) as error:
+            log.info("advisory_commit_failed error=%r", error)
+
+    def _drain(self) -> None:
+        self._collect(wait=True)
+        self._take({})
+        if self._buffered:
+            self._submit()
+            self._collect(wait=True)
+        self._sink.settle()
+
+    def _is_done(self) -> bool:
+        if self._buffered or self._writing is not None:
+            return False
+        idle = time.monotonic() - self._last
+        if self._rule.idle_seconds is not None and idle >= self._rule.idle_seconds:
+            return True
+        return self._rule.at_end and self._assignment.owned > 0 and self._is_at_end()
+
+    def _is_at_end(self) -> bool:
+        try:
+            partitions = self._client.assignment()
+            new = [partition for partition in partitions if partition not in self._ends]
+            if new:
+                self._ends.update(self._client.end_offsets(new, timeout_ms=5_000))
+            # Not the last message's offset: transaction markers lie behind it.
+            return all((self._client.position(p, timeout_ms=1_000) or 0) >= self._ends[p] for p in partitions)
+        except (KafkaError, IllegalStateError, KeyError):
+            return False  # a rebalance in between: look again after the next poll
+
+    def _measure_lag(self, now: bool = False) -> None:
+        if not now and time.monotonic() - self._measured < _LAG_EVERY_SECONDS:
+            return
+        self._measured = time.monotonic()
+        try:
+            ends = self._client.end_offsets(list(self._client.assignment()), timeout_ms=1_000)
+        except (KafkaError, IllegalStateError):
+            return
+        known = {p.partition: end for p, end in ends.items() if p.partition in self._written}
+        self._summary.lag = {p: max(0, end - self._written[p]) for p, end in known.items()}
+        self._metrics.lag(self._summary.lag)

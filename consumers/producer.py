@@ -1,0 +1,188 @@
+"""Sending a file of events to Kafka, in the form that the consumer reads."""
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from consumers.kafka_client import connect, connection_options, ensure_topics, no_broker, prepare_library
+from qanchor import names
+from qanchor.errors import EventsInvalid
+from qanchor.events.files import open_event_file
+from qanchor.events.quality import EventChecker
+from qanchor.events.schema import EventDecoder
+from qanchor.progress import Progress
+from qanchor.settings import KafkaSettings
+
+_FLUSH_SECONDS: Final = 120.0
+_PACE_EVERY: Final = 100
+_NO_FIELDS: Final = (names.SOURCE_PARTITION, names.SOURCE_OFFSET, names.INGESTED_AT)
+
+
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Message(NamedTuple):
+    """A Kafka message before it is sent."""
+
+    key: bytes
+    value: bytes
+    is_valid: bool
+
+
+@dataclass(frozen=True)
+class ProduceSummary:
+    """What was sent.
+
+    Args:
+        sent: messages that the brokers acknowledged.
+        invalid: of those, rows that the consumer will refuse.
+        seconds: from the first to the last acknowledgement.
+    """
+
+    sent: int
+    invalid: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return self.sent / max(self.seconds, 1e-9)
+
+
+def event_messages(path: Path, decoder: EventDecoder, assume_utc: bool = False) -> Iterator[Message]:
+    """A file's rows as messages, in order.
+
+    JSON lines go as they are. Rows of Parquet and CSV get the event_id that `events load` would give them, so
+    loading and streaming one file adds its events once; invalid rows go too, for the consumer to refuse.
+
+    Raises:
+        EventsInvalid: the file cannot be read.
+    """
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        yield from _json_lines(path)
+        return
+    file = open_event_file(path)
+    checker = EventChecker(decoder, file.is_text, assume_utc)
+    for batch in file.batches():
+        checked = checker.check(batch)
+        yield from _encoded(checked.table)
+        for rejection in checked.rejections:
+            key = str(rejection.event.get(names.USER_ID, ""))
+            yield Message(key.encode(), _ENCODE(dict(rejection.event)), False)
+
+
+def _json_lines(path: Path) -> Iterator[Message]:
+    if not path.is_file():
+        raise EventsInvalid(f"there is no file {path}", "Hand over Parquet, CSV or JSON lines.")
+    with path.open("rb") as lines:
+        for line in lines:
+            if line := line.strip():
+                yield Message(_user_of(line), line, True)
+
+
+def _user_of(line: bytes) -> bytes:
+    try:
+        event = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return b""
+    return str(event.get(names.USER_ID, "")).encode() if isinstance(event, dict) else b""
+
+
+def _encoded(table: Any) -> list[Message]:
+    shown = [name for name in table.column_names if name not in _NO_FIELDS]
+    columns = [table[name].to_pylist() for name in shown]
+    user = shown.index(names.USER_ID)
+    return [
+        Message(
+            values[user].encode(),
+            _ENCODE({name: value for name, value in zip(shown, values, strict=True) if value is not None}),
+            True,
+        )
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def produce_file(
+    path: Path,
+    decoder: EventDecoder,
+    settings: KafkaSettings,
+    progress: Progress,
+    rate: float | None = None,
+) -> ProduceSummary:
+    """Send a file's events, keyed by user, and wait until the brokers have them.
+
+    Args:
+        path: Parquet, CSV or JSON lines.
+        decoder: the rules; gives every row its event_id.
+        settings: brokers and topic; a missing topic is created where the cluster lets us.
+        progress: counts messages.
+        rate: messages per second at most; default: as fast as it goes.
+
+    Raises:
+        EventsInvalid: the file cannot be read.
+        BrokerUnavailable: no broker answers; run it again, events that are there already add nothing.
+    """
+    prepare_library()
+    messages = event_messages(path, decoder)
+    first = next(messages, None)  # a file that cannot be read fails before a broker is asked
+    if first is None:
+        raise EventsInvalid(f"{path} holds no rows", "Hand over a file with events.")
+    ensure_topics(settings, {settings.topic: settings.partitions})
+    gc.set_threshold(50_000, 20, 100)
+    options = connection_options(settings)
+    producer = connect(
+        settings,
+        lambda: KafkaProducer(
+            **options, acks="all", compression_type="zstd", linger_ms=20, batch_size=262_144
+        ),
+    )
+    try:
+        return _Sending(producer, settings, progress).run(first, messages, rate)
+    except KafkaError as error:
+        raise no_broker(settings) from error
+    finally:
+        producer.close(timeout=1)
+
+
+class _Sending:
+    def __init__(self, producer: Any, settings: KafkaSettings, progress: Progress) -> None:
+        self._producer, self._settings, self._progress = producer, settings, progress
+        self._error: BaseException | None = None
+
+    def run(self, first: Message, rest: Iterator[Message], rate: float | None) -> ProduceSummary:
+        self._progress.start("producing")
+        began = time.monotonic()
+        sent = invalid = 0
+        for message in chain((first,), rest):
+            future = self._producer.send(self._settings.topic, key=message.key, value=message.value)
+            future.add_errback(self._note_failure)
+            sent += 1
+            invalid += not message.is_valid
+            if sent % _PACE_EVERY == 0:
+                self._progress.advance(_PACE_EVERY)
+                self._keep_pace(began, sent, rate)
+        self._producer.flush(_FLUSH_SECONDS)
+        self._raise_failure()
+        self._progress.advance(sent % _PACE_EVERY)
+        return ProduceSummary(sent, invalid, time.monotonic() - began)
+
+    def _keep_pace(self, began: float, sent: int, rate: float | None) -> None:
+        self._raise_failure()
+        ahead = sent / rate - (time.monotonic() - began) if rate else 0.0
+        if ahead > 0:
+            time.sleep(ahead)
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._error = error
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,116 @@
+"""Building a consumer from settings, and running it."""
+
+import gc
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from sqlalchemy import Engine
+
+from consumers.assignment import Assignment
+from consumers.dead_letters import DeadLetterTopic
+from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
+from consumers.metrics import ConsumerMetrics
+from consumers.sinks.event_log import EventLogSink
+from qanchor.events.ingest import recover
+from qanchor.events.schema import EventDecoder
+from qanchor.home import Home
+from qanchor.progress import Progress
+from qanchor.settings import Settings
+from qanchor.storage.event_log import EventLog
+from qanchor.workspace import Workspace
+
+_CLOSE_MS = 1_000
+
+
+@dataclass(frozen=True)
+class ConsumeOptions:
+    """How one run of the consumer differs from another.
+
+    Args:
+        name: of this consumer, unlike every other's of its group: the static member id and the start of
+            its file names; default: the host's name.
+        rule: when it ends of its own accord.
+        metrics_port: offer Prometheus metrics there.
+        skip_deleted: go on at the oldest event where the brokers have deleted some unread.
+    """
+
+    name: str | None = None
+    rule: StopRule = field(default_factory=StopRule)
+    metrics_port: int | None = None
+    skip_deleted: bool = False
+
+
+def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mapping[str, Any]:
+    """kafka-python's options for the event consumer."""
+    kafka = settings.kafka
+    return {
+        **connection_options(kafka),
+        "client_id": f"qanchor-{name}",
+        "group_id": kafka.group,
+        "group_instance_id": name,
+        "partition_assignment_strategy": [CooperativeStickyAssignor],
+        "enable_auto_commit": False,
+        # Not 'earliest': events deleted unread must be an alarm, not a silent jump.
+        "auto_offset_reset": "earliest" if skip_deleted else "none",
+        "isolation_level": "read_committed",
+        "max_poll_records": kafka.batch_events,
+        "max_partition_fetch_bytes": 4 << 20,
+        "session_timeout_ms": int(kafka.session_seconds * 1000),
+        "heartbeat_interval_ms": int(min(3.0, kafka.session_seconds / 5) * 1000),
+    }
+
+
+def run_consumer(
+    settings: Settings,
+    places: tuple[Workspace, Home, Engine],
+    options: ConsumeOptions,
+    stop: threading.Event,
+    progress: Progress,
+) -> ConsumeSummary:
+    """Stream events from Kafka into the event log.
+
+    Args:
+        settings: of this process.
+        places: the workspace, its home and its registry.
+        options: of this run.
+        stop: set it to end the run; what was read by then is written.
+        progress: counts messages.
+
+    Raises:
+        BrokerUnavailable: no broker answers at the start; once it runs, it tries again by itself.
+        NotReady: another consumer of this name runs, or events were deleted unread.
+        EventsInvalid: too many messages are refused.
+        StoreUnavailable: disk or database; start again, nothing is lost.
+    """
+    workspace, home, engine = places
+    prepare_library()
+    kafka, name = settings.kafka, options.name or socket.gethostname()
+    metrics = ConsumerMetrics()
+    if options.metrics_port is not None:
+        metrics.serve(options.metrics_port)
+    ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
+    gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
+    log = EventLog(home.events, workspace, name)
+    dead_letters = DeadLetterTopic(kafka)
+    sink = EventLogSink(
+        engine, log, EventDecoder(workspace, settings.events), dead_letters, kafka.group, kafka.topic,
+        kafka.dead_letter_share,
+    )  # fmt: skip
+    log.claim()
+    recover(engine, log)
+    given = consumer_options(settings, name, options.skip_deleted)
+    client = connect(kafka, lambda: KafkaConsumer(**given))
+    assignment = Assignment(client, engine, kafka.group, kafka.topic)
+    try:
+        parts = ConsumerParts(client, sink, assignment, metrics, progress)
+        return EventConsumer(parts, kafka, options.rule).run(stop)
+    finally:
+        client.close(autocommit=False, timeout_ms=_CLOSE_MS)
+        dead_letters.close()
+        log.close()

@@ -1,0 +1,95 @@
+"""The sink that makes Kafka messages rows of the event log, each exactly once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+
+from consumers.decode import RejectedRecord, decode_records
+from qanchor.errors import EventsInvalid
+from qanchor.events.ingest import append, settle
+from qanchor.events.schema import EventDecoder
+from qanchor.registry.ledger import OffsetRanges
+from qanchor.storage.event_log import EventLog
+
+_SMALLEST_JUDGED = 100  # records; of a handful, half may well be bad
+
+
+class DeadLetters(Protocol):
+    """Where refused messages go."""
+
+    def send(self, rejected: list[RejectedRecord]) -> None:
+        """Return once they are safe."""
+        ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """One write that the ledger has committed.
+
+    Args:
+        ends: by partition the next offset to read.
+        events: rows added to the event log.
+        rejected: messages sent to the dead letters, by reason.
+        newest_ms: time of the newest record, milliseconds since the epoch.
+    """
+
+    ends: Mapping[int, int]
+    events: int
+    rejected: Counter[str] = field(default_factory=Counter)
+    newest_ms: int = 0
+
+
+@dataclass(frozen=True)
+class EventLogSink:
+    """Writes batches of Kafka records.
+
+    Args:
+        engine: the registry with the ledger.
+        log: the event log.
+        decoder: the rules.
+        dead_letters: where refused messages go, before the ledger commits.
+        group: consumer group.
+        topic: topic.
+        dead_letter_share: a larger share of refused messages stops the consumer.
+    """
+
+    engine: Engine
+    log: EventLog
+    decoder: EventDecoder
+    dead_letters: DeadLetters
+    group: str
+    topic: str
+    dead_letter_share: float
+
+    def write(self, records: Iterable[Any], ranges: Mapping[int, tuple[int, int]]) -> Written:
+        """Decode and append records; their offsets are committed with the rows.
+
+        Raises:
+            OffsetsFenced: another consumer owns a partition now; nothing was written.
+            EventsInvalid: too many messages are refused; nothing was written.
+            StoreUnavailable: disk, database or brokers; nothing counts.
+        """
+        batch = decode_records(self.decoder, records)
+        reasons = Counter(letter.reason for letter in batch.rejected)
+        if batch.records >= _SMALLEST_JUDGED and batch.rejected_share > self.dead_letter_share:
+            raise self._too_many(reasons, batch.records)
+        self.dead_letters.send(batch.rejected)
+        table = self.decoder.to_table(batch.events, batch.partitions, batch.offsets)
+        rows = append(self.engine, self.log, table, OffsetRanges(self.group, self.topic, ranges))
+        ends = {partition: end for partition, (_, end) in ranges.items()}
+        return Written(ends, rows, reasons)
+
+    def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
+        reason, count = reasons.most_common(1)[0]
+        return EventsInvalid(
+            f"{reasons.total():,} of {records:,} messages of {self.topic!r} are refused,"
+            f" mostly {reason} ({count:,})",
+            "Mend the producer or modalities.yaml, or raise QANCHOR_KAFKA__DEAD_LETTER_SHARE.",
+        )
+
+    def settle(self) -> None:
+        """Tell the ledger about the last renames."""
+        settle(self.engine, self.log)
