@@ -1,0 +1,64 @@
+"""Vectors are visible once their manifest is active, and only one set of a scenario is."""
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from qanchor.errors import NotReady
+from qanchor.registry import manifests
+from qanchor.registry.tables import EmbeddingManifest
+from qanchor.registry.versions import register_model
+from tests.unit.registry.rows import manifest, model
+
+
+@pytest.fixture(autouse=True)
+def _model(engine: Engine) -> None:
+    register_model(engine, model())
+
+
+def _states(engine: Engine) -> list[str]:
+    with Session(engine) as session:
+        return [
+            row.state for row in session.scalars(select(EmbeddingManifest).order_by(EmbeddingManifest.id))
+        ]
+
+
+def test_a_set_that_is_being_built_is_not_seen(engine: Engine) -> None:
+    manifests.begin_manifest(engine, manifest())
+    with pytest.raises(NotReady, match="backfill --scenario money"):
+        manifests.active_manifest(engine, "money")
+
+
+def test_activating_retires_the_earlier_set(engine: Engine) -> None:
+    for content in ("a", "b"):
+        row = manifests.begin_manifest(engine, manifest())
+        manifests.activate_manifest(engine, row, 5, content)
+    serving = manifests.active_manifest(engine, "money")
+    assert (serving.content_hash, serving.rows) == ("b", 5)
+    assert _states(engine) == ["retired", "active"]
+
+
+def test_a_set_whose_run_was_killed_is_marked_by_the_next_run(engine: Engine) -> None:
+    for _ in range(2):
+        manifests.begin_manifest(engine, manifest())
+    assert _states(engine) == ["failed", "building"]
+
+
+def test_withdrawing_leaves_nothing_to_serve(engine: Engine) -> None:
+    row = manifests.begin_manifest(engine, manifest())
+    manifests.activate_manifest(engine, row, 5, "a")
+    manifests.withdraw_manifest(engine, "money")
+    assert manifests.active_manifests(engine, ["money"]) == {}
+
+
+def test_scenarios_do_not_touch_each_other(engine: Engine) -> None:
+    for scenario in ("money", "fraud"):
+        row = manifests.begin_manifest(engine, manifest(scenario))
+        manifests.activate_manifest(engine, row, 5, scenario)
+    found = manifests.active_manifests(engine, ["fraud", "money", "value"])
+    assert [row.content_hash for row in found.values()] == ["fraud", "money"]
+
+
+def test_part_names_sort_by_manifest_then_number() -> None:
+    names = [manifests.part_name(owner, number) for owner in (2, 10) for number in (0, 3, 11)]
+    assert names == sorted(names)
