@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from qanchor.model.prefix_cache import PrefixCache
 
@@ -44,7 +45,7 @@ class Backbone(nn.Module):
             lengths: int64 [batch].
         """
         cache = PrefixCache((), (), lengths).overlay()
-        if self.lm.config.model_type == "qwen2":
+        if self._is_qwen2:
             self._fill(vectors, cache)
         else:
             self.lm.model(inputs_embeds=vectors, past_key_values=cache, use_cache=True)
@@ -65,19 +66,48 @@ class Backbone(nn.Module):
         Returns:
             [batch, tokens, d_model].
         """
-        tokens = vectors.shape[1]
-        earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=vectors.device).tril()
-        own = valid[:, None, :] & earlier  # [batch, tokens, tokens]
-        before = prefix.mask()[:, None, :].expand(-1, tokens, -1)
-        positions = prefix.lengths[:, None] + (valid.cumsum(1) - 1).clamp(min=0)
         output = self.lm.model(
             inputs_embeds=vectors,
-            attention_mask=torch.cat([before, own], dim=2)[:, None],
-            position_ids=positions,
+            attention_mask=_suffix_mask(valid, prefix),
+            position_ids=_suffix_positions(valid, prefix),
             past_key_values=prefix.overlay(),
             use_cache=True,
         )
         hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def read(self, vectors: Tensor, valid: Tensor, prefix: PrefixCache) -> Tensor:
+        """The hidden state of each suffix's last valid token, [batch, d_model].
+
+        The same as `suffix` at that token; the last layer leaves the other tokens out.
+
+        Args:
+            vectors: [batch, tokens, d_model].
+            valid: bool [batch, tokens].
+            prefix: of the same users; left as it is.
+        """
+        places = (valid * torch.arange(valid.shape[1], device=valid.device)).amax(dim=1)
+        rows = torch.arange(len(places), device=places.device)
+        if not self._is_qwen2:
+            return self.suffix(vectors, valid, prefix)[rows, places]
+        decoder, cache = self.lm.model, prefix.overlay()
+        positions = _suffix_positions(valid, prefix)
+        mask = _suffix_mask(valid, prefix)
+        rotation = decoder.rotary_emb(vectors, positions)
+        vectors = self._lower_layers(vectors, cache, rotation, mask)
+        last = decoder.layers[-1]
+        keys, values = self._last_keys(vectors, cache, rotation)
+        at = vectors[rows, places][:, None]  # [batch, 1, d_model]
+        turn = (rotation[0][rows, places][:, None], rotation[1][rows, places][:, None])
+        queries = _rotated(_heads(last.self_attn, last.self_attn.q_proj(last.input_layernorm(at))), turn)
+        # With one query the heads that share a key stand in the query axis: no key is copied.
+        grouped = queries.view(len(rows), keys.shape[1], -1, queries.shape[-1])
+        mixed = scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=mask[rows, :, places][:, :, None]
+        )
+        at = at + last.self_attn.o_proj(mixed.reshape(len(rows), 1, -1))
+        at = at + last.mlp(last.post_attention_layernorm(at))
+        hidden: Tensor = decoder.norm(at)[:, 0]
         return hidden
 
     def causal(self, vectors: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -95,31 +125,67 @@ class Backbone(nn.Module):
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    @property
+    def _is_qwen2(self) -> bool:
+        return bool(self.lm.config.model_type == "qwen2")
+
     def _fill(self, vectors: Tensor, cache: Any) -> None:
         """Fill the cache with all layers' keys and values and nothing more.
 
         Nothing reads the prefix's last hidden states, so the last layer stops at its keys and values: with
         the two layers of `tiny` that is nearly half of the prefix's cost.
         """
-        from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
-
-        decoder = self.lm.model
         positions = torch.arange(vectors.shape[1], device=vectors.device)[None]
-        rotation = decoder.rotary_emb(vectors, positions)
-        *layers, last = decoder.layers
-        for layer in layers:
+        rotation = self.lm.model.rotary_emb(vectors, positions)
+        vectors = self._lower_layers(vectors, cache, rotation, None)
+        self._last_keys(vectors, cache, rotation)
+
+    def _lower_layers(
+        self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        for layer in self.lm.model.layers[:-1]:
             vectors = layer(
                 vectors,
-                attention_mask=None,
-                position_ids=positions,
+                attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=cache,
                 use_cache=True,
             )
-        attention = last.self_attn
-        normed = last.input_layernorm(vectors)
-        shape = (*normed.shape[:2], -1, attention.head_dim)
-        keys = attention.k_proj(normed).view(shape).transpose(1, 2)
-        values = attention.v_proj(normed).view(shape).transpose(1, 2)
-        _, keys = apply_rotary_pos_emb(keys[:, :0], keys, *rotation)
-        cache.update(keys, values, attention.layer_idx)
+        return vectors
+
+    def _last_keys(
+        self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the last layer, those before them in the cache included."""
+        layer = self.lm.model.layers[-1]
+        attention, normed = layer.self_attn, layer.input_layernorm(vectors)
+        keys = _rotated(_heads(attention, attention.k_proj(normed)), rotation)
+        values = _heads(attention, attention.v_proj(normed))
+        joined: tuple[Tensor, Tensor] = cache.update(keys, values, attention.layer_idx)
+        return joined
+
+
+def _heads(attention: Any, states: Tensor) -> Tensor:
+    """[batch, tokens, heads * head dim] -> [batch, heads, tokens, head dim]."""
+    return states.view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
+
+
+def _rotated(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+    result: Tensor = apply_rotary_pos_emb(states[:, :0], states, *rotation)[1]
+    return result
+
+
+def _suffix_mask(valid: Tensor, prefix: PrefixCache) -> Tensor:
+    """bool [batch, 1, tokens, prefix + tokens], True where a suffix token may look."""
+    tokens = valid.shape[1]
+    earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=valid.device).tril()
+    own = valid[:, None, :] & earlier  # [batch, tokens, tokens]
+    before = prefix.mask()[:, None, :].expand(-1, tokens, -1)
+    return torch.cat([before, own], dim=2)[:, None]
+
+
+def _suffix_positions(valid: Tensor, prefix: PrefixCache) -> Tensor:
+    """int64 [batch, tokens]: they go on from the prefix, and padding takes none."""
+    return prefix.lengths[:, None] + (valid.cumsum(1) - 1).clamp(min=0)

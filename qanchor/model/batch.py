@@ -26,6 +26,7 @@ class EventBatch:
     [usr; mdl of every modality; for every modality: start, events, end].
 
     Args:
+        texts: int64 [texts], the batch's distinct texts as indices of EventArrays.texts.
         text_ids: int64 [texts, tokens], each distinct text of the batch once, padded on the right.
         text_mask: bool [texts, tokens], True where a token is.
         text_index: int64 [events], row of text_ids.
@@ -39,6 +40,7 @@ class EventBatch:
         tokens: the longest of them.
     """
 
+    texts: Tensor
     text_ids: Tensor
     text_mask: Tensor
     text_index: Tensor
@@ -110,6 +112,7 @@ def collate(
     text_ids = texts.ids[used, :width]
     segment = np.concatenate([p["user"] * modalities + m for m, p in enumerate(parts)])
     return EventBatch(
+        texts=torch.from_numpy(used.astype(np.int64)),
         text_ids=torch.from_numpy(text_ids),
         text_mask=torch.from_numpy(np.arange(width) < texts.lengths[used, None]),
         text_index=torch.from_numpy(index.astype(np.int64)),

@@ -1,10 +1,11 @@
 """What a model is made of, and the three presets."""
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
-from qanchor.errors import WorkspaceInvalid
+from qanchor.errors import CheckpointInvalid, WorkspaceInvalid
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.workspace import ModalitySpec, Workspace
 
@@ -27,10 +28,10 @@ class BackboneConfig(BaseModel, extra="forbid", frozen=True):
     """The decoder: from scratch by its sizes, or a stored one by name or path."""
 
     source: str = Field("", description="name or folder of a pre-trained decoder; empty: from scratch")
-    width: int = Field(96, gt=0)
+    width: int = Field(64, gt=0)
     layers: int = Field(2, gt=0)
-    heads: int = Field(4, gt=0)
-    key_value_heads: int = Field(2, gt=0)
+    heads: int = Field(2, gt=0)
+    key_value_heads: int = Field(1, gt=0)
     feed_forward: int = Field(192, gt=0)
     max_tokens: int = Field(4_096, gt=0, description="positions that the rotary embedding is made for")
     lora: LoraSpec | None = None
@@ -47,7 +48,7 @@ class TextEncoderConfig(BaseModel, extra="forbid", frozen=True):
 
     kind: Literal["bag", "transformer"] = "bag"
     source: str = Field("", description="name or folder of a pre-trained encoder (kind transformer)")
-    width: int = Field(96, gt=0)
+    width: int = Field(64, gt=0)
     max_tokens: int = Field(24, gt=0, description="tokens kept of one event's text")
     lora: LoraSpec | None = None
 
@@ -67,6 +68,39 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     max_answer_tokens: int = Field(200, gt=1)
     use_user_token: bool = True
     use_modality_tokens: bool = True
+
+    def workspace(self) -> Workspace:
+        """The modalities as a workspace without scenarios, to read and slice events for this model."""
+        return Workspace(Path(), self.window_days, self.modalities, {})
+
+    def check_workspace(self, workspace: Workspace) -> None:
+        """Refuse a workspace whose events this model would misread.
+
+        Raises:
+            CheckpointInvalid: the window, or a modality's text, numbers or limit differ; pre-train again.
+        """
+        given = preset_config("tiny", workspace)
+        if given.window_days != self.window_days:
+            what = f"a window of {self.window_days} days, not {given.window_days}"
+        elif list(given.modalities) != list(self.modalities):
+            what = f"the modalities {', '.join(self.modalities)}, not {', '.join(given.modalities)}"
+        else:
+            changed = [
+                n for n, spec in given.modalities.items() if _read_as(spec) != _read_as(self.modalities[n])
+            ]
+            if not changed:
+                return
+            what = f"another definition of modality {changed[0]}"
+        raise CheckpointInvalid(
+            f"the model was trained with {what}",
+            "Restore modalities.yaml, or run `qanchor-cli pretrain` again.",
+        )
+
+
+def _read_as(spec: ModalitySpec) -> tuple[Any, ...]:
+    """What the model sees of a modality."""
+    numbers = tuple((name, spec.fields[name].transform) for name in spec.numbers)
+    return spec.text, spec.max_events, numbers
 
 
 _SIZES: dict[str, dict[str, Any]] = {

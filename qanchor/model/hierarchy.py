@@ -53,14 +53,18 @@ class HierarchicalEncoder(nn.Module):
         self.absent_modality = nn.Parameter(torch.randn(len(specs), out) * 0.02)
         self.absent_user = nn.Parameter(torch.randn(out) * 0.02)
 
-    def forward(self, batch: EventBatch) -> Tensor:
+    def forward(self, batch: EventBatch, text_vectors: Tensor | None = None) -> Tensor:
         """Prefix tokens, zero where there is padding.
+
+        Args:
+            batch: the histories.
+            text_vectors: [all texts, width] of EventArrays.texts; None: the batch's texts are encoded.
 
         Returns:
             [batch, tokens, d_model].
         """
         users = batch.users
-        vectors = self.event_vectors(batch)
+        vectors = self.event_vectors(batch, text_vectors)
         tokens: list[Tensor] = []
         means = self._modality_means(batch, vectors)  # [batch, modalities, width]
         if self.config.use_user_token:
@@ -78,10 +82,16 @@ class HierarchicalEncoder(nn.Module):
         padded = flat.new_zeros(users * batch.tokens, width).index_copy(0, batch.place, flat)
         return padded.view(users, batch.tokens, width)
 
-    def event_vectors(self, batch: EventBatch) -> Tensor:
+    def encode_texts(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Vectors of texts, [texts, width]."""
+        return cast(TextEncoder, self.text_encoder)(text_ids, text_mask)
+
+    def event_vectors(self, batch: EventBatch, text_vectors: Tensor | None = None) -> Tensor:
         """h of every event, [events, width]; each distinct text is encoded once."""
-        encode = cast(TextEncoder, self.text_encoder)
-        texts = encode(batch.text_ids, batch.text_mask)
+        if text_vectors is None:
+            texts = self.encode_texts(batch.text_ids, batch.text_mask)
+        else:
+            texts = text_vectors.index_select(0, batch.texts)
         numeric = [module(part) for module, part in zip(self.numbers, batch.numbers, strict=True)]
         return texts.index_select(0, batch.text_index) + torch.cat(numeric)
 

@@ -68,9 +68,14 @@ class QAnchor(nn.Module):
             nn.Linear(config.projection_width, config.embedding_width),
         )
 
-    def encode_prefix(self, batch: EventBatch) -> PrefixCache:
-        """Keys and values of the users' prefixes: the expensive part, once per user."""
-        return self.backbone.prefix(self.encoder(batch), batch.lengths)
+    def encode_prefix(self, batch: EventBatch, text_vectors: Tensor | None = None) -> PrefixCache:
+        """Keys and values of the users' prefixes: the expensive part, once per user.
+
+        Args:
+            batch: the histories.
+            text_vectors: as HierarchicalEncoder.forward takes them.
+        """
+        return self.backbone.prefix(self.encoder(batch, text_vectors), batch.lengths)
 
     def read_out(self, prefix: PrefixCache, suffix: Suffix) -> Tensor:
         """Unit vectors of the users for one question, float32 [users, dim].
@@ -78,8 +83,7 @@ class QAnchor(nn.Module):
         The prefix is not changed; gradients reach suffix.prompt.
         """
         vectors, valid = self._suffix(suffix, prefix.users)
-        hidden = self.backbone.suffix(vectors, valid, prefix)
-        return self.project(_at(hidden, _last(valid)))
+        return self.project(self.backbone.read(vectors, valid, prefix))
 
     def read_out_uncached(self, batch: EventBatch, suffix: Suffix) -> Tensor:
         """The same as `read_out(encode_prefix(batch), suffix)` in one pass over the whole sequence.
