@@ -55,7 +55,7 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         for view in views_to_keep:
             folder = _part_folder(getattr(view, "batch_source", None))
             if folder is not None:
-                ensure_part(folder, _schema(view))
+                ensure_part(folder, part_schema(view))
 
     def _materialize_one(self, registry: Any, task: Any, **options: Any) -> Any:
         view = task.feature_view
@@ -65,7 +65,7 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         rows = latest_rows(folder, task.start_time, task.end_time, self._overlap)
         self.written[view.name] = 0
         with task.tqdm_builder(len(rows.row)) as bar:
-            for _, table in read_by_part(rows, _schema(view)):
+            for _, table in read_by_part(rows, part_schema(view)):
                 for first in range(0, len(table), self._batch_rows):
                     packed = pack_rows(table.slice(first, self._batch_rows), view)
                     self.online_store.write_packed(self.repo_config, view, packed)
@@ -80,7 +80,8 @@ def _part_folder(source: Any) -> Path | None:
     return path if path.is_absolute() and not path.suffix else None
 
 
-def _schema(view: Any) -> pa.Schema:
+def part_schema(view: Any) -> pa.Schema:
+    """Columns of the part files of a Feast view: keys, features, times."""
     types = {
         "Array(Float32)": pa.list_(pa.float32()),
         "Float64": pa.float64(),
