@@ -35,7 +35,7 @@ from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
 
-CHUNK_REQUESTS = 4_096
+CHUNK_REQUESTS = 2_048
 _SHARED_ROWS = 200_000
 
 

@@ -54,6 +54,7 @@ def begin_manifest(engine: Engine, manifest: EmbeddingManifest) -> EmbeddingMani
 
 def activate_manifest(engine: Engine, manifest: EmbeddingManifest, rows: int, content_hash: str) -> None:
     """Make a finished set visible and retire the earlier one, in one transaction."""
+    manifest.state, manifest.rows, manifest.content_hash = ACTIVE, rows, content_hash
     with transaction(engine) as session:
         session.execute(_of(manifest.scenario, ACTIVE).values(state=RETIRED))
         session.execute(

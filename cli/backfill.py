@@ -1,0 +1,123 @@
+"""`qanchor-cli backfill`: scenario embeddings into both stores."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from qanchor.embedding.backfill import BackfillResult
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="DATE",
+            help="Cut-off of the current snapshot, UTC; default: just after the newest event.",
+        ),
+    ] = None,
+    at_labels: Annotated[
+        bool, typer.Option("--at-labels", help="Only at the labels' own times, without a snapshot.")
+    ] = False,
+    online: Annotated[
+        bool, typer.Option("--online/--no-online", help="Whether the snapshot goes to the online store too.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed users for scenarios, as of now and of every label's own time, into the offline and online stores.
+
+    A user's history is encoded once for all scenarios. Nothing is visible before all of it is written;
+    an interrupted backfill is mended by running it again.
+
+    Example: qanchor-cli backfill --scenario takeout --scenario money --as-of 2026-11-01
+    """
+    from qanchor.embedding.backfill import BackfillRequest, backfill
+    from qanchor.embedding.load import load_embedder
+    from qanchor.embedding.publish import Surroundings
+    from qanchor.errors import InputError
+    from qanchor.registry.versions import sync_scenarios
+    from qanchor.storage.features import FeatureRepository
+
+    context = open_context()
+    if at_labels and as_of is not None:
+        raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
+    names = chosen(context.workspace, scenario, every)
+    request = BackfillRequest(names, _moment(as_of), at_labels, online)
+    sync_scenarios(context.engine, context.workspace)
+    features = FeatureRepository(context.workspace, context.home)
+    place = Surroundings(context.home, context.engine, features)
+    load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
+    with progress() as bar:
+        result = backfill(request, place, load, bar)
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(_as_json(result))
+        return
+    print_table("Embeddings", _rows(result))
+    rate = result.requests / max(result.seconds, 1e-9)
+    work = f"{result.requests:,} histories x {len(names)} scenarios"
+    typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s")
+
+
+def _moment(text: str | None) -> "datetime | None":
+    from datetime import UTC, datetime
+
+    from qanchor.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"--as-of {text!r} is no date", "Write it like 2026-11-01 or 2026-11-01T12:00."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _rows(result: "BackfillResult") -> list[dict[str, Any]]:
+    return [
+        {
+            "scenario": name,
+            "prompt": "tuned" if manifest.prompt_version else "question only",
+            "vectors": manifest.rows,
+            "current users": result.current_users[name],
+            "as of": manifest.as_of and f"{manifest.as_of:%Y-%m-%d %H:%M}",
+            "space": manifest.fingerprint[:6],
+        }
+        for name, manifest in result.manifests.items()
+    ]
+
+
+def _as_json(result: "BackfillResult") -> dict[str, Any]:
+    return {
+        "as_of": result.as_of,
+        "histories": result.requests,
+        "seconds": round(result.seconds, 3),
+        "users_per_second": round(result.requests / max(result.seconds, 1e-9), 1),
+        "warnings": list(result.warnings),
+        "scenarios": [
+            {
+                "scenario": name,
+                "manifest": manifest.id,
+                "model": manifest.model_version,
+                "prompt": manifest.prompt_version,
+                "vectors": manifest.rows,
+                "current_users": result.current_users[name],
+                "fingerprint": manifest.fingerprint,
+                "content_hash": manifest.content_hash,
+            }
+            for name, manifest in result.manifests.items()
+        ],
+    }

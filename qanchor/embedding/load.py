@@ -1,0 +1,57 @@
+"""The registered model and prompts, loaded and checked against the spaces that a backfill writes to."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qanchor.embedding.spaces import Space
+from qanchor.errors import CheckpointInvalid
+from qanchor.home import Home
+from qanchor.settings import ComputeSettings
+from qanchor.workspace import Workspace
+
+if TYPE_CHECKING:
+    from qanchor.model.embedder import Anchor, UserEmbedder
+    from qanchor.model.soft_prompt import SoftPrompt
+
+
+def load_embedder(
+    home: Home, workspace: Workspace, compute: ComputeSettings, spaces: Sequence[Space]
+) -> "tuple[UserEmbedder, list[Anchor]]":
+    """The model of the spaces, and one anchor for each of them in their order.
+
+    Args:
+        home: where models lie.
+        workspace: its modalities have to be the model's.
+        compute: device and number format.
+        spaces: all of one model.
+
+    Raises:
+        CheckpointInvalid: a folder is missing, damaged or not the one that was registered, or the model was
+            trained on other modalities.
+    """
+    from qanchor.model.checkpoint import load_model
+    from qanchor.model.embedder import Anchor, UserEmbedder
+
+    model = spaces[0].model
+    loaded = load_model(home.root / model.path, compute.device, compute.precision)
+    loaded.config.check_workspace(workspace)
+    _check("model", model.version, model.content_hash, loaded.content_hash)
+    return UserEmbedder(loaded), [Anchor(space.query, _prompt(home, space)) for space in spaces]
+
+
+def _prompt(home: Home, space: Space) -> "SoftPrompt | None":
+    from qanchor.model.soft_prompt import load_prompt
+
+    if space.prompt is None:
+        return None
+    stored = load_prompt(home.root / space.prompt.path)
+    _check("prompt", space.prompt.version, space.prompt.content_hash, stored.content_hash)
+    return stored.prompt
+
+
+def _check(kind: str, version: str, registered: str, found: str) -> None:
+    if registered != found:
+        raise CheckpointInvalid(
+            f"the folder of {kind} {version} holds another {kind} than the one registered",
+            "Restore it, or train it anew.",
+        )
