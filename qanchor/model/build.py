@@ -1,5 +1,6 @@
 """A model from its configuration: from scratch, or around stored weights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,7 +11,26 @@ from qanchor.model.config import BackboneConfig, ModelConfig
 from qanchor.model.hierarchy import HierarchicalEncoder
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.text_encoder import BagTextEncoder
-from qanchor.model.tokens import TextTokenizer
+from qanchor.model.tokens import TextTokenizer, train_tokenizer
+
+
+def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextTokenizer:
+    """The tokenizer of a new model: its backbone's and text encoder's own, or one trained on the texts.
+
+    Args:
+        config: the model's.
+        texts: event texts, questions and answers.
+
+    Raises:
+        NotReady: a stored tokenizer is not on this machine.
+    """
+    from qanchor.model.pretrained import load_tokenizer
+
+    events = load_tokenizer(config.text_encoder.source)[0] if config.text_encoder.source else None
+    if config.backbone.source:
+        language, pad_id, end_id = load_tokenizer(config.backbone.source)
+        return TextTokenizer(language, pad_id, end_id, events)
+    return train_tokenizer(texts, config.vocabulary, events)
 
 
 def build_model(config: ModelConfig, tokenizer: TextTokenizer, seed: int = 0) -> QAnchor:

@@ -108,7 +108,7 @@ class TextTokenizer:
         return torch.from_numpy(_padded(rows, self.pad_id)[0])
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> TextTokenizer:
+def train_tokenizer(texts: Iterable[str], vocabulary: int, events: Tokenizer | None = None) -> TextTokenizer:
     """A byte-level BPE tokenizer, lower-cased, trained on event texts, questions and answers.
 
     Every byte is a token, so that any text in any script can be encoded.
@@ -116,6 +116,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> TextTokenizer:
     Args:
         texts: what it will have to encode; each distinct text once is enough.
         vocabulary: the most tokens it may have, special ones and the 256 bytes included.
+        events: another tokenizer for event texts; None: the trained one.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -128,7 +129,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> TextTokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return TextTokenizer(tokenizer, _first_id(tokenizer, (PAD,)), _first_id(tokenizer, (EOS,)))
+    return TextTokenizer(tokenizer, _first_id(tokenizer, (PAD,)), _first_id(tokenizer, (EOS,)), events)
 
 
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,0 +1,160 @@
+"""Models on disk: safetensors and JSON, complete or absent."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qanchor.errors import CheckpointInvalid
+from qanchor.model.build import build_model
+from qanchor.model.config import ModelConfig
+from qanchor.model.features import Normaliser
+from qanchor.model.qanchor import QAnchor
+from qanchor.model.runtime import Runtime, choose_runtime
+from qanchor.model.stored import read_manifest, write_folder
+from qanchor.model.tokens import TextTokenizer
+
+FORMAT_VERSION = 1
+KIND = "model"
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to embed, in evaluation mode.
+
+    Args:
+        model: its weights, frozen.
+        tokenizer: its words.
+        normaliser: scales its numbers.
+        config: its shape and modalities.
+        metadata: JSON of the run that trained it.
+        content_hash: identifies it; part of every embedding space's fingerprint.
+        runtime: device and number format.
+    """
+
+    model: QAnchor
+    tokenizer: TextTokenizer
+    normaliser: Normaliser
+    config: ModelConfig
+    metadata: dict[str, Any]
+    content_hash: str
+    runtime: Runtime
+
+
+def save_model(
+    path: Path,
+    model: QAnchor,
+    tokenizer: TextTokenizer,
+    normaliser: Normaliser,
+    metadata: Mapping[str, Any],
+) -> str:
+    """Write a model into a new folder and give its content hash.
+
+    The config, with the modalities, is the model's own. Weights that were loaded from elsewhere and stayed
+    frozen are not copied: the config names them.
+
+    Args:
+        path: the folder; must not exist.
+        model: to be saved.
+        tokenizer: of the model.
+        normaliser: of the model.
+        metadata: JSON, such as trained_until and seed; library versions and the time are added.
+
+    Raises:
+        CheckpointInvalid: the folder exists; choose another version's name.
+        DiskFull: no space is left; free some.
+    """
+    weights = {
+        name: parameter.detach().cpu().contiguous() for name, parameter in _own_parameters(model).items()
+    }
+    tokens = {"pad_id": tokenizer.pad_id, "end_id": tokenizer.end_id}
+
+    def write(folder: Path) -> None:
+        save_file(weights, str(folder / "weights.safetensors"))
+        _write_json(folder / "config.json", model.config.model_dump(mode="json"))
+        _write_json(folder / "normaliser.json", normaliser.to_json())
+        _write_json(folder / "tokens.json", tokens)
+        tokenizer.save(folder)
+
+    libraries = {name: version(name) for name in _LIBRARIES}
+    about = {
+        "created": datetime.now(UTC).isoformat(),
+        "libraries": {"python": platform.python_version(), **libraries},
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return write_folder(path, KIND, FORMAT_VERSION, write, {**about, **metadata})
+
+
+def load_model(path: Path, device: str = "auto", precision: str = "auto") -> LoadedModel:
+    """The model of a folder that `save_model` wrote.
+
+    Args:
+        path: the folder.
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: auto, float32 or bfloat16.
+
+    Raises:
+        CheckpointInvalid: it is not there, damaged, or of another format version; the message says which.
+        NotReady: weights that its config names are not on this machine.
+    """
+    manifest = read_manifest(path, KIND, FORMAT_VERSION)
+    runtime = choose_runtime(device, precision)
+    try:
+        config = ModelConfig.model_validate(_read_json(path / "config.json"))
+        normaliser = Normaliser.from_json(_read_json(path / "normaliser.json"))
+        tokens = _read_json(path / "tokens.json")
+        tokenizer = TextTokenizer.load(path, int(tokens["pad_id"]), int(tokens["end_id"]))
+    except (ValidationError, KeyError, FileNotFoundError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointInvalid(f"{path} does not hold: {reason}", "Train the model anew.") from error
+    model = build_model(config, tokenizer)
+    _fill(model, load_file(str(path / "weights.safetensors")), path)
+    model.to(runtime.device).eval().requires_grad_(False)
+    return LoadedModel(
+        model, tokenizer, normaliser, config, manifest.metadata, manifest.content_hash, runtime
+    )
+
+
+def _own_parameters(model: QAnchor) -> dict[str, Tensor]:
+    """Parameters that no other source holds; tied ones once."""
+    borrowed = []
+    if model.config.backbone.source:
+        borrowed.append("backbone.lm.")
+    if model.config.text_encoder.source:
+        borrowed.append("encoder.text_encoder.encoder.")
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if "lora_" in name or not name.startswith(tuple(borrowed))
+    }
+
+
+def _fill(model: QAnchor, weights: Mapping[str, Tensor], path: Path) -> None:
+    own = _own_parameters(model)
+    differing = sorted(own.keys() ^ weights.keys())
+    differing += [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if differing:
+        raise CheckpointInvalid(
+            f"the weights at {path} do not fit their config: {differing[0]}", "Train the model anew."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,142 @@
+"""Histories to vectors: every user's prefix once, then every scenario's suffix."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qanchor.errors import CheckpointInvalid
+from qanchor.events.history import EventArrays, HistorySlices, Int64, slice_histories
+from qanchor.model.batch import collate, prefix_lengths
+from qanchor.model.checkpoint import LoadedModel
+from qanchor.model.qanchor import Suffix
+from qanchor.model.soft_prompt import SoftPrompt
+from qanchor.model.tokens import TokenisedTexts
+
+# Prefix tokens of one batch: large enough to keep the cores busy, small enough to stay in their caches.
+BATCH_TOKENS = 8_192
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A question, and the soft prompt that sharpens it.
+
+    Args:
+        question: in words.
+        prompt: tuned on the same model; None without one.
+    """
+
+    question: str
+    prompt: SoftPrompt | None = None
+
+
+class UserEmbedder:
+    """Embeds users as of their cut-offs for any number of questions.
+
+    Args:
+        loaded: the model.
+        batch_tokens: prefix tokens of one batch, padding included.
+    """
+
+    def __init__(self, loaded: LoadedModel, batch_tokens: int = BATCH_TOKENS) -> None:
+        self._loaded = loaded
+        self._workspace = loaded.config.workspace()
+        self._batch_tokens = batch_tokens
+        self._texts: tuple[tuple[str, ...], TokenisedTexts, Tensor | None] | None = None
+
+    def embed(
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Anchor]
+    ) -> NDArray[np.float32]:
+        """One unit vector for each question and request.
+
+        A vector depends on its own user's history and question alone, whatever else is in the batch.
+
+        Args:
+            arrays: the events; a request reads those before its cut-off.
+            rows: int64 [requests], rows of arrays.users; -1 is a user without events.
+            cutoffs: int64 [requests], microseconds UTC.
+            questions: what is asked of every user.
+
+        Returns:
+            float32 [questions, requests, dim].
+
+        Raises:
+            CheckpointInvalid: the events' modalities are not the model's, or a prompt is of another width.
+        """
+        config = self._loaded.config
+        if [events.name for events in arrays.modalities] != list(config.modalities):
+            raise CheckpointInvalid(
+                f"the model reads the modalities {', '.join(config.modalities)} and the events have others",
+                "Restore modalities.yaml, or run `qanchor-cli pretrain` again.",
+            )
+        slices = slice_histories(arrays, rows, cutoffs, self._workspace)
+        result = np.empty((len(questions), len(rows), config.embedding_width), dtype=np.float32)
+        with torch.inference_mode(), self._loaded.runtime.autocast():
+            suffixes = [self._suffix(anchor) for anchor in questions]
+            for members in self._batches(slices):
+                self._embed_batch(arrays, slices.take(members), suffixes, result, members)
+        return result
+
+    def _embed_batch(
+        self,
+        arrays: EventArrays,
+        slices: HistorySlices,
+        suffixes: Sequence[Suffix],
+        result: NDArray[np.float32],
+        members: Int64,
+    ) -> None:
+        loaded = self._loaded
+        texts, vectors = self._tokenised(arrays)
+        batch = collate(arrays, slices, texts, loaded.normaliser, loaded.config).to(loaded.runtime.device)
+        prefix = loaded.model.encode_prefix(batch, vectors)
+        # The prefix is encoded once; each scenario pays only for its own suffix.
+        for number, suffix in enumerate(suffixes):
+            result[number, members] = loaded.model.read_out(prefix, suffix).cpu().numpy()
+
+    def _batches(self, slices: HistorySlices) -> Iterator[Int64]:
+        """Requests of similar length, as many as the token budget allows."""
+        lengths = prefix_lengths(slices, self._loaded.config)
+        order = np.argsort(lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            # Ascending lengths: the last of a batch is its longest.
+            sizes = np.arange(1, len(order) - start + 1) * lengths[order[start:]]
+            count = max(1, int(np.searchsorted(sizes, self._batch_tokens, side="right")))
+            yield order[start : start + count]
+            start += count
+
+    def _suffix(self, anchor: Anchor) -> Suffix:
+        loaded = self._loaded
+        ids = loaded.tokenizer.encode_questions([anchor.question], loaded.config.max_question_tokens)[0]
+        if anchor.prompt is None:
+            return Suffix(ids.to(loaded.runtime.device))
+        width = anchor.prompt.vectors.shape[1]
+        if width != loaded.config.backbone.width:
+            raise CheckpointInvalid(
+                f"the soft prompt has width {width}, and the model {loaded.config.backbone.width}",
+                "Tune the scenario on this model.",
+            )
+        return Suffix(ids.to(loaded.runtime.device), anchor.prompt.vectors.to(loaded.runtime.device))
+
+    def _tokenised(self, arrays: EventArrays) -> tuple[TokenisedTexts, Tensor | None]:
+        """Tokens of all texts and, where encoding one is dear, their vectors; kept for the next call."""
+        if self._texts is None or self._texts[0] is not arrays.texts:
+            config = self._loaded.config.text_encoder
+            texts = self._loaded.tokenizer.tokenise_events(arrays.texts, config.max_tokens)
+            vectors = self._text_vectors(texts) if config.kind == "transformer" else None
+            self._texts = (arrays.texts, texts, vectors)
+        return self._texts[1], self._texts[2]
+
+    def _text_vectors(self, texts: TokenisedTexts) -> Tensor:
+        device = self._loaded.runtime.device
+        parts = [torch.empty(0, self._loaded.config.text_encoder.width, device=device)]
+        for start in range(0, len(texts.lengths), 256):
+            lengths = texts.lengths[start : start + 256]
+            width = int(lengths.max())
+            mask = torch.from_numpy(np.arange(width) < lengths[:, None]).to(device)
+            ids = torch.from_numpy(texts.ids[start : start + 256, :width]).to(device)
+            parts.append(self._loaded.model.encoder.encode_texts(ids, mask).float())
+        return torch.cat(parts)

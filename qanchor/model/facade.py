@@ -1,0 +1,96 @@
+"""The library in three lines: load a model, hand it a table of events, ask."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qanchor.errors import EventsInvalid
+from qanchor.events.history import arrays_from_table, microseconds
+from qanchor.model.checkpoint import LoadedModel, load_model
+from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.soft_prompt import load_prompt
+
+
+class UserModel:
+    """A saved model that answers questions about users.
+
+    Args:
+        loaded: the model.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self._embedder = UserEmbedder(loaded)
+
+    def embed(
+        self,
+        events: str | Path | pa.Table | Any,
+        question: str,
+        as_of: datetime | str | None = None,
+        prompt: str | Path | None = None,
+    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """One vector for every user of a table of events.
+
+        Args:
+            events: path of a Parquet or CSV file, pyarrow table or pandas DataFrame with the columns user_id,
+                event_time, modality and the modalities' fields, as `qanchor-cli events load` takes them.
+            question: in words, such as "Will this user buy a concert ticket in the next 30 days?".
+            as_of: only events before it are read, UTC; None: just after the last event.
+            prompt: folder of a soft prompt tuned for the question on this model.
+
+        Returns:
+            User ids, object [users], and unit vectors, float32 [users, dim].
+
+        Raises:
+            EventsInvalid: the events cannot be read; the message says what is wrong.
+            CheckpointInvalid: the prompt is damaged or of another model.
+        """
+        table = _read_file(Path(events)) if isinstance(events, str | Path) else events
+        arrays = arrays_from_table(table, self.loaded.config.workspace())
+        if not len(arrays.users):
+            raise EventsInvalid("there are no events", "Pass a table with at least one row.")
+        cutoff = int(arrays.last_times().max()) + 1 if as_of is None else microseconds(_moment(as_of))
+        anchor = Anchor(question, None if prompt is None else load_prompt(Path(prompt)).prompt)
+        rows = np.arange(len(arrays.users))
+        vectors = self._embedder.embed(arrays, rows, np.full(len(rows), cutoff), [anchor])
+        return arrays.users, vectors[0]
+
+
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> UserModel:
+    """A saved model, ready to be asked.
+
+    Args:
+        path: folder that `qanchor-cli pretrain` wrote, below `.qanchor/models`.
+        device: auto, cpu, cuda, ...
+        precision: auto, float32 or bfloat16.
+
+    Raises:
+        CheckpointInvalid: it is not there, damaged, or of another format version.
+    """
+    return UserModel(load_model(Path(path), device, precision))
+
+
+def _moment(as_of: datetime | str) -> datetime:
+    if isinstance(as_of, datetime):
+        return as_of
+    try:
+        return datetime.fromisoformat(as_of)
+    except ValueError as error:
+        raise EventsInvalid(f"as_of {as_of!r} is no date", "Write it like 2026-08-01.") from error
+
+
+def _read_file(path: Path) -> pa.Table:
+    from pyarrow.csv import read_csv
+    from pyarrow.parquet import read_table
+
+    try:
+        return read_csv(path) if path.suffix == ".csv" else read_table(path)
+    except FileNotFoundError:
+        raise EventsInvalid(f"there is no {path}", "Check the path.") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise EventsInvalid(f"{path} cannot be read: {reason}", "Pass a Parquet or CSV file.") from error

@@ -1,0 +1,62 @@
+"""On what and in which number format a model runs."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from qanchor.errors import WorkspaceInvalid
+from qanchor.threads import limit_threads
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A device and a number format.
+
+    Args:
+        device: where the weights are.
+        dtype: of the matrix products; weights stay float32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context to compute in."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
+    """The device and number format of this machine.
+
+    `auto` precision is bfloat16 on a GPU that has it. On a CPU it is float32 even where bfloat16 is native:
+    at the widths of tiny and small the products are too short to gain from it (a training step of tiny took
+    1.3 times as long), and cached prefixes would no longer equal full recomputation within 1e-5.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: auto, float32 or bfloat16.
+
+    Raises:
+        WorkspaceInvalid: the device does not exist here; unset QANCHOR_COMPUTE__DEVICE.
+    """
+    remedy = "Set QANCHOR_COMPUTE__DEVICE to auto or cpu."
+    name = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise WorkspaceInvalid(f"device {device!r} is unknown", remedy) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise WorkspaceInvalid(f"device {device!r} is not available here", remedy)
+    native = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
+    half = precision == "bfloat16" or (precision == "auto" and native)
+    return Runtime(chosen, torch.bfloat16 if half else torch.float32)
+
+
+def use_threads(threads: int = 0) -> int:
+    """Bound torch's own pools, also where torch was loaded before the process chose; gives the size."""
+    size = limit_threads(threads)
+    torch.set_num_threads(size)
+    return size

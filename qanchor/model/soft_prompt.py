@@ -1,0 +1,85 @@
+"""A scenario's soft prompt: a few vectors in the suffix, and one prototype per class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qanchor.errors import CheckpointInvalid
+from qanchor.model.stored import read_manifest, write_folder
+
+FORMAT_VERSION = 1
+KIND = "soft prompt"
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """What prompt tuning learns.
+
+    Args:
+        vectors: float32 [prompt tokens, d_model], put between the prefix and the question.
+        prototypes: float32 [classes, dim], what each class's users lie close to.
+
+    Source: arXiv 2602.14492, section 3.2.3.
+    """
+
+    vectors: Tensor
+    prototypes: Tensor
+
+
+@dataclass(frozen=True)
+class StoredPrompt:
+    """A soft prompt as it was stored.
+
+    Args:
+        prompt: on the CPU.
+        metadata: JSON of the run that tuned it.
+        content_hash: identifies it; part of its embedding space's fingerprint.
+    """
+
+    prompt: SoftPrompt
+    metadata: dict[str, Any]
+    content_hash: str
+
+
+def save_prompt(path: Path, prompt: SoftPrompt, metadata: Mapping[str, Any]) -> str:
+    """Write a prompt into a new folder and give its content hash.
+
+    Args:
+        path: the folder; must not exist.
+        prompt: to be saved.
+        metadata: JSON, such as the scenario and the model's content hash.
+
+    Raises:
+        CheckpointInvalid: the folder exists; choose another version's name.
+        DiskFull: no space is left; free some.
+    """
+    tensors = {
+        "vectors": prompt.vectors.detach().float().cpu().contiguous(),
+        "prototypes": prompt.prototypes.detach().float().cpu().contiguous(),
+    }
+
+    def write(folder: Path) -> None:
+        save_file(tensors, str(folder / "prompt.safetensors"))
+
+    return write_folder(path, KIND, FORMAT_VERSION, write, metadata)
+
+
+def load_prompt(path: Path) -> StoredPrompt:
+    """The prompt of a folder that `save_prompt` wrote.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        CheckpointInvalid: it is not there, damaged, or of another format version.
+    """
+    manifest = read_manifest(path, KIND, FORMAT_VERSION)
+    tensors = load_file(str(path / "prompt.safetensors"))
+    if set(tensors) != {"vectors", "prototypes"}:
+        raise CheckpointInvalid(f"{path} does not hold a soft prompt", "Tune the scenario anew.")
+    prompt = SoftPrompt(tensors["vectors"], tensors["prototypes"])
+    return StoredPrompt(prompt, manifest.metadata, manifest.content_hash)
