@@ -1,0 +1,115 @@
+"""The report's charts as PNG files, for slides and documents."""
+
+from pathlib import Path
+from typing import Any
+
+from qanchor.evaluation.charts import Chart, Series
+from qanchor.evaluation.overview import OverviewRow
+
+COLOURS = {
+    "head": "#3d4fd1",
+    "probe": "#0e9384",
+    "aggregates": "#8a8f98",
+    "positive": "#d9480f",
+    "negative": "#8a8f98",
+    "guide": "#b4b8bf",
+    "ceiling": "#1c2024",
+    "base": "#7cc4bb",
+}
+_DPI = 160
+
+
+def _style() -> dict[str, Any]:
+    return {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#c9ccd1",
+        "axes.labelcolor": "#4b5158",
+        "xtick.color": "#4b5158",
+        "ytick.color": "#4b5158",
+        "axes.grid": True,
+        "grid.color": "#eceef0",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+    }
+
+
+def save_chart(chart: Chart, path: Path) -> None:
+    """Write one chart as a PNG of 5 by 3.7 inches at 160 dots an inch."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with mpl.rc_context(_style()):
+        figure = Figure(figsize=(5, 3.7), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for series in chart.series:
+            _plot(axes, series)
+        for at, words in chart.rules:
+            axes.axvline(at, color=COLOURS["ceiling"], linewidth=0.9, linestyle=(0, (3, 3)), label=words)
+        axes.set_xlim(chart.x.low, chart.x.high)
+        axes.set_ylim(chart.y.low, chart.y.high)
+        axes.set_title(chart.title, loc="left", fontweight="bold")
+        axes.set_xlabel(chart.x.label)
+        axes.set_ylabel(chart.y.label)
+        for axis, wording in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
+            if wording.percent:
+                axis.set_major_formatter(PercentFormatter(1))
+        if not chart.x.label:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        if any(series.name for series in chart.series):
+            axes.legend(fontsize=8)
+        figure.savefig(path, dpi=_DPI)
+
+
+def _plot(axes: Any, series: Series) -> None:
+    colour, label = COLOURS[series.tone], series.name or "_"
+    if series.shape in ("dots", "points"):
+        size = 26 if series.shape == "dots" else 5
+        axes.scatter(
+            series.x, series.y, s=size, color=colour, label=label, linewidths=0, alpha=0.85, zorder=3
+        )
+        return
+    style = (0, (4, 3)) if series.tone == "guide" else "-"
+    axes.plot(series.x, series.y, color=colour, label=label, linewidth=1.7, linestyle=style)
+    if series.shape == "area":
+        axes.fill_between(series.x, series.y, color=colour, alpha=0.18, linewidth=0)
+
+
+def save_overview(rows: list[OverviewRow], path: Path) -> None:
+    """Write the comparison of all scenarios as a PNG."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_style()):
+        figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        named: set[str] = set()
+        for place, row in enumerate(reversed(rows)):
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [place, place], color=COLOURS["head"], linewidth=5, alpha=0.22)
+            for mark in row.marks:
+                tall = mark.kind == "ceiling"
+                axes.scatter(
+                    [mark.value],
+                    [place],
+                    marker="|" if tall else "o",
+                    s=190 if tall else 44,
+                    color=COLOURS[mark.kind],
+                    label="_" if mark.kind in named else mark.name,
+                    zorder=3,
+                )
+                named.add(mark.kind)
+        axes.set_yticks(range(len(rows)), [row.scenario for row in reversed(rows)])
+        axes.set_xlabel("AUC on the test part")
+        axes.set_title("AUC per scenario", loc="left", fontweight="bold")
+        axes.legend(
+            fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.5 / max(len(rows), 1))
+        )
+        figure.savefig(path, dpi=_DPI)

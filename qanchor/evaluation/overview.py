@@ -1,0 +1,92 @@
+"""All scenarios beside each other: areas of baselines, embeddings and head on one scale."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["aggregates", "base", "probe", "head", "ceiling"]
+MARK_NAMES: dict[Kind, str] = {
+    "aggregates": "best head, aggregates",
+    "base": "linear probe, untuned embedding",
+    "probe": "linear probe, embedding",
+    "head": "LightGBM head, 95% interval",
+    "ceiling": "reachable ceiling",
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One figure on a scenario's row.
+
+    Args:
+        kind: whose figure.
+        value: area under the ROC curve.
+    """
+
+    kind: Kind
+    value: float
+
+    @property
+    def name(self) -> str:
+        """What the legend calls it."""
+        return MARK_NAMES[self.kind]
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """A scenario's areas.
+
+    Args:
+        scenario: its name.
+        marks: what is known, in the order of drawing.
+        low: lower end of the head's interval.
+        high: upper end of it.
+    """
+
+    scenario: str
+    marks: tuple[Mark, ...]
+    low: float | None
+    high: float | None
+
+
+def overview_row(
+    scenario: str,
+    measured: Mapping[str, Mapping[str, float]],
+    base: float | None = None,
+    ceiling: float | None = None,
+) -> OverviewRow:
+    """A scenario's row from its head's metrics.
+
+    Args:
+        scenario: its name.
+        measured: figures by scorer: head and, where known, probe and aggregates.
+        base: area of a linear probe on the untuned embedding.
+        ceiling: the best reachable area.
+    """
+    areas: dict[Kind, float | None] = {
+        "ceiling": ceiling,
+        "aggregates": measured.get("aggregates", {}).get("auc"),
+        "base": base,
+        "probe": measured.get("probe", {}).get("auc"),
+        "head": measured["head"]["auc"],
+    }
+    marks = tuple(Mark(kind, value) for kind, value in areas.items() if value is not None)
+    return OverviewRow(scenario, marks, measured["head"]["auc_low"], measured["head"]["auc_high"])
+
+
+def scale(rows: Sequence[OverviewRow]) -> tuple[float, float]:
+    """The common range of all rows, in steps of .05, never wider than needed."""
+    values = [mark.value for row in rows for mark in row.marks]
+    values += [end for row in rows for end in (row.low, row.high) if end is not None]
+    low, high = min(values, default=0.5), max(values, default=1.0)
+    return max(0.0, min(0.5, int(low * 20) / 20)), min(1.0, (int(high * 20 - 1e-9) + 1) / 20)
+
+
+def way_to_ceiling(auc: float, ceiling: float | None) -> float | None:
+    """How far an area has come from chance to the ceiling: 0 at .5, 1 at the ceiling."""
+    return None if ceiling is None or ceiling <= 0.5 else (auc - 0.5) / (ceiling - 0.5)
+
+
+def as_figures(row: OverviewRow) -> dict[str, Any]:
+    """The row for report.json."""
+    return {"scenario": row.scenario, **{mark.kind: mark.value for mark in row.marks}}
