@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Older ones leave partitions stuck after a rebalance with a listener.
 _OLDEST: Final = (3, 0, 9)
-_CONNECT_MS: Final = 8_000
+_CONNECT_MS: Final = 5_000
 _Client = TypeVar("_Client")
 
 
@@ -57,7 +57,7 @@ def connect(settings: KafkaSettings, make: Callable[[], _Client]) -> _Client:
         make: builds the client.
 
     Raises:
-        BrokerUnavailable: no broker answered within eight seconds; start one or mend the address.
+        BrokerUnavailable: no broker answered within five seconds; start one or mend the address.
     """
     try:
         return make()

@@ -9,11 +9,12 @@ import fcntl
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,11 @@ class EventLog:
         self._staging = root / "_staging"
         self._sequence = 0
         self.unconfirmed: list[str] = []  # published, which the ledger does not know yet
-        self._lock: IO[bytes] | None = None
+        self._lock: weakref.finalize[..., Any] | None = None
+
+    @property
+    def _lock_path(self) -> Path:
+        return self._staging / f"{self.owner}.lock"
 
     def files(self) -> list[Path]:
         """The data files, sorted by date and name."""
@@ -162,9 +167,8 @@ class EventLog:
     def close(self) -> None:
         """Give up the writer's lock."""
         if self._lock is not None:
-            with suppress(FileNotFoundError):
-                Path(self._lock.name).unlink()
-            self._lock.close()
+            self._lock_path.unlink(missing_ok=True)
+            self._lock()
             self._lock = None
 
     def connect(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
@@ -241,16 +245,16 @@ class EventLog:
         if self._lock is not None:
             return
         self._staging.mkdir(parents=True, exist_ok=True)
-        lock = (self._staging / f"{self.owner}.lock").open("wb")
+        lock = os.open(self._lock_path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            os.close(lock)
             raise NotReady(
                 f"another process writes the event log as {self.owner!r}",
                 "Stop it, or give this one another name.",
             ) from None
-        self._lock = lock
+        self._lock = weakref.finalize(self, os.close, lock)  # a log that is forgotten lets go, too
 
 
 def _sql_list(files: Iterable[str]) -> str:

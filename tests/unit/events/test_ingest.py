@@ -1,0 +1,186 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from qanchor.errors import DatabaseUnavailable, EventsInvalid
+from qanchor.events.ingest import EventLoader, append, recover
+from qanchor.events.quality import EventChecker
+from qanchor.registry import ledger
+from qanchor.registry.ledger import LedgerEntry, OffsetRanges, next_offsets
+from qanchor.registry.session import open_engine
+from qanchor.registry.tables import Base
+from qanchor.storage.event_log import EventLog
+from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment, visit, write_parquet
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing may catch it to tidy up."""
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def _log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events", WORKSPACE)
+
+
+def _loader(tmp_path: Path, engine: Engine, **options: Any) -> EventLoader:
+    return EventLoader(engine, _log(tmp_path), make_decoder(), tmp_path / "dead", **options)
+
+
+def _count(log: EventLog) -> int:
+    with log.connect() as connection:
+        return int(connection.execute("SELECT count(*) FROM events").fetchall()[0][0])
+
+
+def _events(count: int) -> Any:
+    return EventChecker(make_decoder()).check(as_table([payment(f"u{i}", i) for i in range(count)])).table
+
+
+def test_an_append_is_rows_and_offsets(tmp_path: Path, engine: Engine) -> None:
+    log = _log(tmp_path)
+    assert append(engine, log, _events(30), OffsetRanges("g", "t", {0: (0, 30)})) == 30
+    assert (_count(log), next_offsets(engine, "g", "t")) == (30, {0: 30})
+
+
+def _kill_before(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(target, name, killed)
+
+
+def _killed_after_commit(engine: Engine, entry: LedgerEntry) -> None:
+    ledger.__dict__["_real_commit"](engine, entry)
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("point", "survives"), [("stage", False), ("commit", False), ("committed", True), ("publish", True)]
+)
+def test_a_kill_at_any_point_leaves_all_or_nothing(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, point: str, survives: bool
+) -> None:
+    victim = _log(tmp_path)
+    monkeypatch.setattr(victim, "discard", lambda _: None)  # kill -9 tidies nothing up
+    with monkeypatch.context() as patch:
+        if point == "stage":
+            _kill_before(patch, ledger, "commit_entry")
+            patch.setattr("qanchor.storage.event_log._sync_folder", lambda _: (_ for _ in ()).throw(Killed))
+        elif point == "commit":
+            _kill_before(patch, ledger, "commit_entry")
+        elif point == "committed":
+            patch.setitem(ledger.__dict__, "_real_commit", ledger.commit_entry)
+            patch.setattr(ledger, "commit_entry", _killed_after_commit)
+        else:
+            renamed = Path.rename
+
+            def once(path: Path, target: Path) -> Path:
+                patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(Killed))
+                return renamed(path, target)
+
+            patch.setattr(Path, "rename", once)
+        with pytest.raises(Killed):
+            append(engine, victim, _events(30), OffsetRanges("g", "t", {0: (0, 30)}))
+    lock = victim._lock
+    assert lock is not None
+    lock()  # the kernel frees a dead process's lock
+    heir = _log(tmp_path)
+    recover(engine, heir)
+    assert _count(heir) == (30 if survives else 0)
+    assert next_offsets(engine, "g", "t") == ({0: 30} if survives else {})
+    assert list((tmp_path / "events" / "_staging").glob("*.parquet")) == []
+    assert ledger.committed_files(engine) == {}
+
+
+def test_after_a_database_failure_nothing_is_lost_that_was_committed(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, commit = _log(tmp_path), ledger.commit_entry
+
+    def commits_but_fails(engine: Engine, entry: LedgerEntry) -> None:
+        commit(engine, entry)
+        raise DatabaseUnavailable("the connection broke", "Try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "commit_entry", commits_but_fails)
+        with pytest.raises(DatabaseUnavailable):
+            append(engine, log, _events(5))
+    recover(engine, log)
+    assert _count(log) == 5
+
+
+def test_loading_a_file_twice_adds_its_events_once(tmp_path: Path, engine: Engine) -> None:
+    path = write_parquet(tmp_path / "e.parquet", [payment(), payment(), visit("u2", 30)])
+    first = _loader(tmp_path, engine).load(path)
+    second = _loader(tmp_path, engine).load(path)
+    assert (first.accepted, first.modalities) == (3, {"pay": 2, "visit": 1})
+    assert second.loaded_before is not None
+    assert _count(_log(tmp_path)) == 3
+
+
+def test_the_same_events_in_another_file_add_nothing(tmp_path: Path, engine: Engine) -> None:
+    rows = [payment("a", 1), payment("b", 2), visit("c", 3)]
+    _loader(tmp_path, engine).load(write_parquet(tmp_path / "e.parquet", rows))
+    path = tmp_path / "e.csv"
+    lines = ["user_id,event_time,modality,shop,amount,page,invoice"]
+    lines += ["a,2026-01-01T01:00:00Z,pay,corner,5,,", "b,2026-01-01T02:00:00Z,pay,corner,5.0,,"]
+    lines += [f"{user},2026-01-01T03:00:00Z,visit,,,home,i1" for user in "cd"]
+    path.write_text("\n".join(lines))
+    summary = _loader(tmp_path, engine).load(path)
+    assert (summary.accepted, summary.repeated) == (1, 3)
+    assert _count(_log(tmp_path)) == 4
+
+
+def test_refused_rows_lie_in_a_dead_letter_file(tmp_path: Path, engine: Engine) -> None:
+    path = write_parquet(tmp_path / "e.parquet", [payment(), payment(amount=-1), visit(page=None)])
+    summary = _loader(tmp_path, engine).load(path)
+    assert summary.rejected == {"out_of_range": 1, "missing_field": 1}
+    assert summary.dead_letters is not None
+    letters = [json.loads(line) for line in summary.dead_letters.read_text().splitlines()]
+    assert [(line["row"], line["reason"], line["event"]["user_id"]) for line in letters] == [
+        (2, "out_of_range", "u1"),
+        (3, "missing_field", "u1"),
+    ]
+
+
+def test_a_torn_csv_line_is_a_dead_letter(tmp_path: Path, engine: Engine) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text(
+        'user_id,event_time,modality,page,invoice\nu,2026-01-01T00:00:00Z,visit,"a\nb",i\nu,visit\n'
+    )
+    summary = _loader(tmp_path, engine).load(path)
+    assert (summary.accepted, summary.rejected, summary.rows) == (1, {"torn_line": 1}, 2)
+
+
+def test_a_file_without_a_valid_event_adds_nothing_and_says_the_reason(
+    tmp_path: Path, engine: Engine
+) -> None:
+    path = write_parquet(tmp_path / "e.parquet", [payment(event_time="2026-01-01T00:00:00")] * 3)
+    with pytest.raises(EventsInvalid, match=r"naive_time in 3 of 3 rows.*--assume-utc"):
+        _loader(tmp_path, engine).load(path)
+    assert _count(_log(tmp_path)) == 0
+    assert _loader(tmp_path, engine, assume_utc=True).load(path).accepted == 3
+
+
+def test_a_load_that_was_killed_can_be_run_again(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_parquet(tmp_path / "e.parquet", [payment(f"u{i}", i * 10) for i in range(20)])
+    victim = _loader(tmp_path, engine)
+    with monkeypatch.context() as patch:
+        _kill_before(patch, Path, "rename")
+        with pytest.raises(Killed):
+            victim.load(path)
+    again = _loader(tmp_path, engine).load(path)
+    assert again.loaded_before is not None
+    assert _count(_log(tmp_path)) == 20
