@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qanchor.simulation.config import BLOCK_USERS, WorldPlan
 from qanchor.simulation.kinds import KINDS, MODALITIES, SLOTS, SPENDING_CATEGORIES, TARGETS
 from qanchor.simulation.life import Life
-from qanchor.simulation.state import Floats, Ints
+from qanchor.simulation.state import TRAIT_NAMES, Floats, Ints
 from qanchor.simulation.wording import POOLS
 
 DAY_US = 86_400_000_000
@@ -139,7 +139,7 @@ def _acts(life: Life, rng: np.random.Generator) -> tuple[_Draft, Floats]:
     day, user, kind = (np.repeat(x, repeats).astype(np.int64) for x in (day, user, kind))
     time = _times(life, day, user, kind, rng)
     z = rng.standard_normal(len(kind))
-    income = life.first.static[user, 3]
+    income = life.first.static[user, TRAIT_NAMES.index("income")]
     amount = np.exp(np.log(np.maximum(_AMOUNT[kind, 0], 0.01)) + _AMOUNT[kind, 1] * z + 0.3 * income)
     worded = _errands(kind, rng)
     gaps = np.cumsum(rng.uniform(40, 400, (len(kind), _MAX_STEPS)), axis=1).astype(np.int64) * 1_000_000

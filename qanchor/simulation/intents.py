@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.simulation.kinds import INDEX, KINDS, SLOTS, TARGETS
+from qanchor.simulation.kinds import INDEX, KINDS, SLOTS, TARGETS, Kind
 from qanchor.simulation.state import FEATURES, Floats, Ints, State, features, next_state, weights
 
 _ACTIVE = {
-    "engagement": 0.8,
-    "burst": -0.9,
+    "engagement": 0.7,
+    "burst": -0.75,
     "weekend": -0.2,
     "discontent": -0.15,
     "activity.fading": -1.3,
@@ -19,14 +19,25 @@ _ACTIVE = {
     "fraud.running": 0.5,
     "role.merchant": 0.4,
 }
-_ACTIVE_BASE = 0.1
-_VOLUME = {"volume": 0.4, "burst": 0.45, "engagement": 0.15}
+_ACTIVE_BASE = 0.7
+_VOLUME = {"volume": 0.3, "burst": 0.35, "engagement": 0.1}
 _LAPSED_OWN = -2.0  # log factor on standing payments of users who left
 
 _ACTIVE_WEIGHTS = weights(_ACTIVE, FEATURES)
 _VOLUME_WEIGHTS = weights(_VOLUME, FEATURES)
-_KIND_WEIGHTS = np.stack([weights(kind.effects, FEATURES) for kind in KINDS], axis=1)
+# How clearly interests show in what users open, read and search for; payments and targets stay as they are listed.
+SHARPNESS = 1.9
+_SHARP_SLOTS = {"mini", "page", "app", "search"}
+
+
+def _kind_weights(kind: Kind) -> Floats:
+    sharp = kind.slot in _SHARP_SLOTS and kind.name not in TARGETS
+    return weights(kind.effects, FEATURES) * (SHARPNESS if sharp else 1.0)
+
+
+_KIND_WEIGHTS = np.stack([_kind_weights(kind) for kind in KINDS], axis=1)
 _KIND_BASE = np.array([kind.base for kind in KINDS])
+_SLOT_WEIGHTS = {name: weights(slot.effects, FEATURES) for name, slot in SLOTS.items()}
 _NEEDS_LOGIN = np.array([kind.active_only for kind in KINDS])
 _SLOT_OF = np.array([list(SLOTS).index(kind.slot) for kind in KINDS])
 TARGET_COLUMNS = np.array([INDEX[name] for name in TARGETS])
@@ -49,12 +60,12 @@ class Day:
 def _rates(today: Floats, slots: tuple[str, ...]) -> Floats:
     """Mean events per kind on an active day, float64 (users, kinds)."""
     rates = np.zeros((len(today), len(KINDS)))
-    volume = np.exp(today @ _VOLUME_WEIGHTS)
     for slot in slots:
         columns = np.flatnonzero(_SLOT_OF == ALL_SLOTS.index(slot))
         part = slice(columns[0], columns[-1] + 1)
         powers = np.exp(today @ _KIND_WEIGHTS[:, part] + _KIND_BASE[part])
         if slot != "own":
+            volume = np.exp(today @ (_VOLUME_WEIGHTS + _SLOT_WEIGHTS[slot]))
             powers *= (SLOTS[slot].volume * volume / powers.sum(axis=1))[:, None]
         rates[:, part] = powers
     return rates

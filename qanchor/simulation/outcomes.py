@@ -21,7 +21,7 @@ EVENT_OF = {
     "promo": "redeem",
 }
 QUIET_DAYS = 14
-LOGIN_DAYS = 15
+LOGIN_DAYS = 20
 BIG_SPENDER = 4500.0
 SPENDING_COLUMNS = np.array([INDEX[name] for name in SPENDING])
 TARGET_KINDS = np.array([INDEX[name] for name in EVENT_OF.values()])

@@ -36,25 +36,21 @@ class Switch:
     effects: Mapping[str, float] = field(default_factory=dict)
 
 
-DRIFT_DAYS = 50.0
+DRIFT_DAYS = 60.0
 FACTORS = ("youth", "wealth")
 TRAITS: dict[str, Trait] = {
     "engagement": Trait(0.5, {"youth": 0.2}),
     "volume": Trait(0.8),
     "burst": Trait(1.0),
     "income": Trait(0.95, {"wealth": 0.8, "youth": -0.2}),
-    "takeout": Trait(0.6, {"youth": 0.4}),
-    "cooking": Trait(0.6, {"youth": -0.3}),
-    "premium": Trait(0.6, {"wealth": 0.4}),
-    "bargain": Trait(0.6, {"wealth": -0.3}),
-    "music": Trait(0.6, {"youth": 0.4}),
-    "film": Trait(0.6),
-    "gaming": Trait(0.6, {"youth": 0.3}),
-    "eco": Trait(0.6),
-    "community": Trait(0.7),
+    "takeout": Trait(0.7, {"youth": 0.4}),
+    "premium": Trait(0.7, {"wealth": 0.5}),
+    "bargain": Trait(0.7, {"wealth": -0.3}),
+    "music": Trait(0.7, {"youth": 0.4}),
+    "eco": Trait(0.7),
     "stress": Trait(0.5, {"wealth": -0.3}),
     "discontent": Trait(0.3),
-    "travel": Trait(0.6, {"wealth": 0.3}),
+    "travel": Trait(0.7, {"wealth": 0.3}),
 }
 REGIMES: dict[str, tuple[str, ...]] = {
     "role": ("honest", "merchant", "ring"),
@@ -66,35 +62,35 @@ REGIMES: dict[str, tuple[str, ...]] = {
     "fraud": ("dormant", "warming", "running"),
     "phone": ("old", "new"),
 }
-ROLE_SHARES = (0.73, 0.14, 0.13)
+ROLE_SHARES = (0.70, 0.14, 0.16)
 SWITCHES: tuple[Switch, ...] = (
-    Switch("money", "calm", "slipping", -5.1, {"stress": 0.9}),
-    Switch("money", "slipping", "distressed", -3.1, {"stress": 0.3}),
-    Switch("money", "slipping", "calm", -3.2, {"stress": -0.3}),
-    Switch("money", "distressed", "recovering", -3.8),
-    Switch("money", "recovering", "calm", -3.6),
-    Switch("money", "recovering", "distressed", -4.8, {"stress": 0.3}),
-    Switch("concert", "idle", "curious", -4.3, {"music": 0.8}),
-    Switch("concert", "curious", "planning", -2.8),
-    Switch("concert", "curious", "idle", -3.1),
-    Switch("concert", "planning", "glow", -3.4, {"did.concert": 3.0}),
-    Switch("concert", "glow", "idle", -3.3),
-    Switch("activity", "normal", "fading", -5.6, {"discontent": 1.1, "engagement": -0.3}),
-    Switch("activity", "fading", "lapsed", -2.6),
+    Switch("money", "calm", "slipping", -5.3, {"stress": 0.9}),
+    Switch("money", "slipping", "distressed", -3.5, {"stress": 0.3}),
+    Switch("money", "slipping", "calm", -3.7, {"stress": -0.3}),
+    Switch("money", "distressed", "recovering", -4.3),
+    Switch("money", "recovering", "calm", -4.1),
+    Switch("money", "recovering", "distressed", -5.3, {"stress": 0.3}),
+    Switch("concert", "idle", "curious", -4.2, {"music": 0.8}),
+    Switch("concert", "curious", "planning", -3.2),
+    Switch("concert", "curious", "idle", -3.9),
+    Switch("concert", "planning", "glow", -3.9, {"did.concert": 1.5}),
+    Switch("concert", "glow", "idle", -3.7),
+    Switch("activity", "normal", "fading", -5.9, {"discontent": 1.1, "engagement": -0.3}),
+    Switch("activity", "fading", "lapsed", -2.9),
     Switch("activity", "fading", "normal", -3.7, {"discontent": -0.4}),
     Switch("activity", "lapsed", "normal", -4.6),
     Switch("activity", "normal", "planning", -5.1, {"travel": 0.7}),
-    Switch("activity", "planning", "away", -2.2),
+    Switch("activity", "planning", "away", -2.5),
     Switch("activity", "away", "normal", -2.6),
-    Switch("deals", "idle", "hunting", -4.1, {"bargain": 0.7}),
-    Switch("deals", "hunting", "sated", -3.2, {"did.redeem": 1.5}),
-    Switch("deals", "sated", "idle", -3.1),
-    Switch("grove", "idle", "playing", -4.9, {"eco": 0.9}),
-    Switch("grove", "playing", "weary", -3.9),
-    Switch("grove", "weary", "idle", -3.0),
-    Switch("fraud", "dormant", "warming", -34.3, {"role.ring": 30.0}),
-    Switch("fraud", "warming", "running", -2.7),
-    Switch("fraud", "running", "dormant", -3.7, {"did.claim": 1.2}),
+    Switch("deals", "idle", "hunting", -4.3, {"bargain": 0.7}),
+    Switch("deals", "hunting", "sated", -3.8, {"did.redeem": 0.7}),
+    Switch("deals", "sated", "idle", -3.7),
+    Switch("grove", "idle", "playing", -4.8, {"eco": 0.9}),
+    Switch("grove", "playing", "weary", -4.1),
+    Switch("grove", "weary", "idle", -3.6),
+    Switch("fraud", "dormant", "warming", -34.0, {"role.ring": 30.0}),
+    Switch("fraud", "warming", "running", -2.8),
+    Switch("fraud", "running", "dormant", -3.9, {"did.claim": 0.7}),
     Switch("phone", "old", "new", -5.5),
     Switch("phone", "new", "old", -2.7),
 )
@@ -180,7 +176,7 @@ def draw_state(rng: np.random.Generator, users: int, days: int) -> State:
     Args:
         rng: where chance comes from.
         users: how many.
-        days: length of the span; a fifth of the users join inside it.
+        days: length of the span; some users join inside it.
     """
     factors = {name: rng.standard_normal(users) for name in FACTORS}
     own = rng.standard_normal((users, len(TRAITS)))
@@ -194,7 +190,7 @@ def draw_state(rng: np.random.Generator, users: int, days: int) -> State:
     drift = rng.standard_normal((users, len(TRAITS))) * np.sqrt(1.0 - share)
     regimes = np.zeros((users, len(REGIMES)), dtype=np.int64)
     regimes[:, 0] = np.searchsorted(np.cumsum(ROLE_SHARES)[:-1], rng.random(users), side="right")
-    joined = np.where(rng.random(users) < 0.2, rng.integers(0, days, users), -1)
+    joined = np.where(rng.random(users) < 0.15, rng.integers(0, days, users), -1)
     payday = np.where(rng.random(users) < 0.75, rng.integers(1, 29, users), 0)
     state = State(static, drift, regimes, joined, payday)
     nothing = np.zeros((users, len(TARGETS)))
