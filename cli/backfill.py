@@ -66,6 +66,8 @@ def run(
         return
     print_table("Embeddings", _rows(result))
     rate = result.requests / max(result.seconds, 1e-9)
+    if result.as_of is not None:
+        typer.echo(f"now is {result.as_of:%Y-%m-%d %H:%M:%S} UTC, just after the newest event unless given")
     work = f"{result.requests:,} histories x {len(names)} scenarios"
     typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s")
 
@@ -90,10 +92,9 @@ def _rows(result: "BackfillResult") -> list[dict[str, Any]]:
     return [
         {
             "scenario": name,
-            "prompt": "tuned" if manifest.prompt_version else "question only",
+            "tuned": "yes" if manifest.prompt_version else "no",
             "vectors": manifest.rows,
-            "current users": result.current_users[name],
-            "as of": manifest.as_of and f"{manifest.as_of:%Y-%m-%d %H:%M}",
+            "users now": result.current_users[name],
             "space": manifest.fingerprint[:6],
         }
         for name, manifest in result.manifests.items()

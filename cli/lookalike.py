@@ -70,20 +70,26 @@ def run(
         print_json(_as_json(scenario, served.version, found))
     else:
         rows = found.table.slice(0, _SHOWN).to_pylist()
-        print_table(f"Users like {found.seeds:,} seeds, {scenario}, by {method.value}", rows)
+        print_table("Lookalikes", rows)
+        by = f"by {method.value}, among {found.population:,} users"
+        typer.echo(f"{scenario}: like {_count(found.seeds, 'seed')} {by}")
         if found.table.num_rows > _SHOWN and out is None:
             notes.append(f"{found.table.num_rows - _SHOWN:,} more rows: --out FILE or --json gives all")
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _notes(found: "Lookalikes") -> list[str]:
     notes = []
     if found.unknown:
         some = ", ".join(found.unknown[:5]) + (", ..." if len(found.unknown) > 5 else "")
-        notes.append(f"{len(found.unknown):,} seeds have no embedding and were left out: {some}")
+        notes.append(f"{_count(len(found.unknown), 'seed')} without an embedding left out: {some}")
     if found.duplicates:
-        notes.append(f"{found.duplicates:,} seeds were given more than once")
+        notes.append(f"{_count(found.duplicates, 'repeated seed')} left out")
     if found.asked > found.population:
         notes.append(f"only {found.population:,} users can be found, not the {found.asked:,} asked for")
     return notes

@@ -32,7 +32,8 @@ def chosen(
     from qanchor.errors import InputError
 
     if bool(named) == every:
-        raise InputError("which scenarios?", "Give --scenario NAME (repeatable) or --all.")
+        problem = "both --scenario and --all are given" if every else "no scenario is given"
+        raise InputError(problem, "Give --scenario NAME (repeatable) or --all.")
     for name in named or ():
         workspace.scenario(name)
     if not workspace.scenarios:

@@ -31,7 +31,7 @@ def run(as_json: JsonOption = False) -> None:
     print_table("Scenarios", [_row(summary) for summary in overview.scenarios])
     if any(s.prompt_is_stale or s.index_is_behind or s.head_is_behind for s in overview.scenarios):
         typer.echo("* made from an earlier version: run its command again")
-    for job in overview.jobs:
+    for job in {job.kind: job for job in reversed(overview.jobs)}.values():
         if job.state != "done":
             of = f" {job.done:,}/{job.total:,}" if job.total else ""
             because = f": {job.error}" if job.error else ""

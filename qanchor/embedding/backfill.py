@@ -169,12 +169,12 @@ def _plan(request: BackfillRequest, place: Surroundings, event_log: EventLog) ->
     last = max([moment for moment in (as_of, *moments) if moment is not None], default=None)
     arrays = load_event_arrays(event_log, workspace, before=_latest(last, labelled.values()))
     snapshot = [] if as_of is None else [_snapshot(arrays, as_of)]
+    if snapshot and not snapshot[0].num_rows:
+        raise InputError(f"no user has an event before {as_of:%Y-%m-%d %H:%M:%S}", "Choose a later --as-of.")
     wanted = {number: [labelled[name], *snapshot] for number, name in enumerate(names)}
     # Activity and profile serve every scenario: the times of those that stay untouched stay covered.
     shared = [*labelled.values(), *(_snapshot(arrays, moment) for moment in moments), *snapshot]
     requests = union_of(wanted, len(names))
-    if not len(requests):
-        raise NotReady(f"no user has an event before {as_of:%Y-%m-%d %H:%M:%S}", "Choose a later --as-of.")
     return _Plan(arrays, requests, union_of({0: shared}, 1), as_of)
 
 
