@@ -25,7 +25,7 @@ class LoraSpec(BaseModel, extra="forbid", frozen=True):
 
 
 class BackboneConfig(BaseModel, extra="forbid", frozen=True):
-    """The decoder: from scratch by its sizes, or a stored one by name or path."""
+    """The decoder: from scratch by its sizes, or a stored one by name or path, of which only width counts."""
 
     source: str = Field("", description="name or folder of a pre-trained decoder; empty: from scratch")
     width: int = Field(64, gt=0)
@@ -38,7 +38,7 @@ class BackboneConfig(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BackboneConfig":
-        if self.width % (2 * self.heads) or self.heads % self.key_value_heads:
+        if not self.source and (self.width % (2 * self.heads) or self.heads % self.key_value_heads):
             raise ValueError("width must divide into an even width per head, and heads by key_value_heads")
         return self
 

@@ -1,9 +1,11 @@
 """Decoders and text encoders that were trained elsewhere, read from this machine's disk only."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -70,14 +72,23 @@ def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
 def _from_disk(loader: Any, source: str, **options: Any) -> Any:
     if loader.__name__ != "AutoTokenizer":
         options["dtype"] = torch.float32
+    remedy = "Nothing is downloaded: put a copy on disk and name its folder, or use preset tiny or small."
     try:
-        return loader.from_pretrained(source, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NotReady(
-            f"{source} cannot be loaded from this machine: {reason}",
-            "Nothing is downloaded: put a copy on disk and name its folder, or use preset tiny or small.",
-        ) from error
+        return loader.from_pretrained(_folder(source), local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0].rstrip(" .:") if lines else type(error).__name__
+        raise NotReady(f"{source} cannot be loaded from this machine: {reason}", remedy) from error
+
+
+def _folder(source: str) -> str:
+    """The folder of a model: itself, or that of its name in the local cache of the hub's client."""
+    if Path(source).is_dir():
+        return source
+    # With a name, transformers asks the hub for optional files even where it was told not to.
+    from huggingface_hub import snapshot_download
+
+    return str(snapshot_download(source, local_files_only=True))
 
 
 def _check_width(what: str, source: str, model: Any, width: int) -> None:
