@@ -2,12 +2,13 @@
 
 The order is what makes a kill harmless. Vectors of the space that serves already may stand beside
 their predecessors for a while: names sort by manifest, so the later row wins. Vectors of another
-space may not: their scenario is withdrawn first, and readers are told to run the backfill.
+space may not: their scenario is withdrawn first, so that readers are told to run the backfill, and comes
+back when the earlier parts are gone.
 """
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -78,27 +79,33 @@ def publish(edition: Edition, place: Surroundings, progress: Progress) -> dict[s
     Raises:
         StateError: the online store took fewer rows than there are; the earlier manifests stay active.
     """
-    manifests = _begin(edition, place)
+    active = active_manifests(place.engine, [space.scenario for space in edition.spaces])
+    same = {s.scenario for s in edition.spaces if _serves_already(s, active.get(s.scenario))}
+    manifests = _begin(edition, place, same)
     _declare_spaces(edition.spaces, place)
     run = min(manifest.id for manifest in manifests.values())
     written = _write(edition, place, manifests, run, progress)
+    for scenario in manifests.keys() - same:
+        _remove_earlier(place, embedding_view(scenario), written[embedding_view(scenario)])
     if edition.current_users and edition.as_of is not None:
         _materialize(edition, place, edition.as_of, progress)
     for scenario, manifest in manifests.items():
         staged = edition.vectors[scenario]
         activate_manifest(place.engine, manifest, staged.rows, staged.content_hash)
     for view, names in written.items():
-        place.features.remove_parts(view, names | _foreign_parts(place.home, view))
+        _remove_earlier(place, view, names)
     log.info("published run=%d scenarios=%d", run, len(manifests))
     return manifests
 
 
-def _begin(edition: Edition, place: Surroundings) -> dict[str, EmbeddingManifest]:
-    active = active_manifests(place.engine, [space.scenario for space in edition.spaces])
+def _serves_already(space: Space, active: EmbeddingManifest | None) -> bool:
+    return active is not None and active.fingerprint == space.fingerprint
+
+
+def _begin(edition: Edition, place: Surroundings, same: Set[str]) -> dict[str, EmbeddingManifest]:
     manifests = {}
     for space in edition.spaces:
-        earlier = active.get(space.scenario)
-        if earlier is not None and earlier.fingerprint != space.fingerprint:
+        if space.scenario not in same:
             withdraw_manifest(place.engine, space.scenario)
         as_of = edition.as_of.astimezone(UTC).replace(tzinfo=None) if edition.as_of else None
         folder = place.home.view(embedding_view(space.scenario))
@@ -159,6 +166,8 @@ def _materialize(edition: Edition, place: Surroundings, end: datetime, progress:
         progress.advance()
 
 
-def _foreign_parts(home: Home, view: str) -> set[str]:
-    """Parts that no backfill wrote: a consumer's, or the user's own."""
-    return {path.stem for path in home.view(view).glob("*.parquet") if not _OUR_PART.match(path.stem)}
+def _remove_earlier(place: Surroundings, view: str, written: Set[str]) -> None:
+    """Remove what earlier backfills wrote; parts of others, such as a consumer's, stay."""
+    parts = {path.stem for path in place.home.view(view).glob("*.parquet")}
+    foreign = {name for name in parts if not _OUR_PART.match(name)}
+    place.features.remove_parts(view, foreign | written)
