@@ -13,11 +13,7 @@ Shape = Literal["line", "area", "dots", "points"]
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
 _MOST_POINTS = 160
-SCORER_NAMES: dict[str, str] = {
-    "head": "LightGBM head",
-    "probe": "linear probe, embedding",
-    "aggregates": "best head, aggregates",
-}
+SCORER_NAMES: dict[str, str] = {"head": "head", "probe": "linear probe", "aggregates": "aggregates"}
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,14 @@ class Axis:
         low: left or lower end.
         high: right or upper end.
         percent: ticks are shares.
+        ticks: places and words, where they are not evenly spaced numbers.
     """
 
     label: str
     low: float
     high: float
     percent: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,36 +127,59 @@ def ks_chart(labels: Labels, scores: Scores) -> Chart:
     )
 
 
+_CHANCES = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999)
+
+
+def _log_odds(chances: Scores) -> Scores:
+    clipped = np.clip(chances, 1e-5, 1 - 1e-5)
+    result: Scores = np.log(clipped / (1 - clipped))
+    return result
+
+
 def score_chart(labels: Labels, scores: Scores) -> Chart:
-    """Where the scores of both classes lie."""
-    low, high = (float(edge) for edge in np.quantile(scores, (0.0, 0.995)))
-    high = max(high, low + 1e-6)
-    edges = np.linspace(low, high, 41)
+    """Where the scores of both classes lie, on a log-odds scale so that rare classes can be seen."""
+    odds = _log_odds(scores)
+    low, high = (float(edge) for edge in np.quantile(odds, (0.002, 0.998)))
+    margin = 0.04 * max(high - low, 0.5)
+    edges = np.linspace(low - margin, high + margin, 37)
     centres = (edges[:-1] + edges[1:]) / 2
     series, top = [], 0.0
-    for label, tone in ((0, "negative"), (1, "positive")):
-        counts = np.histogram(np.clip(scores[labels == label], low, high), edges)[0]
-        share = np.convolve(np.pad(counts / counts.sum(), 1, mode="edge"), (0.25, 0.5, 0.25), "valid")
+    classes: tuple[tuple[int, Tone], ...] = ((0, "negative"), (1, "positive"))
+    for label, tone in classes:
+        counts = np.histogram(np.clip(odds[labels == label], edges[0], edges[-1]), edges)[0]
+        share = np.convolve(np.pad(counts / counts.sum(), 2, mode="edge"), (0.1, 0.2, 0.4, 0.2, 0.1), "valid")
         top = max(top, float(share.max()))
         x, y = [round(float(v), 5) for v in centres], [round(float(v), 5) for v in share]
-        chosen: Tone = "positive" if tone == "positive" else "negative"
-        series.append(Series(f"label {label}", chosen, "area", x, y))
-    best = metrics.ks(labels, scores).threshold
-    rules = ((best, "KS threshold"),) if low <= best <= high else ()
+        series.append(Series(f"label {label}", tone, "area", x, y))
+    best = float(_log_odds(np.array([metrics.ks(labels, scores).threshold]))[0])
+    rules = ((best, "KS threshold"),) if centres[0] <= best <= centres[-1] else ()
     return Chart(
         "scores",
         "Score distribution",
         "Each class by itself; the less they overlap, the better.",
-        Axis("score", float(centres[0]), float(centres[-1])),
-        Axis("share of the class", 0, top * 1.1, True),
+        Axis("score, log-odds scale", float(centres[0]), float(centres[-1]), ticks=_chance_ticks(centres)),
+        Axis("share of the class", 0, top * 1.15, True),
         tuple(series),
         rules,
     )
 
 
+def _chance_ticks(centres: Scores) -> tuple[tuple[float, str], ...]:
+    """Round chances inside the range, none nearer to the next than a tenth of it."""
+    kept: list[tuple[float, str]] = []
+    for chance in _CHANCES:
+        place = float(_log_odds(np.array([chance]))[0])
+        room = 0.11 * float(centres[-1] - centres[0])
+        if centres[0] <= place <= centres[-1] and (not kept or place - kept[-1][0] >= room):
+            kept.append((place, f"{100 * chance:.4g}%"))
+    return tuple(kept)
+
+
 def lift_chart(labels: Labels, scores: dict[str, Scores]) -> Chart:
     """How many times better than a random draw the best-scored share of users is."""
-    shares = np.concatenate((np.arange(0.01, 0.1, 0.01), np.linspace(0.1, 1.0, 46)))
+    # Below twenty rows a lift is mostly chance.
+    first = min(max(0.01, 20 / len(labels)), 0.1)
+    shares = np.concatenate((np.linspace(first, 0.1, 12), np.linspace(0.12, 1.0, 45)))
     series, top = [Series("", "guide", "line", [0, 1], [1, 1])], 1.5
     for name in ("aggregates", "probe", "head"):
         if name in scores:
@@ -206,11 +227,11 @@ def map_chart(vectors: NDArray[np.float32], labels: Labels, most: int = 1_200, s
     margin = 0.06 * np.maximum(high - low, 1e-6)
     flat = np.clip(flat, low - margin / 2, high + margin / 2)
     series = []
-    for label, tone in ((0, "negative"), (1, "positive")):
+    classes: tuple[tuple[int, Tone], ...] = ((0, "negative"), (1, "positive"))
+    for label, tone in classes:
         rows = flat[labels == label]
-        chosen_tone: Tone = "positive" if tone == "positive" else "negative"
         x, y = ([round(float(v), 4) for v in rows[:, axis]] for axis in range(2))
-        series.append(Series(f"label {label}", chosen_tone, "points", x, y))
+        series.append(Series(f"label {label}", tone, "points", x, y))
     bounds = [Axis("", float(low[i] - margin[i]), float(high[i] + margin[i])) for i in range(2)]
     note = f"Two principal components of the embedding; they hold {explained:.0%} of its variance."
     return Chart("map", "Embedding map", note, bounds[0], bounds[1], tuple(series))

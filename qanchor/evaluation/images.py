@@ -5,6 +5,7 @@ from typing import Any
 
 from qanchor.evaluation.charts import Chart, Series
 from qanchor.evaluation.overview import OverviewRow
+from qanchor.evaluation.svg import ticks
 
 COLOURS = {
     "head": "#3d4fd1",
@@ -40,12 +41,11 @@ def save_chart(chart: Chart, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     with mpl.rc_context(_style()):
-        figure = Figure(figsize=(5, 3.7), layout="constrained")
+        figure = Figure(figsize=(5, 3.7))
         FigureCanvasAgg(figure)
-        axes = figure.subplots()
+        axes = figure.add_axes((0.13, 0.14, 0.84, 0.76))
         for series in chart.series:
             _plot(axes, series)
         for at, words in chart.rules:
@@ -56,8 +56,8 @@ def save_chart(chart: Chart, path: Path) -> None:
         axes.set_xlabel(chart.x.label)
         axes.set_ylabel(chart.y.label)
         for axis, wording in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
-            if wording.percent:
-                axis.set_major_formatter(PercentFormatter(1))
+            places = ticks(wording)
+            axis.set_ticks([place for place, _ in places], [words for _, words in places])
         if not chart.x.label:
             axes.set_xticks([])
             axes.set_yticks([])

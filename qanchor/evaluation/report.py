@@ -68,6 +68,7 @@ def report_figures(summary: ReportSummary) -> dict[str, Any]:
                 "ceiling": scenario.ceiling,
                 "way_to_ceiling": scenario.way,
                 "areas": as_figures(scenario.overview),
+                "tuned_valid_auc": scenario.tuned,
                 "head": scenario.card.model_dump(
                     mode="json", exclude={"numbers", "categories", "parameters"}
                 ),

@@ -105,6 +105,7 @@ class ScenarioSummary:
         ceiling: best reachable area, where known.
         way: how far the head has come from chance to the ceiling.
         charts: ROC, KS, scores, lift, calibration and, with vectors, the map.
+        tuned: areas of a linear probe before and after tuning, on the validation part; None where unknown.
         confusion: decisions at the KS threshold.
         lookalikes: None without an index.
         warnings: what has changed since the head was trained.
@@ -120,6 +121,7 @@ class ScenarioSummary:
     ceiling: float | None
     way: float | None
     charts: tuple[Chart, ...]
+    tuned: tuple[float | None, float | None]
     confusion: Confusion
     lookalikes: LookalikeSample | None
     warnings: tuple[str, ...]
@@ -191,6 +193,7 @@ def _scenario(around: Surroundings, name: str, row: Head, ceiling: float | None)
     truth = np.asarray(test[LABEL], dtype=np.int64)
     scores = {s: test[s].to_numpy() for s in SCORERS if test[s].null_count == 0}
     spec, labels = around.workspace.scenario(name), read_labels(around.home, name)
+    tuning = _tuning(around, card)
     head = card.metrics["head"]
     charts = [
         roc_chart(truth, scores),
@@ -206,23 +209,28 @@ def _scenario(around: Surroundings, name: str, row: Head, ceiling: float | None)
         horizon_days=spec.horizon_days,
         label_rows=labels.table.num_rows,
         positives=labels.positives,
-        overview=overview_row(name, card.metrics, _untuned(around, card), ceiling),
+        overview=overview_row(name, card.metrics, _number(tuning, "test_auc_base_probe"), ceiling),
         ceiling=ceiling,
         way=way_to_ceiling(head["auc"], ceiling),
         charts=(*charts, *_maps(around, name, test, truth)),
+        tuned=(_number(tuning, "valid_auc_base_probe"), _number(tuning, "valid_auc_tuned_probe")),
         confusion=_confusion(truth, scores["head"], head["ks_threshold"]),
         lookalikes=_lookalikes(around, name, table, test),
         warnings=tuple(_changes(around, card, labels)),
     )
 
 
-def _untuned(around: Surroundings, card: HeadCard) -> float | None:
-    """The area of a linear probe before tuning, where the tuning measured it."""
+def _tuning(around: Surroundings, card: HeadCard) -> dict[str, Any]:
+    """What tuning the scenario's prompt measured; empty where it is untuned."""
     if card.prompt_version is None:
-        return None
+        return {}
     with transaction(around.engine) as session:
         prompt = session.get(PromptVersion, card.prompt_version)
-        value = prompt.metrics.get("base_auc") if prompt else None
+        return dict(prompt.metrics) if prompt else {}
+
+
+def _number(values: dict[str, Any], name: str) -> float | None:
+    value = values.get(name)
     return float(value) if isinstance(value, int | float) else None
 
 

@@ -7,18 +7,20 @@ import numpy as np
 from qanchor.evaluation.charts import Axis, Chart, Series
 
 _WIDTH, _HEIGHT = 360, 268
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 12, 42
 
 
 def draw(chart: Chart) -> str:
     """The chart as one <svg> element, 360 by 268 units, its colours left to CSS classes `t-TONE`."""
     bare = not chart.x.label
-    left, bottom = (8, 8) if bare else (_LEFT, _BOTTOM)
+    left, bottom = (18, 8) if bare else (_LEFT, _BOTTOM)
     frame = _Frame(chart.x, chart.y, left, _WIDTH - _RIGHT, _TOP, _HEIGHT - bottom)
     parts = [f'<rect class="plane" x="{left}" y="{_TOP}" width="{frame.width}" height="{frame.height}"/>']
     if not bare:
         parts += frame.grid()
-    parts += [_rule(frame, at, words) for at, words in chart.rules]
+    # Areas rise from the floor, lines end at the ceiling: the words stand where the chart is empty.
+    level = frame.top + 12 if any(series.shape == "area" for series in chart.series) else frame.bottom - 8
+    parts += [_rule(frame, at, words, level) for at, words in chart.rules]
     parts += [_shape(frame, series) for series in chart.series]
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -53,53 +55,48 @@ class _Frame:
         """Grid lines, ticks and axis names."""
         parts = [
             f'<text class="tick" x="{self.x(value)}" y="{self.bottom + 15}" text-anchor="middle">'
-            f"{tick_text(value, self._x)}</text>"
-            for value in ticks(self._x)
+            f"{escape(words)}</text>"
+            for value, words in ticks(self._x)
         ]
-        for value in ticks(self._y):
+        for value, words in ticks(self._y):
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y}" y2="{y}"/>')
             parts.append(
                 f'<text class="tick" x="{self.left - 7}" y="{y + 3.5}" text-anchor="end">'
-                f"{tick_text(value, self._y)}</text>"
+                f"{escape(words)}</text>"
             )
         middle = (self.left + self.right) / 2
         parts.append(
-            f'<text class="name" x="{middle}" y="{self.bottom + 33}" text-anchor="middle">'
+            f'<text class="name" x="{middle}" y="{self.bottom + 35}" text-anchor="middle">'
             f"{escape(self._x.label)}</text>"
         )
         parts.append(
-            f'<text class="name" transform="translate(11 {(self.top + self.bottom) / 2}) rotate(-90)" '
+            f'<text class="name" transform="translate(10 {(self.top + self.bottom) / 2}) rotate(-90)" '
             f'text-anchor="middle">{escape(self._y.label)}</text>'
         )
         return parts
 
 
-def ticks(axis: Axis, wanted: int = 5) -> list[float]:
-    """Round values inside an axis, about as many as wanted."""
-    span = axis.high - axis.low
-    rough = span / wanted
+def ticks(axis: Axis, wanted: int = 5) -> list[tuple[float, str]]:
+    """Places inside an axis with their words: its own, or about as many round values as wanted."""
+    if axis.ticks:
+        return list(axis.ticks)
+    rough = (axis.high - axis.low) / wanted
     scale = 10 ** np.floor(np.log10(max(rough, 1e-12)))
     step = next((float(scale * s) for s in (1, 2, 2.5, 5) if scale * s >= rough * 0.999), float(10 * scale))
     first = int(np.ceil(axis.low / step - 1e-9))
     last = int(np.floor(axis.high / step + 1e-9))
-    return [round(place * step, 10) for place in range(first, last + 1)]
+    values = [round(place * step, 10) for place in range(first, last + 1)]
+    return [(value, f"{100 * value:.4g}%" if axis.percent else f"{value:.4g}") for value in values]
 
 
-def tick_text(value: float, axis: Axis) -> str:
-    """A tick as the axis words it."""
-    if axis.percent:
-        return f"{100 * value:.4g}%"
-    return f"{value:.4g}"
-
-
-def _rule(frame: _Frame, at: float, words: str) -> str:
+def _rule(frame: _Frame, at: float, words: str, level: int) -> str:
     x = frame.x(at)
     right = x < (frame.left + frame.right) / 2
     anchor, shift = ("start", 5) if right else ("end", -5)
     return (
         f'<line class="vrule" x1="{x}" x2="{x}" y1="{frame.top}" y2="{frame.bottom}"/>'
-        f'<text class="callout" x="{x + shift}" y="{frame.top + 12}" text-anchor="{anchor}">'
+        f'<text class="callout" x="{x + shift}" y="{level}" text-anchor="{anchor}">'
         f"{escape(words)}</text>"
     )
 

@@ -1,0 +1,84 @@
+"""The report in a real browser: nothing overflows, nothing is logged, nothing is fetched."""
+
+import html
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qanchor.evaluation.report import write_report
+from qanchor.evaluation.summary import summarise
+from qanchor.heads.train import train_head
+from qanchor.progress import Silent
+from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
+
+pytestmark = pytest.mark.integration
+
+_BROWSER = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+# A frame is as narrow as one asks, a window is not; the probe runs outside the page that it looks at.
+_HARNESS = """<!doctype html>
+<iframe id="page" style="width:{width}px;height:900px;border:0" srcdoc="{text}"></iframe>
+<script>
+document.getElementById("page").addEventListener("load", (event) => {{
+  const view = event.target.contentWindow, root = view.document.documentElement;
+  const wide = [...view.document.body.querySelectorAll("*")].filter((node) =>
+    !node.closest(".scroll, .jump") && node.getBoundingClientRect().right > root.clientWidth + 1);
+  const found = document.createElement("pre");
+  found.id = "found";
+  found.textContent = [view.innerWidth, root.scrollWidth - root.clientWidth, wide.length,
+    view.performance.getEntriesByType("resource").length,
+    view.getComputedStyle(view.document.body).backgroundColor].join(";");
+  document.body.replaceChildren(found);
+}});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    world = small_world(folder)
+    add_manifest(world)
+    train_head(SCENARIO, world.around, FAST, Silent())
+    (world.around.home.labels / "ceilings.json").write_text('{"risk": 0.97}')
+    write_report(summarise(world.around, [SCENARIO], Silent()), folder / "report.html")
+    return folder / "report.html"
+
+
+def opened(page: Path, width: int, folder: Path, *flags: str) -> tuple[list[str], str]:
+    """What the probe saw in a frame of that width, and what the browser logged."""
+    assert _BROWSER is not None
+    harness = folder / f"harness_{width}.html"
+    harness.write_text(_HARNESS.format(width=width, text=html.escape(page.read_text())))
+    command = [
+        _BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}",
+        "--window-size=1500,900",
+        *flags,
+        "--dump-dom",
+        harness.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = done.stdout.split('<pre id="found">')[-1].split("</pre>")[0]
+    return found.split(";"), done.stderr
+
+
+@pytest.mark.skipif(_BROWSER is None, reason="no Chromium here: the page's layout is not checked")
+@pytest.mark.parametrize("width", [360, 768, 1400])
+def test_the_page_neither_overflows_nor_fails_nor_fetches(page: Path, tmp_path: Path, width: int) -> None:
+    (inner, overflow, wide, fetched, _), log = opened(page, width, tmp_path)
+    assert (int(inner), overflow, wide, fetched) == (width, "0", "0", "0")
+    assert "CONSOLE" not in log
+
+
+@pytest.mark.skipif(_BROWSER is None, reason="no Chromium here: the dark theme is not checked")
+def test_the_page_follows_the_theme_of_the_system(page: Path, tmp_path: Path) -> None:
+    light, _ = opened(page, 800, tmp_path, "--blink-settings=preferredColorScheme=1")
+    dark, _ = opened(page, 801, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert (light[4], dark[4]) == ("rgb(247, 247, 248)", "rgb(15, 17, 20)")
