@@ -16,6 +16,7 @@ from pathlib import Path
 import typer
 
 from cli.output import print_table
+from qanchor.shipped import template_folder
 from qanchor.workspace import load_workspace
 
 _CLI = (sys.executable, "-m", "cli")
@@ -225,8 +226,8 @@ def _run_steps(run: _Run) -> None:
             _cli("simulate", "--users", str(plan.users), "--seed", str(plan.seed), "--out", str(plan.input)),
             cwd=plan.target,
         )
-    source = ("--from", str(plan.repo)) if plan.repo else ()
-    run.step("new repository", _cli("new", str(plan.work), *source), cwd=plan.target)
+    source = plan.repo or template_folder()
+    run.step("new repository", _cli("new", str(plan.work), "--from", str(source)), cwd=plan.target)
     _stream(run)
     labels = _label_files(plan)
     run.step("labels", *(_cli("labels", "load", name, str(path)) for name, path in labels.items()))
