@@ -14,11 +14,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qanchor.errors import EventsInvalid
+from qanchor.events.quality import EventChecker
+from qanchor.events.schema import EventDecoder
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
-from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
+from qanchor.settings import EventSettings
+from qanchor.workspace import ModalitySpec, Workspace
 
 Int64 = NDArray[np.int64]
 _DAY_MICROSECONDS = 86_400_000_000
+_FIRST_OF_EACH_ID = f"""
+    CREATE TEMP VIEW events AS SELECT * EXCLUDE (given_row)
+    FROM (SELECT *, row_number() OVER () AS given_row FROM given)
+    QUALIFY row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY given_row) = 1
+"""
 
 
 class EventSource(Protocol):
@@ -133,35 +141,27 @@ def load_event_arrays(
         connection.close()
 
 
-def arrays_from_table(table: Any, workspace: Workspace) -> EventArrays:
-    """Sorted arrays of a table of events held in memory.
+def arrays_from_table(table: Any, workspace: Workspace, *, is_text: bool = False) -> EventArrays:
+    """Sorted arrays of a table of events held in memory, checked as `qanchor-cli events load` checks a file.
 
     Args:
-        table: pyarrow table or pandas DataFrame with the columns of `qanchor-cli events load`: user_id,
-            event_time (without a zone: UTC), modality, the modalities' fields, optional event_id.
+        table: pyarrow table or pandas DataFrame with user_id, event_time (without a zone: UTC), modality, the
+            modalities' fields and, optionally, event_id; of a repeated id the first row counts.
         workspace: names the modalities, their texts and numbers.
+        is_text: numbers are text that has to be parsed (CSV).
 
     Raises:
-        EventsInvalid: a column is missing or a value does not hold; the message names the first one.
+        EventsInvalid: a column is missing or a row is no valid event; the message names the first one.
     """
     import duckdb
 
-    arrow = table if isinstance(table, pa.Table) else _from_pandas(table)
-    missing = [name for name in (USER_ID, EVENT_TIME, MODALITY) if name not in arrow.column_names]
-    if missing:
-        raise EventsInvalid(f"the events have no column {missing[0]!r}", "Add it, or rename yours to it.")
+    checked = _checked(table if isinstance(table, pa.Table) else _from_pandas(table), workspace, is_text)
     connection = duckdb.connect()
     try:
         connection.execute("SET TimeZone='UTC'")
-        connection.register("given", arrow)
-        connection.execute(_typed_view(arrow.column_names, workspace))
-        _check_events(connection, workspace)
+        connection.register("given", checked)
+        connection.execute(_FIRST_OF_EACH_ID)
         return _scan(connection, workspace, None, None, None)
-    except duckdb.ConversionException as error:
-        reason = str(error).splitlines()[0]
-        raise EventsInvalid(
-            f"an event holds a value of the wrong type: {reason}", "Fix that value."
-        ) from error
     finally:
         connection.close()
 
@@ -306,56 +306,18 @@ def _from_pandas(frame: Any) -> pa.Table:
         ) from error
 
 
-def _typed_view(columns: Sequence[str], workspace: Workspace) -> str:
-    """SQL of the view `events`: `given` with the event log's columns and types, first of each event_id."""
-    fields = ", ".join(
-        (f"CAST({_quoted(name)} AS {kind})" if name in columns else f"CAST(NULL AS {kind})")
-        + f" AS {_quoted(name)}"
-        for name, kind in (
-            (name, "DOUBLE" if kind == "number" else "VARCHAR")
-            for name, kind in workspace.event_columns.items()
-        )
-    )
-    event_id = f"CAST({EVENT_ID} AS VARCHAR)" if EVENT_ID in columns else "NULL"
-    # Without an id a row is an event of its own, and rows of one moment keep their order.
-    return f"""
-        CREATE TEMP TABLE events AS
-        SELECT * EXCLUDE (given_row) FROM (
-            SELECT coalesce({event_id}, printf('row-%019d', given_row)) AS {EVENT_ID},
-                CAST({USER_ID} AS VARCHAR) AS {USER_ID}, CAST({EVENT_TIME} AS TIMESTAMPTZ) AS {EVENT_TIME},
-                CAST({MODALITY} AS VARCHAR) AS {MODALITY}, {fields}, given_row
-            FROM (SELECT *, row_number() OVER () AS given_row FROM given))
-        QUALIFY row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY given_row) = 1
-    """
-
-
-def _check_events(connection: Any, workspace: Workspace) -> None:
-    known = ", ".join(_literal(name) for name in workspace.modalities)
-    for column in (USER_ID, EVENT_TIME):
-        if connection.execute(f"SELECT 1 FROM events WHERE {column} IS NULL LIMIT 1").fetchone():
-            raise EventsInvalid(f"an event has no {column}", f"Fill {column} in every row.")
-    strange = connection.execute(
-        f"SELECT {MODALITY} FROM events WHERE {MODALITY} IS NULL OR {MODALITY} NOT IN ({known}) LIMIT 1"
-    ).fetchone()
-    if strange:
-        names = ", ".join(workspace.modalities)
-        raise EventsInvalid(f"modality {strange[0]!r} is unknown", f"Known: {names}. See modalities.yaml.")
-    for modality, spec in workspace.modalities.items():
-        for field, field_spec in spec.fields.items():
-            _check_field(connection, modality, field, field_spec)
-
-
-def _check_field(connection: Any, modality: str, field: str, spec: FieldSpec) -> None:
-    column = _quoted(field)
-    faults = [] if spec.optional else [f"{column} IS NULL"]
-    if spec.type == "number":
-        faults.append(f"isnan({column}) OR {column} < {spec.minimum!r} OR {column} > {spec.maximum!r}")
-    if not faults:
-        return
-    where = f"{MODALITY} = {_literal(modality)} AND ({' OR '.join(faults)})"
-    found = connection.execute(f"SELECT {USER_ID}, {column} FROM events WHERE {where} LIMIT 1").fetchone()
-    if found:
+def _checked(table: pa.Table, workspace: Workspace, is_text: bool) -> pa.Table:
+    """The table's events with the event log's columns; ids that are not given are derived as on loading."""
+    missing = [name for name in (USER_ID, EVENT_TIME, MODALITY) if name not in table.column_names]
+    if missing:
+        raise EventsInvalid(f"the events have no column {missing[0]!r}", "Add it, or rename yours to it.")
+    checker = EventChecker(EventDecoder(workspace, EventSettings()), is_text, assume_utc=True)
+    checked = checker.check(table)
+    if checked.rejections:
+        first, more = checked.rejections[0], len(checked.rejections) - 1
+        others = f" (and {more} more rows)" if more else ""
         raise EventsInvalid(
-            f"field {field!r} of a {modality} event of user {found[0]!r} is {found[1]!r}",
-            "Fix the row, or mark the field optional or widen its bounds in modalities.yaml.",
+            f"row {first.row} is no valid event: {first.reason}: {first.detail.rstrip('.')}{others}",
+            "Fix the rows or leave them out; modalities.yaml says what a row needs.",
         )
+    return checked.table

@@ -9,10 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qanchor.errors import EventsInvalid
-from qanchor.events.history import arrays_from_table, microseconds
+from qanchor.events.files import open_event_file
+from qanchor.events.history import EventArrays, arrays_from_table, microseconds
 from qanchor.model.checkpoint import LoadedModel, load_model
 from qanchor.model.embedder import Anchor, UserEmbedder
 from qanchor.model.soft_prompt import load_prompt
+from qanchor.workspace import Workspace
 
 
 class UserModel:
@@ -49,8 +51,7 @@ class UserModel:
             EventsInvalid: the events cannot be read; the message says what is wrong.
             CheckpointInvalid: the prompt is damaged or of another model.
         """
-        table = _read_file(Path(events)) if isinstance(events, str | Path) else events
-        arrays = arrays_from_table(table, self.loaded.config.workspace())
+        arrays = _arrays(events, self.loaded.config.workspace())
         if not len(arrays.users):
             raise EventsInvalid("there are no events", "Pass a table with at least one row.")
         cutoff = int(arrays.last_times().max()) + 1 if as_of is None else microseconds(_moment(as_of))
@@ -83,14 +84,16 @@ def _moment(as_of: datetime | str) -> datetime:
         raise EventsInvalid(f"as_of {as_of!r} is no date", "Write it like 2026-08-01.") from error
 
 
-def _read_file(path: Path) -> pa.Table:
-    from pyarrow.csv import read_csv
-    from pyarrow.parquet import read_table
-
-    try:
-        return read_csv(path) if path.suffix == ".csv" else read_table(path)
-    except FileNotFoundError:
-        raise EventsInvalid(f"there is no {path}", "Check the path.") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise EventsInvalid(f"{path} cannot be read: {reason}", "Pass a Parquet or CSV file.") from error
+def _arrays(events: Any, workspace: Workspace) -> EventArrays:
+    if not isinstance(events, str | Path):
+        return arrays_from_table(events, workspace)
+    file = open_event_file(Path(events))
+    tables = list(file.batches())
+    if file.torn:
+        raise EventsInvalid(
+            f"{events} has {len(file.torn)} lines with a wrong number of columns",
+            "Fix them or leave them out.",
+        )
+    if not tables:
+        raise EventsInvalid(f"{events} holds no rows", "Pass a file with at least one event.")
+    return arrays_from_table(pa.concat_tables(tables), workspace, is_text=file.is_text)

@@ -55,10 +55,17 @@ def test_a_path_a_table_and_a_frame_give_the_same_vectors(model: UserModel, tmp_
 
 def test_a_moment_is_a_date_a_text_or_just_after_the_last_event(model: UserModel) -> None:
     table = event_table(1)
-    by_text = model.embed(table, QUESTION, as_of="2026-01-15")[1]
-    by_date = model.embed(table, QUESTION, as_of=datetime(2026, 1, 15, tzinfo=UTC))[1]
+    by_text = model.embed(table, QUESTION, as_of="2024-01-15")[1]
+    by_date = model.embed(table, QUESTION, as_of=datetime(2024, 1, 15, tzinfo=UTC))[1]
     np.testing.assert_array_equal(by_text, by_date)
     assert np.abs(model.embed(table, QUESTION)[1] - by_text).max() > 1e-4
+
+
+def test_ids_with_leading_zeros_survive_a_csv(model: UserModel, tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(
+        "user_id,event_time,modality,page\n007,2024-01-01T10:00:00Z,visit,home\n"
+    )
+    assert model.embed(tmp_path / "events.csv", QUESTION)[0].tolist() == ["007"]
 
 
 def test_a_prompt_turns_the_vectors(model: UserModel, tmp_path: Path) -> None:
@@ -70,9 +77,11 @@ def test_a_prompt_turns_the_vectors(model: UserModel, tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(model: UserModel, tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no parquet")
+    (tmp_path / "torn.csv").write_text("user_id,event_time,modality\na,2024-01-01\n")
     for events, message in (
         (tmp_path / "none.parquet", "there is no"),
         (tmp_path / "bad.parquet", "cannot be read"),
+        (tmp_path / "torn.csv", "1 lines with a wrong number of columns"),
         (event_table(1, events=0), "no events"),
         (7, "type int cannot be read"),
     ):

@@ -26,7 +26,7 @@ from qanchor.model.tokens import TextTokenizer
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 HOUR = 3_600_000_000
-START = microseconds(datetime(2026, 1, 1, tzinfo=UTC))
+START = microseconds(datetime(2024, 1, 1, tzinfo=UTC))
 QUESTIONS = ("will the user buy tea?", "will they leave", "Ob der Nutzer ☕ bestellt, und wann genau?")
 WORKSPACE = Workspace(
     Path(),
