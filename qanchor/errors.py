@@ -14,6 +14,7 @@ QAnchorError
 │   ├── IndexInvalid          a vector index that is damaged, or vectors that none can be built of
 │   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
+├── TrainingDiverged          exit 1: the loss is no number any more
 └── StoreUnavailable          exit 4: a database, broker or disk that does not answer
     ├── BrokerUnavailable
     ├── DatabaseUnavailable
@@ -108,6 +109,17 @@ class IndexInvalid(StateError):
 
 class FingerprintMismatch(StateError):
     """Vectors of one embedding space met a head, index or view of another."""
+
+
+class TrainingDiverged(QAnchorError):
+    """The loss is no number any more."""
+
+    def __init__(self, step: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the training loss is no number at step {step} (learning rate {learning_rate:g})",
+            "Lower the learning rate, and look for absurd amounts in the events.",
+        )
+        self.step = step
 
 
 class StoreUnavailable(QAnchorError):

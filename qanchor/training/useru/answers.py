@@ -68,12 +68,10 @@ class Describer:
             self._number_levels(workspace.modalities[name].numbers, values)
             for name, values in zip(workspace.modalities, span.numbers, strict=True)
         ]
-        self._weights = _telling(span.terms)
+        self._by_weight = _by_weight(span.terms)
         self._words = book.numbers(list(terms.words))
-        self._ranked = self._top(_TOP_WHOLE, _PER_MODALITY)
-        self._ranked_within = [
-            self._top(_TOP_MODALITY, _TOP_MODALITY, only=i) for i in range(len(self._names))
-        ]
+        self._ranked = self._top_mixed()
+        self._ranked_within = [self._top(i) for i in range(len(self._names))]
 
     def whole(self) -> Phrases:
         """Everything: how active, how much of each modality, amounts, the most telling words."""
@@ -156,21 +154,26 @@ class Describer:
         ]
         return np.array(numbers, np.int32)[inverse].reshape(terms.shape)
 
-    def _top(self, most: int, per_modality: int, only: int | None = None) -> NDArray[np.int64]:
-        """The most telling terms of each point, at most `per_modality` of one modality; -1 fills up."""
-        entries = self._weights.tocoo()
-        point, term, weight = entries.row.astype(np.int64), entries.col.astype(np.int64), entries.data
-        if only is not None:
-            kept = self._terms.modality[term] == only
-            point, term, weight = point[kept], term[kept], weight[kept]
-        modality = self._terms.modality[term]
-        order = np.lexsort((term, -weight, modality, point))
-        point, term, weight, modality = point[order], term[order], weight[order], modality[order]
-        group = point * max(1, len(self._names)) + modality
-        kept = _rank_within(group) < per_modality
-        point, term, weight = point[kept], term[kept], weight[kept]
-        order = np.lexsort((term, -weight, point))
-        point, term = point[order], term[order]
+    def _top(self, only: int) -> NDArray[np.int64]:
+        """The most telling terms of one modality for each point, -1 fills up."""
+        point, term = self._by_weight
+        kept = self._terms.modality[term] == only
+        return self._ranked_table(point[kept], term[kept], _TOP_MODALITY)
+
+    def _top_mixed(self) -> NDArray[np.int64]:
+        """The most telling terms of each point, few of one modality; -1 fills up."""
+        point, term = self._by_weight
+        group = point * len(self._names) + self._terms.modality[term]
+        order = np.argsort(group, kind="stable")
+        rank = np.empty(len(group), np.int64)
+        rank[order] = _rank_within(group[order])
+        kept = rank < _PER_MODALITY
+        return self._ranked_table(point[kept], term[kept], _TOP_WHOLE)
+
+    def _ranked_table(
+        self, point: NDArray[np.int64], term: NDArray[np.int64], most: int
+    ) -> NDArray[np.int64]:
+        """The first `most` terms of each point, int64 [points, most]; points ascend."""
         rank = _rank_within(point)
         result = np.full((len(self._nothing), most), -1, np.int64)
         kept = rank < most
@@ -184,14 +187,19 @@ class Describer:
         return answer
 
 
-def _telling(counts: csr_matrix) -> csr_matrix:
-    """Weights [points, terms] of words that are frequent here and not everywhere."""
+def _by_weight(counts: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Point and term of every count, by point and then from the most telling word on.
+
+    Telling is a word that is frequent here and not everywhere.
+    """
     points = max(1, counts.shape[0])
     has = np.bincount(counts.indices, minlength=counts.shape[1])
     rarity = np.sqrt(np.log((points + 1) / np.maximum(has, 1)))
-    weighted = counts.astype(np.float64)
-    weighted.data = np.log1p(weighted.data) * rarity[counts.indices]
-    return weighted
+    weight = np.log1p(counts.data) * rarity[counts.indices]
+    point = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    # One key of both: the weight fills less than the step from point to point.
+    order = np.argsort(point - weight / (weight.max(initial=0.0) + 1.0), kind="stable")
+    return point[order].astype(np.int64), counts.indices[order].astype(np.int64)
 
 
 def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ class UserUConfig:
         cell: points that share their questions.
         questions: questions asked about each point.
         shares: how often each kind is asked, in the order of Kind.
+        held_share: share of users whose points are kept out of training, to check it on.
     """
 
     horizons_days: tuple[int, ...] = (7, 30, 60, 90)
@@ -41,6 +42,7 @@ class UserUConfig:
     cell: int = 16
     questions: int = 4
     shares: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.05, 0.05, 0.1)
+    held_share: float = 0.04
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class PairSet:
         questions: every question in words.
         phrases: every phrase in words.
         cell: points in each cell.
+        trained: the first points, whole cells, are for training; the others, of other users, for checking.
     """
 
     users: NDArray[np.object_]
@@ -68,6 +71,7 @@ class PairSet:
     questions: tuple[str, ...]
     phrases: tuple[str, ...]
     cell: int
+    trained: int
 
     def __len__(self) -> int:
         return self.question.size
@@ -97,9 +101,10 @@ def build_pairs(
     first = _first_day(visible, until)
     horizons = _horizons(config, workspace, (until - first) // DAY)
     points = _choose_points(visible, until, first, horizons[0], config, rng)
+    points, trained = _held_last(points, len(visible.users), config, rng)
     terms = find_terms(visible)
     writer = _Writer(visible, workspace, terms, points, horizons, until)
-    return writer.write(config, rng)
+    return writer.write(config, trained, rng)
 
 
 def _first_day(visible: EventArrays, until: int) -> int:
@@ -139,6 +144,17 @@ def _choose_points(
     return Points(rows[kept].astype(np.int64), cutoffs[kept].astype(np.int64))
 
 
+def _held_last(
+    points: Points, users: int, config: UserUConfig, rng: np.random.Generator
+) -> tuple[Points, int]:
+    """The points with those of held-out users at the end, and how many are for training: whole cells."""
+    held = (rng.random(users) < config.held_share)[points.rows]
+    training, checking = np.flatnonzero(~held), np.flatnonzero(held)
+    if len(training) >= config.cell:
+        training = training[: len(training) // config.cell * config.cell]
+    return points.take(np.concatenate([training, checking])), len(training)
+
+
 class _Writer:
     """Draws the questions of every cell and writes the answers."""
 
@@ -169,7 +185,7 @@ class _Writer:
         }
         self._ready: dict[tuple[int, int], Phrases] = {}
 
-    def write(self, config: UserUConfig, rng: np.random.Generator) -> PairSet:
+    def write(self, config: UserUConfig, trained: int, rng: np.random.Generator) -> PairSet:
         """Pairs of all cells."""
         shape = (len(self._points), config.questions)
         kind, days = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
@@ -189,7 +205,7 @@ class _Writer:
         for members, slot, rows in written:
             answers[members, slot, : rows.shape[1]] = rows
         texts = tuple(self._questions.texts), tuple(self._book.texts)
-        return PairSet(self._users, self._points, kind, days, question, answers, *texts, config.cell)
+        return PairSet(self._users, self._points, kind, days, question, answers, *texts, config.cell, trained)
 
     def _draw(self, config: UserUConfig, rng: np.random.Generator) -> list["_Asked"]:
         shares = np.array(config.shares, np.float64)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qanchor.model.config import BackboneConfig, ModelConfig, TextEncoderConfig, preset_config
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,3 +68,16 @@ def planted_leak(events: pd.DataFrame, moment: datetime) -> pd.DataFrame:
         for hours in (0, 1, 30)
     ]
     return pd.concat([pd.DataFrame(rows), events], ignore_index=True)
+
+
+def tiny_config(workspace: Workspace) -> ModelConfig:
+    """A model of a few thousand weights."""
+    return preset_config(
+        "tiny",
+        workspace,
+        backbone=BackboneConfig(width=16, layers=2, heads=2, key_value_heads=1, feed_forward=24),
+        text_encoder=TextEncoderConfig(width=16),
+        vocabulary=400,
+        projection_width=24,
+        embedding_width=12,
+    )

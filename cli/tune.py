@@ -1,0 +1,74 @@
+"""`qanchor-cli tune`: soft prompts of scenarios."""
+
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    test_fold: Annotated[
+        int | None, typer.Option("--test-fold", help="Fold left alone; default: the highest.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Most optimiser steps.")] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, max=64, help="Soft prompt vectors.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same prompt.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Tune the soft prompts of scenarios with their labels; the model stays as it is.
+
+    Histories that scenarios share are encoded once. Labels of the test part are not read.
+
+    Example: qanchor-cli tune --scenario takeout --scenario money
+    """
+    from dataclasses import replace
+
+    from qanchor.events.history import load_event_arrays
+    from qanchor.events.labels import read_labels
+    from qanchor.model.checkpoint import load_model
+    from qanchor.registry.versions import active_model
+    from qanchor.storage.event_log import EventLog
+    from qanchor.training.record import Tuning, record_prompt, tune_scenarios
+    from qanchor.training.tune import TuneConfig
+
+    context = open_context()
+    ready = [
+        name for name in context.workspace.scenarios if (context.home.labels / f"{name}.parquet").exists()
+    ]
+    names = chosen(context.workspace, scenario, every, ready or None)
+    labels = [read_labels(context.home, name) for name in names]
+    model = active_model(context.engine)
+    loaded = load_model(
+        context.home.root / model.path, context.settings.compute.device, context.settings.compute.precision
+    )
+    loaded.config.check_workspace(context.workspace)
+    config = replace(TuneConfig(tokens=tokens, seed=seed), **({"steps": steps} if steps else {}))
+    arrays = load_event_arrays(EventLog(context.home.events, context.workspace), context.workspace)
+    with progress() as bar:
+        tuned = tune_scenarios(Tuning(loaded, context.workspace, config, test_fold), arrays, labels, bar)
+    rows = []
+    for some in labels:
+        fold = some.test_fold(test_fold)
+        prompt = record_prompt(some.scenario, tuned[some.scenario], model, fold, context.home, context.engine)
+        metrics = prompt.metrics
+        rows.append(
+            {
+                "scenario": some.scenario,
+                "prompt": prompt.version,
+                "train rows": metrics["train_rows"],
+                "base probe": metrics["valid_auc_base_probe"],
+                "tuned probe": metrics["valid_auc_tuned_probe"],
+                "prototypes": metrics["valid_auc_prototypes"],
+                "best step": metrics["best_step"],
+                "seconds": metrics["seconds"],
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    print_table("tuned prompts (AUC on the validation part)", rows)

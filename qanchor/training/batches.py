@@ -1,0 +1,141 @@
+"""Pre-training batches: which cells meet at a step, and their tensors.
+
+A step's batch depends on the seed and the step alone, so that a resumed run sees what it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qanchor.events.history import EventArrays, HistorySlices, slice_histories
+from qanchor.model.batch import EventBatch, EventDropout, collate
+from qanchor.model.config import ModelConfig
+from qanchor.model.features import Normaliser
+from qanchor.model.tokens import TextTokenizer, TokenisedTexts
+from qanchor.training.useru.pairs import PairSet
+from qanchor.workspace import Workspace
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Some points, each with all of its questions.
+
+    Args:
+        events: the points' histories, [points].
+        question_ids: int64 [points, questions, tokens], each ends in <|user_emb|>.
+        answer_ids: int64 [points, questions, tokens], each ends in the end token.
+        users: int64 [points], the users' rows.
+    """
+
+    events: EventBatch
+    question_ids: Tensor
+    answer_ids: Tensor
+    users: Tensor
+
+    def to(self, device: torch.device | str) -> "PairBatch":
+        """The batch on a device."""
+        ids = self.question_ids.to(device), self.answer_ids.to(device)
+        return PairBatch(self.events.to(device), *ids, self.users.to(device))
+
+
+def steps_per_epoch(pairs: PairSet, points: int) -> int:
+    """Steps in which every full cell is seen once."""
+    return max(1, (pairs.trained // pairs.cell) // max(1, points // pairs.cell))
+
+
+def points_of_step(pairs: PairSet, points: int, step: int, seed: int) -> Int64:
+    """The points of one step, int64; cells are shuffled anew in every epoch."""
+    epoch, at = divmod(step, steps_per_epoch(pairs, points))
+    cells = max(1, pairs.trained // pairs.cell)
+    order = np.random.default_rng([seed, epoch]).permutation(cells)
+    per_batch = min(cells, max(1, points // pairs.cell))
+    chosen = order[at * per_batch : (at + 1) * per_batch]
+    members = chosen[:, None] * pairs.cell + np.arange(pairs.cell)
+    return np.sort(members.ravel()[members.ravel() < pairs.trained])
+
+
+class BatchBuilder:
+    """Builds batches of one set of pairs.
+
+    Args:
+        arrays: the visible events.
+        workspace: gives windows.
+        pairs: made from the same arrays.
+        tokenizer: for questions, answers and event texts.
+        normaliser: scales the numbers.
+        config: the model's.
+    """
+
+    def __init__(
+        self,
+        arrays: EventArrays,
+        workspace: Workspace,
+        pairs: PairSet,
+        tokenizer: TextTokenizer,
+        normaliser: Normaliser,
+        config: ModelConfig,
+    ) -> None:
+        self._arrays = arrays
+        self.pairs = pairs
+        self._normaliser = normaliser
+        self._config = config
+        self._slices: HistorySlices = slice_histories(
+            arrays, pairs.points.rows, pairs.points.cutoffs, workspace
+        )
+        self._texts: TokenisedTexts = tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
+        self._questions = tokenizer.encode_questions(pairs.questions, config.max_question_tokens)
+        self._answers, self._pad = _encoded_answers(pairs, tokenizer, config), tokenizer.pad_id
+
+    def build(self, points: Int64, dropout: EventDropout | None = None) -> PairBatch:
+        """The tensors of some points, cut to the longest question and answer among them."""
+        events = collate(
+            self._arrays, self._slices.take(points), self._texts, self._normaliser, self._config, dropout
+        )
+        rows = torch.from_numpy(points)
+        questions = self._questions[torch.from_numpy(self.pairs.question[points].astype(np.int64))]
+        answers = self._answers[rows].to(torch.int64)
+        users = torch.from_numpy(self.pairs.points.rows[points])
+        return PairBatch(events, self._cut(questions), self._cut(answers), users)
+
+    def _cut(self, ids: Tensor) -> Tensor:
+        return ids[..., : int((ids != self._pad).sum(dim=-1).max())]
+
+
+def _encoded_answers(pairs: PairSet, tokenizer: TextTokenizer, config: ModelConfig) -> Tensor:
+    """Token ids of every answer, int32 [points, questions, tokens]."""
+    shape = pairs.question.shape
+    texts = [pairs.answer_text(point, slot) for point in range(shape[0]) for slot in range(shape[1])]
+    distinct = sorted(set(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    ids = tokenizer.encode_answers(distinct, config.max_answer_tokens).to(torch.int32)
+    return ids[torch.tensor([place[text] for text in texts]).reshape(shape)]
+
+
+def batches(
+    builder: BatchBuilder, plan: Sequence[tuple[Int64, EventDropout | None]], ahead: bool = True
+) -> Iterator[PairBatch]:
+    """Batches in the order of the plan, the next one built while the caller uses this one.
+
+    Args:
+        builder: builds them.
+        plan: points and dropout of each batch; the dropout's generator belongs to its batch alone.
+        ahead: build in a thread of its own.
+    """
+    if not ahead:
+        yield from (builder.build(points, dropout) for points, dropout in plan)
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(builder.build, *plan[0]) if plan else None
+        for index in range(len(plan)):
+            if coming is None:
+                return
+            ready = coming.result()
+            coming = pool.submit(builder.build, *plan[index + 1]) if index + 1 < len(plan) else None
+            yield ready
