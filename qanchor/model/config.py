@@ -76,6 +76,9 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     def check_workspace(self, workspace: Workspace) -> None:
         """Refuse a workspace whose events this model would misread.
 
+        Args:
+            workspace: what the events are read by.
+
         Raises:
             CheckpointInvalid: the window, or a modality's text, numbers or limit differ; pre-train again.
         """

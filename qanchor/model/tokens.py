@@ -63,6 +63,10 @@ class TextTokenizer:
     def encode_questions(self, questions: Sequence[str], max_tokens: int = 96) -> Tensor:
         """Token ids of questions, each ending in `<|user_emb|>`.
 
+        Args:
+            questions: in words.
+            max_tokens: longest row; what lies beyond is cut, never the last token.
+
         Returns:
             int64 [questions, tokens], filled up on the right with pad_id.
         """
@@ -70,6 +74,10 @@ class TextTokenizer:
 
     def encode_answers(self, answers: Sequence[str], max_tokens: int = 200) -> Tensor:
         """Token ids of answers, each ending in the end token, which the semantic tower reads.
+
+        Args:
+            answers: in words.
+            max_tokens: as for questions.
 
         Returns:
             int64 [answers, tokens], filled up on the right with pad_id.

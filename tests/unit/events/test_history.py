@@ -97,7 +97,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(EVENTS, st.integers(0, 420))
 def test_slices_equal_a_slow_loop(events: list[Event], cutoff_hour: int) -> None:
     arrays = arrays_from_table(as_table(events), WORKSPACE)
@@ -105,7 +105,7 @@ def test_slices_equal_a_slow_loop(events: list[Event], cutoff_hour: int) -> None
         assert read(arrays, user, cutoff_hour) == slow_read(events, user, cutoff_hour)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(EVENTS, st.integers(1, 400), EVENTS)
 def test_events_at_or_after_the_cutoff_change_nothing(
     events: list[Event], cutoff_hour: int, leaks: list[Event]
@@ -120,7 +120,7 @@ def test_events_at_or_after_the_cutoff_change_nothing(
         assert read(leaky, user, cutoff_hour) == read(clean, user, cutoff_hour)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(events: list[Event], random: Any) -> None:
     ids = [f"e{i:05d}" for i in range(len(events))]

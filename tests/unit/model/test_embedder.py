@@ -35,7 +35,7 @@ def hours(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return START + np.array(values, dtype=np.int64) * HOUR
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 1000)), min_size=1, max_size=12),
     st.sampled_from([1, 40, 10_000]),
