@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from qanchor.embedding import backfill as backfill_module
 from qanchor.embedding import publish as publish_module
 from qanchor.embedding.requests import just_after
+from qanchor.embedding.staging import StagedVectors
 from qanchor.errors import InputError, NotReady, StateError
 from qanchor.registry import manifests
 from qanchor.registry.tables import EmbeddingManifest, Job
@@ -91,7 +92,7 @@ def test_small_chunks_and_parts_give_the_same_rows(world: World, monkeypatch: py
     world.backfill()
     whole = world.rows("user_emb_money")
     monkeypatch.setattr(backfill_module, "CHUNK_REQUESTS", 1)
-    monkeypatch.setattr(backfill_module.StagedVectors.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(StagedVectors.__init__, "__defaults__", (2,))
     monkeypatch.setattr(backfill_module, "_SHARED_ROWS", 2)
     world.backfill()
     assert world.rows("user_emb_money") == whole

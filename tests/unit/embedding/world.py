@@ -25,7 +25,7 @@ from qanchor.registry.session import open_engine
 from qanchor.registry.versions import register_model
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
-from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+from qanchor.workspace import Workspace, load_workspace
 from tests.unit.registry.rows import model
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,18 +41,27 @@ def day(number: float) -> datetime:
     return START + timedelta(days=number)
 
 
+_MODALITIES = """
+window_days: 90
+modalities:
+  bill:
+    text: "{shop}"
+    fields: {shop: {type: text}, amount: {type: number, amount: true}}
+  card:
+    text: "{band}"
+    profile: true
+    max_events: 2
+    fields: {band: {type: text}}
+"""
+
+
 def make_workspace(repo: Path) -> Workspace:
     """Two modalities, one of them the profile; three scenarios."""
-    bill = ModalitySpec(
-        text="{shop}",
-        fields={"shop": FieldSpec(type="text"), "amount": FieldSpec(type="number", amount=True)},
-    )
-    card = ModalitySpec(text="{band}", fields={"band": FieldSpec(type="text")}, profile=True, max_events=2)
-    scenarios = {
-        name: ScenarioSpec(domain="risk", query=f"Will this be about {name}?", ttl_days=30)
-        for name in SCENARIOS
-    }
-    return Workspace(repo, 90, {"bill": bill, "card": card}, scenarios)
+    repo.mkdir(parents=True, exist_ok=True)
+    (repo / "modalities.yaml").write_text(_MODALITIES)
+    lines = [f'  {name}: {{domain: risk, query: "Will this be about {name}?"}}' for name in SCENARIOS]
+    (repo / "scenarios.yaml").write_text("\n".join(["scenarios:", *lines]))
+    return load_workspace(repo)
 
 
 def add_events(home: Home, workspace: Workspace, rows: Sequence[tuple[str, float, str]]) -> None:
@@ -186,7 +195,7 @@ class World:
 def make_world(folder: Path) -> World:
     """Three users with events, one label set with a user who has none."""
     home = Home(folder / "home")
-    workspace = make_workspace(folder)
+    workspace = make_workspace(folder / "repo")
     url = f"sqlite:///{home.database}"
     engine = open_engine(url)
     prepare(engine, url)
