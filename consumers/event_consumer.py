@@ -112,7 +112,7 @@ class EventConsumer:
         self._writing: Future[Written] | None = None
         self._written: dict[int, int] = {}
         self._ends: dict[Any, int] = {}
-        self._buffered = 0
+        self._buffered = self._polled = 0
         self._backoff = 0.0
         self._first: float | None = None
         self._last = self._flushed = self._measured = time.monotonic()
@@ -162,6 +162,7 @@ class EventConsumer:
     def _take(self, polled: dict[Any, list[Any]]) -> None:
         before = self._buffered
         self._buffered = self._assignment.take(polled)
+        self._polled = len(polled)
         if not before and self._buffered:
             self._flushed = time.monotonic()  # the oldest waiting message is new
         if polled:
@@ -172,6 +173,8 @@ class EventConsumer:
     def _flush_if_due(self) -> None:
         full = self._buffered >= self._settings.flush_events
         waited = time.monotonic() - self._flushed >= self._settings.flush_seconds
+        if self._rule.at_end and not self._polled:
+            waited = True  # nothing more has come: no reason to keep the last events back
         if not self._buffered or not (full or waited):
             return
         if self._writing is None:

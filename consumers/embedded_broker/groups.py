@@ -55,6 +55,7 @@ class Member:
     joining: "asyncio.Future[Joined] | None" = None
     syncing: "asyncio.Future[tuple[int, bytes]] | None" = None
     assignment: bytes = b""
+    generation: int = -1
 
     @property
     def waits_to_join(self) -> bool:
@@ -86,8 +87,11 @@ class Group:
         member = self._admit(request)
         if isinstance(member, Joined):
             return member
+        is_repeat = request.member == member.id and member.protocols == request.protocols
         member.protocols, member.session_seconds = request.protocols, request.session_seconds
         member.seen = time.monotonic()
+        if is_repeat and member.generation == self.generation and self._need_not_rebalance(member):
+            return self._current(member)
         member.joining = future = asyncio.get_running_loop().create_future()
         self._rebalance()
         try:
@@ -95,6 +99,20 @@ class Group:
         except asyncio.CancelledError:
             return Joined(Code.UNKNOWN_MEMBER, member=member.id)
         return joined
+
+    def _need_not_rebalance(self, member: Member) -> bool:
+        # A client whose answer came too late asks again; that must not unsettle the others for ever.
+        completing = self.state is GroupState.COMPLETING
+        return completing or (self.state is GroupState.STABLE and member.id != self.leader)
+
+    def _current(self, member: Member) -> Joined:
+        told = self._everyone() if member.id == self.leader else ()
+        return Joined(Code.NONE, self.generation, self.protocol, self.leader, member.id, told)
+
+    def _everyone(self) -> tuple[tuple[str, str | None, bytes], ...]:
+        return tuple(
+            (m.id, m.instance, dict(m.protocols).get(self.protocol, b"")) for m in self.members.values()
+        )
 
     def _admit(self, request: JoinRequest) -> Member | Joined:
         if request.member:
@@ -174,17 +192,11 @@ class Group:
         common = set.intersection(*offered)
         preferred = (name for name, _ in self.members[self.leader].protocols if name in common)
         self.protocol = next(preferred, "")
-        everyone = tuple(
-            (m.id, m.instance, dict(m.protocols).get(self.protocol, b"")) for m in self.members.values()
-        )
         for member in self.members.values():
-            member.seen, member.assignment = now, b""
+            member.seen, member.assignment, member.generation = now, b"", self.generation
             future, member.joining = member.joining, None
             if future is not None:
-                told = everyone if member.id == self.leader else ()
-                future.set_result(
-                    Joined(Code.NONE, self.generation, self.protocol, self.leader, member.id, told)
-                )
+                future.set_result(self._current(member))
 
     async def sync(self, member: Member, assignments: dict[str, bytes]) -> tuple[int, bytes]:
         """What a member owns in this generation; waits for the leader to say."""

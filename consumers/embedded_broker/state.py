@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import re
-import time
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,7 @@ class BrokerState:
         self.offsets: dict[str, dict[tuple[str, int], tuple[int, str]]] = {}
         self.transactions: dict[str, Transaction] = {}
         self.arrived = asyncio.Event()  # replaced at every append: who waits for data holds the old one
-        self._producer = int(time.time()) << 16  # no id of an earlier run comes again
+        self._producer = secrets.randbits(40) << 20  # no id of an earlier run comes again
         self._open_topics()
         self._offset_file = self._open_offsets(folder / "offsets.jsonl")
 
