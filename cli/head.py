@@ -9,6 +9,7 @@ import typer
 
 from cli.context import Context, open_context
 from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import ScenariosOption, chosen
 
 if TYPE_CHECKING:
     from qanchor.heads.card import HeadCard
@@ -39,7 +40,7 @@ def _group() -> None:
 
 @app.command()
 def train(
-    scenario: Annotated[list[str] | None, typer.Option(help="A scenario with labels; repeatable.")] = None,
+    scenario: ScenariosOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every scenario that has labels.")] = False,
     features: Annotated[list[Features] | None, typer.Option(help="Feature groups; repeatable.")] = None,
     test_fold: Annotated[int | None, typer.Option(help="Test on this fold instead of the highest.")] = None,
@@ -58,7 +59,7 @@ def train(
     from qanchor.heads.train import TrainOptions, train_head
 
     context = open_context()
-    names = _chosen(context, scenario, every)
+    names = chosen(context.workspace, scenario, every, _with_labels(context) if every else None)
     around = _surroundings(context)
     fit = FitOptions(seed=seed, threads=context.settings.compute.threads)
     options = TrainOptions(_groups(features), test_fold, fit)
@@ -67,25 +68,23 @@ def train(
     if json:
         print_json([card.model_dump(mode="json") for card in cards])
     else:
-        print_table("heads, on the test part", [_row(card) for card in cards])
+        print_table("heads: AUC with its 95% interval on the test part", [_row(card) for card in cards])
+        for card in cards:
+            if card.without_embedding:
+                rows = sum(card.rows.values())
+                typer.echo(f"{card.scenario}: {card.without_embedding:,} of {rows:,} rows have no embedding")
 
 
 def _groups(features: list[Features] | None) -> tuple[Literal["embedding", "activity"], ...]:
-    chosen = set(features or [Features.all])
-    if Features.all in chosen or len(chosen) == 2:
+    asked = set(features or [Features.all])
+    if Features.all in asked or len(asked) == 2:
         return ("embedding", "activity")
-    return ("embedding",) if Features.embedding in chosen else ("activity",)
+    return ("embedding",) if Features.embedding in asked else ("activity",)
 
 
-def _chosen(context: Context, scenario: list[str] | None, every: bool) -> list[str]:
+def _with_labels(context: Context) -> list[str]:
     from qanchor.errors import NotReady
 
-    if not every and not scenario:
-        raise typer.BadParameter("give --scenario NAME or --all")
-    for name in scenario or []:
-        context.workspace.scenario(name)
-    if not every:
-        return list(scenario or [])
     names = [n for n in context.workspace.scenarios if (context.home.labels / f"{n}.parquet").exists()]
     if not names:
         raise NotReady("no scenario has labels", "Run `qanchor-cli labels load SCENARIO FILE`.")
@@ -104,15 +103,14 @@ def _row(card: "HeadCard") -> dict[str, Any]:
     head, none = card.metrics["head"], {"auc": None}
     return {
         "scenario": card.scenario,
-        "test rows": int(head["rows"]),
-        "positive": int(head["positives"]),
+        "positive": f"{head['positives']:,.0f}/{head['rows']:,.0f}",
         "AUC": head["auc"],
-        "95% interval": f"{head['auc_low']:.3f} - {head['auc_high']:.3f}",
+        "from": head["auc_low"],
+        "to": head["auc_high"],
         "KS": head["ks"],
-        "lift@10%": round(head["lift_10"], 2),
-        "probe AUC": card.metrics.get("probe", none)["auc"],
-        "aggregates AUC": card.metrics.get("aggregates", none)["auc"],
-        "no vector": card.without_embedding,
+        "lift10": round(head["lift_10"], 2),
+        "probe": card.metrics.get("probe", none)["auc"],
+        "aggr.": card.metrics.get("aggregates", none)["auc"],
     }
 
 
@@ -135,10 +133,10 @@ def score(
     from qanchor.heads.score import read_users, score_users, write_scores
 
     context = open_context()
-    chosen = read_users(users) if users else None
+    asked = read_users(users) if users else None
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     where: Literal["online", "offline"] = "online" if store is Store.online else "offline"
-    scored = score_users(scenario, _surroundings(context), chosen, where, moment)
+    scored = score_users(scenario, _surroundings(context), asked, where, moment)
     if out:
         write_scores(scored.table, out)
     summary = {

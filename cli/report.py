@@ -7,10 +7,11 @@ import typer
 
 from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import ScenariosOption, chosen
 
 
 def run(
-    scenario: Annotated[list[str] | None, typer.Option(help="A scenario; repeatable.")] = None,
+    scenario: ScenariosOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every scenario with a head; the default.")] = False,
     out: Annotated[Path | None, typer.Option(help="The page; default: reports/report.html at home.")] = None,
     json: JsonOption = False,
@@ -28,9 +29,7 @@ def run(
     from qanchor.storage.features import FeatureRepository
 
     context = open_context()
-    names = list(context.workspace.scenarios) if every or not scenario else scenario
-    for name in names:
-        context.workspace.scenario(name)
+    names = chosen(context.workspace, scenario, every or not scenario)
     source = FeatureRepository(context.workspace, context.home)
     around = Surroundings(source, context.home, context.engine, context.workspace)
     with progress() as bar:

@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.app import run_command
+from qanchor.events.labels import read_labels
+from qanchor.home import Home
+
+MODALITIES = "modalities: {bill: {text: paid, fields: {}}}\n"
+SCENARIOS = "scenarios: {risk: {domain: risk, query: Will it happen at all}}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "modalities.yaml").write_text(MODALITIES)
+    (tmp_path / "scenarios.yaml").write_text(SCENARIOS)
+    monkeypatch.setenv("QANCHOR_REPO", str(tmp_path))
+    monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def csv(folder: Path, label: str = "1") -> Path:
+    rows = [f"u{i},2026-03-01,{i % 2},{i // 2 % 3}" for i in range(11)] + [f"u11,2026-03-01,{label},2"]
+    path = folder / "labels.csv"
+    path.write_text("\n".join(["user_id,as_of,label,fold", *rows]) + "\n")
+    return path
+
+
+def test_labels_load_prints_the_parts_and_warns_on_stderr(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["labels", "load", "risk", str(csv(folder)), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["rows"], shown["positives"], shown["by"]) == (12, 6, "fold")
+    assert (shown["train"], shown["valid"], shown["test"]) == (4, 4, 4)
+    assert any("event log is empty" in warning for warning in shown["warnings"])
+    assert read_labels(Home(folder / "home"), "risk").content_hash == shown["content_hash"]
+    assert run_command(["labels", "load", "risk", str(csv(folder))]) == 0
+    assert "warning: The event log is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["risk", "bad.csv"], "error: row 12, column label: 'maybe' is neither 0 nor 1"),
+        (["risk", "absent.csv"], "error: there is no file absent.csv"),
+        (["nonsense", "bad.csv"], "error: scenario 'nonsense' does not exist. Known: risk."),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    csv(folder, "maybe").rename(folder / "bad.csv")
+    monkeypatch.chdir(folder)
+    assert run_command(["labels", "load", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "home" / "labels").exists()
