@@ -1,0 +1,36 @@
+"""A registry, a log and a sink that writes to them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from consumers.decode import RejectedRecord
+from consumers.sinks.event_log import EventLogSink
+from qanchor.registry.session import open_engine
+from qanchor.registry.tables import Base
+from qanchor.storage.event_log import EventLog
+from tests.unit.consumers.fakes import TOPIC
+from tests.unit.events.files import WORKSPACE, make_decoder
+
+
+class KeptLetters(list[RejectedRecord]):
+    """Dead letters that stay here."""
+
+    def send(self, rejected: list[RejectedRecord]) -> None:
+        self.extend(rejected)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sink(tmp_path: Path, engine: Engine) -> EventLogSink:
+    log = EventLog(tmp_path / "events", WORKSPACE)
+    return EventLogSink(engine, log, make_decoder(), KeptLetters(), "g", TOPIC, 0.5)

@@ -1,0 +1,80 @@
+import asyncio
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaConnectionError, OffsetOutOfRangeError
+
+from consumers.assignment import Assignment
+from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.metrics import ConsumerMetrics
+from consumers.sinks.event_log import EventLogSink
+from qanchor.errors import EventsInvalid, NotReady
+from qanchor.progress import Silent
+from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry, next_offsets
+from qanchor.settings import KafkaSettings
+from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, place, records
+
+
+def _run(sink: EventLogSink, polls: list[Any], **settings: Any) -> tuple[ConsumeSummary, FakeClient]:
+    client = FakeClient(deque(polls), owned={place(0)})
+    batches = [batch for poll in polls if isinstance(poll, dict) for batch in poll.values()]
+    client.ends = {place(0): max([10, *(batch[-1].offset + 1 for batch in batches)])}
+    assignment = Assignment(client, sink.engine, "g", TOPIC)
+    asyncio.run(assignment.on_partitions_assigned(client.owned))
+    client.polls.appendleft({})
+    parts = ConsumerParts(client, sink, assignment, ConsumerMetrics(), Silent())
+    consumer = EventConsumer(parts, KafkaSettings(topic=TOPIC, **settings), StopRule(at_end=True))
+    return consumer.run(threading.Event()), client
+
+
+def test_everything_up_to_the_end_is_written_and_counted(sink: EventLogSink) -> None:
+    summary, client = _run(sink, [{place(0): records(0, 4)}, {place(0): records(4, 10)}])
+    assert (summary.events, summary.lag) == (10, {0: 0})
+    assert next_offsets(sink.engine, "g", TOPIC) == {0: 10}
+    assert client.committed[-1][place(0)].offset == 10
+
+
+def test_a_full_buffer_is_written_at_once(sink: EventLogSink) -> None:
+    polls = [{place(0): records(i, i + 2)} for i in range(0, 10, 2)]
+    summary, client = _run(sink, polls, flush_events=2, flush_seconds=600)
+    assert summary.events == 10
+    assert summary.writes > 1
+    assert client.held == set()
+
+
+def test_a_failed_poll_is_tried_again(sink: EventLogSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("consumers.event_consumer.time.sleep", waits.append)
+    broken = [KafkaConnectionError("gone"), KafkaConnectionError("gone"), ConnectionResetError()]
+    summary, _ = _run(sink, [*broken, {place(0): records(0, 10)}])
+    assert summary.events == 10
+    assert [wait for wait in waits if wait > 0.01] == [0.1, 0.2, 0.4]
+
+
+def test_events_deleted_unread_end_the_run_with_a_way_out(sink: EventLogSink) -> None:
+    with pytest.raises(NotReady, match="--skip-deleted"):
+        _run(sink, [OffsetOutOfRangeError({place(0): 3})])
+
+
+def test_a_refused_write_is_read_again_from_the_ledger(sink: EventLogSink) -> None:
+    def overtaken(_: FakeClient) -> Any:
+        commit_entry(sink.engine, LedgerEntry(offsets=OffsetRanges("g", TOPIC, {0: (0, 6)})))
+        return {place(0): records(0, 5)}
+
+    def once_sought(client: FakeClient) -> Any:
+        if client.sought[-1] == (0, 6):
+            return {place(0): records(6, 10)}
+        client.polls.append(once_sought)
+        return {}
+
+    summary, client = _run(sink, [overtaken, once_sought], flush_events=1)
+    assert (summary.fenced, summary.events) == (1, 4)
+    assert client.sought[-1] == (0, 6)
+    assert next_offsets(sink.engine, "g", TOPIC) == {0: 10}
+
+
+def test_an_error_of_the_sink_ends_the_run(sink: EventLogSink) -> None:
+    with pytest.raises(EventsInvalid):
+        _run(sink, [{place(0): [Record(i, b"{") for i in range(200)]}])
