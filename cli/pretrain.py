@@ -43,10 +43,12 @@ def run(
 
     Example: qanchor-cli pretrain --until 2026-06-30 --minutes 3
     """
+    import shutil
     from dataclasses import replace
 
     from qanchor.events.history import load_event_arrays
     from qanchor.events.labels import earliest_cutoff, holdout_users
+    from qanchor.model.runtime import choose_runtime
     from qanchor.storage.event_log import EventLog
     from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
     from qanchor.training.record import choose_until, record_model
@@ -60,9 +62,13 @@ def run(
         EventLog(context.home.events, context.workspace), context.workspace, before=end
     )
     limits = Visible(end, holdout_users(context.home), context.home.cache / "pretrain")
+    compute = context.settings.compute
+    runtime = choose_runtime(compute.device, compute.precision)
     with progress() as bar:
-        result = pretrain(arrays, context.workspace, config, limits, bar)
-    _print(record_model(result, config, context.home, context.engine), json)
+        result = pretrain(arrays, context.workspace, config, limits, bar, runtime)
+    model = record_model(result, config, context.home, context.engine)
+    shutil.rmtree(context.home.cache / "pretrain", ignore_errors=True)
+    _print(model, json)
 
 
 def _moment(text: str | None) -> "datetime | None":

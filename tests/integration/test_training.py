@@ -1,0 +1,85 @@
+"""From a log of events and labels to a registered model and prompts, by the commands."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from cli.app import run_command
+from qanchor.home import Home
+from qanchor.model.checkpoint import load_model
+from qanchor.model.soft_prompt import load_prompt
+from tests.unit.training.worlds import UNTIL, tiny_events, tiny_workspace
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    workspace = tiny_workspace()
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    modalities = {name: spec.model_dump(mode="json") for name, spec in workspace.modalities.items()}
+    scenarios = {name: spec.model_dump(mode="json") for name, spec in workspace.scenarios.items()}
+    content = {"window_days": workspace.window_days, "modalities": modalities}
+    (repo / "modalities.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (repo / "scenarios.yaml").write_text(yaml.safe_dump({"scenarios": scenarios}, sort_keys=False))
+    for name, value in (("REPO", repo), ("HOME", tmp_path / "home"), ("COMPUTE__THREADS", "1")):
+        monkeypatch.setenv(f"QANCHOR_{name}", str(value))
+    tiny_events(users=40).to_parquet(tmp_path / "events.parquet", index=False)
+    assert run_command(["events", "load", str(tmp_path / "events.parquet")]) == 0
+    return Home(tmp_path / "home")
+
+
+def _load_labels(home: Home, scenario: str) -> None:
+    users = range(40)
+    table = pd.DataFrame(
+        {
+            "user_id": [f"u{i:03d}" for i in users],
+            "as_of": [UNTIL + timedelta(days=i % 5) for i in users],
+            "label": [int(i % 2 == 0) for i in users],
+            "split": [("train", "valid", "test")[(i // 2) % 3] for i in users],
+        }
+    )
+    path = home.root / f"{scenario}-labels.parquet"
+    table.to_parquet(path, index=False)
+    assert run_command(["labels", "load", scenario, str(path)]) == 0
+
+
+def test_pretrain_and_tune_leave_a_model_and_prompts_that_load(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for scenario in ("sails", "sings"):
+        _load_labels(home, scenario)
+    capsys.readouterr()
+    assert run_command(["pretrain", "--steps", "4", "--points", "16", "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)
+    loaded = load_model(home.root / model["path"], "cpu", "float32")
+    assert loaded.metadata["version"] == model["version"]
+    # The test users are held out and the visible log ends at the first label that is no training row.
+    assert model["metrics"]["users"] == 28
+    assert not (home.cache / "pretrain").exists()
+    assert run_command(["tune", "--all", "--steps", "4", "--tokens", "2", "--json"]) == 0
+    prompts = json.loads(capsys.readouterr().out)
+    assert [row["scenario"] for row in prompts] == ["sails", "sings"]
+    for row in prompts:
+        stored = load_prompt(home.models / model["version"] / "prompts" / row["prompt"])
+        assert stored.prompt.vectors.shape[0] == 2
+        assert stored.metadata["model_hash"] == loaded.content_hash
+
+
+def test_steps_that_come_too_early_say_what_comes_first(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["pretrain", "--steps", "2"]) == 2
+    assert "--until" in capsys.readouterr().err
+    assert run_command(["pretrain", "--until", "yesterday"]) == 2
+    assert run_command(["tune", "--scenario", "sails"]) == 3
+    assert "labels load" in capsys.readouterr().err
+    _load_labels(home, "sails")
+    assert run_command(["tune", "--scenario", "sails"]) == 3
+    assert "qanchor-cli pretrain" in capsys.readouterr().err
+    assert run_command(["tune", "--scenario", "swims"]) == 2
