@@ -22,7 +22,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.lm = lm
         self.user_id = user_id
-        self.user_embedding = nn.Parameter(torch.randn(lm.config.hidden_size) * 0.02)
+        spread = lm.get_input_embeddings().weight.detach().std()
+        self.user_embedding = nn.Parameter(torch.randn(lm.config.hidden_size) * spread)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Vectors of token ids: int64 [batch, tokens] -> [batch, tokens, d_model]."""
@@ -127,7 +128,9 @@ class Backbone(nn.Module):
 
     @property
     def _is_qwen2(self) -> bool:
-        return bool(self.lm.config.model_type == "qwen2")
+        """Whether layers can be driven one by one, as `_fill` and `read` do."""
+        config = self.lm.config
+        return bool(config.model_type == "qwen2") and set(config.layer_types) == {"full_attention"}
 
     def _fill(self, vectors: Tensor, cache: Any) -> None:
         """Fill the cache with all layers' keys and values and nothing more.

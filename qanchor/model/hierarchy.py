@@ -48,10 +48,10 @@ class HierarchicalEncoder(nn.Module):
         self.event_adapters = nn.ModuleList(adapter(width, out) for _ in specs)
         self.modality_adapter = adapter(width, out)
         self.user_adapter = adapter(width, out)
-        self.starts = nn.Parameter(torch.randn(len(specs), out) * 0.02)
-        self.ends = nn.Parameter(torch.randn(len(specs), out) * 0.02)
-        self.absent_modality = nn.Parameter(torch.randn(len(specs), out) * 0.02)
-        self.absent_user = nn.Parameter(torch.randn(out) * 0.02)
+        self.starts = nn.Parameter(torch.randn(len(specs), out) * 0.1)
+        self.ends = nn.Parameter(torch.randn(len(specs), out) * 0.1)
+        self.absent_modality = nn.Parameter(torch.randn(len(specs), out) * 0.1)
+        self.absent_user = nn.Parameter(torch.randn(out) * 0.1)
 
     def forward(self, batch: EventBatch, text_vectors: Tensor | None = None) -> Tensor:
         """Prefix tokens, zero where there is padding.
