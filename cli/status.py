@@ -30,7 +30,7 @@ def run(as_json: JsonOption = False) -> None:
     typer.echo("")
     print_table("Scenarios", [_row(summary) for summary in overview.scenarios])
     if any(s.prompt_is_stale or s.index_is_behind or s.head_is_behind for s in overview.scenarios):
-        typer.echo("* made from an earlier version: run its command again")
+        typer.echo("old: made from an earlier model or earlier vectors; run its command again")
     for job in {job.kind: job for job in reversed(overview.jobs)}.values():
         if job.state != "done":
             of = f" {job.done:,}/{job.total:,}" if job.total else ""
@@ -62,17 +62,17 @@ def _row(summary: "ScenarioSummary") -> dict[str, Any]:
     return {
         "scenario": summary.scenario,
         "labels": None if labels is None else f"{labels:,} {summary.positive_share:.0%}",
-        "tuned": _starred(summary.prompt and "yes", summary.prompt_is_stale),
+        "tuned": _age(summary.prompt, summary.prompt_is_stale),
         "vectors": summary.vectors,
         "as of": summary.as_of and f"{summary.as_of:%Y-%m-%d}",
         "space": summary.fingerprint and summary.fingerprint[:6],
-        "index": _starred(summary.indexed and f"{summary.indexed:,}", summary.index_is_behind),
-        "AUC": _starred(summary.head_auc and f"{summary.head_auc:.4f}", summary.head_is_behind),
+        "index": _age(summary.indexed, summary.index_is_behind),
+        "AUC": summary.head_auc and f"{summary.head_auc:.3f}{' old' if summary.head_is_behind else ''}",
     }
 
 
-def _starred(text: Any, star: bool) -> str | None:
-    return f"{text}*" if text and star else text or None
+def _age(there: object, is_behind: bool) -> str | None:
+    return ("old" if is_behind else "yes") if there else None
 
 
 def _next_step(overview: "Overview") -> str | None:

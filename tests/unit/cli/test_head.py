@@ -43,7 +43,7 @@ def test_scores_go_to_a_file_or_to_the_screen(
     arguments = ["head", "score", "--scenario", "risk", "--users", str(users), "--json"]
     assert run_command([*arguments, "--out", str(out)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["store"], shown["users"], shown["without_embedding"]) == ("online", 2, 1)
+    assert (shown["store"], shown["users"], shown["no_vector"]) == ("online", 2, 1)
     assert pq.read_table(out)["user_id"].to_pylist() == ["u0001", "stranger"]
     assert run_command([*arguments, "--from", "offline", "--as-of", "2026-03-01"]) == 0
     shown = json.loads(capsys.readouterr().out)
