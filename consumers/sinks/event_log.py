@@ -1,7 +1,7 @@
 """The sink that makes Kafka messages rows of the event log, each exactly once."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,7 +64,7 @@ class EventLogSink:
     topic: str
     dead_letter_share: float
 
-    def write(self, records: Iterable[Any], ranges: Mapping[int, tuple[int, int]]) -> Written:
+    def write(self, records: Sequence[Any], ranges: Mapping[int, tuple[int, int]]) -> Written:
         """Decode and append records; their offsets are committed with the rows.
 
         Raises:
@@ -80,7 +80,8 @@ class EventLogSink:
         table = self.decoder.to_table(batch.events, batch.partitions, batch.offsets)
         rows = append(self.engine, self.log, table, OffsetRanges(self.group, self.topic, ranges))
         ends = {partition: end for partition, (_, end) in ranges.items()}
-        return Written(ends, rows, reasons)
+        newest_ms = max((record.timestamp for record in records), default=0)
+        return Written(ends, rows, reasons, newest_ms)
 
     def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
         reason, count = reasons.most_common(1)[0]
