@@ -110,7 +110,9 @@ def _connected(log: EventLog, requests: pa.Table) -> "Iterator[duckdb.DuckDBPyCo
         }
     )
     with log.connect() as connection:
-        connection.register("requests", table)
+        connection.register("wanted", table)
+        # Of a registered table DuckDB does not know the size, and chooses joins as if it were tiny.
+        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM wanted")
         yield connection
 
 

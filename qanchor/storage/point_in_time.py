@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qanchor import names
-from qanchor.storage.parts import MOMENT, Matrix, require_parts
+from qanchor.storage.parts import MOMENT, Matrix, require_parts, vectors_of
 
 Places = npt.NDArray[np.int64]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 _AVAILABLE = """
     SELECT user_id, event_timestamp, greatest(event_timestamp, created) AS available, part, file_row_number,
@@ -42,8 +44,8 @@ _ASOF = f"""
         ) IS DISTINCT FROM available
     )
     SELECT
-        if(r.as_of <= n.event_timestamp + ?::INTERVAL, n.part, NULL) AS part,
-        if(r.as_of <= n.event_timestamp + ?::INTERVAL, n.file_row_number, NULL) AS file_row_number
+        if(r.as_of <= n.event_timestamp + $ttl, n.part, NULL) AS part,
+        if(r.as_of <= n.event_timestamp + $ttl, n.file_row_number, NULL) AS file_row_number
     FROM requests r ASOF LEFT JOIN newest n ON r.user_id = n.user_id AND r.as_of >= n.available
     ORDER BY r.request
 """  # no outside text
@@ -89,7 +91,8 @@ def _open_rows(parts: Sequence[Path]) -> duckdb.DuckDBPyConnection:
     files.project(keys).create_view("files")
     # Feast leaves rows without a time or a creation time out of a join, and so does this.
     connection.execute(
-        "CREATE TEMP TABLE rows AS SELECT * EXCLUDE (filename) FROM files JOIN part_names USING (filename)"
+        "CREATE TEMP TABLE rows AS SELECT user_id, epoch_us(event_timestamp) AS event_timestamp,"
+        " epoch_us(created) AS created, part, file_row_number FROM files JOIN part_names USING (filename)"
         " WHERE event_timestamp IS NOT NULL AND created IS NOT NULL"
     )
     return connection
@@ -118,13 +121,16 @@ def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
     wanted = pa.table(
         {
             names.USER_ID: requests[names.USER_ID],
-            names.AS_OF: requests[names.AS_OF].cast(MOMENT),
+            names.AS_OF: requests[names.AS_OF].cast(MOMENT).cast(pa.int64()),
             "request": np.arange(len(requests)),
         }
     )
     with _open_rows(parts) as connection:
-        connection.register("requests", wanted)
-        return _rows(parts, connection.execute(_ASOF, [ttl, ttl]).to_arrow_table())
+        connection.register("wanted", wanted)
+        # DuckDB does not know how many rows a registered table has, and then takes an ASOF join for so small
+        # that it loops over it: 41 s for 100,000 labels, against 0.3 s from a table of its own.
+        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM wanted")
+        return _rows(parts, connection.execute(_ASOF, {"ttl": ttl // _MICROSECOND}).to_arrow_table())
 
 
 def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta) -> Rows:
@@ -141,9 +147,10 @@ def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta
         overlap: how long before `start` a late row may have been created.
     """
     parts = require_parts(folder)
-    reach = overlap if start > datetime(1971, 1, 1, tzinfo=UTC) else timedelta(0)
+    reach = overlap if start > _EPOCH + overlap else timedelta(0)
     with _open_rows(parts) as connection:
-        span = {"start": start, "end": end, "created_from": start - reach}
+        moments = {"start": start, "end": end, "created_from": start - reach}
+        span = {name: (moment - _EPOCH) // _MICROSECOND for name, moment in moments.items()}
         return _rows(parts, connection.execute(_LATEST, span).to_arrow_table())
 
 
@@ -160,13 +167,26 @@ def read_by_part(rows: Rows, columns: pa.Schema) -> Iterator[tuple[Places, pa.Ta
     for index in np.unique(rows.part[rows.part >= 0]):
         positions = np.flatnonzero(rows.part == index)
         present = [n for n in columns.names if n in pq.read_schema(rows.parts[index]).names]
-        table = pq.read_table(rows.parts[index], columns=present).take(pa.array(rows.row[positions]))
+        table = pq.read_table(rows.parts[index], columns=present)
+        if not np.array_equal(rows.row[positions], np.arange(len(table))):
+            table = _take(table, rows.row[positions])
         for name in columns.names:
             if name not in present:
                 table = table.append_column(
                     columns.field(name), pa.nulls(len(table), columns.field(name).type)
                 )
         yield positions, table.select(columns.names).cast(columns)
+
+
+def _take(table: pa.Table, places: Places) -> pa.Table:
+    # Arrow takes lists one by one; vectors all have one width, so numpy takes them as rows of a matrix.
+    wide = [field.name for field in table.schema if pa.types.is_list(field.type)]
+    taken = table.drop_columns(wide).take(pa.array(places))
+    for name in wide:
+        matrix = vectors_of(table[name], name)[places]
+        offsets = pa.array(np.arange(len(places) + 1) * matrix.shape[1], pa.int32())
+        taken = taken.append_column(name, pa.ListArray.from_arrays(offsets, matrix.reshape(-1)))
+    return taken.select(table.column_names)
 
 
 def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
@@ -184,7 +204,7 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
         places.append(positions)
         tables.append(table.select(plain.names))
         for name, matrix in matrices.items():
-            matrix[positions] = _matrix(table[name])
+            matrix[positions] = vectors_of(table[name], name)
     missing = rows.part < 0
     order = np.full(len(rows.part), -1, np.int64)
     found = np.concatenate(places)
@@ -195,12 +215,6 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
         for name in columns.names
     }
     return pa.table(result)
-
-
-def _matrix(column: pa.ChunkedArray) -> Matrix:
-    values = column.combine_chunks().flatten()
-    matrix: Matrix = values.to_numpy(zero_copy_only=False).reshape(len(column), -1)
-    return matrix
 
 
 def _fixed_width(matrix: Matrix, missing: npt.NDArray[np.bool_]) -> pa.Array:
