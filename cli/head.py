@@ -144,7 +144,7 @@ def score(
         "store": scored.store,
         "as_of": scored.moment.isoformat(timespec="seconds"),
         "users": scored.table.num_rows,
-        "without_embedding": scored.without_embedding,
+        "no_vector": scored.without_embedding,
         "out": str(out) if out else None,
     }
     best = scored.table.sort_by([("score", "descending"), ("user_id", "ascending")])

@@ -20,6 +20,7 @@ from qanchor.heads.frame import FeatureSpec, model_version_column
 from qanchor.heads.train import Surroundings, check_space
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID, embedding_view
+from qanchor.registry.manifests import active_manifests
 from qanchor.registry.versions import active_head
 
 Store = Literal["online", "offline"]
@@ -131,10 +132,18 @@ def score_users(
         raise NotReady(
             f"the {store} store holds no fresh vector of {scenario} for these {len(asked):,} users "
             f"at {when:%Y-%m-%d}",
-            f"Run `qanchor-cli backfill --scenario {scenario}`, or give their --as-of.",
+            f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(scenario, around)}.",
         )
     result = pa.table({USER_ID: pa.array(asked, pa.string()), "score": np.concatenate(scores)})
     return Scored(result, store, when, without)
+
+
+def _older(scenario: str, around: Surroundings) -> str:
+    """How to score as of the vectors that there are."""
+    manifest = active_manifests(around.engine, [scenario]).get(scenario)
+    if manifest is None or manifest.as_of is None:
+        return "give the --as-of of the vectors there are"
+    return f"give --as-of {manifest.as_of:%Y-%m-%dT%H:%M:%S}"
 
 
 def _features(

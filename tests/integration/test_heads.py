@@ -1,0 +1,88 @@
+"""Heads on the real feature repository: point in time, from both stores, with planted leaks."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from qanchor.heads.score import score_users
+from qanchor.heads.train import Surroundings, train_head
+from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
+from qanchor.progress import Silent
+from qanchor.storage.features import FeatureRepository
+from qanchor.workspace import Workspace
+from tests.unit.heads.fakes import FAST, NOON, SCENARIO, World, add_manifest, small_world
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[tuple[World, FeatureRepository]]:
+    made = small_world(tmp_path)
+    add_manifest(made)
+    repository = FeatureRepository(made.around.workspace, made.around.home)
+    repository.set_fingerprint(SCENARIO, "f" * 32)
+    write(made, repository, "past", -1, 0.15)
+    made.around = Surroundings(repository, made.around.home, made.around.engine, made.around.workspace)
+    yield made, repository
+    repository.close()
+
+
+def write(world: World, repository: FeatureRepository, part: str, days: int, strength: float) -> None:
+    """Rows of all three views, `days` from the cut-off, whose first number carries the signal."""
+    random, users = np.random.default_rng(5), world.source.users
+    signal = strength * world.truth.astype(np.float64)
+    moments = pa.array([NOON + timedelta(days=days)] * len(users), pa.timestamp("us", tz="UTC"))
+    vectors = random.normal(scale=0.1, size=(len(users), EMBEDDING_WIDTH)).astype(np.float32)
+    vectors[:, 0] += signal
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    keys = {"user_id": pa.array(users), "event_timestamp": moments, "created": moments}
+    embedding = {
+        f"emb_{SCENARIO}": pa.array(vectors.tolist(), pa.list_(pa.float32())),
+        "model_version": pa.array(["m1"] * len(users)),
+        "n_events": pa.array([3] * len(users)),
+        "last_event_ts": moments,
+    }
+    repository.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), part)
+    activity = numbers(world.around.workspace, random, len(users), signal)
+    repository.write_part(ACTIVITY_VIEW, pa.table(keys | activity), part)
+    profile = {
+        "prof_city": pa.array(["east", "west"] * (len(users) // 2)),
+        "prof_limit": random.normal(size=len(users)),
+    }
+    repository.write_part(PROFILE_VIEW, pa.table(keys | profile), part)
+
+
+def numbers(
+    workspace: Workspace, random: np.random.Generator, rows: int, signal: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    columns = {name: random.normal(size=rows) for name in workspace.activity_columns}
+    columns[next(iter(columns))] += signal
+    return columns
+
+
+def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureRepository]) -> None:
+    made, repository = world
+    before = train_head(SCENARIO, made.around, FAST, Silent())
+    # A perfect predictor, one day after every label's time.
+    write(made, repository, "leak", 1, 100.0)
+    after = train_head(SCENARIO, made.around, FAST, Silent())
+    assert after.metrics == before.metrics
+    assert after.booster_hash == before.booster_hash
+    assert before.metrics["head"]["auc"] < 0.99
+
+
+def test_both_stores_score_alike_once_materialized(world: tuple[World, FeatureRepository]) -> None:
+    made, repository = world
+    train_head(SCENARIO, made.around, FAST, Silent())
+    repository.apply()
+    repository.materialize([embedding_view(SCENARIO), ACTIVITY_VIEW, PROFILE_VIEW], NOON)
+    users = [*made.source.users[:20], "stranger"]
+    offline = score_users(SCENARIO, made.around, users, "offline", NOON)
+    online = score_users(SCENARIO, made.around, users, "online", NOON)
+    np.testing.assert_allclose(online.table["score"].to_numpy(), offline.table["score"].to_numpy(), atol=1e-6)
+    assert (online.without_embedding, offline.without_embedding) == (1, 1)
