@@ -34,8 +34,13 @@ def run(
         print_json({"world": world, "ceilings": ceilings})
         return
     rows = [
-        {"scenario": name, "positives": c["positive_rate"], "best reachable AUC": c["expected"], "rows": c["rows"]}
+        {
+            "scenario": name,
+            "positives": c["positive_rate"],
+            "best reachable AUC": c["expected"],
+            "rows": c["rows"],
+        }
         for name, c in ceilings.items()
     ]
-    title = f"{world['users']:,} users, {world['event_rows']:,} events, {world['label_rows']:,} label rows in {out}"
-    print_table(title, rows)
+    size = f"{world['users']:,} users, {world['event_rows']:,} events, {world['label_rows']:,} label rows"
+    print_table(f"{size} in {out}", rows)

@@ -1,4 +1,4 @@
-"""The best AUC that any model could reach: futures imagined many times over from the hidden state at the cut-off."""
+"""The best AUC that any model could reach: futures imagined many times over from the hidden state."""
 
 from dataclasses import dataclass
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from qanchor.errors import InputError
 
-# Users are simulated in blocks of this size, each from a random stream of its own (seed, block): user i is the same
-# whoever else is simulated.
+# Users are simulated in blocks of this size, each from a random stream of its own (seed, block):
+# user i is the same whoever else is simulated.
 BLOCK_USERS = 500
 
 

@@ -56,7 +56,9 @@ _IS_SPENDING = np.array(
 _TABULAR_START = int(_POOL_SIZE.sum())
 # An errand for somebody else: another kind of the same slot, never one that a label counts.
 _ERRANDS = {
-    slot: np.array([i for i, k in enumerate(KINDS) if k.slot == slot and k.name not in TARGETS and not k.steps])
+    slot: np.array(
+        [i for i, k in enumerate(KINDS) if k.slot == slot and k.name not in TARGETS and not k.steps]
+    )
     for slot in SLOTS
     if slot != "own"
 }
@@ -99,9 +101,9 @@ class _Draft:
 
 
 def _times(life: Life, day: Ints, user: Ints, kind: Ints, rng: np.random.Generator) -> Ints:
-    days, users = life.active.shape
+    days, users = len(life.active), len(life)
     usual = rng.normal(16.0, 3.5, users)
-    sessions = usual[None, :, None] + rng.normal(0.0, 2.5, (days, users, 2))
+    sessions: Floats = usual[None, :, None] + rng.normal(0.0, 2.5, (days, users, 2))
     which = rng.integers(0, 2, len(day))
     session = sessions[day, user, which] + rng.exponential(0.2, len(day))
     alone = rng.normal(_HOUR[kind, 0], _HOUR[kind, 1])
@@ -147,7 +149,9 @@ def _acts(life: Life, rng: np.random.Generator) -> tuple[_Draft, Floats]:
     for i in range(_MAX_STEPS):
         rows = np.flatnonzero(_STEPS[worded, i] >= 0)
         jitter = np.exp(rng.normal(0, 0.1, len(rows))) if i else 1.0
-        parts.append((rows, _STEPS[worded[rows], i], time[rows] + (gaps[rows, i] if i else 0), amount[rows] * jitter))
+        parts.append(
+            (rows, _STEPS[worded[rows], i], time[rows] + (gaps[rows, i] if i else 0), amount[rows] * jitter)
+        )
     rows, pool, when, money = (np.concatenate([part[i] for part in parts]) for i in range(4))
     bill = _MODALITY[kind[rows]] == 0
     level = life.balance[day[rows], user[rows]] + rng.normal(0, 0.7, len(rows))
@@ -157,10 +161,16 @@ def _acts(life: Life, rng: np.random.Generator) -> tuple[_Draft, Floats]:
     days, users = life.active.shape
     spent = np.bincount(day[rows] * users + user[rows], weights=cost, minlength=days * users)
     draft = _Draft(
-        user[rows], when, _MODALITY[kind[rows]], _choose_text(pool, user[rows], rng),
-        np.where(bill, np.round(money, 2), np.nan), np.where(known, np.round(np.exp(level), 2), np.nan), nothing, nothing,
-    )  # fmt: skip
-    return draft, spent.reshape(days, users)
+        user=user[rows],
+        time=when,
+        modality=_MODALITY[kind[rows]],
+        text=_choose_text(pool, user[rows], rng),
+        amount=np.where(bill, np.round(money, 2), np.nan),
+        balance=np.where(known, np.round(np.exp(level), 2), np.nan),
+        limit=nothing,
+        tenure=nothing,
+    )
+    return draft, spent.reshape(days, users).astype(np.float64)
 
 
 def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
@@ -170,7 +180,7 @@ def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
     wealth = life.first.trait("income")
     job = np.where(age == 0, rng.integers(0, 3, users), np.where(age == 5, 5, rng.integers(1, 5, users)))
     tier = np.clip(np.searchsorted([-0.5, 0.6], -wealth + rng.normal(0, 1, users)), 0, 2)
-    limit = np.round(np.exp(8.5 + 0.6 * wealth + rng.normal(0, 0.4, users)), -2)
+    limit = 100.0 * np.round(np.exp(3.9 + 0.6 * wealth + rng.normal(0, 0.4, users)))
     before = np.round(rng.exponential(500, users)) + 30
     firsts = [day for day in range(plan.days) if plan.calendar(day)[1] == 1]
     day = np.repeat(firsts, users)
@@ -183,7 +193,7 @@ def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
     time = day * DAY_US + 3 * 3_600_000_000 + rng.integers(0, 600_000_000, len(day))
     nothing = np.full(len(day), np.nan)
     kinds = np.full(len(day), MODALITIES.index("tabular"))
-    return _Draft(user, time, kinds, text, nothing, nothing, limit[user], tenure.astype(np.float64))
+    return _Draft(user, time, kinds, text, nothing, nothing, limit[user].astype(np.float64), tenure.astype(np.float64))
 
 
 def _arrival_order(time: Ints, rng: np.random.Generator) -> Ints:
@@ -202,8 +212,10 @@ def _strings(prefix: str, numbers: Ints, width: int) -> pa.Array:
     return pc.binary_join_element_wise(prefix, text, "")
 
 
-def emit(plan: WorldPlan, life: Life, first_user: int, users: int, rng: np.random.Generator) -> tuple[pa.Table, Floats]:
-    """The events of a block, in order of arrival, as EVENT_SCHEMA; and the money spent, (days, all block's users).
+def emit(
+    plan: WorldPlan, life: Life, first_user: int, users: int, rng: np.random.Generator
+) -> tuple[pa.Table, Floats]:
+    """The block's events in order of arrival, as EVENT_SCHEMA, and the money spent, (days, users).
 
     Args:
         plan: the world.

@@ -9,7 +9,7 @@ from qanchor.simulation.kinds import INDEX, KINDS, SLOTS, TARGETS, Kind
 from qanchor.simulation.state import FEATURES, Floats, Ints, State, features, next_state, weights
 
 _ACTIVE = {
-    "engagement": 0.7,
+    "engagement": 0.6,
     "burst": -0.75,
     "weekend": -0.2,
     "discontent": -0.15,
@@ -25,14 +25,16 @@ _LAPSED_OWN = -2.0  # log factor on standing payments of users who left
 
 _ACTIVE_WEIGHTS = weights(_ACTIVE, FEATURES)
 _VOLUME_WEIGHTS = weights(_VOLUME, FEATURES)
-# How clearly interests show in what users open, read and search for; payments and targets stay as they are listed.
-SHARPNESS = 1.9
+# How clearly interests show in what users open, read and search for; payments and targets stay as listed.
+# Regimes show more sharply than traits: they have weeks to be seen in, traits have months.
+TRAIT_SHARPNESS, REGIME_SHARPNESS = 1.3, 2.2
 _SHARP_SLOTS = {"mini", "page", "app", "search"}
 
 
 def _kind_weights(kind: Kind) -> Floats:
     sharp = kind.slot in _SHARP_SLOTS and kind.name not in TARGETS
-    return weights(kind.effects, FEATURES) * (SHARPNESS if sharp else 1.0)
+    scale = np.array([REGIME_SHARPNESS if "." in name else TRAIT_SHARPNESS for name in FEATURES])
+    return weights(kind.effects, FEATURES) * (scale if sharp else 1.0)
 
 
 _KIND_WEIGHTS = np.stack([_kind_weights(kind) for kind in KINDS], axis=1)
@@ -61,7 +63,7 @@ def _rates(today: Floats, slots: tuple[str, ...]) -> Floats:
     """Mean events per kind on an active day, float64 (users, kinds)."""
     rates = np.zeros((len(today), len(KINDS)))
     for slot in slots:
-        columns = np.flatnonzero(_SLOT_OF == ALL_SLOTS.index(slot))
+        columns = np.flatnonzero(ALL_SLOTS.index(slot) == _SLOT_OF)
         part = slice(columns[0], columns[-1] + 1)
         powers = np.exp(today @ _KIND_WEIGHTS[:, part] + _KIND_BASE[part])
         if slot != "own":
@@ -72,7 +74,7 @@ def _rates(today: Floats, slots: tuple[str, ...]) -> Floats:
 
 
 def _forced_pages(rates: Floats, active: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Ints, Ints]:
-    columns = np.flatnonzero(_SLOT_OF == ALL_SLOTS.index("page"))
+    columns = np.flatnonzero(ALL_SLOTS.index("page") == _SLOT_OF)
     users = np.flatnonzero(active)
     cumulative = np.cumsum(rates[np.ix_(users, columns)], axis=1)
     draw = rng.random(len(users)) * cumulative[:, -1]
@@ -81,7 +83,11 @@ def _forced_pages(rates: Floats, active: NDArray[np.bool_], rng: np.random.Gener
 
 
 def step(
-    state: State, day: int, calendar: tuple[int, int], rng: np.random.Generator, slots: tuple[str, ...] = ALL_SLOTS
+    state: State,
+    day: int,
+    calendar: tuple[int, int],
+    rng: np.random.Generator,
+    slots: tuple[str, ...] = ALL_SLOTS,
 ) -> tuple[State, Day]:
     """Live one day: what happens, and the state on the next morning.
 
@@ -99,7 +105,9 @@ def step(
     active = here & (rng.random(len(state)) < 1.0 / (1.0 + np.exp(-log_odds)))
     rates = _rates(today, slots)
     lapsed = today[:, FEATURES.index("activity.lapsed")] > 0
-    rates *= np.where(_NEEDS_LOGIN, active[:, None], (here * np.where(lapsed, np.exp(_LAPSED_OWN), 1.0))[:, None])
+    rates *= np.where(
+        _NEEDS_LOGIN, active[:, None], (here * np.where(lapsed, np.exp(_LAPSED_OWN), 1.0))[:, None]
+    )
     counts: Ints = rng.poisson(rates)
     if "page" in slots:
         users, columns = _forced_pages(rates, active, rng)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qanchor.simulation.config import BLOCK_USERS, WorldPlan
 from qanchor.simulation.intents import step
-from qanchor.simulation.state import REGIME_NAMES, REGIMES, Floats, Ints, State, draw_state
+from qanchor.simulation.state import REGIME_NAMES, Floats, Ints, State, draw_state
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Life:
     split: Ints
 
     def __len__(self) -> int:
-        return self.active.shape[1]
+        return int(self.active.shape[1])
 
 
 def block_rng(plan: WorldPlan, block: int, purpose: int) -> np.random.Generator:
@@ -67,8 +67,3 @@ def live(plan: WorldPlan, block: int) -> Life:
         active.append(today.active)
         counts.append(today.counts.astype(np.int16))
     return Life(np.stack(active), np.stack(counts), np.stack(balance), test_state, first, split)
-
-
-def regime_state(state: State, regime: str, name: str) -> NDArray[np.bool_]:
-    """Who is in one state of one regime."""
-    return state.regimes[:, REGIME_NAMES.index(regime)] == REGIMES[regime].index(name)

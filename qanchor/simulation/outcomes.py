@@ -1,4 +1,4 @@
-"""What each scenario asks, decided from a horizon of days; the same rules for real and for imagined futures."""
+"""What each scenario asks, by the same rules for futures that happened and that are imagined."""
 
 from dataclasses import dataclass
 
@@ -67,7 +67,7 @@ def draw_spending(counts: Ints, income: Floats, rng: np.random.Generator) -> Flo
     repeats = counts[user, kind]
     user, kind = np.repeat(user, repeats), np.repeat(kind, repeats)
     money = _MEDIAN[kind] * np.exp(_DEVIATION[kind] * rng.standard_normal(len(kind)) + 0.3 * income[user])
-    total: Floats = np.bincount(user, weights=money, minlength=len(counts))
+    total: Floats = np.bincount(user, weights=money, minlength=len(counts)).astype(np.float64)
     return total
 
 

@@ -43,14 +43,14 @@ TRAITS: dict[str, Trait] = {
     "volume": Trait(0.8),
     "burst": Trait(1.0),
     "income": Trait(0.95, {"wealth": 0.8, "youth": -0.2}),
-    "takeout": Trait(0.7, {"youth": 0.4}),
-    "premium": Trait(0.7, {"wealth": 0.5}),
-    "bargain": Trait(0.7, {"wealth": -0.3}),
-    "music": Trait(0.7, {"youth": 0.4}),
-    "eco": Trait(0.7),
-    "stress": Trait(0.5, {"wealth": -0.3}),
-    "discontent": Trait(0.3),
-    "travel": Trait(0.7, {"wealth": 0.3}),
+    "takeout": Trait(0.8, {"youth": 0.4}),
+    "premium": Trait(0.8, {"wealth": 0.5}),
+    "bargain": Trait(0.8, {"wealth": -0.3}),
+    "music": Trait(0.8, {"youth": 0.4}),
+    "eco": Trait(0.8),
+    "stress": Trait(0.6, {"wealth": -0.3}),
+    "discontent": Trait(0.4),
+    "travel": Trait(0.8, {"wealth": 0.3}),
 }
 REGIMES: dict[str, tuple[str, ...]] = {
     "role": ("honest", "merchant", "ring"),
@@ -75,10 +75,10 @@ SWITCHES: tuple[Switch, ...] = (
     Switch("concert", "curious", "idle", -3.9),
     Switch("concert", "planning", "glow", -3.9, {"did.concert": 1.5}),
     Switch("concert", "glow", "idle", -3.7),
-    Switch("activity", "normal", "fading", -5.9, {"discontent": 1.1, "engagement": -0.3}),
+    Switch("activity", "normal", "fading", -6.0, {"discontent": 1.1, "engagement": -0.3}),
     Switch("activity", "fading", "lapsed", -2.9),
     Switch("activity", "fading", "normal", -3.7, {"discontent": -0.4}),
-    Switch("activity", "lapsed", "normal", -4.6),
+    Switch("activity", "lapsed", "normal", -4.1),
     Switch("activity", "normal", "planning", -5.1, {"travel": 0.7}),
     Switch("activity", "planning", "away", -2.5),
     Switch("activity", "away", "normal", -2.6),
@@ -190,7 +190,7 @@ def draw_state(rng: np.random.Generator, users: int, days: int) -> State:
     drift = rng.standard_normal((users, len(TRAITS))) * np.sqrt(1.0 - share)
     regimes = np.zeros((users, len(REGIMES)), dtype=np.int64)
     regimes[:, 0] = np.searchsorted(np.cumsum(ROLE_SHARES)[:-1], rng.random(users), side="right")
-    joined = np.where(rng.random(users) < 0.15, rng.integers(0, days, users), -1)
+    joined = np.where(rng.random(users) < 0.1, rng.integers(0, days, users), -1)
     payday = np.where(rng.random(users) < 0.75, rng.integers(1, 29, users), 0)
     state = State(static, drift, regimes, joined, payday)
     nothing = np.zeros((users, len(TARGETS)))

@@ -41,8 +41,8 @@ class Block:
         day: of the cut-off of each label row, (rows,).
         split: index into SPLITS of each label row, (rows,).
         answers: the ten labels of each row, bool (rows, SCENARIOS).
-        halves: true probabilities of the first test rows, twice, (users, SCENARIOS); empty when not asked for.
-        late_rows: label rows that the ceilings are about: the test rows, (test rows,).
+        halves: true probabilities of the test rows from two independent sets of futures, each
+            (test rows, SCENARIOS); empty where they were not asked for.
     """
 
     events: pa.Table
@@ -56,7 +56,10 @@ class Block:
 def _label_rows(plan: WorldPlan, life: Life, users: int) -> tuple[Ints, Ints]:
     """(user in block, day) of every label row, by user and day; nobody is asked about before joining."""
     pairs = [(np.flatnonzero(life.split == 0), day) for day in plan.train_days]
-    pairs += [(np.flatnonzero(life.split == 1), plan.valid_day), (np.flatnonzero(life.split == 2), plan.test_day)]
+    pairs += [
+        (np.flatnonzero(life.split == 1), plan.valid_day),
+        (np.flatnonzero(life.split == 2), plan.test_day),
+    ]
     user = np.concatenate([u for u, _ in pairs])
     day = np.concatenate([np.full(len(u), d) for u, d in pairs])
     keep = (user < users) & (life.first.joined[user] <= day)
@@ -151,7 +154,7 @@ def _blocks(plan: WorldPlan, progress: Progress) -> Iterator[tuple[int, Block]]:
 
 
 def simulate(plan: WorldPlan, out: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Write a world: events, labels, ceilings.json and world.json.
+    """Write a world: events, labels, ceilings.json, truth.parquet and world.json.
 
     Args:
         plan: the world.
@@ -161,24 +164,42 @@ def simulate(plan: WorldPlan, out: Path, progress: Progress | None = None) -> di
     Returns:
         What world.json holds.
     """
-    for stale in [*out.glob("events*.parquet"), *out.glob("*.json"), *out.glob("labels/*.parquet")]:
+    for stale in [
+        *out.glob("*.parquet"),
+        *out.rglob("*.partial"),
+        *out.glob("*.json"),
+        *out.glob("labels/*.parquet"),
+    ]:
         stale.unlink()
     output = _Output(plan, out)
     halves: list[tuple[Floats, Floats]] = []
     answers: list[NDArray[np.bool_]] = []
+    tested: list[Ints] = []
     events = rows = 0
     for number, block in _blocks(plan, progress or Silent()):
         output.write(number, block)
         events, rows = events + block.events.num_rows, rows + len(block.user)
         if len(block.halves[0]):
             halves.append(block.halves)
-            answers.append(block.answers[block.split == SPLITS.index("test")])
+            test = block.split == SPLITS.index("test")
+            answers.append(block.answers[test])
+            tested.append(block.user[test])
     output.finish()
+    _write_truth(out / "truth.parquet", tested, halves)
     _write_json(out / "ceilings.json", _ceilings(halves, answers))
     world = {**asdict(plan), "start": plan.start.isoformat(), "event_rows": events, "label_rows": rows}
     world |= {"test_as_of": plan.moment(plan.test_day).isoformat(), "end": plan.moment(plan.days).isoformat()}
     _write_json(out / "world.json", world)
     return world
+
+
+def _write_truth(path: Path, users: list[Ints], halves: list[tuple[Floats, Floats]]) -> None:
+    """The true probabilities that the ceilings were measured on, by user: for judges, never for models."""
+    if not halves:
+        return
+    mean = np.concatenate([(a + b) / 2 for a, b in halves])
+    ids = [f"u{number:07d}" for number in np.concatenate(users)]
+    pq.write_table(pa.table({"user_id": ids, **{name: mean[:, i] for i, name in enumerate(SCENARIOS)}}), path)
 
 
 def _ceilings(halves: list[tuple[Floats, Floats]], answers: list[NDArray[np.bool_]]) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""A kind of event, and the slots of a day that kinds share.
+
+Kinds of one slot share that slot's volume (a softmax), so that what a user is interested in moves the mix of
+texts far more than the counts. Kinds of the slot `own` have a daily rate of their own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MODALITIES = ("bill", "mini_program", "spm", "app", "search", "tabular")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A modality's share of a day.
+
+    Args:
+        modality: of its kinds.
+        volume: mean events on an active day of an average user.
+        effects: weight of each feature on the log of the volume.
+        forced: every active day has at least one.
+    """
+
+    modality: str
+    volume: float
+    effects: Mapping[str, float] = field(default_factory=dict)
+    forced: bool = False
+
+
+SLOTS: dict[str, Slot] = {
+    "food": Slot("bill", 0.45, {"takeout": 0.15}),
+    "shop": Slot("bill", 0.33, {"premium": 0.15, "bargain": 0.1}),
+    "leisure": Slot("bill", 0.30, {"music": 0.1, "concert.planning": 0.4, "money.distressed": 0.3}),
+    "mini": Slot("mini_program", 0.85, {"eco": 0.1, "grove.playing": 0.35, "deals.hunting": 0.2}),
+    "page": Slot(
+        "spm", 0.40, {"money.distressed": 0.4, "concert.planning": 0.3, "deals.hunting": 0.3}, forced=True
+    ),
+    "app": Slot("app", 0.45, {"money.distressed": 0.3, "money.slipping": 0.2, "takeout": 0.1}),
+    "search": Slot("search", 0.45, {"deals.hunting": 0.3, "concert.planning": 0.4, "premium": 0.1}),
+    "own": Slot("bill", 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of event.
+
+    Args:
+        name: of the kind.
+        slot: key of SLOTS.
+        base: logit within the slot; for `own`, log of the rate per day.
+        effects: weight of each feature (trait or `regime.state`) on it.
+        steps: pools of its events in order; one, but for scripts.
+        amount: median and log-deviation of the money, where the modality has any.
+        hour: mean and deviation of the hour of day.
+        active_only: happens on days with a log-in only.
+    """
+
+    name: str
+    slot: str
+    base: float
+    effects: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[str, ...] = ()
+    amount: tuple[float, float] = (0.0, 0.0)
+    hour: tuple[float, float] = (15.0, 4.0)
+    active_only: bool = True
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The pools of its events in order."""
+        return self.steps or (self.name,)
