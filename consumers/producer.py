@@ -22,6 +22,7 @@ from qanchor.progress import Progress
 from qanchor.settings import KafkaSettings
 
 _FLUSH_SECONDS: Final = 120.0
+_JSON_LINES: Final = (".jsonl", ".ndjson", ".json")
 _PACE_EVERY: Final = 100
 _NO_FIELDS: Final = (names.SOURCE_PARTITION, names.SOURCE_OFFSET, names.INGESTED_AT)
 
@@ -66,7 +67,7 @@ def event_messages(path: Path, decoder: EventDecoder, assume_utc: bool = False) 
     Raises:
         EventsInvalid: the file cannot be read.
     """
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+    if path.suffix.lower() in _JSON_LINES:
         yield from _json_lines(path)
         return
     file = open_event_file(path)
@@ -77,6 +78,10 @@ def event_messages(path: Path, decoder: EventDecoder, assume_utc: bool = False) 
         for rejection in checked.rejections:
             key = str(rejection.event.get(names.USER_ID, ""))
             yield Message(key.encode(), _ENCODE(dict(rejection.event)), False)
+
+
+def _rows_of(path: Path) -> int | None:
+    return None if path.suffix.lower() in _JSON_LINES else open_event_file(path).rows
 
 
 def _json_lines(path: Path) -> Iterator[Message]:
@@ -145,6 +150,7 @@ def produce_file(
         ),
     )
     try:
+        progress.start("producing", _rows_of(path))
         return _Sending(producer, settings, progress).run(first, messages, rate)
     except KafkaError as error:
         raise no_broker(settings) from error
@@ -158,7 +164,6 @@ class _Sending:
         self._error: BaseException | None = None
 
     def run(self, first: Message, rest: Iterator[Message], rate: float | None) -> ProduceSummary:
-        self._progress.start("producing")
         began = time.monotonic()
         sent = invalid = 0
         for message in chain((first,), rest):
