@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from qanchor.model.backbone import Backbone
+from qanchor.model.build import build_model
+from qanchor.model.config import preset_config
 from qanchor.model.prefix_cache import PrefixCache
 from qanchor.model.qanchor import Suffix
-from tests.unit.model.worlds import QUESTIONS, World, make_world, random_arrays, slices_at
+from tests.unit.model.worlds import QUESTIONS, WORKSPACE, World, make_world, random_arrays, slices_at
 
 WORLDS = {
     "both": make_world(1),
@@ -205,6 +207,17 @@ def test_a_seed_gives_the_same_model_and_leaves_the_global_generator_alone() -> 
     assert torch.equal(before, torch.get_rng_state())
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_fresh_models_tell_users_apart() -> None:
+    config = preset_config("tiny", WORKSPACE)
+    model = build_model(config, WORLD.tokenizer).eval()
+    arrays = random_arrays(0)
+    batch = WORLD.batch(arrays, slices_at(arrays, [0, 1, 2, 3, 4], [900] * 5))
+    vectors = model.read_out(model.encode_prefix(batch), Suffix(question(WORLD, 0)))
+    alike = (vectors @ vectors.T)[~torch.eye(5, dtype=torch.bool)].mean()
+    assert alike < 0.95
 
 
 @torch.no_grad()
