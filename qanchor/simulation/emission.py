@@ -193,7 +193,9 @@ def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
     time = day * DAY_US + 3 * 3_600_000_000 + rng.integers(0, 600_000_000, len(day))
     nothing = np.full(len(day), np.nan)
     kinds = np.full(len(day), MODALITIES.index("tabular"))
-    return _Draft(user, time, kinds, text, nothing, nothing, limit[user].astype(np.float64), tenure.astype(np.float64))
+    return _Draft(
+        user, time, kinds, text, nothing, nothing, limit[user].astype(np.float64), tenure.astype(np.float64)
+    )
 
 
 def _arrival_order(time: Ints, rng: np.random.Generator) -> Ints:

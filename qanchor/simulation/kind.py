@@ -28,12 +28,12 @@ class Slot:
 
 
 SLOTS: dict[str, Slot] = {
-    "food": Slot("bill", 0.45, {"takeout": 0.15}),
-    "shop": Slot("bill", 0.33, {"premium": 0.15, "bargain": 0.1}),
+    "food": Slot("bill", 0.34, {"takeout": 0.15}),
+    "shop": Slot("bill", 0.32, {"premium": 0.15, "bargain": 0.1}),
     "leisure": Slot("bill", 0.30, {"music": 0.1, "concert.planning": 0.4, "money.distressed": 0.3}),
-    "mini": Slot("mini_program", 0.85, {"eco": 0.1, "grove.playing": 0.35, "deals.hunting": 0.2}),
+    "mini": Slot("mini_program", 0.75, {"eco": 0.1, "grove.playing": 0.35, "deals.hunting": 0.2}),
     "page": Slot(
-        "spm", 0.40, {"money.distressed": 0.4, "concert.planning": 0.3, "deals.hunting": 0.3}, forced=True
+        "spm", 0.20, {"money.distressed": 0.4, "concert.planning": 0.3, "deals.hunting": 0.3}, forced=True
     ),
     "app": Slot("app", 0.45, {"money.distressed": 0.3, "money.slipping": 0.2, "takeout": 0.1}),
     "search": Slot("search", 0.45, {"deals.hunting": 0.3, "concert.planning": 0.4, "premium": 0.1}),
