@@ -34,7 +34,7 @@ check: .venv/installed  ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 
 format: .venv/installed  ## format and mend what ruff can
 	@$(BIN)/ruff check --fix .
