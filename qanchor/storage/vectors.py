@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.errors import FingerprintMismatch, IndexInvalid
+from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
 from qanchor.names import USER_ID
 
 Vectors = NDArray[np.float32]
@@ -119,12 +119,20 @@ class VectorIndex:
 
         Returns:
             The metadata as written.
+
+        Raises:
+            DiskFull: there is no space; free some.
         """
         faiss = _faiss()
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        faiss.write_index(self._index, str(building / _INDEX))
+        try:
+            faiss.write_index(self._index, str(building / _INDEX))
+        except RuntimeError as error:  # all that faiss says of a disk that is full
+            raise DiskFull(
+                f"index {folder} could not be written", "Free some space, build it again."
+            ) from error
         pq.write_table(pa.table({USER_ID: self.users}), building / _USERS)
         sizes = {name: (building / name).stat().st_size for name in (_INDEX, _USERS)}
         written = replace(self.metadata, sizes=sizes)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from qanchor.errors import FingerprintMismatch, IndexInvalid
+from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
 from qanchor.storage.vectors import IndexMetadata, VectorIndex, build_index, load_index
 
 ORIGIN = IndexMetadata("space-1", 7, "2026-01-01T00:00:00+00:00")
@@ -159,3 +159,13 @@ def test_vectors_that_do_not_hold_are_refused(
 ) -> None:
     with pytest.raises(IndexInvalid, match=said):
         build_index(pa.array(users, pa.string()), vectors, ORIGIN)
+
+
+def test_a_full_disk_is_named_and_leaves_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Error in faiss: write error: No space left on device")
+
+    monkeypatch.setattr("faiss.write_index", fail)
+    with pytest.raises(DiskFull, match="Free some space"):
+        _index()[0].save(tmp_path / "v1")
+    assert not (tmp_path / "v1").exists()
