@@ -83,12 +83,13 @@ class FeatureRepository:
         if not path.exists():
             path = template_folder() / "feature_store.yaml"
         content = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
-        if "plugin=qanchor_home" in content["registry"]["path"]:
+        registry, online = content["registry"], content["online_store"]
+        if isinstance(registry, dict) and "plugin=qanchor_home" in registry.get("path", ""):
             self.home.root.mkdir(parents=True, exist_ok=True)
-            content["registry"]["path"] = f"sqlite:///{self.home.feast_registry}"
-        if content["online_store"]["type"].endswith(".GuardedSqliteOnlineStore"):
+            registry["path"] = f"sqlite:///{self.home.feast_registry}"
+        if isinstance(online, dict) and online["type"].endswith(".GuardedSqliteOnlineStore"):
             # Here the reader says which moment the time to live is judged by.
-            content["online_store"] |= {"path": str(self.home.online_store), "ttl_on_read": False}
+            online |= {"path": str(self.home.online_store), "ttl_on_read": False}
         with _quiet():
             return FeatureStore(config=RepoConfig(**content, repo_path=self.workspace.repo))
 
