@@ -20,14 +20,14 @@ _ACTIVE = {
     "role.merchant": 0.4,
 }
 _ACTIVE_BASE = 0.5
-_VOLUME = {"volume": 0.3, "burst": 0.3, "engagement": 0.1}
+_VOLUME = {"volume": 0.25, "burst": 0.3, "engagement": 0.1}
 _LAPSED_OWN = -2.0  # log factor on standing payments of users who left
 
 _ACTIVE_WEIGHTS = weights(_ACTIVE, FEATURES)
 _VOLUME_WEIGHTS = weights(_VOLUME, FEATURES)
 # How clearly interests show in what users open, read and search for; payments and targets stay as listed.
 # Regimes show more sharply than traits: they have weeks to be seen in, traits have months.
-TRAIT_SHARPNESS, REGIME_SHARPNESS = 1.6, 2.0
+TRAIT_SHARPNESS, REGIME_SHARPNESS = 1.8, 2.1
 _SHARP_SLOTS = {"mini", "page", "app", "search"}
 
 

@@ -39,18 +39,18 @@ class Switch:
 DRIFT_DAYS = 60.0
 FACTORS = ("youth", "wealth")
 TRAITS: dict[str, Trait] = {
-    "engagement": Trait(0.5, {"youth": 0.2}),
-    "volume": Trait(0.8),
+    "engagement": Trait(0.8, {"youth": 0.2}),
+    "volume": Trait(0.88),
     "burst": Trait(1.0),
     "income": Trait(0.95, {"wealth": 0.8, "youth": -0.2}),
-    "takeout": Trait(0.8, {"youth": 0.4}),
-    "premium": Trait(0.8, {"wealth": 0.5}),
-    "bargain": Trait(0.8, {"wealth": -0.3}),
-    "music": Trait(0.8, {"youth": 0.4}),
-    "eco": Trait(0.8),
-    "stress": Trait(0.6, {"wealth": -0.3}),
-    "discontent": Trait(0.4),
-    "travel": Trait(0.8, {"wealth": 0.3}),
+    "takeout": Trait(0.88, {"youth": 0.4}),
+    "premium": Trait(0.88, {"wealth": 0.5}),
+    "bargain": Trait(0.88, {"wealth": -0.3}),
+    "music": Trait(0.88, {"youth": 0.4}),
+    "eco": Trait(0.88),
+    "stress": Trait(0.8, {"wealth": -0.3}),
+    "discontent": Trait(0.6),
+    "travel": Trait(0.88, {"wealth": 0.3}),
 }
 REGIMES: dict[str, tuple[str, ...]] = {
     "role": ("honest", "merchant", "ring"),
