@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "db": ("cli.db", "Create or upgrade the registry's schema."),
 }
 
+_INTERRUPTED = 130
+
 
 class _LazyGroup(TyperGroup):
     """Commands that are imported when they are asked for, so that --help stays instant."""
@@ -96,11 +98,11 @@ def run_command(arguments: list[str] | None = None) -> int:
     """
     command: Any = typer.main.get_command(app)
     try:
-        return int(command.main(args=arguments, prog_name="qanchor-cli", standalone_mode=False) or 0)
+        code = int(command.main(args=arguments, prog_name="qanchor-cli", standalone_mode=False) or 0)
     except QAnchorError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; run the same command again to go on", 130)
+        code = _INTERRUPTED
     except typer.TyperException as error:
         # A usage error: Click's own two lines name the option and the help to read.
         error.show()  # type: ignore[attr-defined]
@@ -112,6 +114,10 @@ def run_command(arguments: list[str] | None = None) -> int:
                 4,
             )
         raise
+    # Typer turns Ctrl-C into its exit code, and says nothing.
+    if code == _INTERRUPTED:
+        return _fail("interrupted; run the same command again to go on", code)
+    return code
 
 
 def main() -> None:
