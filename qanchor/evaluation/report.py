@@ -11,7 +11,6 @@ from qanchor.evaluation.images import save_chart, save_overview
 from qanchor.evaluation.overview import MARK_NAMES, OverviewRow, as_figures, scale
 from qanchor.evaluation.summary import ReportSummary, ScenarioSummary
 from qanchor.evaluation.svg import draw
-from qanchor.names import DOMAINS
 
 _TEMPLATES = Path(__file__).with_name("templates")
 FIGURES_FOLDER = "figures"
@@ -103,7 +102,6 @@ def render(summary: ReportSummary) -> str:
         script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),  # our own file
         draw=lambda chart: Markup(draw(chart)),  # escapes what it is given
         legend=_legend,
-        domains=[d for d in DOMAINS if any(s.domain == d for s in summary.scenarios)],
         marks=_marks_present(rows),
         ticks=_ticks(low, high),
         at=lambda value: f"{100 * (value - low) / (high - low):.2f}%",
