@@ -40,7 +40,6 @@ class Context:
             NotReady: a PostgreSQL database has no schema yet; run `qanchor-cli db upgrade`.
         """
         from qanchor.registry.migrate import prepare
-
         from qanchor.registry.session import open_engine
 
         engine = open_engine(self.settings.database_url, self.settings.database.busy_seconds)
