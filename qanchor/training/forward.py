@@ -44,7 +44,18 @@ def forward_points(model: QAnchor, batch: PairBatch, next_token_questions: int =
     anchors = model.project(torch.cat(read, dim=1).flatten(0, 1))
     # An answer that several users share is encoded once.
     distinct, place = torch.unique(batch.answer_ids.flatten(0, 1), dim=0, return_inverse=True)
-    return PairOutput(anchors, model.encode_answers(distinct)[place], loss)
+    return PairOutput(anchors, _answers(model, distinct)[place], loss)
+
+
+def _answers(model: QAnchor, ids: Tensor) -> Tensor:
+    """`model.encode_answers`, as a suffix of no prefix: the last layer then works on the last token alone."""
+    layer = model.backbone.lm.config
+    width = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    weight = next(model.projection.parameters())
+    none = weight.new_zeros(len(ids), layer.num_key_value_heads, 0, width)
+    depth = layer.num_hidden_layers
+    prefix = PrefixCache((none,) * depth, (none,) * depth, ids.new_zeros(len(ids)))
+    return model.project(model.backbone.read(model.backbone.embed(ids), ids != model.pad_id, prefix))
 
 
 def repeated(prefix: PrefixCache, times: int) -> PrefixCache:
