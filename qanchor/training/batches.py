@@ -32,17 +32,20 @@ class PairBatch:
         question_ids: int64 [points, questions, tokens], each ends in <|user_emb|>.
         answer_ids: int64 [points, questions, tokens], each ends in the end token.
         users: int64 [points], the users' rows.
+        phrases: int64 [points, questions, phrases], the answers as phrase numbers; -1 fills up.
     """
 
     events: EventBatch
     question_ids: Tensor
     answer_ids: Tensor
     users: Tensor
+    phrases: Tensor
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """The batch on a device."""
         ids = self.question_ids.to(device), self.answer_ids.to(device)
-        return PairBatch(self.events.to(device), *ids, self.users.to(device))
+        others = self.users.to(device), self.phrases.to(device)
+        return PairBatch(self.events.to(device), *ids, *others)
 
 
 def steps_per_epoch(pairs: PairSet, points: int) -> int:
@@ -102,7 +105,8 @@ class BatchBuilder:
         questions = self._questions[torch.from_numpy(self.pairs.question[points].astype(np.int64))]
         answers = self._answers[rows].to(torch.int64)
         users = torch.from_numpy(self.pairs.points.rows[points])
-        return PairBatch(events, self._cut(questions), self._cut(answers), users)
+        phrases = torch.from_numpy(self.pairs.answers[points].astype(np.int64))
+        return PairBatch(events, self._cut(questions), self._cut(answers), users, phrases)
 
     def _cut(self, ids: Tensor) -> Tensor:
         return ids[..., : int((ids != self._pad).sum(dim=-1).max())]

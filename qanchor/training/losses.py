@@ -98,3 +98,22 @@ def prompt_loss(
     """
     loss: Tensor = F.cross_entropy(vectors @ prototypes.T / temperature, labels, weight=class_weights)
     return loss
+
+
+def phrase_loss(scores: Tensor, phrases: Tensor) -> Tensor:
+    """How badly the scores foretell which phrases an answer holds, whatever their order.
+
+    The next-token loss reaches `<|user_emb|>` through the answer's first token alone; this one asks the
+    embedding for all of the answer at once.
+
+    Args:
+        scores: of every phrase, [batch, all phrases].
+        phrases: phrase numbers, int64 [batch, phrases]; -1 fills up.
+
+    Returns:
+        Mean cross-entropy of the phrases in nats, shape ().
+    """
+    present = phrases >= 0
+    chosen = torch.log_softmax(scores, dim=-1).gather(1, phrases.clamp(min=0))
+    loss: Tensor = -(chosen * present).sum() / present.sum().clamp(min=1)
+    return loss

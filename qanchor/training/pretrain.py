@@ -28,7 +28,8 @@ from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
 from qanchor.training.batches import BatchBuilder, PairBatch, batches, points_of_step
 from qanchor.training.forward import forward_points
-from qanchor.training.losses import Form, contrastive_loss, same_user_or_answer
+from qanchor.training.fresh import widen_fresh_weights
+from qanchor.training.losses import Form, contrastive_loss, phrase_loss, same_user_or_answer
 from qanchor.training.run_state import load_run, save_run
 from qanchor.training.schedule import warm_up_cosine
 from qanchor.training.useru.pairs import PairSet, UserUConfig, build_pairs
@@ -58,6 +59,7 @@ class PretrainConfig:
         form: of the contrastive loss.
         contrastive_weight: of L_cl.
         next_token_weight: of L_ntp.
+        phrase_weight: of the phrase loss, which asks the embedding itself for the answer's phrases.
         next_token_questions: how many of a point's questions carry L_ntp.
         event_dropout: share of events left out of a training history.
         seed: of everything.
@@ -79,6 +81,7 @@ class PretrainConfig:
     form: Form = "paper"
     contrastive_weight: float = 1.0
     next_token_weight: float = 1.0
+    phrase_weight: float = 1.0
     next_token_questions: int = 1
     event_dropout: float = 0.15
     seed: int = 0
@@ -160,7 +163,10 @@ def pretrain(
     normaliser = Normaliser.fit(visible, workspace.modalities)
     builder = BatchBuilder(visible, workspace, pairs, tokenizer, normaliser, model_config)
     runtime = runtime or choose_runtime("cpu", "float32")
-    model = build_model(model_config, tokenizer, config.seed).to(runtime.device)
+    model = build_model(model_config, tokenizer, config.seed)
+    if not model_config.backbone.source:
+        widen_fresh_weights(model.backbone, config.seed)
+    model.to(runtime.device)
     key = _key(config, model_config, pairs, visible)
     run = _Run(model, builder, config, _Keeper(limits.run_dir, key), runtime)
     before = check_retrieval(model, builder)
@@ -203,10 +209,10 @@ class _Keeper:
     folder: Path | None
     key: str
 
-    def load(self, model: QAnchor, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         return load_run(self.folder, self.key, model, optimizer) if self.folder else None
 
-    def save(self, model: QAnchor, optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
         if self.folder:
             save_run(self.folder, model, optimizer, {"key": self.key, **content})
 
@@ -227,7 +233,12 @@ class _Run:
         self._config = config
         self._keeper = keeper
         self._runtime = runtime
-        self._weights = [p for p in model.parameters() if p.requires_grad]
+        self._phrase_head = _phrase_head(
+            model.config.embedding_width, len(builder.pairs.phrases), config.seed
+        )
+        self._phrase_head.to(runtime.device)
+        self._parts = nn.ModuleList([model, self._phrase_head])
+        self._weights = [*self._phrase_head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
         self._optimizer = torch.optim.AdamW(
             self._weights, config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
@@ -235,7 +246,7 @@ class _Run:
     def train(self, progress: Progress) -> dict[str, Any]:
         """Run all steps that are left; the curves of the two losses and how many steps there were."""
         torch.manual_seed(self._config.seed)
-        state = self._keeper.load(self._model, self._optimizer)
+        state = self._keeper.load(self._parts, self._optimizer)
         done: int = state["step"] if state else 0
         losses: list[list[float]] = state["losses"] if state else []
         steps: int = state["steps"] if state else self._steps()
@@ -245,14 +256,18 @@ class _Run:
         plan = [self._planned(step) for step in range(done, steps)]
         for step, batch in enumerate(batches(self._builder, plan), start=done):
             losses.append(self._step(batch, step, steps))
-            progress.advance(1, f"contrastive {losses[-1][0]:.3f} next-token {losses[-1][1]:.3f}")
+            progress.advance(
+                1,
+                f"contrastive {losses[-1][0]:.3f} next-token {losses[-1][1]:.3f} phrase {losses[-1][2]:.3f}",
+            )
             if (step + 1) % self._config.save_every == 0 and step + 1 < steps:
                 content = {"step": step + 1, "steps": steps, "losses": losses}
-                self._keeper.save(self._model, self._optimizer, content)
+                self._keeper.save(self._parts, self._optimizer, content)
         return {
             "steps": steps,
             "contrastive_loss": [loss[0] for loss in losses],
             "next_token_loss": [loss[1] for loss in losses],
+            "phrase_loss": [loss[2] for loss in losses],
         }
 
     def _planned(self, step: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], EventDropout]:
@@ -266,17 +281,21 @@ class _Run:
         share = warm_up_cosine(step, steps, max(1, round(steps * config.warm_up)))
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * share
-        contrastive, next_token = self._losses(batch, masked=step >= steps * config.margin_from)
-        loss = config.contrastive_weight * contrastive + config.next_token_weight * next_token
+        contrastive, next_token, phrase = self._losses(batch, masked=step >= steps * config.margin_from)
+        loss = (
+            config.contrastive_weight * contrastive
+            + config.next_token_weight * next_token
+            + config.phrase_weight * phrase
+        )
         if not torch.isfinite(loss):
             raise TrainingDiverged(step, config.learning_rate)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights, config.clip)
         self._optimizer.step()
-        return [round(contrastive.item(), 5), round(next_token.item(), 5)]
+        return [round(part.item(), 5) for part in (contrastive, next_token, phrase)]
 
-    def _losses(self, batch: PairBatch, masked: bool) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: PairBatch, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config
         batch = batch.to(self._runtime.device)
         told = config.next_token_questions if config.next_token_weight > 0 else 0
@@ -292,7 +311,8 @@ class _Run:
             never,
             config.form,
         )
-        return contrastive, output.ntp_loss
+        phrase = phrase_loss(self._phrase_head(output.anchor), batch.phrases.flatten(0, 1))
+        return contrastive, output.ntp_loss, phrase
 
     def _steps(self) -> int:
         """The steps asked for, or those that fill the minutes, measured on a few that are undone again."""
@@ -304,12 +324,23 @@ class _Run:
         seconds = []
         for batch in trial:
             began = time.monotonic()
-            contrastive, next_token = self._losses(batch, masked=True)
-            (contrastive + next_token).backward()  # type: ignore[no-untyped-call]
+            contrastive, next_token, phrase = self._losses(batch, masked=True)
+            (contrastive + next_token + phrase).backward()  # type: ignore[no-untyped-call]
             self._optimizer.zero_grad(set_to_none=True)
             seconds.append(time.monotonic() - began)
         self._model.load_state_dict(kept)
         return max(20, int(self._config.minutes * 60 / min(seconds[1:])))
+
+
+def _phrase_head(width: int, phrases: int, seed: int) -> nn.Linear:
+    """Reads phrases from a unit vector; thrown away after training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(width, phrases)
+        # A unit vector's entries are small: from here the scores can reach the spread they need.
+        nn.init.normal_(head.weight, std=1.0)
+        nn.init.zeros_(head.bias)
+        return head
 
 
 @torch.no_grad()
