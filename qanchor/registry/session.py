@@ -1,5 +1,7 @@
 """Opening the registry's database: SQLite by default, PostgreSQL by URL."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +20,25 @@ _UPGRADE = "Run `qanchor-cli db upgrade`."
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    _switch_to_wal(cursor)
     # FULL, because the ledger's transaction is the consumer's commit point: a power cut must not undo it.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor, attempts: int = 200) -> None:
+    """Once per file; SQLite's own patience does not cover this switch, so a second process waits here."""
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    for attempt in range(attempts):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.05)
 
 
 def open_engine(url: str, busy_seconds: float = 30.0) -> Engine:

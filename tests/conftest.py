@@ -1,0 +1,12 @@
+"""For all tests: one native thread each, because pytest runs a process per core, and no settings from outside."""
+
+import os
+
+for _name in [
+    name for name in os.environ if name.startswith("QANCHOR_") and not name.startswith("QANCHOR_TEST_")
+]:
+    del os.environ[_name]
+os.environ["QANCHOR_COMPUTE__THREADS"] = "1"
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
