@@ -1,11 +1,10 @@
-"""For all tests: one native thread each, because pytest runs a process per core, and no settings from outside."""
+"""For all tests: one native thread each (pytest runs a process per core), no settings from outside."""
 
 import os
 
-for _name in [
-    name for name in os.environ if name.startswith("QANCHOR_") and not name.startswith("QANCHOR_TEST_")
-]:
-    del os.environ[_name]
+for _name in list(os.environ):
+    if _name.startswith("QANCHOR_") and not _name.startswith("QANCHOR_TEST_"):
+        del os.environ[_name]
 os.environ["QANCHOR_COMPUTE__THREADS"] = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"

@@ -1,0 +1,106 @@
+"""The demo in miniature: every link of the chain by the commands that a user types, on a world of 300 users."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Demo:
+    """A finished demo: its folder, what it printed, and its workspace's commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / "world" / "work"
+        self.home = self.work / ".qanchor"
+        self.printed = self.call(
+            "demo", "--users", "300", "--minutes", "0.1", "--dir", str(folder), cwd=folder
+        )
+
+    def call(self, *arguments: str, cwd: Path | None = None) -> str:
+        """Run one command in the demo's workspace; it must succeed."""
+        done = self.attempt(*arguments, cwd=cwd)
+        assert done.returncode == 0, f"{arguments}: {done.stderr[-3000:]}"
+        return done.stdout
+
+    def attempt(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run one command in the demo's workspace."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("QANCHOR_")}
+        environment["OMP_NUM_THREADS"] = "1"
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *arguments],
+            cwd=cwd or self.work,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=800,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says."""
+        answer: dict[str, Any] = json.loads(self.call("status", "--json"))
+        return answer
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One run of the demo, shared by this module's tests."""
+    return Demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.mark.xdist_group("demo")
+def test_the_demo_ends_with_a_report_of_every_scenario(demo: Demo) -> None:
+    report = (demo.home / "reports" / "report.html").read_text()
+    figures = json.loads((demo.home / "reports" / "report.json").read_text())
+    assert len(figures["scenarios"]) == 10
+    assert "http://" not in report.replace("http://www.w3.org", "")
+    assert "peak memory" in demo.printed
+
+
+@pytest.mark.xdist_group("demo")
+def test_running_the_demo_again_does_nothing_twice(demo: Demo) -> None:
+    before = demo.status()
+    printed = demo.call(
+        "demo", "--users", "300", "--minutes", "0.1", "--dir", str(demo.folder), cwd=demo.folder
+    )
+    assert printed.count("done by an earlier run") >= 10
+    assert demo.status() == before
+
+
+@pytest.mark.xdist_group("demo")
+def test_backfilling_again_changes_no_vector(demo: Demo) -> None:
+    def hashes() -> dict[str, str]:
+        return {name: entry["content_hash"] for name, entry in demo.status()["embeddings"].items()}
+
+    before = hashes()
+    demo.call("backfill", "--all")
+    assert hashes() == before
+    assert len(before) == 10
+
+
+@pytest.mark.xdist_group("demo")
+def test_lookalikes_are_ranked_and_are_not_the_seeds(demo: Demo) -> None:
+    seeds = (demo.folder / "world" / "seeds.txt").read_text().split()
+    found = json.loads(
+        demo.call(
+            "lookalike",
+            "--scenario",
+            "takeout",
+            "--seeds",
+            str(demo.folder / "world" / "seeds.txt"),
+            "-k",
+            "5",
+            "--json",
+        )
+    )["users"]
+    assert [row["rank"] for row in found] == [1, 2, 3, 4, 5]
+    assert not {row["user_id"] for row in found} & set(seeds)
+    scores = [row["score"] for row in found]
+    assert scores == sorted(scores, reverse=True)
