@@ -1,4 +1,4 @@
-"""The demo in miniature: every link of the chain by the commands that a user types, on a world of 300 users."""
+"""The demo in miniature: every link of the chain, by the commands that a user types, on 300 users."""
 
 import json
 import os

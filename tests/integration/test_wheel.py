@@ -1,4 +1,4 @@
-"""A wheel builds, installs, and brings the entry point, the migrations, the template and the Feast plug-ins."""
+"""A wheel builds, installs, and brings the entry point, migrations, template and Feast plug-ins."""
 
 import os
 import subprocess
