@@ -230,7 +230,7 @@ def _run_steps(run: _Run) -> None:
     run.step("new repository", _cli("new", str(plan.work), "--from", str(source)), cwd=plan.target)
     _stream(run)
     labels = _label_files(plan)
-    run.step("labels", *(_cli("labels", "load", name, str(path)) for name, path in labels.items()))
+    run.step("labels", _cli("labels", "load-all", str(plan.input / "labels")))
     run.step("feast apply", _feast("apply"), cwd=plan.work / "feature_repo")
     run.step("pretrain", _cli("pretrain", "--minutes", str(plan.minutes)))
     run.step("tune", _cli("tune", "--all"))

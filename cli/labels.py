@@ -1,11 +1,13 @@
 """`qanchor-cli labels`: what is known to have happened, per scenario."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.context import open_context
+from cli.context import Context, open_context
 from cli.output import JsonOption, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Load the labels of a scenario.")
@@ -31,13 +33,57 @@ def load(
 
     Example: qanchor-cli labels load takeout labels.parquet
     """
-    from qanchor.events.labels import load_labels_file
+    context = open_context()
+    result = _load(context, scenario, file)
+    if json:
+        print_json(result.shown | {"content_hash": result.content_hash, "warnings": result.warnings})
+        return
+    _print([result])
+
+
+@app.command("load-all")
+def load_all(
+    folder: Annotated[Path, typer.Argument(help="Folder of SCENARIO.parquet or SCENARIO.csv files.")],
+    json: JsonOption = False,
+) -> None:
+    """Load every file of a folder that is named after a scenario, whatever the case of its letters.
+
+    Files of other names are left alone and named.
+
+    Example: qanchor-cli labels load-all labels/
+    """
+    from qanchor.errors import LabelsInvalid
 
     context = open_context()
+    files = sorted(path for path in folder.glob("*") if path.suffix in {".parquet", ".csv"})
+    known = {path: path.stem.lower() for path in files if path.stem.lower() in context.workspace.scenarios}
+    if not known:
+        names = ", ".join(context.workspace.scenarios)
+        raise LabelsInvalid(f"{folder} holds no file named after a scenario", f"The scenarios are: {names}.")
+    results = [_load(context, scenario, path) for path, scenario in known.items()]
+    for path in files:
+        if path not in known:
+            typer.echo(f"warning: {path.name} is not named after a scenario and was left alone", err=True)
+    if json:
+        print_json([result.shown | {"warnings": result.warnings} for result in results])
+        return
+    _print(results)
+
+
+@dataclass(frozen=True)
+class _Result:
+    shown: dict[str, Any]
+    content_hash: str
+    warnings: Sequence[str]
+
+
+def _load(context: Context, scenario: str, file: Path) -> _Result:
+    from qanchor.events.labels import load_labels_file
+
     loaded = load_labels_file(
         file, scenario, context.home, context.engine, context.workspace, context.settings.events
     )
-    result = {
+    shown = {
         "scenario": scenario,
         "rows": loaded.labels.table.num_rows,
         "positives": loaded.labels.positives,
@@ -45,9 +91,11 @@ def load(
         "by": loaded.labels.divided_by,
         "no_history": loaded.without_history,
     }
-    if json:
-        print_json(result | {"content_hash": loaded.labels.content_hash, "warnings": loaded.warnings})
-        return
-    print_table("labels", [result])
-    for warning in loaded.warnings:
+    return _Result(shown, loaded.labels.content_hash, loaded.warnings)
+
+
+def _print(results: Sequence[_Result]) -> None:
+    print_table("labels", [result.shown for result in results])
+    # A warning that several scenarios share is said once.
+    for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         typer.echo(f"warning: {warning}", err=True)

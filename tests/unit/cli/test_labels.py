@@ -62,3 +62,24 @@ def test_a_fault_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not (folder / "home" / "labels").exists()
+
+
+def test_load_all_takes_the_files_named_after_scenarios_and_names_the_rest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = folder / "labels"
+    labels.mkdir()
+    csv(folder).rename(labels / "RISK.csv")
+    (labels / "other.csv").write_text("user_id,as_of,label\n")
+    assert run_command(["labels", "load-all", str(labels)]) == 0
+    captured = capsys.readouterr()
+    assert "risk" in captured.out
+    assert "other.csv is not named after a scenario" in captured.err
+    assert read_labels(Home(folder / "home"), "risk").table.num_rows == 12
+
+
+def test_load_all_of_a_folder_without_label_files_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["labels", "load-all", str(folder)]) == 2
+    assert "The scenarios are: risk." in capsys.readouterr().err
