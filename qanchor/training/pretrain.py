@@ -233,9 +233,7 @@ class _Run:
         self._config = config
         self._keeper = keeper
         self._runtime = runtime
-        self._phrase_head = _phrase_head(
-            model.config.embedding_width, len(builder.pairs.phrases), config.seed
-        )
+        self._phrase_head = _phrase_head(model.config.embedding_width, builder.pairs, config.seed)
         self._phrase_head.to(runtime.device)
         self._parts = nn.ModuleList([model, self._phrase_head])
         self._weights = [*self._phrase_head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
@@ -332,14 +330,16 @@ class _Run:
         return max(20, int(self._config.minutes * 60 / min(seconds[1:])))
 
 
-def _phrase_head(width: int, phrases: int, seed: int) -> nn.Linear:
-    """Reads phrases from a unit vector; thrown away after training."""
+def _phrase_head(width: int, pairs: PairSet, seed: int) -> nn.Linear:
+    """Reads phrases from a unit vector, beginning with how common each is; thrown away after training."""
+    said = np.bincount(pairs.answers[pairs.answers >= 0], minlength=len(pairs.phrases)) + 1.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(width, phrases)
+        head = nn.Linear(width, len(pairs.phrases))
         # A unit vector's entries are small: from here the scores can reach the spread they need.
         nn.init.normal_(head.weight, std=1.0)
-        nn.init.zeros_(head.bias)
+        with torch.no_grad():
+            head.bias.copy_(torch.from_numpy(np.log(said / said.sum())))
         return head
 
 
