@@ -1,6 +1,10 @@
 """For all tests: one native thread each (pytest runs a process per core), no settings from outside."""
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 for _name in list(os.environ):
     if _name.startswith("QANCHOR_") and not _name.startswith("QANCHOR_TEST_"):
@@ -9,3 +13,11 @@ os.environ["QANCHOR_COMPUTE__THREADS"] = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_numbers() -> Iterator[None]:
+    """A model flushes them to zero in its process; hypothesis draws them in the next test."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
