@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from qanchor.errors import QAnchorError
+from qanchor.threads import calm_threads
 
 # command or group -> (module, help). The module is imported when the command is asked for:
 # a module offers `app` (a typer.Typer with its subcommands) or `run` (a single command).
@@ -96,6 +97,7 @@ def run_command(arguments: list[str] | None = None) -> int:
         The exit code: 0, 2 for wrong input or usage, 3 for a step that has to come first,
         4 for a store that does not answer, 130 after an interrupt.
     """
+    calm_threads()
     command: Any = typer.main.get_command(app)
     try:
         code = int(command.main(args=arguments, prog_name="qanchor-cli", standalone_mode=False) or 0)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from qanchor.errors import WorkspaceInvalid
-from qanchor.threads import limit_threads
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,3 @@ def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     native = chosen.type == "cuda" and torch.cuda.is_bf16_supported()
     half = precision == "bfloat16" or (precision == "auto" and native)
     return Runtime(chosen, torch.bfloat16 if half else torch.float32)
-
-
-def use_threads(threads: int = 0) -> int:
-    """Bound torch's own pools, also where torch was loaded before the process chose; gives the size."""
-    size = limit_threads(threads)
-    torch.set_num_threads(size)
-    return size
