@@ -81,9 +81,8 @@ class _Run:
 
     def call(self, command: Sequence[str], cwd: Path) -> None:
         """Show one command and run it; a failure ends the demo with that command's exit code."""
-        shown = " ".join(
-            "qanchor-cli" if part == _CLI[0] else part for part in command if part not in _CLI[1:]
-        )
+        ours = command[0] == sys.executable
+        shown = " ".join(["qanchor-cli", *command[len(_CLI) :]] if ours else ["feast", *command[1:]])
         typer.secho(f"\n$ {shown}", bold=True)
         sys.stdout.flush()
         code = subprocess.run(command, cwd=cwd, env=self.environment, check=False).returncode
