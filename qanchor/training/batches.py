@@ -10,17 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from qanchor.events.history import EventArrays, HistorySlices, slice_histories
 from qanchor.model.batch import EventBatch, EventDropout, collate
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser
+from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer, TokenisedTexts
 from qanchor.training.useru.pairs import PairSet
+from qanchor.training.useru.topics import co_occurrence_vectors
 from qanchor.workspace import Workspace
 
 Int64 = NDArray[np.int64]
+_SEEDING_POINTS = 6_000
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,19 @@ class PairBatch:
         question_ids: int64 [points, questions, tokens], each ends in <|user_emb|>.
         answer_ids: int64 [points, questions, tokens], each ends in the end token.
         users: int64 [points], the users' rows.
-        phrases: int64 [points, questions, phrases], the answers as phrase numbers; -1 fills up.
+        summaries: float32 [points, questions, numbers], what happened in each question's span.
     """
 
     events: EventBatch
     question_ids: Tensor
     answer_ids: Tensor
     users: Tensor
-    phrases: Tensor
+    summaries: Tensor
 
     def to(self, device: torch.device | str) -> "PairBatch":
         """The batch on a device."""
         ids = self.question_ids.to(device), self.answer_ids.to(device)
-        others = self.users.to(device), self.phrases.to(device)
+        others = self.users.to(device), self.summaries.to(device)
         return PairBatch(self.events.to(device), *ids, *others)
 
 
@@ -92,6 +96,9 @@ class BatchBuilder:
         self._slices: HistorySlices = slice_histories(
             arrays, pairs.points.rows, pairs.points.cutoffs, workspace
         )
+        days = sorted(pairs.summaries)
+        self._summaries = np.stack([pairs.summaries[span] for span in days])  # [spans, points, numbers]
+        self._span = np.searchsorted(days, pairs.days)
         self._texts: TokenisedTexts = tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
         self._questions = tokenizer.encode_questions(pairs.questions, config.max_question_tokens)
         self._answers, self._pad = _encoded_answers(pairs, tokenizer, config), tokenizer.pad_id
@@ -105,8 +112,32 @@ class BatchBuilder:
         questions = self._questions[torch.from_numpy(self.pairs.question[points].astype(np.int64))]
         answers = self._answers[rows].to(torch.int64)
         users = torch.from_numpy(self.pairs.points.rows[points])
-        phrases = torch.from_numpy(self.pairs.answers[points].astype(np.int64))
-        return PairBatch(events, self._cut(questions), self._cut(answers), users, phrases)
+        summaries = torch.from_numpy(self._summaries[self._span[points], points[:, None]])
+        return PairBatch(events, self._cut(questions), self._cut(answers), users, summaries)
+
+    def seed_texts(self, encoder: BagTextEncoder) -> None:
+        """Begin the tokens' vectors where tokens of the same users at the same time lie near each other.
+
+        It is what a pre-trained text encoder brings along, as far as the log itself can tell.
+        """
+        events = self._slices.take(np.arange(min(len(self.pairs.points), _SEEDING_POINTS)))
+        used = np.arange(self._texts.ids.shape[1]) < self._texts.lengths[:, None]
+        rows = np.repeat(np.arange(len(used)), self._texts.lengths)
+        shape = (len(used), encoder.embedding.num_embeddings)
+        tokens = csr_matrix((np.ones(len(rows), np.int32), (rows, self._texts.ids[used])), shape=shape)
+        counts = csr_matrix((len(events.cutoff), shape[1]), dtype=np.int32)
+        for column, modality in enumerate(self._arrays.modalities):
+            lengths = events.stop[:, column] - events.start[:, column]
+            pointers = np.concatenate([[0], np.cumsum(lengths)])
+            index = np.arange(pointers[-1]) + np.repeat(events.start[:, column] - pointers[:-1], lengths)
+            texts = (np.ones(len(index), np.int32), modality.text[index], pointers)
+            counts = counts + csr_matrix(texts, shape=(len(lengths), shape[0])) @ tokens
+        vectors = co_occurrence_vectors(counts, encoder.embedding.embedding_dim)
+        with torch.no_grad():
+            scale = float(encoder.embedding.weight.norm(dim=1).mean())
+            seen = torch.from_numpy(np.linalg.norm(vectors, axis=1) > 0)
+            known = torch.from_numpy(vectors[seen.numpy()] * scale)
+            encoder.embedding.weight[seen] = known.to(encoder.embedding.weight.dtype)
 
     def _cut(self, ids: Tensor) -> Tensor:
         return ids[..., : int((ids != self._pad).sum(dim=-1).max())]

@@ -100,20 +100,18 @@ def prompt_loss(
     return loss
 
 
-def phrase_loss(scores: Tensor, phrases: Tensor) -> Tensor:
-    """How badly the scores foretell which phrases an answer holds, whatever their order.
+def summary_loss(foretold: Tensor, summaries: Tensor) -> Tensor:
+    """How far what is read from the embedding lies from the asked span's summary.
 
-    The next-token loss reaches `<|user_emb|>` through the answer's first token alone; this one asks the
-    embedding for all of the answer at once.
+    The next-token loss reaches `<|user_emb|>` through the answer's first token alone, and the contrastive
+    one through whatever tells a batch's answers apart; this one asks the embedding for all of the span.
 
     Args:
-        scores: of every phrase, [batch, all phrases].
-        phrases: phrase numbers, int64 [batch, phrases]; -1 fills up.
+        foretold: read linearly from unit vectors, [batch, numbers].
+        summaries: standardised, [batch, numbers].
 
     Returns:
-        Mean cross-entropy of the phrases in nats, shape ().
+        Mean squared error, shape (); 1 where nothing is foretold.
     """
-    present = phrases >= 0
-    chosen = torch.log_softmax(scores, dim=-1).gather(1, phrases.clamp(min=0))
-    loss: Tensor = -(chosen * present).sum() / present.sum().clamp(min=1)
+    loss: Tensor = (foretold - summaries).square().mean()
     return loss

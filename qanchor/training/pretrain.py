@@ -24,12 +24,13 @@ from qanchor.model.config import ModelConfig, preset_config
 from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime, choose_runtime
+from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
 from qanchor.training.batches import BatchBuilder, PairBatch, batches, points_of_step
 from qanchor.training.forward import forward_points
-from qanchor.training.fresh import widen_fresh_weights
-from qanchor.training.losses import Form, contrastive_loss, phrase_loss, same_user_or_answer
+from qanchor.training.fresh import whiten_projection, widen_fresh_weights
+from qanchor.training.losses import Form, contrastive_loss, same_user_or_answer, summary_loss
 from qanchor.training.run_state import load_run, save_run
 from qanchor.training.schedule import warm_up_cosine
 from qanchor.training.useru.pairs import PairSet, UserUConfig, build_pairs
@@ -59,7 +60,7 @@ class PretrainConfig:
         form: of the contrastive loss.
         contrastive_weight: of L_cl.
         next_token_weight: of L_ntp.
-        phrase_weight: of the phrase loss, which asks the embedding itself for the answer's phrases.
+        summary_weight: of the summary loss, which asks the embedding itself what happened in the span.
         next_token_questions: how many of a point's questions carry L_ntp.
         event_dropout: share of events left out of a training history.
         seed: of everything.
@@ -81,7 +82,7 @@ class PretrainConfig:
     form: Form = "paper"
     contrastive_weight: float = 1.0
     next_token_weight: float = 1.0
-    phrase_weight: float = 1.0
+    summary_weight: float = 3.0
     next_token_questions: int = 1
     event_dropout: float = 0.15
     seed: int = 0
@@ -166,8 +167,14 @@ def pretrain(
     model = build_model(model_config, tokenizer, config.seed)
     if not model_config.backbone.source:
         widen_fresh_weights(model.backbone, config.seed)
+    if isinstance(model.encoder.text_encoder, BagTextEncoder):
+        builder.seed_texts(model.encoder.text_encoder)
     model.to(runtime.device)
     key = _key(config, model_config, pairs, visible)
+    first = [builder.build(points_of_step(pairs, config.points, step, config.seed)) for step in range(4)]
+    whiten_projection(
+        model.projection, lambda: [forward_points(model, b.to(runtime.device), 0) for b in first]
+    )
     run = _Run(model, builder, config, _Keeper(limits.run_dir, key), runtime)
     before = check_retrieval(model, builder)
     curve = run.train(progress)
@@ -233,10 +240,10 @@ class _Run:
         self._config = config
         self._keeper = keeper
         self._runtime = runtime
-        self._phrase_head = _phrase_head(model.config.embedding_width, builder.pairs, config.seed)
-        self._phrase_head.to(runtime.device)
-        self._parts = nn.ModuleList([model, self._phrase_head])
-        self._weights = [*self._phrase_head.parameters(), *(p for p in model.parameters() if p.requires_grad)]
+        self._reader = _summary_reader(model.config.embedding_width, builder.pairs, config.seed)
+        self._reader.to(runtime.device)
+        self._parts = nn.ModuleList([model, self._reader])
+        self._weights = [*self._reader.parameters(), *(p for p in model.parameters() if p.requires_grad)]
         self._optimizer = torch.optim.AdamW(
             self._weights, config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
@@ -256,7 +263,7 @@ class _Run:
             losses.append(self._step(batch, step, steps))
             progress.advance(
                 1,
-                f"contrastive {losses[-1][0]:.3f} next-token {losses[-1][1]:.3f} phrase {losses[-1][2]:.3f}",
+                f"contrastive {losses[-1][0]:.3f} next-token {losses[-1][1]:.3f} summary {losses[-1][2]:.3f}",
             )
             if (step + 1) % self._config.save_every == 0 and step + 1 < steps:
                 content = {"step": step + 1, "steps": steps, "losses": losses}
@@ -265,7 +272,7 @@ class _Run:
             "steps": steps,
             "contrastive_loss": [loss[0] for loss in losses],
             "next_token_loss": [loss[1] for loss in losses],
-            "phrase_loss": [loss[2] for loss in losses],
+            "summary_loss": [loss[2] for loss in losses],
         }
 
     def _planned(self, step: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], EventDropout]:
@@ -279,11 +286,11 @@ class _Run:
         share = warm_up_cosine(step, steps, max(1, round(steps * config.warm_up)))
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * share
-        contrastive, next_token, phrase = self._losses(batch, masked=step >= steps * config.margin_from)
+        contrastive, next_token, summary = self._losses(batch, masked=step >= steps * config.margin_from)
         loss = (
             config.contrastive_weight * contrastive
             + config.next_token_weight * next_token
-            + config.phrase_weight * phrase
+            + config.summary_weight * summary
         )
         if not torch.isfinite(loss):
             raise TrainingDiverged(step, config.learning_rate)
@@ -291,7 +298,7 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights, config.clip)
         self._optimizer.step()
-        return [round(part.item(), 5) for part in (contrastive, next_token, phrase)]
+        return [round(part.item(), 5) for part in (contrastive, next_token, summary)]
 
     def _losses(self, batch: PairBatch, masked: bool) -> tuple[Tensor, Tensor, Tensor]:
         config = self._config
@@ -309,8 +316,8 @@ class _Run:
             never,
             config.form,
         )
-        phrase = phrase_loss(self._phrase_head(output.anchor), batch.phrases.flatten(0, 1))
-        return contrastive, output.ntp_loss, phrase
+        summary = summary_loss(self._reader(output.anchor), batch.summaries.flatten(0, 1))
+        return contrastive, output.ntp_loss, summary
 
     def _steps(self) -> int:
         """The steps asked for, or those that fill the minutes, measured on a few that are undone again."""
@@ -322,25 +329,31 @@ class _Run:
         seconds = []
         for batch in trial:
             began = time.monotonic()
-            contrastive, next_token, phrase = self._losses(batch, masked=True)
-            (contrastive + next_token + phrase).backward()  # type: ignore[no-untyped-call]
+            contrastive, next_token, summary = self._losses(batch, masked=True)
+            (contrastive + next_token + summary).backward()  # type: ignore[no-untyped-call]
             self._optimizer.zero_grad(set_to_none=True)
             seconds.append(time.monotonic() - began)
         self._model.load_state_dict(kept)
         return max(20, int(self._config.minutes * 60 / min(seconds[1:])))
 
 
-def _phrase_head(width: int, pairs: PairSet, seed: int) -> nn.Linear:
-    """Reads phrases from a unit vector, beginning with how common each is; thrown away after training."""
-    said = np.bincount(pairs.answers[pairs.answers >= 0], minlength=len(pairs.phrases)) + 1.0
+def _summary_reader(width: int, pairs: PairSet, seed: int) -> nn.Sequential:
+    """Reads a span's summary from a unit vector; thrown away after training."""
+    numbers = next(iter(pairs.summaries.values())).shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(width, len(pairs.phrases))
-        # A unit vector's entries are small: from here the scores can reach the spread they need.
-        nn.init.normal_(head.weight, std=1.0)
-        with torch.no_grad():
-            head.bias.copy_(torch.from_numpy(np.log(said / said.sum())))
-        return head
+        return nn.Sequential(_Stretch(width**0.5), nn.Linear(width, numbers))
+
+
+class _Stretch(nn.Module):
+    """Multiplies by a constant: a unit vector's entries are small, a linear layer expects them around 1."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors * self._factor
 
 
 @torch.no_grad()

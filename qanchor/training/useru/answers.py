@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from qanchor.training.useru.spans import Span
 from qanchor.training.useru.terms import Terms
+from qanchor.training.useru.topics import Topics
 from qanchor.workspace import Workspace
 
 Phrases = NDArray[np.int32]  # [rows, phrases], -1 where the row has no more
@@ -20,7 +21,7 @@ _COUNT_FROM = np.array([1, 2, 3, 5, 9, 17, 33, 65])
 _NEAREST_WORDS = ("at once", "soon", "this week", "this month", "late", "never")
 _NEAREST_FROM = np.array([1.0, 3.0, 7.0, 30.0, 1e6])
 _LEVELS = 10
-_TOP_WHOLE, _TOP_MODALITY, _TOP_TOPIC = 8, 6, 4
+_TOP_WHOLE, _TOP_MODALITY, _TOP_TOPICS = 3, 6, 6
 _PER_MODALITY = 3
 
 
@@ -49,11 +50,14 @@ class Describer:
     Args:
         span: what happened.
         terms: the words.
+        topics: their groups.
         workspace: names the modalities and numbers.
         book: where phrases get their numbers.
     """
 
-    def __init__(self, span: Span, terms: Terms, workspace: Workspace, book: PhraseBook) -> None:
+    def __init__(
+        self, span: Span, terms: Terms, topics: Topics, workspace: Workspace, book: PhraseBook
+    ) -> None:
         self._span = span
         self._terms = terms
         self._book = book
@@ -68,16 +72,23 @@ class Describer:
             self._number_levels(workspace.modalities[name].numbers, values)
             for name, values in zip(workspace.modalities, span.numbers, strict=True)
         ]
+        self._topics = topics
+        self._topic_counts = (span.terms @ topics.members()).toarray().astype(np.int64)
+        self._topic_levels = np.searchsorted(_COUNT_FROM, self._topic_counts, side="right")
+        phrases = [f"{name} {word}" for name in topics.names for word in COUNT_WORDS]
+        self._topic_phrases = book.numbers(phrases).reshape(-1, len(COUNT_WORDS))
+        self._told_topics = self._top_topics()
         self._by_weight = _by_weight(span.terms)
         self._words = book.numbers(list(terms.words))
         self._ranked = self._top_mixed()
         self._ranked_within = [self._top(i) for i in range(len(self._names))]
 
     def whole(self) -> Phrases:
-        """Everything: how active, how much of each modality, amounts, the most telling words."""
+        """Everything: how active, how much of each modality, amounts, the most telling topics and words."""
         words = np.where(self._ranked < 0, -1, self._words[self._ranked])
         amounts = np.concatenate(self._numbers, axis=1)
-        answer = np.concatenate([self._active[:, None], self._per_name, amounts, words], axis=1)
+        parts = [self._active[:, None], self._told_topics, self._per_name, amounts, words]
+        answer = np.concatenate(parts, axis=1)
         return self._or_nothing(answer, self._nothing, "nothing")
 
     def modality(self, position: int) -> Phrases:
@@ -98,23 +109,47 @@ class Describer:
         )
         return self._or_nothing(answer, self._counts[:, position] == 0, f"{name} nothing")
 
-    def topics(self, points: NDArray[np.int64], topics: NDArray[np.int64]) -> Phrases:
-        """Some terms, and what surrounds them.
-
-        Args:
-            points: int64 [rows].
-            topics: int64 [rows, topics], the terms asked about; -1 for none.
-        """
-        counts = np.zeros(topics.shape, np.int64)
-        for column in range(topics.shape[1]):
-            found = np.asarray(self._span.terms[points, np.maximum(topics[:, column], 0)]).ravel()
-            counts[:, column] = np.where(topics[:, column] >= 0, found, 0)
-        table = self._counted_table(topics, np.searchsorted(_COUNT_FROM, counts, side="right"))
-        ranked = self._ranked[points, :_TOP_TOPIC]
-        words = np.where(ranked < 0, -1, self._words[ranked])
-        amounts = np.concatenate(self._numbers, axis=1)[points]
-        parts = [table, self._active[points, None], self._per_name[points], amounts, words]
+    def word(self, points: NDArray[np.int64], term: int) -> Phrases:
+        """How often one word comes, and what else there is."""
+        found = np.asarray(self._span.terms[points, np.full(len(points), term)]).ravel()
+        asked = self._counted_table(np.full((len(points), 1), term), self._levels(found)[:, None])
+        parts = [asked, self._active[points, None], self._told_topics[points]]
         return np.concatenate(parts, axis=1).astype(np.int32)
+
+    def topics(self, points: NDArray[np.int64], topics: NDArray[np.int64]) -> Phrases:
+        """How often some topics come, int64 [topics], and what else there is."""
+        levels = self._topic_levels[points[:, None], topics]
+        parts = [self._topic_phrases[topics, levels], self._active[points, None], self._told_topics[points]]
+        return np.concatenate(parts, axis=1).astype(np.int32)
+
+    def summary(self) -> NDArray[np.float32]:
+        """The span in numbers that a linear readout can aim at: standardised logarithms, [points, numbers].
+
+        Topics, modalities, days with any event, and the modalities' own numbers; 0 where one is missing.
+        """
+        numbers = [np.sign(values) * np.log1p(np.abs(values)) for values in self._span.numbers]
+        counts = [self._topic_counts, self._span.counts, self._span.active_days[:, None]]
+        table = np.concatenate([*(np.log1p(part) for part in counts), *numbers], axis=1)
+        missing = np.isnan(table)
+        kept = np.maximum((~missing).sum(axis=0), 1)
+        table[missing] = 0.0
+        table -= table.sum(axis=0) / kept
+        table[missing] = 0.0
+        spread = np.sqrt((table**2).sum(axis=0) / kept)
+        return (table / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5).astype(np.float32)
+
+    def _top_topics(self) -> Phrases:
+        """The most telling topics of each point with their levels; -1 where there is none."""
+        counts = self._topic_counts
+        rarity = np.sqrt(np.log((len(counts) + 1) / np.maximum((counts > 0).sum(axis=0), 1)) + 0.1)
+        weight = np.log1p(counts) * rarity
+        ranked = np.argsort(-weight, axis=1, kind="stable")[:, :_TOP_TOPICS]
+        rows = np.arange(len(counts))[:, None]
+        phrases = self._topic_phrases[ranked, self._topic_levels[rows, ranked]]
+        return np.where(counts[rows, ranked] > 0, phrases, -1).astype(np.int32)
+
+    def _levels(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(_COUNT_FROM, counts, side="right")
 
     def _leveled(self, name: str, level: NDArray[np.int64]) -> Phrases:
         return self._book.numbers([f"{name} {word}" for word in COUNT_WORDS])[level]

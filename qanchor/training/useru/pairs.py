@@ -7,7 +7,7 @@ question; and a history read once serves all of its point's questions.
 Source: arXiv 2602.14492, section 3.1 (D_future and D_uqa).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from qanchor.training.useru.answers import Describer, PhraseBook, Phrases
 from qanchor.training.useru.questions import PAST_KINDS, Kind, phrase_question, scenario_topics
 from qanchor.training.useru.spans import DAY, Points, SpanReader
 from qanchor.training.useru.terms import Terms, find_terms
+from qanchor.training.useru.topics import Topics, find_topics
 from qanchor.workspace import Workspace
 
 
@@ -56,6 +57,7 @@ class PairSet:
         days: int16 [points, questions], span of the answer; negative looks back.
         question: int32 [points, questions], index into `questions`.
         answers: int32 [points, questions, phrases], index into `phrases`, -1 fills up.
+        summaries: by days, float32 [points, numbers], the span in standardised numbers.
         questions: every question in words.
         phrases: every phrase in words.
         cell: points in each cell.
@@ -68,6 +70,7 @@ class PairSet:
     days: NDArray[np.int16]
     question: NDArray[np.int32]
     answers: Phrases
+    summaries: Mapping[int, NDArray[np.float32]]
     questions: tuple[str, ...]
     phrases: tuple[str, ...]
     cell: int
@@ -103,7 +106,9 @@ def build_pairs(
     points = _choose_points(visible, until, first, horizons[0], config, rng)
     points, trained = _held_last(points, len(visible.users), config, rng)
     terms = find_terms(visible)
-    writer = _Writer(visible, workspace, terms, points, horizons, until)
+    reader = SpanReader(visible, workspace, terms)
+    topics = find_topics(reader.read(points, -_TOPIC_DAYS).terms, terms, rng)
+    writer = _Writer(reader, _World(visible.users, workspace, terms, topics), points, horizons, until)
     return writer.write(config, trained, rng)
 
 
@@ -155,31 +160,45 @@ def _held_last(
     return points.take(np.concatenate([training, checking])), len(training)
 
 
+# Words of one topic come within about this many days of each other.
+_TOPIC_DAYS = 30
+_SCENARIO_TOPICS = 4
+_TOPIC_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class _World:
+    users: NDArray[np.object_]
+    workspace: Workspace
+    terms: Terms
+    topics: Topics
+
+
 class _Writer:
     """Draws the questions of every cell and writes the answers."""
 
     def __init__(
-        self,
-        visible: EventArrays,
-        workspace: Workspace,
-        terms: Terms,
-        points: Points,
-        horizons: Sequence[int],
-        until: int,
+        self, reader: SpanReader, world: _World, points: Points, horizons: Sequence[int], until: int
     ) -> None:
-        self._users = visible.users
-        self._workspace = workspace
-        self._terms = terms
+        self._world = world
+        self._workspace, self._terms, self._groups = world.workspace, world.terms, world.topics
         self._points = points
         self._horizons = np.array(horizons, np.int64)
         self._room = (until - points.cutoffs) // DAY  # days that may be looked ahead
         self._book = PhraseBook()
         self._questions = PhraseBook()
-        self._names = list(workspace.modalities)
-        self._topics = scenario_topics(workspace, terms)
-        reader = SpanReader(visible, workspace, terms)
+        self._names = list(world.workspace.modalities)
+        matched = scenario_topics(world.workspace, world.terms)
+        self._matched = {
+            name: np.array(
+                list(dict.fromkeys(self._groups.of_term[list(terms)].tolist()))[:_SCENARIO_TOPICS], np.int64
+            )
+            for name, terms in matched.items()
+        }
         self._describers = {
-            sign * days: Describer(reader.read(points, sign * days), terms, workspace, self._book)
+            sign * days: Describer(
+                reader.read(points, sign * days), world.terms, world.topics, world.workspace, self._book
+            )
             for days in horizons
             for sign in (1, -1)
         }
@@ -205,7 +224,9 @@ class _Writer:
         for members, slot, rows in written:
             answers[members, slot, : rows.shape[1]] = rows
         texts = tuple(self._questions.texts), tuple(self._book.texts)
-        return PairSet(self._users, self._points, kind, days, question, answers, *texts, config.cell, trained)
+        summaries = {days: describer.summary() for days, describer in self._describers.items()}
+        data = self._points, kind, days, question, answers, summaries
+        return PairSet(self._world.users, *data, *texts, config.cell, trained)
 
     def _draw(self, config: UserUConfig, rng: np.random.Generator) -> list["_Asked"]:
         shares = np.array(config.shares, np.float64)
@@ -223,18 +244,20 @@ class _Writer:
         horizon = int(rng.choice(self._horizons, p=often / often.sum()))
         variant = int(rng.integers(0, 12))
         modality = int(rng.integers(0, len(self._names)))
-        topics: tuple[int, ...] = ()
+        word, topics = -1, np.empty(0, np.int64)
         scenario = ""
         if kind in (Kind.FUTURE_TOPIC, Kind.PAST_TOPIC):
             # Common words more often than rare ones, but not in proportion: a rare one can be telling.
             share = np.sqrt(self._terms.users)
-            topics = (int(rng.choice(len(share), p=share / share.sum())),)
-            modality = int(self._terms.modality[topics[0]])
+            word = int(rng.choice(len(share), p=share / share.sum()))
+            modality = int(self._terms.modality[word])
+            if rng.random() < _TOPIC_SHARE:
+                topics = np.array([rng.integers(0, len(self._groups.names))])
         if kind == Kind.FUTURE_SCENARIO:
             scenario = str(rng.choice(list(self._workspace.scenarios)))
-            topics = self._topics[scenario]
+            topics = self._matched[scenario]
             horizon = self._workspace.scenarios[scenario].horizon_days
-        return _Asked(kind, horizon, variant, modality, topics, scenario)
+        return _Asked(kind, horizon, variant, modality, word, topics, scenario)
 
     def _spans(self, cell: Int64, asked: "_Asked") -> Int64:
         """The longest known horizon that is asked for and ends before `until`; backwards for a past."""
@@ -246,13 +269,17 @@ class _Writer:
     def _text(self, asked: "_Asked", span: int) -> str:
         if asked.scenario:
             return self._workspace.scenarios[asked.scenario].query
-        topic = self._terms.words[asked.topics[0]] if asked.topics else ""
+        topic = self._terms.words[asked.word] if asked.word >= 0 else ""
+        if len(asked.topics):
+            topic = self._groups.names[asked.topics[0]]
         return phrase_question(asked.kind, asked.variant, abs(span), self._names[asked.modality], topic)
 
     def _answers(self, asked: "_Asked", span: int, members: Int64) -> Phrases:
         describer = self._describers[span]
-        if asked.topics:
-            return describer.topics(members, np.tile(np.array(asked.topics, np.int64), (len(members), 1)))
+        if len(asked.topics):
+            return describer.topics(members, asked.topics)
+        if asked.word >= 0:
+            return describer.word(members, asked.word)
         by_modality = asked.kind in (Kind.FUTURE_MODALITY, Kind.PAST_MODALITY)
         key = (span, asked.modality if by_modality else -1)
         if key not in self._ready:
@@ -268,5 +295,6 @@ class _Asked:
     horizon: int
     variant: int
     modality: int
-    topics: tuple[int, ...]
+    word: int
+    topics: Int64
     scenario: str

@@ -134,17 +134,19 @@ class SpanReader:
 
     def _block_terms(self, start: Int64, stop: Int64) -> csr_matrix:
         total = csr_matrix((len(start), len(self._terms.words)), dtype=np.int32)
-        for column, events in enumerate(self._arrays.modalities):
-            lengths = stop[:, column] - start[:, column]
-            pointers = np.concatenate([[0], np.cumsum(lengths)])
-            index = np.arange(pointers[-1]) + np.repeat(start[:, column] - pointers[:-1], lengths)
-            texts = csr_matrix(
-                (np.ones(len(index), np.int32), events.text[index], pointers),
-                shape=(len(start), len(self._arrays.texts)),
-            )
+        for column in range(len(self._arrays.modalities)):
+            texts = self._text_counts(start, stop, column)
             texts.sum_duplicates()
             total = total + texts @ self._terms.of_text[column]
         return total
+
+    def _text_counts(self, start: Int64, stop: Int64, column: int) -> csr_matrix:
+        lengths = stop[:, column] - start[:, column]
+        pointers = np.concatenate([[0], np.cumsum(lengths)])
+        index = np.arange(pointers[-1]) + np.repeat(start[:, column] - pointers[:-1], lengths)
+        texts = self._arrays.modalities[column].text[index]
+        shape = (len(start), len(self._arrays.texts))
+        return csr_matrix((np.ones(len(index), np.int32), texts, pointers), shape=shape)
 
 
 _BLOCK = 4096

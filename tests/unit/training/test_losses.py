@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qanchor.training.losses import Form, contrastive_loss, phrase_loss, prompt_loss, same_user_or_answer
+from qanchor.training.losses import Form, contrastive_loss, prompt_loss, same_user_or_answer, summary_loss
 
 TAU, MARGIN = 0.07, 0.1
 
@@ -123,11 +123,9 @@ def test_class_weights_make_a_rare_class_count_as_much() -> None:
     assert weighted > plain * 4
 
 
-def test_phrase_loss_equals_a_loop_over_the_phrases() -> None:
-    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    phrases = torch.tensor([[1, 4, -1], [0, -1, -1], [5, 2, 3]])
-    total = []
-    for row, chosen in zip(scores, phrases.tolist(), strict=True):
-        norm = sum(math.exp(float(score)) for score in row)
-        total += [-math.log(math.exp(float(row[c])) / norm) for c in chosen if c >= 0]
-    assert phrase_loss(scores, phrases).item() == pytest.approx(sum(total) / len(total))
+def test_summary_loss_is_the_mean_squared_error() -> None:
+    foretold, summaries = _units(1), _units(2)
+    expected = sum(
+        (float(a) - float(b)) ** 2 for a, b in zip(foretold.flatten(), summaries.flatten(), strict=True)
+    )
+    assert summary_loss(foretold, summaries).item() == pytest.approx(expected / foretold.numel())
