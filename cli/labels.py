@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.context import Context, open_context
 from cli.output import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from qanchor.events.labels import LabelLoader
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Load the labels of a scenario.")
 
@@ -34,7 +37,7 @@ def load(
     Example: qanchor-cli labels load takeout labels.parquet
     """
     context = open_context()
-    result = _load(context, scenario, file)
+    result = _load(_loader(context), scenario, file)
     if json:
         print_json(result.shown | {"content_hash": result.content_hash, "warnings": result.warnings})
         return
@@ -60,7 +63,8 @@ def load_all(
     if not known:
         names = ", ".join(context.workspace.scenarios)
         raise LabelsInvalid(f"{folder} holds no file named after a scenario", f"The scenarios are: {names}.")
-    results = [_load(context, scenario, path) for path, scenario in known.items()]
+    loader = _loader(context)
+    results = [_load(loader, scenario, path) for path, scenario in known.items()]
     for path in files:
         if path not in known:
             typer.echo(f"warning: {path.name} is not named after a scenario and was left alone", err=True)
@@ -77,12 +81,14 @@ class _Result:
     warnings: Sequence[str]
 
 
-def _load(context: Context, scenario: str, file: Path) -> _Result:
-    from qanchor.events.labels import load_labels_file
+def _loader(context: Context) -> "LabelLoader":
+    from qanchor.events.labels import LabelLoader
 
-    loaded = load_labels_file(
-        file, scenario, context.home, context.engine, context.workspace, context.settings.events
-    )
+    return LabelLoader(context.home, context.engine, context.workspace, context.settings.events)
+
+
+def _load(loader: "LabelLoader", scenario: str, file: Path) -> _Result:
+    loaded = loader.load(file, scenario)
     shown = {
         "scenario": scenario,
         "rows": loaded.labels.table.num_rows,

@@ -141,48 +141,73 @@ class LoadedLabels:
     warnings: tuple[str, ...]
 
 
-def load_labels_file(
-    path: Path,
-    scenario: str,
-    home: Home,
-    engine: Engine,
-    workspace: Workspace,
-    bounds: EventSettings | None = None,
-) -> LoadedLabels:
-    """Check a label file and put it in use for its scenario, in place of the one before.
+class LabelLoader:
+    """Checks label files and puts them in use; the event log is looked at once for all of them.
 
     Args:
-        path: Parquet or CSV with user_id, as_of, label and, if wanted, fold or split.
-        scenario: what the labels are of.
         home: where state lives.
         engine: the registry.
         workspace: names the scenarios.
         bounds: what counts as an absurd time; default: the settings' defaults.
-
-    Raises:
-        UnknownScenario: scenarios.yaml does not name it.
-        LabelsInvalid: the file breaks the contract; the message names row and column. Nothing is written.
     """
-    workspace.scenario(scenario)
-    labels = Labels(scenario, read_label_rows(path, bounds or EventSettings()))
-    parts, warnings = _check_parts(labels)
-    without = _without_history(labels, home, workspace)
-    if without is None:
-        warnings.append("The event log is empty: load events before anything that reads histories.")
-    elif without == labels.table.num_rows:
-        raise LabelsInvalid(
-            f"every label of {path.name} lies before all events of its user",
-            "Load the users' earlier events, or correct user_id and as_of.",
-        )
-    elif without:
-        share = without / labels.table.num_rows
-        warnings.append(
-            f"{without:,} of {labels.table.num_rows:,} rows ({share:.1%}) have no event before as_of."
-        )
-    _write(labels, home)
-    take_ceiling(path, scenario, home)
-    _register(labels, home, engine)
-    return LoadedLabels(labels, parts, without, tuple(warnings))
+
+    def __init__(
+        self, home: Home, engine: Engine, workspace: Workspace, bounds: EventSettings | None = None
+    ) -> None:
+        self._home = home
+        self._engine = engine
+        self._workspace = workspace
+        self._bounds = bounds or EventSettings()
+
+    def load(self, path: Path, scenario: str) -> LoadedLabels:
+        """Check a label file and put it in use for its scenario, in place of the one before.
+
+        Args:
+            path: Parquet or CSV with user_id, as_of, label and, if wanted, fold or split.
+            scenario: what the labels are of.
+
+        Raises:
+            UnknownScenario: scenarios.yaml does not name it.
+            LabelsInvalid: the file breaks the contract; the message names row and column. Nothing is written.
+        """
+        self._workspace.scenario(scenario)
+        labels = Labels(scenario, read_label_rows(path, self._bounds))
+        parts, warnings = _check_parts(labels)
+        without = self._without_history(labels)
+        if without is None:
+            warnings.append("The event log is empty: load events before anything that reads histories.")
+        elif without == labels.table.num_rows:
+            raise LabelsInvalid(
+                f"every label of {path.name} lies before all events of its user",
+                "Load the users' earlier events, or correct user_id and as_of.",
+            )
+        elif without:
+            share = without / labels.table.num_rows
+            warnings.append(
+                f"{without:,} of {labels.table.num_rows:,} rows ({share:.1%}) have no event before as_of."
+            )
+        _write(labels, self._home)
+        take_ceiling(path, scenario, self._home)
+        _register(labels, self._home, self._engine)
+        return LoadedLabels(labels, parts, without, tuple(warnings))
+
+    def _without_history(self, labels: Labels) -> int | None:
+        """Rows with no event before as_of; None where there are no events at all."""
+        if not self._first_events.num_rows:
+            return None
+        rows = labels.table.select([USER_ID, AS_OF]).join(self._first_events, USER_ID)
+        before = pc.fill_null(pc.less(rows["first"], rows[AS_OF]), False)
+        return int(rows.num_rows) - int(pc.sum(before).as_py() or 0)
+
+    @cached_property
+    def _first_events(self) -> pa.Table:
+        """When each user's history begins: user_id and first."""
+        from qanchor.storage.event_log import EventLog
+
+        with EventLog(self._home.events, self._workspace).connect() as connection:
+            return connection.execute(
+                f"SELECT {USER_ID}, min({EVENT_TIME}) AS first FROM events GROUP BY {USER_ID}"
+            ).to_arrow_table()
 
 
 def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
@@ -235,25 +260,6 @@ def _users_in_several_parts(labels: Labels) -> Iterator[str]:
     both = len((users[0] | users[1]) & users[2])
     if both:
         yield f"{both:,} users stand in the test part and in another one: fine at a later time, else a leak."
-
-
-def _without_history(labels: Labels, home: Home, workspace: Workspace) -> int | None:
-    """Rows with no event before as_of; None where there are no events at all."""
-    from qanchor.storage.event_log import EventLog
-
-    connection = EventLog(home.events, workspace).connect()
-    try:
-        connection.register("label_rows", labels.table.select([USER_ID, AS_OF]))
-        found = connection.execute(
-            f"WITH firsts AS (SELECT {USER_ID}, min({EVENT_TIME}) AS first FROM events GROUP BY {USER_ID}) "
-            "SELECT (SELECT count(*) FROM firsts), "
-            f"count(*) FILTER (WHERE first IS NULL OR first >= {AS_OF}) "
-            f"FROM label_rows LEFT JOIN firsts USING ({USER_ID})"
-        ).fetchone()
-    finally:
-        connection.close()
-    users, without = found
-    return int(without) if users else None
 
 
 def _write(labels: Labels, home: Home) -> None:

@@ -62,12 +62,12 @@ def test_what_changed_since_the_training_is_said(world: World) -> None:
     path = world.around.home.root / "new.parquet"
     import pyarrow.parquet as pq
 
-    from qanchor.events.labels import load_labels_file
+    from qanchor.events.labels import LabelLoader
 
     table = label_table(30, as_of=[NOON] * 30, fold=[i // 2 % 5 for i in range(30)])
     assert isinstance(table, pa.Table)
     pq.write_table(table, path)
-    load_labels_file(path, SCENARIO, world.around.home, world.around.engine, world.around.workspace)
+    LabelLoader(world.around.home, world.around.engine, world.around.workspace).load(path, SCENARIO)
     (one,) = summary_of(world).scenarios
     assert ["labels have changed" in one.warnings[0], "embeddings have changed" in one.warnings[1]] == [
         True,

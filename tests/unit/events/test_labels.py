@@ -16,7 +16,7 @@ from qanchor.errors import LabelsInvalid, NotReady, UnknownScenario
 from qanchor.events import labels as module
 from qanchor.events.ceilings import read_ceilings
 from qanchor.events.label_rows import LABEL_SCHEMA
-from qanchor.events.labels import Labels, earliest_cutoff, holdout_users, load_labels_file, read_labels
+from qanchor.events.labels import LabelLoader, Labels, earliest_cutoff, holdout_users, read_labels
 from qanchor.home import Home
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base, LabelSet
@@ -42,7 +42,7 @@ class Loader:
         return self.load_file(self.file, scenario)
 
     def load_file(self, path: Path, scenario: str = "risk") -> module.LoadedLabels:
-        return load_labels_file(path, scenario, self.home, self.engine, self.workspace)
+        return LabelLoader(self.home, self.engine, self.workspace).load(path, scenario)
 
     def add_events(self, users: list[str], moment: datetime) -> None:
         from qanchor.storage.event_log import EventLog, log_schema

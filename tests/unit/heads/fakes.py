@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.events.labels import load_labels_file
+from qanchor.events.labels import LabelLoader
 from qanchor.heads.fit import FitOptions
 from qanchor.heads.train import Surroundings, TrainOptions
 from qanchor.home import Home
@@ -100,7 +100,7 @@ def small_world(root: Path, rows: int = 240, folds: bool = True, seed: int = 0) 
     if folds:
         table = table.append_column("fold", pa.array(np.arange(rows) % 5))
     pq.write_table(table, file)
-    load_labels_file(file, SCENARIO, home, engine, workspace)
+    LabelLoader(home, engine, workspace).load(file, SCENARIO)
     source = FakeSource(_columns(workspace, truth, random), users, {SCENARIO: "f" * 32})
     return World(Surroundings(source, home, engine, workspace), source, truth)
 
