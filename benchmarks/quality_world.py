@@ -144,11 +144,11 @@ def _rows(arrays: EventArrays, part: pa.Table) -> Rows:
 
 
 def _probe(vectors: NDArray[Any], labels: Int64, bounds: Int64) -> float:
-    from qanchor.training.probe import fit_probe
+    from qanchor.linear_probe import ProbeRows, fit_probe
 
     train, valid, test = np.split(vectors, bounds)
     ones = np.split(labels, bounds)
-    return float(roc_auc(ones[2], fit_probe(train, ones[0], valid, ones[1]).scores(test)))
+    return float(roc_auc(ones[2], fit_probe(ProbeRows(train, ones[0], valid, ones[1])).predict(test)))
 
 
 def activity(arrays: EventArrays, workspace: Workspace, requests: Rows) -> Floats:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qanchor import metrics as measure
 from qanchor.heads.fit import FitOptions, FitRows, FittedHead, fit_head
 from qanchor.heads.frame import FeatureSpec, Group, HeadFrame
-from qanchor.heads.probe import LinearProbe, ProbeRows, fit_probe
+from qanchor.linear_probe import LinearProbe, ProbeRows, fit_probe
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]

@@ -16,12 +16,12 @@ from torch.nn.functional import normalize
 
 from qanchor.errors import LabelsInvalid
 from qanchor.events.history import Int64
+from qanchor.linear_probe import LinearProbe, ProbeRows, fit_probe
 from qanchor.metrics import roc_auc
 from qanchor.model.qanchor import QAnchor, Suffix
 from qanchor.progress import Progress
 from qanchor.training.losses import prompt_loss
 from qanchor.training.prefixes import PrefixBank
-from qanchor.training.probe import LinearProbe, fit_probe
 
 CLASSES = 2
 
@@ -200,7 +200,7 @@ class _Tuner:
         )
 
     def _probed(self, train: NDArray[np.float32], valid: NDArray[np.float32]) -> LinearProbe:
-        return fit_probe(train, self._train.labels, valid, self._valid.labels)
+        return fit_probe(ProbeRows(train, self._train.labels, valid, self._valid.labels))
 
     def _loss(self, chosen: Int64, weights: Tensor) -> Tensor:
         prefix = self._bank.take(self._train.requests[chosen])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qanchor.metrics import roc_auc
 
-_STRENGTHS = (0.001, 0.01, 0.05, 0.3, 1.0)
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 Floats = NDArray[np.float32]
 
@@ -75,14 +75,20 @@ def fit_probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    def fitted(strength: float) -> LogisticRegression:
+        # Far more rows than columns: Newton's steps are few and cheap.
+        model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=100)
+        return model.fit(train, rows.train_labels)
+
     # The areas of constant scores name a missing class before scikit-learn words it its own way.
     roc_auc(rows.train_labels, np.zeros(len(rows.train_labels)))
     prepare = make_pipeline(*_steps(scale, seed, len(rows.train)))
-    train, valid = prepare.fit_transform(rows.train), prepare.transform(rows.valid)
-    models = [LogisticRegression(C=c, max_iter=2_000).fit(train, rows.train_labels) for c in _STRENGTHS]
+    train = prepare.fit_transform(rows.train).astype(np.float64)
+    valid = prepare.transform(rows.valid)
+    models = [fitted(strength) for strength in STRENGTHS]
     aucs = [roc_auc(rows.valid_labels, model.decision_function(valid)) for model in models]
     best = int(np.argmax(aucs))
-    return LinearProbe(_STRENGTHS[best], aucs[best], make_pipeline(prepare, models[best]))
+    return LinearProbe(STRENGTHS[best], aucs[best], make_pipeline(prepare, models[best]))
 
 
 def _steps(scale: str, seed: int, rows: int) -> list[Any]:

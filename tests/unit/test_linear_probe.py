@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qanchor.errors import LabelsInvalid
-from qanchor.heads.probe import ProbeRows, fit_probe
+from qanchor.linear_probe import STRENGTHS, ProbeRows, fit_probe
 from qanchor.metrics import roc_auc
 
 
@@ -19,6 +19,16 @@ def test_a_probe_finds_a_linear_answer() -> None:
     probe = fit_probe(rows)
     assert roc_auc(rows.valid_labels, probe.predict(rows.valid)) == pytest.approx(probe.valid_auc)
     assert probe.valid_auc > 0.7
+    assert probe.strength in STRENGTHS
+
+
+def test_a_probe_finds_nothing_in_noise() -> None:
+    rows = probe_rows()
+    shuffled = np.random.default_rng(1).permutation(rows.train_labels)
+    noise = ProbeRows(
+        rows.train, shuffled, rows.valid, np.random.default_rng(2).permutation(rows.valid_labels)
+    )
+    assert 0.35 < fit_probe(noise).valid_auc < 0.65
 
 
 def test_a_probe_survives_missing_rows_and_empty_columns() -> None:
