@@ -77,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repo", type=Path, default=Path("feature_repo"), help="its feature repository")
     parser.add_argument("--minutes", type=float, help="budget of pre-training")
     parser.add_argument("--steps", type=int, help="steps of pre-training")
+    parser.add_argument("--points", type=int, help="users at a cut-off that pre-training keeps")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -98,25 +99,29 @@ def measure(
     from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
     from qanchor.training.record import Tuning, choose_until, tune_scenarios
     from qanchor.training.tune import TuneConfig
+    from qanchor.training.useru.pairs import UserUConfig
 
     home = Home(options.world)
     limits = Visible(choose_until(None, earliest_cutoff(home)), frozenset(holdout_users(home)))
     steps = options.steps or (150 if options.quick else PretrainConfig.steps)
-    config = PretrainConfig(steps=steps, minutes=options.minutes, seed=options.seed)
+    useru = UserUConfig(most_points=options.points or UserUConfig.most_points)
+    config = PretrainConfig(steps=steps, minutes=options.minutes, seed=options.seed, useru=useru)
     trained = pretrain(arrays, workspace, config, limits, Silent())
     runtime = choose_runtime("cpu", "float32")
     parts = trained.model.requires_grad_(False), trained.tokenizer, trained.normaliser
     loaded = LoadedModel(*parts, trained.model.config, {}, "", runtime)
     tuned = tune_scenarios(Tuning(loaded, workspace, TuneConfig(seed=options.seed)), arrays, labels, Silent())
-    results = {}
+    results: dict[str, dict[str, float]] = {}
+    bank, kept = PrefixBank(*parts, workspace), Rows(*(np.empty(0, np.int64) for _ in range(3)))
     for some in labels:
         pieces = [_rows(arrays, some.part(part)) for part in SPLITS]
         every = Rows(
             *(np.concatenate([getattr(p, f) for p in pieces]) for f in ("rows", "cutoffs", "labels"))
         )
         bounds = np.cumsum([len(piece.rows) for piece in pieces])[:-1]
-        bank = PrefixBank(*parts, workspace)
-        bank.fill(arrays, every.rows, every.cutoffs, Silent())
+        if not (np.array_equal(every.rows, kept.rows) and np.array_equal(every.cutoffs, kept.cutoffs)):
+            bank.fill(arrays, every.rows, every.cutoffs, Silent())
+            kept = every
         question = trained.tokenizer.encode_questions([workspace.scenario(some.scenario).query])[0]
         requests, prompt = np.arange(len(every.rows)), tuned[some.scenario]
         vectors = bank.vectors(question, prompt.vectors, requests)

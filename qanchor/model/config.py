@@ -28,10 +28,10 @@ class BackboneConfig(BaseModel, extra="forbid", frozen=True):
     """The decoder: from scratch by its sizes, or a stored one by name or path, of which only width counts."""
 
     source: str = Field("", description="name or folder of a pre-trained decoder; empty: from scratch")
-    width: int = Field(64, gt=0)
+    width: int = Field(96, gt=0)
     layers: int = Field(2, gt=0)
-    heads: int = Field(2, gt=0)
-    key_value_heads: int = Field(1, gt=0)
+    heads: int = Field(3, gt=0)
+    key_value_heads: int = Field(3, gt=0)
     feed_forward: int = Field(192, gt=0)
     max_tokens: int = Field(4_096, gt=0, description="positions that the rotary embedding is made for")
     lora: LoraSpec | None = None

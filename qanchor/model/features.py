@@ -21,6 +21,7 @@ _CLIP = 8.0
 _COUNT_DAYS = (1, 7, 30)
 _SUM_DAYS = (7, 30)
 TIME_FEATURES = 8
+RECENT_AGE = -7  # column of event_features with the age as a share of the window
 
 
 def event_feature_width(spec: ModalitySpec) -> int:
@@ -30,7 +31,7 @@ def event_feature_width(spec: ModalitySpec) -> int:
 
 def summary_feature_width(spec: ModalitySpec) -> int:
     """Numbers beside one modality token."""
-    return len(_COUNT_DAYS) + 4 + len(spec.numbers) * (len(_SUM_DAYS) + 2)
+    return 2 * len(_COUNT_DAYS) + 4 + len(spec.numbers) * (len(_SUM_DAYS) + 2)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, win
     Args:
         values: float64 [events, numbers], standardised, NaN where missing.
         raw: float64 [events, numbers].
-        age: int64 [events], microseconds from the event to the cut-off.
+        age: int64 [events], microseconds from the event to the cut-off, the oldest event of a user first.
         user: int64 [events], place of the user in the batch, ascending.
         window_events: int64 [batch], events inside the window before max_events cut them.
 
@@ -143,6 +144,13 @@ def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, win
     kept = np.bincount(user, minlength=users)
     columns = [np.log1p(kept), np.log1p(window_events)]
     columns += [np.log1p(np.bincount(user[age <= d * _DAY], minlength=users)) for d in _COUNT_DAYS]
+    # Ten events on one day and one on each of ten days are different habits: days with any event, too.
+    day = age // _DAY
+    fresh = np.ones(len(age), np.bool_)
+    fresh[1:] = (user[1:] != user[:-1]) | (day[1:] != day[:-1])
+    for window in (*_COUNT_DAYS[1:], None):
+        among = fresh if window is None else fresh & (day < window)
+        columns.append(np.bincount(user[among], minlength=users) / _COUNT_DAYS[-1])
     newest, oldest = np.full(users, np.inf), np.full(users, np.inf)
     last = np.cumsum(kept)[kept > 0] - 1
     newest[kept > 0] = np.log1p(age[last] / _HOUR) / 5

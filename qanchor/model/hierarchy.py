@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from qanchor.model.batch import EventBatch
 from qanchor.model.config import ModelConfig
-from qanchor.model.features import event_feature_width, summary_feature_width
+from qanchor.model.features import RECENT_AGE, event_feature_width, summary_feature_width
 from qanchor.model.text_encoder import TextEncoder
+
+_FORGETS_DAYS = 14.0
+# Events of weeks ago alone are no news: with less than this weight the recent mean fades to zero.
+_ANY_WEIGHT = 0.05
 
 
 def adapter(width: int, out: int) -> nn.Sequential:
@@ -28,7 +32,8 @@ class HierarchicalEncoder(nn.Module):
     """Histories to prefix tokens.
 
     h = text(event) + numeric(event). The mean over a modality's events cannot tell one event from a
-    hundred, so its counts, recency and sums stand beside the mean as numbers stand beside a text.
+    hundred, so its counts, recency and sums stand beside the mean as numbers stand beside a text; nor can
+    it tell last week's events from those of three months ago, so a mean that forgets stands beside it, too.
 
     Args:
         config: the model's.
@@ -45,6 +50,7 @@ class HierarchicalEncoder(nn.Module):
         self.text_encoder = text_encoder
         self.numbers = nn.ModuleList(numbers_encoder(event_feature_width(spec), width) for spec in specs)
         self.summaries = nn.ModuleList(numbers_encoder(summary_feature_width(spec), width) for spec in specs)
+        self.recent = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in specs)
         self.event_adapters = nn.ModuleList(adapter(width, out) for _ in specs)
         self.modality_adapter = adapter(width, out)
         self.user_adapter = adapter(width, out)
@@ -66,7 +72,7 @@ class HierarchicalEncoder(nn.Module):
         users = batch.users
         vectors = self.event_vectors(batch, text_vectors)
         tokens: list[Tensor] = []
-        means = self._modality_means(batch, vectors)  # [batch, modalities, width]
+        means = self.modality_means(batch, vectors)  # [batch, modalities, width]
         if self.config.use_user_token:
             tokens.append(self._user_tokens(batch, means))
         if self.config.use_modality_tokens:
@@ -95,11 +101,27 @@ class HierarchicalEncoder(nn.Module):
         numeric = [module(part) for module, part in zip(self.numbers, batch.numbers, strict=True)]
         return texts.index_select(0, batch.text_index) + torch.cat(numeric)
 
-    def _modality_means(self, batch: EventBatch, vectors: Tensor) -> Tensor:
+    def modality_means(self, batch: EventBatch, vectors: Tensor) -> Tensor:
+        """What modality tokens are made of, [batch, modalities, width].
+
+        Args:
+            batch: the histories.
+            vectors: h of every event, [events, width].
+        """
         users, modalities = batch.counts.shape
-        sums = vectors.new_zeros(users * modalities, vectors.shape[1]).index_add(0, batch.segment, vectors)
-        means = sums.view(users, modalities, -1) / batch.counts.clamp(min=1)[:, :, None].to(sums.dtype)
-        beside = [module(part) for module, part in zip(self.summaries, batch.summary, strict=True)]
+        counts = batch.counts.clamp(min=1)[:, :, None].to(vectors.dtype)
+        means = _segment_sums(vectors, batch.segment, users * modalities).view(users, modalities, -1) / counts
+        ages = torch.cat([part[:, RECENT_AGE] for part in batch.numbers]) * self.config.window_days
+        weights = torch.exp(ages / -_FORGETS_DAYS)[:, None].to(vectors.dtype)
+        recent = _segment_sums(weights * vectors, batch.segment, users * modalities)
+        weight = _segment_sums(weights, batch.segment, users * modalities) + _ANY_WEIGHT
+        recent = (recent / weight).view(users, modalities, -1)
+        beside = [
+            summary(part) + lately(recent[:, number])
+            for number, (summary, lately, part) in enumerate(
+                zip(self.summaries, self.recent, batch.summary, strict=True)
+            )
+        ]
         return means + torch.stack(beside, dim=1)
 
     def _user_tokens(self, batch: EventBatch, means: Tensor) -> Tensor:
@@ -108,3 +130,8 @@ class HierarchicalEncoder(nn.Module):
         mean = (means * share[:, :, None]).sum(1)
         known = (batch.counts.sum(1) > 0)[:, None]
         return torch.where(known, self.user_adapter(mean), self.absent_user.to(mean.dtype))
+
+
+def _segment_sums(vectors: Tensor, segment: Tensor, segments: int) -> Tensor:
+    """Sums of the rows of each segment, [segments, width]."""
+    return vectors.new_zeros(segments, vectors.shape[1]).index_add(0, segment, vectors)

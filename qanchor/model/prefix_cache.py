@@ -55,25 +55,32 @@ class PrefixCache:
         )
 
     @staticmethod
-    def concat(parts: Sequence["PrefixCache"]) -> "PrefixCache":
-        """The users of several caches one after the other, padded to one length."""
-        tokens = max(part.tokens for part in parts)
+    def gather(parts: Sequence[tuple[Tensor, "PrefixCache", Tensor]], users: int) -> "PrefixCache":
+        """Rows of several caches as one, padded to the longest prefix among them.
 
-        def joined(layers: Sequence[Tensor]) -> Tensor:
+        Args:
+            parts: where the rows go, int64 [rows]; the cache; which of its rows, int64 [rows]. Together
+                they fill every place from 0 to users - 1 once.
+            users: how many rows there are in all.
+        """
+        lengths = parts[0][1].lengths.new_zeros(users)
+        for places, cache, rows in parts:
+            lengths[places] = cache.lengths[rows]
+        tokens = int(lengths.max())
+
+        def gathered(layers: Sequence[Tensor]) -> Tensor:
             first = layers[0]
-            users = sum(layer.shape[0] for layer in layers)
             result = first.new_zeros(users, first.shape[1], tokens, first.shape[3])
-            start = 0
-            for layer in layers:
-                result[start : start + layer.shape[0], :, : layer.shape[2]] = layer
-                start += layer.shape[0]
+            for layer, (places, _, rows) in zip(layers, parts, strict=True):
+                kept = min(tokens, layer.shape[2])
+                result[places, :, :kept] = layer[rows, :, :kept]
             return result
 
-        depth = range(len(parts[0].keys))
+        depth = range(len(parts[0][1].keys))
         return PrefixCache(
-            tuple(joined([part.keys[layer] for part in parts]) for layer in depth),
-            tuple(joined([part.values[layer] for part in parts]) for layer in depth),
-            torch.cat([part.lengths for part in parts]),
+            tuple(gathered([cache.keys[layer] for _, cache, _ in parts]) for layer in depth),
+            tuple(gathered([cache.values[layer] for _, cache, _ in parts]) for layer in depth),
+            lengths,
         )
 
     def overlay(self) -> Any:

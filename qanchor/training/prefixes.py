@@ -67,14 +67,11 @@ class PrefixBank:
         """The prefixes of some requests, in that order, padded to the longest of them."""
         place = self._place[requests]
         block, within = place // _BLOCK, place % _BLOCK
-        parts, order = [], []
+        parts = []
         for number in np.unique(block).tolist():
             members = np.flatnonzero(block == number)
-            parts.append(self._blocks[number].take(torch.from_numpy(within[members])))
-            order.append(members)
-        back = np.argsort(np.concatenate(order), kind="stable")
-        joined = PrefixCache.concat(parts)
-        return joined.take(torch.from_numpy(back))
+            parts.append((torch.from_numpy(members), self._blocks[number], torch.from_numpy(within[members])))
+        return PrefixCache.gather(parts, len(requests))
 
     @torch.inference_mode()
     def vectors(self, question_ids: Tensor, prompt: Tensor | None, requests: Int64) -> NDArray[np.float32]:

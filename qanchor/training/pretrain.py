@@ -72,7 +72,7 @@ class PretrainConfig:
     steps: int = 400
     minutes: float | None = None
     points: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warm_up: float = 0.08
     weight_decay: float = 0.02
     clip: float = 1.0

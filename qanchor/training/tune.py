@@ -46,8 +46,8 @@ class TuneConfig:
 
     tokens: int = 6
     steps: int = 160
-    batch: int = 256
-    learning_rate: float = 5e-3
+    batch: int = 128
+    learning_rate: float = 1e-2
     prototype_rate: float = 5e-3
     weight_decay: float = 1e-3
     temperature: float = 0.07

@@ -23,6 +23,7 @@ _NEAREST_FROM = np.array([1.0, 3.0, 7.0, 30.0, 1e6])
 _LEVELS = 10
 _TOP_WHOLE, _TOP_MODALITY, _TOP_TOPICS = 3, 6, 6
 _PER_MODALITY = 3
+_SUMMARY_SHARES = (0.75, 0.1, 0.05, 0.1)
 
 
 @dataclass
@@ -123,20 +124,25 @@ class Describer:
         return np.concatenate(parts, axis=1).astype(np.int32)
 
     def summary(self) -> NDArray[np.float32]:
-        """The span in numbers that a linear readout can aim at: standardised logarithms, [points, numbers].
+        """The span in numbers that a linear readout can aim at, [points, numbers].
 
-        Topics, modalities, days with any event, and the modalities' own numbers; 0 where one is missing.
+        Roots of the counts of topics, of modalities and of days with any event, and logarithms of the
+        modalities' own numbers, each standardised; 0 where one is missing. Each of the four groups weighs
+        by its share, however many numbers it has: how often a user comes is one number among hundreds.
         """
         numbers = [np.sign(values) * np.log1p(np.abs(values)) for values in self._span.numbers]
-        counts = [self._topic_counts, self._span.counts, self._span.active_days[:, None]]
-        table = np.concatenate([*(np.log1p(part) for part in counts), *numbers], axis=1)
-        missing = np.isnan(table)
-        kept = np.maximum((~missing).sum(axis=0), 1)
-        table[missing] = 0.0
-        table -= table.sum(axis=0) / kept
-        table[missing] = 0.0
-        spread = np.sqrt((table**2).sum(axis=0) / kept)
-        return (table / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5).astype(np.float32)
+        groups = (
+            np.sqrt(self._topic_counts),
+            np.sqrt(self._span.counts),
+            np.sqrt(self._span.active_days)[:, None],
+            np.concatenate(numbers, axis=1),
+        )
+        width = sum(group.shape[1] for group in groups)
+        weighed = [
+            _standardised(group) * np.sqrt(share * width / max(1, group.shape[1]))
+            for group, share in zip(groups, _SUMMARY_SHARES, strict=True)
+        ]
+        return np.concatenate(weighed, axis=1).astype(np.float32)
 
     def _top_topics(self) -> Phrases:
         """The most telling topics of each point with their levels; -1 where there is none."""
@@ -220,6 +226,16 @@ class Describer:
         answer[nothing] = -1
         answer[nothing, 0] = self._book.number(text)
         return answer
+
+
+def _standardised(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns of mean 0 and spread 1, cut at five spreads; 0 for NaN."""
+    missing = np.isnan(table)
+    kept = np.maximum((~missing).sum(axis=0), 1)
+    centred = np.where(missing, 0.0, table)
+    centred = np.where(missing, 0.0, centred - centred.sum(axis=0) / kept)
+    spread = np.sqrt((centred**2).sum(axis=0) / kept)
+    return (centred / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5)
 
 
 def _by_weight(counts: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -57,20 +57,22 @@ def test_a_missing_number_is_marked_and_no_zero_amount() -> None:
 
 
 def test_summaries_equal_a_slow_loop() -> None:
-    raw = np.array([[10.0], [-4.0], [5.0], [7.0]])
-    values = np.array([[1.0], [-1.0], [0.5], [np.nan]])
-    age = np.array([40, 20, 3, 2]) * 24 * HOUR
-    user = np.array([0, 0, 0, 2])
-    window_events = np.array([5, 0, 1])
+    raw = np.array([[10.0], [-4.0], [5.0], [6.0], [7.0]])
+    values = np.array([[1.0], [-1.0], [0.5], [0.6], [np.nan]])
+    age = np.array([40 * 24, 20 * 24, 3 * 24 + 5, 3 * 24, 2 * 24]) * HOUR
+    user = np.array([0, 0, 0, 0, 2])
+    window_events = np.array([6, 0, 1])
     result = summary_features(values, raw, age, user, window_events)
     for person in range(3):
         own = user == person
         expected = [np.log1p(own.sum()), np.log1p(window_events[person])]
         expected += [np.log1p((own & (age <= days * 24 * HOUR)).sum()) for days in (1, 7, 30)]
+        days = set((age[own] // (24 * HOUR)).tolist())
+        expected += [len({day for day in days if day < limit}) / 30 for limit in (7, 30, 1_000)]
         ages = np.log1p(age[own] / HOUR) / 5
         expected += [ages.min(), ages.max()] if own.any() else [0, 0]
-        for days in (1_000, 7, 30):
-            total = raw[own & (age <= days * 24 * HOUR), 0].sum()
+        for limit in (1_000, 7, 30):
+            total = raw[own & (age <= limit * 24 * HOUR), 0].sum()
             expected.append(np.sign(total) * np.log1p(abs(total)) / 5)
         expected.append(np.nansum(values[own, 0]) / max(1, own.sum()))
         np.testing.assert_allclose(result[person], expected, rtol=1e-6)

@@ -100,9 +100,13 @@ def test_reading_out_leaves_the_prefix_as_it_was() -> None:
 def test_taking_and_joining_prefixes_changes_nothing() -> None:
     requests = [(0, 900), (1, 30), (-1, 900), (3, 700)]
     whole = prefix_of(WORLD, requests)
-    parts = PrefixCache.concat([whole.take(torch.tensor([3, 1])), whole.take(slice(0, 1))])
+    some, first = whole.take(torch.tensor([3, 1])), whole.take(slice(0, 1))
+    places = torch.tensor([2, 0]), torch.tensor([1])
+    parts = PrefixCache.gather(
+        [(places[0], some, torch.tensor([0, 1])), (places[1], first, torch.tensor([0]))], users=3
+    )
     suffix = Suffix(question(WORLD, 1))
-    expected = WORLD.model.read_out(whole, suffix)[[3, 1, 0]]
+    expected = WORLD.model.read_out(whole, suffix)[[1, 0, 3]]
     assert (WORLD.model.read_out(parts, suffix) - expected).abs().max() <= TOLERANCE
 
 
