@@ -219,11 +219,13 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
     rows = labels.table.num_rows
     if labels.positives in (0, rows):
         raise LabelsInvalid(
-            f"all {rows:,} labels are {min(labels.positives, 1)}", "Give rows with both label 0 and label 1."
+            f"all {rows:,} labels of {labels.scenario} are {min(labels.positives, 1)}",
+            "Give rows with both label 0 and label 1.",
         )
     if labels.divided_by == "fold" and len(labels.folds) < 3:
         raise LabelsInvalid(
-            f"{len(labels.folds)} fold(s) leave a part empty", "Give three folds or more: test, valid, train."
+            f"{len(labels.folds)} fold(s) of {labels.scenario} leave a part empty",
+            "Give three folds or more: test, valid, train.",
         )
     counts: dict[str, int] = {}
     warnings: list[str] = []
@@ -233,7 +235,8 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
         ones = int(pc.sum(table[LABEL]).as_py() or 0)
         if ones not in (0, table.num_rows):
             continue
-        problem = f"part {part} has {f'only label {min(ones, 1)}' if table.num_rows else 'no rows'}"
+        found = f"only label {min(ones, 1)}" if table.num_rows else "no rows"
+        problem = f"part {part} of {labels.scenario} has {found}"
         if labels.divided_by != "hash":
             raise LabelsInvalid(f"{problem}, by column {labels.divided_by}", "Give every part both labels.")
         warnings.append(f"By hash of the user, {problem}: give more rows or a split column.")
@@ -248,11 +251,14 @@ def _check_folds(labels: Labels) -> None:
         held = labels.table.filter(pc.equal(labels.table[FOLD], pa.scalar(fold, pa.int16())))[LABEL]
         if pc.count_distinct(held).as_py() < 2:
             raise LabelsInvalid(
-                f"column fold: fold {fold} has only label {held[0].as_py()}", "Give every fold both labels."
+                f"column fold of {labels.scenario}: fold {fold} has only label {held[0].as_py()}",
+                "Give every fold both labels.",
             )
     gaps = set(range(labels.folds[0], labels.folds[-1])) - set(labels.folds) if labels.folds else set()
     if gaps:
-        raise LabelsInvalid(f"column fold: fold {min(gaps)} is empty", "Number the folds without a gap.")
+        raise LabelsInvalid(
+            f"column fold of {labels.scenario}: fold {min(gaps)} is empty", "Number the folds without a gap."
+        )
 
 
 def _users_in_several_parts(labels: Labels) -> Iterator[str]:
