@@ -40,7 +40,7 @@ def run(
         print_json(report_figures(summary) | {"files": files})
         return
     print_table(
-        f"report: {page}",
+        "report",
         [
             {
                 "scenario": one.card.scenario,
@@ -52,3 +52,4 @@ def run(
             for one in summary.scenarios
         ],
     )
+    typer.echo(f"written to {page}")

@@ -35,7 +35,7 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     group: str = Field("qanchor", description="consumer group")
     partitions: int = Field(4, gt=0, description="partitions of a topic that the embedded broker creates")
     batch_events: int = Field(5_000, gt=0, description="events per poll")
-    flush_events: int = Field(50_000, gt=0, description="events per write to the event log")
+    flush_events: int = Field(200_000, gt=0, description="most events per write to the event log")
     flush_seconds: float = Field(5.0, gt=0, description="longest time an event waits for its write")
     session_seconds: float = Field(45.0, gt=0, description="group session time-out")
     dead_letter_share: float = Field(
