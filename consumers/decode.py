@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from qanchor.events.schema import EventDecoder, EventRejected, UserEvent
+
+_CHUNK: Final = 500  # a bad record slows its chunk down, not the whole batch
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,27 @@ class DecodedBatch:
 def decode_records(decoder: EventDecoder, records: Iterable[Any]) -> DecodedBatch:
     """Decode every record; none stops the others."""
     batch = DecodedBatch()
-    decode = decoder.decode
+    waiting = iter(records)
+    while chunk := list(islice(waiting, _CHUNK)):
+        events = decoder.decode_all([record.value for record in chunk])
+        if events is None:
+            _decode_singly(decoder, chunk, batch)
+        else:
+            batch.events += events
+            batch.partitions += [record.partition for record in chunk]
+            batch.offsets += [record.offset for record in chunk]
+    return batch
+
+
+def _decode_singly(decoder: EventDecoder, records: Iterable[Any], batch: DecodedBatch) -> None:
     for record in records:
         try:
             if record.value is None:
                 raise EventRejected("no_value", "the message has no value")
-            event = decode(record.value)
+            event = decoder.decode(record.value)
         except EventRejected as error:
             batch.rejected.append(RejectedRecord(record, error.reason, error.detail))
         else:
             batch.events.append(event)
             batch.partitions.append(record.partition)
             batch.offsets.append(record.offset)
-    return batch

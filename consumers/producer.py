@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.partitioner import murmur2
 
+from consumers.encode import Message, encode_table
 from consumers.kafka_client import connect, connection_options, ensure_topics, no_broker, prepare_library
 from qanchor import names
 from qanchor.errors import EventsInvalid
@@ -24,18 +26,8 @@ from qanchor.settings import KafkaSettings
 _FLUSH_SECONDS: Final = 120.0
 _JSON_LINES: Final = (".jsonl", ".ndjson", ".json")
 _PACE_EVERY: Final = 100
-_NO_FIELDS: Final = (names.SOURCE_PARTITION, names.SOURCE_OFFSET, names.INGESTED_AT)
-
-
+_MOST_ROUTES: Final = 1_000_000
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=str).encode
-
-
-class Message(NamedTuple):
-    """A Kafka message before it is sent."""
-
-    key: bytes
-    value: bytes
-    is_valid: bool
 
 
 @dataclass(frozen=True)
@@ -74,10 +66,10 @@ def event_messages(path: Path, decoder: EventDecoder, assume_utc: bool = False) 
     checker = EventChecker(decoder, file.is_text, assume_utc)
     for batch in file.batches():
         checked = checker.check(batch)
-        yield from _encoded(checked.table)
+        yield from encode_table(decoder, checked.table)
         for rejection in checked.rejections:
-            key = str(rejection.event.get(names.USER_ID, ""))
-            yield Message(key.encode(), _ENCODE(dict(rejection.event)), False)
+            user = str(rejection.event.get(names.USER_ID, ""))
+            yield Message(user, _ENCODE(dict(rejection.event)), False)
 
 
 def _rows_of(path: Path) -> int | None:
@@ -90,29 +82,21 @@ def _json_lines(path: Path) -> Iterator[Message]:
     with path.open("rb") as lines:
         for line in lines:
             if line := line.strip():
-                yield Message(_user_of(line), line, True)
+                yield Message(_user_of(line), line)
 
 
-def _user_of(line: bytes) -> bytes:
+class _Keyed(msgspec.Struct, gc=False):
+    user_id: str = ""
+
+
+_KEY: Final = msgspec.json.Decoder(_Keyed).decode
+
+
+def _user_of(line: bytes) -> str:
     try:
-        event = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        return b""
-    return str(event.get(names.USER_ID, "")).encode() if isinstance(event, dict) else b""
-
-
-def _encoded(table: Any) -> list[Message]:
-    shown = [name for name in table.column_names if name not in _NO_FIELDS]
-    columns = [table[name].to_pylist() for name in shown]
-    user = shown.index(names.USER_ID)
-    return [
-        Message(
-            values[user].encode(),
-            _ENCODE({name: value for name, value in zip(shown, values, strict=True) if value is not None}),
-            True,
-        )
-        for values in zip(*columns, strict=True)
-    ]
+        return _KEY(line).user_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def produce_file(
@@ -158,6 +142,23 @@ def produce_file(
         producer.close(timeout=1)
 
 
+class _Routes(dict[str, tuple[bytes, int]]):
+    """By user the message key and its partition: kafka-python hashes in Python, here once for each user."""
+
+    def __init__(self, partitions: list[int]) -> None:
+        super().__init__()
+        self._partitions = partitions
+
+    def __missing__(self, user: str) -> tuple[bytes, int]:
+        key = user.encode()
+        # As every Kafka client's default, so that all producers agree on a user's partition.
+        partition = self._partitions[(murmur2(key) & 0x7FFFFFFF) % len(self._partitions)]
+        if len(self) >= _MOST_ROUTES:
+            self.clear()
+        self[user] = (key, partition)
+        return key, partition
+
+
 class _Sending:
     def __init__(self, producer: Any, settings: KafkaSettings, progress: Progress) -> None:
         self._producer, self._settings, self._progress = producer, settings, progress
@@ -166,11 +167,13 @@ class _Sending:
     def run(self, first: Message, rest: Iterator[Message], rate: float | None) -> ProduceSummary:
         began = time.monotonic()
         sent = invalid = 0
-        for message in chain((first,), rest):
-            future = self._producer.send(self._settings.topic, key=message.key, value=message.value)
-            future.add_errback(self._note_failure)
+        topic, send, note_failure = self._settings.topic, self._producer.send, self._note_failure
+        routes = _Routes(sorted(self._producer.partitions_for(topic)))
+        for user, value, is_valid in chain((first,), rest):
+            key, partition = routes[user]
+            send(topic, value, key, partition=partition).add_errback(note_failure)
             sent += 1
-            invalid += not message.is_valid
+            invalid += not is_valid
             if sent % _PACE_EVERY == 0:
                 self._progress.advance(_PACE_EVERY)
                 self._keep_pace(began, sent, rate)

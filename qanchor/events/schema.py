@@ -14,13 +14,15 @@ import json
 import keyword
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import reduce
-from operator import or_
+from operator import attrgetter, or_
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from qanchor import names
@@ -29,6 +31,7 @@ from qanchor.storage.event_log import log_schema
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 MAX_ID_LENGTH: Final = 256
+_PROVENANCE: Final = -3  # the log's last columns say where a row came from, the others what it says
 _ID: Final = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _TIME: Final = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -97,6 +100,7 @@ def _event_type(modality: str, spec: ModalitySpec) -> type[msgspec.Struct]:
         tag_field=names.MODALITY,
         tag=modality,
         rename={attribute(name): name for name in spec.fields},
+        omit_defaults=True,
         gc=False,
     )
 
@@ -125,6 +129,7 @@ class EventDecoder:
     def __init__(self, workspace: Workspace, settings: EventSettings) -> None:
         self.workspace = workspace
         self.schema = log_schema(workspace)
+        self._content = pa.schema(list(self.schema)[:_PROVENANCE])
         self._types = {name: _event_type(name, spec) for name, spec in workspace.modalities.items()}
         self._union = _union(self._types.values())
         self._decode = msgspec.json.Decoder(self._union).decode
@@ -143,6 +148,11 @@ class EventDecoder:
         """Events after this time are refused: some way ahead of now."""
         return datetime.now(UTC) + self._future
 
+    @property
+    def types(self) -> Mapping[str, type[msgspec.Struct]]:
+        """By modality the type of its decoded events; its JSON encoding is the event on the wire."""
+        return self._types
+
     def decode(self, payload: bytes) -> UserEvent:
         """The event of one Kafka message.
 
@@ -153,8 +163,24 @@ class EventDecoder:
             event: UserEvent = self._decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _explain(error, payload) from None
+        except RecursionError:
+            raise EventRejected("not_json", "JSON is nested too deeply") from None
         self._check_time(event.event_time)
         return event
+
+    def decode_all(self, payloads: Iterable[bytes | None]) -> list[UserEvent] | None:
+        """The events of many messages, at several times the speed of `decode`.
+
+        Returns:
+            Events in order; None if any message may have to be refused: `decode` says which, and why.
+        """
+        try:
+            events = list(map(self._decode, payloads))  # type: ignore[arg-type]  # None is a TypeError
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            return None
+        times = list(map(_TIME_OF, events))
+        inside = not times or (min(times) >= self._oldest and max(times) <= self._latest)
+        return events if inside else None
 
     def convert(self, row: dict[str, Any]) -> UserEvent:
         """The event of one row of a file; absent fields are absent keys.
@@ -210,23 +236,50 @@ class EventDecoder:
         Returns:
             pyarrow table with log_schema's columns; `_ingested_at` is now.
         """
-        columns: list[Any] = [
-            pa.array([self.event_id(event) for event in events], pa.string()),
-            pa.array([event.user_id for event in events], pa.string()),
-            pa.array([event.event_time for event in events], pa.timestamp("us", "UTC")),
-            pa.array([type(event).__struct_config__.tag for event in events], pa.string()),  # type: ignore[attr-defined]
+        rows: dict[type[Any], list[int]] = defaultdict(list)
+        for row, event in enumerate(events):
+            rows[type(event)].append(row)
+        parts = [self._columns(kind, [events[row] for row in owned]) for kind, owned in rows.items()]
+        table = pa.concat_tables(parts).combine_chunks() if parts else self._content.empty_table()
+        if len(parts) > 1:
+            place = np.empty(len(events), np.int64)
+            place[np.concatenate([*rows.values()])] = np.arange(len(events))
+            table = table.take(pa.array(place))
+        count = len(events)
+        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")
+        columns = [
+            *table.columns,
+            pa.nulls(count, pa.int32()) if partitions is None else pa.array(partitions, pa.int32()),
+            pa.nulls(count, pa.int64()) if offsets is None else pa.array(offsets, pa.int64()),
+            pa.array(np.full(count, now), pa.timestamp("us", "UTC")),
         ]
-        for name in self.workspace.event_columns:
-            owned = attribute(name)
-            values = [getattr(event, owned, None) for event in events]
-            columns.append(pa.array(values, self.schema.field(name).type))
-        nothing = [None] * len(events)
-        columns.append(pa.array(nothing if partitions is None else partitions, pa.int32()))
-        columns.append(pa.array(nothing if offsets is None else offsets, pa.int64()))
-        columns.append(pa.array([datetime.now(UTC)] * len(events), pa.timestamp("us", "UTC")))
         return pa.table(columns, schema=self.schema)
 
+    def _columns(self, kind: Any, events: Sequence[Any]) -> Any:
+        """Events of one modality, column by column: what they say, without where they came from."""
+        columns = dict(
+            zip(kind.__struct_fields__, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True)
+        )
+        ids = columns[names.EVENT_ID]
+        columns[names.EVENT_ID] = [
+            self.event_id(event) if known is None else known for known, event in zip(ids, events, strict=True)
+        ]
+        columns[names.MODALITY] = pa.repeat(kind.__struct_config__.tag, len(events))
+        # Three times as fast as handing over datetimes, whose zone is asked for one by one.
+        since = [time - _EPOCH for time in columns[names.EVENT_TIME]]
+        columns[names.EVENT_TIME] = pa.array(since, pa.duration("us")).view(pa.timestamp("us", "UTC"))
+        return pa.table(
+            [
+                pa.array(columns[attribute(field.name)], field.type)
+                if attribute(field.name) in columns
+                else pa.nulls(len(events), field.type)
+                for field in self._content
+            ],
+            schema=self._content,
+        )
 
+
+_TIME_OF: Final = attrgetter(names.EVENT_TIME)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -17,7 +17,7 @@ def test_a_rows_message_decodes_to_the_event_that_a_load_would_add(tmp_path: Pat
     messages = list(event_messages(write_parquet(tmp_path / "e.parquet", rows), decoder))
     streamed = decoder.to_table([decoder.decode(message.value) for message in messages])
     assert streamed.drop_columns(["_ingested_at"]).to_pylist() == loaded.to_pylist()
-    assert [message.key for message in messages] == [b"a", b"a", b"b"]
+    assert [message.user for message in messages] == ["a", "a", "b"]
 
 
 def test_invalid_rows_are_sent_for_the_consumer_to_refuse(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_json_lines_go_as_they_are(tmp_path: Path) -> None:
     path.write_text("\n".join([*lines, "", ""]))
     messages = list(event_messages(path, make_decoder()))
     assert [message.value.decode() for message in messages] == lines
-    assert [message.key for message in messages] == [b"u7", b"", b""]
+    assert [message.user for message in messages] == ["u7", "", ""]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
