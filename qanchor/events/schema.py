@@ -236,15 +236,9 @@ class EventDecoder:
         Returns:
             pyarrow table with log_schema's columns; `_ingested_at` is now.
         """
-        rows: dict[type[Any], list[int]] = defaultdict(list)
-        for row, event in enumerate(events):
-            rows[type(event)].append(row)
-        parts = [self._columns(kind, [events[row] for row in owned]) for kind, owned in rows.items()]
-        table = pa.concat_tables(parts).combine_chunks() if parts else self._content.empty_table()
-        if len(parts) > 1:
-            place = np.empty(len(events), np.int64)
-            place[np.concatenate([*rows.values()])] = np.arange(len(events))
-            table = table.take(pa.array(place))
+        slices = range(0, len(events), _SLICE)
+        parts = [self._table(events[start : start + _SLICE]) for start in slices]
+        table = pa.concat_tables(parts) if parts else self._content.empty_table()
         count = len(events)
         now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")
         columns = [
@@ -253,7 +247,18 @@ class EventDecoder:
             pa.nulls(count, pa.int64()) if offsets is None else pa.array(offsets, pa.int64()),
             pa.array(np.full(count, now), pa.timestamp("us", "UTC")),
         ]
-        return pa.table(columns, schema=self.schema)
+        return pa.table(columns, schema=self.schema).combine_chunks()
+
+    def _table(self, events: Sequence[Any]) -> Any:
+        rows: dict[type[Any], list[int]] = defaultdict(list)
+        for row, event in enumerate(events):
+            rows[type(event)].append(row)
+        parts = [self._columns(kind, [events[row] for row in owned]) for kind, owned in rows.items()]
+        if len(parts) == 1:
+            return parts[0]
+        place = np.empty(len(events), np.int64)
+        place[np.concatenate([*rows.values()])] = np.arange(len(events))
+        return pa.concat_tables(parts).combine_chunks().take(pa.array(place))
 
     def _columns(self, kind: Any, events: Sequence[Any]) -> Any:
         """Events of one modality, column by column: what they say, without where they came from."""
@@ -279,6 +284,8 @@ class EventDecoder:
         )
 
 
+# Events that become columns at once: many more do not fit the processor's cache and take twice as long.
+_SLICE: Final = 10_000
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qanchor.events.schema import EventDecoder, EventRejected, event_json_schema
 from qanchor.settings import EventSettings
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace, load_workspace
+from tests.unit.events.files import make_decoder, payment, visit
 
 _REPO = Path(__file__).parents[3] / "feature_repo"
 _WORKSPACE = load_workspace(_REPO)
@@ -164,3 +165,32 @@ def test_a_row_is_judged_as_the_same_message_is(changes: dict[str, Any]) -> None
 def test_the_json_schema_names_every_modality() -> None:
     text = json.dumps(event_json_schema(_WORKSPACE))
     assert all(f'"{name}"' in text for name in _WORKSPACE.modalities)
+
+
+def test_json_nested_too_deeply_is_refused_and_ends_nothing() -> None:
+    with pytest.raises(EventRejected, match="nested too deeply"):
+        _DECODER.decode(b'{"unknown":' + b"[" * 100_000)
+    assert _DECODER.decode_all([b'{"unknown":' + b"[" * 100_000]) is None
+
+
+@pytest.mark.parametrize(
+    "bad", [None, b"", b"{", b"\xff", {"amount": "x"}, {"event_time": "1969-01-01T00:00:00Z"}]
+)
+def test_many_messages_decode_as_each_would_or_not_at_all(bad: Any) -> None:
+    good = json.dumps(_BILL).encode()
+    one = _DECODER.decode(good)
+    assert _DECODER.decode_all([good, good]) == [one, one]
+    payload = json.dumps({**_BILL, **bad}).encode() if isinstance(bad, dict) else bad
+    assert _DECODER.decode_all([good, payload]) is None
+
+
+def test_a_table_keeps_the_order_of_events_of_several_modalities_and_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("qanchor.events.schema._SLICE", 4)
+    events = [make_decoder().convert((payment if i % 3 else visit)(f"u{i}", i)) for i in range(11)]
+    table = make_decoder().to_table(events, range(11), range(11))
+    assert table["user_id"].to_pylist() == [f"u{i}" for i in range(11)]
+    assert table["page"].to_pylist() == [None if i % 3 else "home" for i in range(11)]
+    assert table["event_time"].to_pylist() == [event.event_time for event in events]
+    assert table["_offset"].to_pylist() == list(range(11))
