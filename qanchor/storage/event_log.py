@@ -286,8 +286,11 @@ def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _write_durably(table: Any, path: Path) -> None:
+    # A dictionary of ids that never repeat costs time and saves nothing; lz4 takes two thirds of zstd's time.
+    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    repeating = [name for name in texts if name != names.EVENT_ID]
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="lz4", use_dictionary=repeating)
         file.flush()
         os.fsync(file.fileno())
 
