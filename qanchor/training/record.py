@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from sqlalchemy import Engine
 
 from qanchor.errors import InputError, LabelsInvalid
@@ -120,7 +121,8 @@ def tune_scenarios(
         parts[some.scenario] = train, valid
     rows, cutoffs, places = _requests(arrays, [table for pair in parts.values() for table in pair])
     loaded = tuning.loaded
-    bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, tuning.workspace)
+    parts_of_model = loaded.model, loaded.tokenizer, loaded.normaliser
+    bank = PrefixBank(*parts_of_model, tuning.workspace, torch.float16)
     bank.fill(arrays, rows, cutoffs, progress)
     tuned = {}
     for number, (scenario, tables) in enumerate(parts.items()):

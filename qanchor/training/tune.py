@@ -45,14 +45,14 @@ class TuneConfig:
     """
 
     tokens: int = 6
-    steps: int = 160
+    steps: int = 120
     batch: int = 128
     learning_rate: float = 1e-2
     prototype_rate: float = 5e-3
     weight_decay: float = 1e-3
     temperature: float = 0.07
     check_every: int = 20
-    patience: int = 4
+    patience: int = 3
     seed: int = 0
     most_rows: int = 6_000
 

@@ -147,3 +147,18 @@ def test_a_bank_gives_every_request_its_own_prefix(loaded: LoadedModel, arrays: 
         taken = loaded.model.read_out(bank.take(order), Suffix(question))
     assert torch.allclose(taken, expected[order], atol=1e-5)
     assert np.allclose(bank.vectors(question, None, order), expected[order].numpy(), atol=1e-5)
+
+
+def test_a_bank_in_half_precision_gives_nearly_the_same_vectors_in_half_the_memory(
+    loaded: LoadedModel, arrays: EventArrays
+) -> None:
+    rows, cutoffs = np.array([5, 0, 17, 9]), np.full(4, microseconds(UNTIL))
+    question = loaded.tokenizer.encode_questions(["Will this user sail?"])[0]
+    vectors, stored = [], []
+    for kind in (None, torch.float16):
+        bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, WORKSPACE, kind)
+        bank.fill(arrays, rows, cutoffs, Silent())
+        vectors.append(bank.vectors(question, None, np.arange(4)))
+        stored.append(bank.stored_bytes)
+    assert stored[1] * 2 == stored[0]
+    assert np.sum(vectors[0] * vectors[1], axis=1).min() > 0.9999
