@@ -97,12 +97,19 @@ class PromptVersion(Base):
 
 
 class Job(Base):
-    """One long command: what it was asked, how far it is, how it ended."""
+    """One long command: what it was asked, how far it is, how it ended.
+
+    A job in shards has a `key` while it can be resumed; two of one key cannot be.
+    """
 
     __tablename__ = "jobs"
+    __table_args__ = (Index(None, "key", unique=True),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     kind: Mapped[str] = mapped_column(String(32))
+    key: Mapped[str | None] = mapped_column(String(64))
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[int | None] = mapped_column(BigInteger)
     scenario: Mapped[str | None] = mapped_column(String(48))
     state: Mapped[str] = mapped_column(String(16), default="running")
     done: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -111,6 +118,25 @@ class Job(Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(default=utc_now)
     heartbeat_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+
+
+class JobShard(Base):
+    """A piece of a job that one worker does at a time: 'waiting', 'leased' until a moment, 'done'.
+
+    Leases are in milliseconds of the DATABASE's clock: workers' own clocks may disagree.
+    """
+
+    __tablename__ = "job_shards"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(String(16), default="waiting")
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[int | None] = mapped_column(BigInteger)
+    attempts: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(BigInteger)
+    result: Mapped[dict[str, Any] | None]
     finished_at: Mapped[datetime | None]
 
 
@@ -130,7 +156,10 @@ class EmbeddingManifest(Base):
     content_hash: Mapped[str] = mapped_column(String(64))
     path: Mapped[str]
     state: Mapped[str] = mapped_column(String(16), default="building")
+    job_id: Mapped[int | None]
+    gates: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    activated_at: Mapped[datetime | None]
 
 
 class IndexVersion(Base):
