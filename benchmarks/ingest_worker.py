@@ -1,0 +1,131 @@
+"""What `benchmarks.ingest` measures, each in a process of its own: one role, one line of JSON.
+
+Settings come from QANCHOR_ environment variables, as everywhere.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import threading
+import time
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from sqlalchemy import Engine, event
+
+from consumers.decode import decode_records
+from consumers.event_consumer import StopRule
+from consumers.kafka_client import prepare_library
+from consumers.running import ConsumeOptions, consumer_options, run_consumer
+from qanchor.events.schema import EventDecoder
+from qanchor.progress import Silent
+from qanchor.registry.migrate import prepare
+from qanchor.registry.session import open_engine
+from qanchor.settings import Settings, load_settings
+from qanchor.workspace import load_workspace
+
+_BATCH = 5_000
+
+
+class _Clock:
+    """Wall and CPU seconds of this process since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self, events: int) -> dict[str, float]:
+        return {
+            "events": events,
+            "seconds": time.perf_counter() - self._wall,
+            "cpu_seconds": time.process_time() - self._cpu,
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+
+def _assigned_client(settings: Settings) -> tuple[Any, int]:
+    """A consumer at the start of every partition, and how many messages lie before it."""
+    # As the event consumer is set up, save that nobody else shares the topic.
+    options = {**consumer_options(settings, "bare", skip_deleted=True), "group_id": None}
+    options.pop("group_instance_id")
+    client = KafkaConsumer(**options)
+    topic = settings.kafka.topic
+    places = [TopicPartition(topic, number) for number in client.partitions_for_topic(topic)]
+    client.assign(places)
+    client.seek_to_beginning()
+    return client, sum(client.end_offsets(places).values())
+
+
+def bare(settings: Settings, tuned_gc: bool) -> dict[str, float]:
+    """kafka-python's poll alone; what it returns is thrown away."""
+    if tuned_gc:
+        gc.set_threshold(50_000, 20, 100)
+    client, total = _assigned_client(settings)
+    clock, read = _Clock(), 0
+    while read < total:
+        read += sum(map(len, client.poll(1_000, max_records=_BATCH).values()))
+    figures = clock.read(read)
+    client.close()
+    return figures
+
+
+def consume(settings: Settings, sync: bool) -> dict[str, float]:
+    """`qanchor-cli consume --stop-at-end`; without `sync` nothing is forced to the disk."""
+    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
+    prepare(engine, settings.database_url)
+    if not sync:
+        _never_sync(engine)
+    clock = _Clock()
+    options = ConsumeOptions(name="measured", rule=StopRule(at_end=True))
+    places = (workspace, settings.state, engine)
+    summary = run_consumer(settings, places, options, threading.Event(), Silent())
+    # CPU of everything, joining the group included; wall from the first poll to the last commit.
+    return {**clock.read(summary.events), "seconds": summary.seconds, "writes": summary.writes}
+
+
+def _never_sync(engine: Engine) -> None:
+    vars(os)["fsync"] = lambda _handle: None
+
+    @event.listens_for(engine, "connect")
+    def _trust_the_system(connection: Any, _record: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    engine.dispose()
+
+
+def decode(settings: Settings) -> dict[str, float]:
+    """Decode and validate alone, in batches as they are polled."""
+    gc.set_threshold(50_000, 20, 100)
+    client, total = _assigned_client(settings)
+    batches: list[list[Any]] = []
+    while sum(map(len, batches)) < total:
+        batches += client.poll(1_000, max_records=_BATCH).values()
+    client.close()
+    gc.freeze()
+    decoder = EventDecoder(load_workspace(settings.repo_path), settings.events)
+    clock = _Clock()
+    valid = sum(len(decode_records(decoder, batch).events) for batch in batches)
+    return clock.read(valid)
+
+
+def main() -> None:
+    """Play one role."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["bare", "consume", "decode"])
+    parser.add_argument("--tuned-gc", action="store_true")
+    parser.add_argument("--no-sync", action="store_true")
+    options = parser.parse_args()
+    prepare_library()
+    settings = load_settings()
+    if options.role == "bare":
+        figures = bare(settings, options.tuned_gc)
+    elif options.role == "consume":
+        figures = consume(settings, not options.no_sync)
+    else:
+        figures = decode(settings)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
