@@ -6,8 +6,10 @@ or not at all.
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges
 from qanchor.registry.tables import LoadedFile
-from qanchor.storage.event_log import EventLog, StagedFile
+from qanchor.storage.event_log import EventLog, StagedFile, disk_full_named
 from qanchor.workspace import Workspace
 
 
@@ -127,22 +129,27 @@ class _DeadLetterFile:
         self._file: TextIO | None = None
 
     def write(self, row: int, reason: str, detail: str, event: Any) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("w", encoding="utf-8")
         line = {"row": row, "reason": reason, "detail": detail, "event": event}
-        self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+        with disk_full_named(self.path.parent):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._part.open("w", encoding="utf-8")
+            self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
 
     def finish(self) -> Path | None:
         if self._file is None:
             return None
+        with disk_full_named(self.path.parent):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
         self._part.replace(self.path)
         return self.path
 
     def abandon(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what is still buffered has no place on a full disk
+                self._file.close()
             self._part.unlink(missing_ok=True)
 
 
@@ -187,13 +194,9 @@ class EventLoader:
         try:
             tables = self._tables(file, summary, letters, progress or Silent())
             append(self.engine, self.log, _counted(tables, summary, loaded), loaded=loaded)
-        except EventsInvalid:
-            summary.dead_letters = letters.finish()
-            raise
         except BaseException:
             letters.abandon()
             raise
-        summary.dead_letters = letters.finish()
         settle(self.engine, self.log)
         return summary
 
@@ -217,6 +220,8 @@ class EventLoader:
         summary.rejected["torn_line"] += len(file.torn)
         summary.rejected = +summary.rejected
         summary.rows += len(file.torn)
+        # Before the commit: once the file counts as loaded, nothing would write them again.
+        summary.dead_letters = letters.finish()
         if summary.rejected.total() == summary.rows:
             raise _nothing_valid(summary, letters.path)
 

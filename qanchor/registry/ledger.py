@@ -101,7 +101,12 @@ def _move_offsets(session: Session, offsets: OffsetRanges) -> None:
 def _set_published(session: Session, file_names: Sequence[str]) -> None:
     for start in range(0, len(file_names), 500):
         chunk = file_names[start : start + 500]
-        session.execute(update(LedgerFile).where(LedgerFile.name.in_(chunk)).values(state="published"))
+        # Not one that compaction has replaced meanwhile.
+        session.execute(
+            update(LedgerFile)
+            .where(LedgerFile.name.in_(chunk), LedgerFile.state == "committed")
+            .values(state="published")
+        )
 
 
 def mark_published(engine: Engine, file_names: Iterable[str]) -> None:

@@ -5,11 +5,9 @@ look there, and what a killed writer left in it is removed or renamed by the nex
 """
 
 import errno
-import fcntl
 import os
 import secrets
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 
 from qanchor import names
 from qanchor.errors import DiskFull, NotReady
+from qanchor.storage.writer_lock import WriterLock, remove_if_free
 from qanchor.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,11 +73,10 @@ class EventLog:
         self._staging = root / "_staging"
         self._sequence = 0
         self.unconfirmed: list[str] = []  # published, which the ledger does not know yet
-        self._lock: weakref.finalize[..., Any] | None = None
+        self._lock = WriterLock(self._lock_path(self.owner))
 
-    @property
-    def _lock_path(self) -> Path:
-        return self._staging / f"{self.owner}.lock"
+    def _lock_path(self, owner: str) -> Path:
+        return self._staging / f"{owner}.lock"
 
     def files(self) -> list[Path]:
         """The data files, sorted by date and name."""
@@ -95,7 +93,7 @@ class EventLog:
         """
         self.claim()
         staged: list[StagedFile] = []
-        with _disk_full_named(self.root):
+        with disk_full_named(self.root):
             try:
                 for event_date, part in _by_date(table.cast(self.schema)):
                     name = f"{self.owner}-{time.time_ns():x}-{self._sequence}.parquet"
@@ -140,10 +138,13 @@ class EventLog:
 
     def abandoned(self) -> list[str]:
         """Names of staged files whose writer is gone: its lock is free, so it can commit nothing more."""
-        found = []
-        for lock in self._staging.glob("*.lock"):
-            if lock.stem == self.owner or _is_free(lock):
-                found += [file.name for file in self._staging.glob(f"{lock.stem}-*.parquet")]
+        by_owner: dict[str, list[str]] = {lock.stem: [] for lock in self._staging.glob("*.lock")}
+        for file in self._staging.glob("*.parquet"):
+            by_owner.setdefault(file.stem.rsplit("-", 2)[0], []).append(file.name)
+        found = by_owner.pop(self.owner, []) if self._lock.is_held else []
+        for owner, files in by_owner.items():
+            if remove_if_free(self._lock_path(owner)):
+                found += files
         return found
 
     def recover(self, committed: Mapping[str, str], abandoned: Sequence[str] = ()) -> int:
@@ -166,10 +167,7 @@ class EventLog:
 
     def close(self) -> None:
         """Give up the writer's lock."""
-        if self._lock is not None:
-            self._lock_path.unlink(missing_ok=True)
-            self._lock()
-            self._lock = None
+        self._lock.release()
 
     def connect(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
         """A DuckDB connection with the view `events`: this log's columns, each event_id once.
@@ -242,34 +240,11 @@ class EventLog:
         Raises:
             NotReady: another process writes under this name.
         """
-        if self._lock is not None:
-            return
-        self._staging.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._lock_path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise NotReady(
-                f"another process writes the event log as {self.owner!r}",
-                "Stop it, or give this one another name.",
-            ) from None
-        self._lock = weakref.finalize(self, os.close, lock)  # a log that is forgotten lets go, too
+        self._lock.take()
 
 
 def _sql_list(files: Iterable[str]) -> str:
     return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        with lock.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
@@ -304,10 +279,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_full_named(root: Path) -> Iterator[None]:
+def disk_full_named(root: Path) -> Iterator[None]:
+    """Give a full disk, quota or file-size limit its name.
+
+    Args:
+        root: the folder that is written to.
+
+    Raises:
+        DiskFull: it was one of these.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise DiskFull(f"no space left for {root}", "Free some; nothing half-written counts.") from error

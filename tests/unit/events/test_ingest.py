@@ -91,9 +91,9 @@ def test_a_kill_at_any_point_leaves_all_or_nothing(
             patch.setattr(Path, "rename", once)
         with pytest.raises(Killed):
             append(engine, victim, _events(30), OffsetRanges("g", "t", {0: (0, 30)}))
-    lock = victim._lock
-    assert lock is not None
-    lock()  # the kernel frees a dead process's lock
+    held = victim._lock._held
+    assert held is not None
+    held()  # the kernel frees a dead process's lock
     heir = _log(tmp_path)
     recover(engine, heir)
     assert _count(heir) == (30 if survives else 0)

@@ -133,6 +133,37 @@ def test_recovery_leaves_the_files_of_a_living_writer_alone(log: EventLog) -> No
     assert len(list(log.root.glob("_staging/*.parquet"))) == 1
 
 
+def test_recovery_tells_writers_apart_whose_names_begin_alike(log: EventLog) -> None:
+    living = EventLog(log.root, _WORKSPACE, "shop-2")
+    living.stage(_table(["a"]))
+    restarted = EventLog(log.root, _WORKSPACE, "shop")
+    restarted.claim()
+    assert restarted.abandoned() == []
+
+
+def test_staged_files_whose_writer_ended_without_its_lock_are_abandoned(log: EventLog) -> None:
+    (staged,) = log.stage(_table(["a"]))
+    log.close()
+    assert EventLog(log.root, _WORKSPACE).abandoned() == [staged.name]
+
+
+def test_recovery_removes_the_locks_of_the_dead_and_keeps_those_of_the_living(log: EventLog) -> None:
+    log.claim()
+    (log.root / "_staging" / "killed.lock").touch()
+    EventLog(log.root, _WORKSPACE).abandoned()
+    assert [path.stem for path in log.root.glob("_staging/*.lock")] == [log.owner]
+
+
+def test_a_lock_taken_while_its_holder_removes_the_file_guards_nothing(tmp_path: Path) -> None:
+    first, second, third = (EventLog(tmp_path, _WORKSPACE, "same") for _ in range(3))
+    first.claim()
+    first.close()
+    second.claim()
+    with pytest.raises(NotReady, match="'same'"):
+        third.claim()
+    second.close()
+
+
 def test_publishing_twice_changes_nothing(log: EventLog) -> None:
     staged = log.stage(_table(["a"]))
     log.publish(staged)
