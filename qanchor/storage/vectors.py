@@ -23,6 +23,7 @@ from qanchor.names import USER_ID
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
+Allowed = Rows | NDArray[np.bool_]
 
 EXACT_BELOW: Final = 50_000
 FORMAT: Final = 1
@@ -78,41 +79,63 @@ class VectorIndex:
         self.users = users
         self._index = index
 
+    @property
+    def size(self) -> int:
+        """How many row positions there are; masks over rows have this length."""
+        return len(self.users)
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return self.metadata.width
+
     def rows_of(self, user_ids: Sequence[str] | pa.Array) -> Rows:
         """Each user's row, int64 [len(user_ids)]; -1 where the user is not in the index."""
         found = pc.index_in(pa.array(user_ids, pa.string()), value_set=self.users)
         return np.asarray(found.fill_null(-1)).astype(np.int64)
+
+    def user_ids(self, rows: Rows) -> pa.Array:
+        """The users of some rows, string [len(rows)]; every row must be there."""
+        return self.users.take(pa.array(rows, pa.int64()))
 
     def vectors(self, rows: Rows) -> Vectors:
         """The unit vectors of some rows, float32 [len(rows), width]."""
         result: Vectors = self._flat().reconstruct_batch(np.ascontiguousarray(rows, np.int64))
         return result
 
-    def search(self, queries: Vectors, k: int, exclude: Rows | None = None) -> tuple[Vectors, Rows]:
+    def search(
+        self, queries: Vectors, k: int, exclude: Rows | None = None, *, allowed: Allowed | None = None
+    ) -> tuple[Vectors, Rows]:
         """The k rows of greatest inner product for each query, best first.
 
         Args:
             queries: float32 [queries, width], unit vectors.
-            k: rows wanted; where the index has fewer, the rest are filled up.
+            k: rows wanted; where fewer can be found, the rest are filled up.
             exclude: rows that must not be found.
+            allowed: the rows that may be found, as a mask bool [size] or as positions int64; None: all.
 
         Returns:
             Inner products float32 [queries, k] (-inf where filled up) and rows int64 [queries, k] (-1 there).
         """
         faiss = _faiss()
         selector = None
-        if exclude is not None and len(exclude):
-            banned = faiss.IDSelectorBatch(np.ascontiguousarray(exclude, np.int64))
-            selector = faiss.IDSelectorNot(banned)
+        if allowed is not None or (exclude is not None and len(exclude)):
+            mask = np.ones(self.size, bool) if allowed is None else _mask(allowed, self.size)
+            if exclude is not None:
+                mask[exclude] = False
+            selector = faiss.IDSelectorBatch(np.flatnonzero(mask))
+        wanted = k
         k = min(k, self.metadata.rows)
         queries = np.ascontiguousarray(queries, np.float32)
-        if self.metadata.kind == "flat" or k > _GRAPH_MAX_K:
+        if self.metadata.kind == "flat" or k > _GRAPH_MAX_K or allowed is not None:
             index, parameters = self._flat(), faiss.SearchParameters(sel=selector)
         else:
             effort = max(self.metadata.effort, k)
             index, parameters = self._index, faiss.SearchParametersHNSW(sel=selector, efSearch=effort)
         scores, rows = index.search(queries, k, params=parameters)
-        return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows
+        scores = np.where(rows < 0, -np.inf, scores).astype(np.float32)
+        spare = ((0, 0), (0, wanted - k))
+        return np.pad(scores, spare, constant_values=-np.inf), np.pad(rows, spare, constant_values=-1)
 
     def save(self, folder: Path) -> IndexMetadata:
         """Write the index to a new folder, whole or not at all.
@@ -262,6 +285,15 @@ def _faiss() -> Any:
     import faiss
 
     return faiss
+
+
+def _mask(allowed: Allowed, size: int) -> NDArray[np.bool_]:
+    """A new mask of the rows that may be found."""
+    if allowed.dtype == np.bool_:
+        return allowed.astype(np.bool_)
+    mask = np.zeros(size, np.bool_)
+    mask[allowed] = True
+    return mask
 
 
 def _sync(path: Path) -> None:

@@ -37,8 +37,12 @@ def test_small_index_equals_a_full_scan(rows: int, k: int, seed: int) -> None:
     vectors, query = _unit(rows, seed=seed), _unit(1, seed=seed + 1000)
     scores, found = build_index(_ids(rows), vectors, ORIGIN).search(query, k)
     expected = np.sort(vectors @ query[0])[::-1][:k]
-    np.testing.assert_allclose(scores[0], expected, atol=1e-6)
-    np.testing.assert_allclose(vectors[found[0]] @ query[0], expected, atol=1e-6)
+    there = min(k, rows)
+    assert found.shape == scores.shape == (1, k)
+    np.testing.assert_allclose(scores[0, :there], expected, atol=1e-6)
+    np.testing.assert_allclose(vectors[found[0, :there]] @ query[0], expected, atol=1e-6)
+    assert (found[0, there:] == -1).all()
+    assert np.isneginf(scores[0, there:]).all()
 
 
 def test_rows_follow_the_ids_whatever_order_they_came_in() -> None:
