@@ -193,6 +193,30 @@ class Head(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class Audience(Base):
+    """One version of a saved list of users; the members are a Parquet file.
+
+    `kind` says how it came about: 'lookalike', 'describe', or an operation on other audiences. Index, space and
+    seeds are those that it was made with; an operation has none of them.
+    """
+
+    __tablename__ = "audiences"
+    __table_args__ = (Index(None, "name"),)
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    scenario: Mapped[str | None] = mapped_column(String(48))
+    index_version: Mapped[str | None] = mapped_column(String(64))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))
+    seeds_hash: Mapped[str | None] = mapped_column(String(64))
+    parameters: Mapped[dict[str, Any]]
+    path: Mapped[str]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    content_hash: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
 class LedgerOffset(Base):
     """The next Kafka offset to write for a partition; the truth, unlike Kafka's own commit."""
 
