@@ -18,6 +18,7 @@ from consumers.kafka_client import connect, connection_options, ensure_topics, p
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
 from qanchor.events.ingest import recover
+from qanchor.events.repeats import RepeatWindow
 from qanchor.events.schema import EventDecoder
 from qanchor.home import Home
 from qanchor.progress import Progress
@@ -25,7 +26,7 @@ from qanchor.settings import Settings
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
 
-_CLOSE_MS = 1_000
+_CLOSE_MS = 300  # a static member says no goodbye, and nothing else is under way
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def run_consumer(
     dead_letters = DeadLetterTopic(kafka)
     sink = EventLogSink(
         engine, log, EventDecoder(workspace, settings.events), dead_letters, kafka.group, kafka.topic,
-        kafka.dead_letter_share,
+        kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
     )  # fmt: skip
     log.claim()
     recover(engine, log)

@@ -37,6 +37,11 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     batch_events: int = Field(5_000, gt=0, description="events per poll")
     flush_events: int = Field(200_000, gt=0, description="most events per write to the event log")
     flush_seconds: float = Field(5.0, gt=0, description="longest time an event waits for its write")
+    remembered_events: int = Field(
+        200_000,
+        ge=0,
+        description="event_ids kept per partition to drop a producer's re-sends; 0: none",
+    )
     session_seconds: float = Field(45.0, gt=0, description="group session time-out")
     dead_letter_share: float = Field(
         0.5, gt=0, le=1, description="share of bad messages that stops the consumer"

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from consumers.decode import RejectedRecord, decode_records
 from qanchor.errors import EventsInvalid
 from qanchor.events.ingest import append, settle
+from qanchor.events.repeats import RepeatWindow
 from qanchor.events.schema import EventDecoder
 from qanchor.registry.ledger import OffsetRanges
 from qanchor.storage.event_log import EventLog
@@ -34,12 +35,14 @@ class Written:
         events: rows added to the event log.
         rejected: messages sent to the dead letters, by reason.
         newest_ms: time of the newest record, milliseconds since the epoch.
+        repeated: events left out because the log holds them already.
     """
 
     ends: Mapping[int, int]
     events: int
     rejected: Counter[str] = field(default_factory=Counter)
     newest_ms: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class EventLogSink:
         group: consumer group.
         topic: topic.
         dead_letter_share: a larger share of refused messages stops the consumer.
+        window: the event_ids that a producer's re-sends are told by.
     """
 
     engine: Engine
@@ -63,6 +67,7 @@ class EventLogSink:
     group: str
     topic: str
     dead_letter_share: float
+    window: RepeatWindow
 
     def write(self, records: Sequence[Any], ranges: Mapping[int, tuple[int, int]]) -> Written:
         """Decode and append records; their offsets are committed with the rows.
@@ -78,10 +83,12 @@ class EventLogSink:
             raise self._too_many(reasons, batch.records)
         self.dead_letters.send(batch.rejected)
         table = self.decoder.to_table(batch.events, batch.partitions, batch.offsets)
-        rows = append(self.engine, self.log, table, OffsetRanges(self.group, self.topic, ranges))
+        fresh = self.window.select(table, ranges)
+        rows = append(self.engine, self.log, fresh.table, OffsetRanges(self.group, self.topic, ranges))
+        self.window.remember(fresh, ranges)
         ends = {partition: end for partition, (_, end) in ranges.items()}
         newest_ms = max((record.timestamp for record in records), default=0)
-        return Written(ends, rows, reasons, newest_ms)
+        return Written(ends, rows, reasons, newest_ms, fresh.repeated)
 
     def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
         reason, count = reasons.most_common(1)[0]

@@ -126,6 +126,18 @@ def committed_files(engine: Engine) -> dict[str, str]:
         return {row.name: row.event_date for row in found}
 
 
+def newest_files(engine: Engine, limit: int) -> dict[str, str]:
+    """Event date by name of the files that were committed last, the newest first."""
+    with transaction(engine) as session:
+        found = session.execute(
+            select(LedgerFile.name, LedgerFile.event_date)
+            .where(LedgerFile.state.in_(("committed", "published")))
+            .order_by(LedgerFile.created_at.desc())
+            .limit(limit)
+        )
+        return {row.name: row.event_date for row in found}
+
+
 def next_offsets(engine: Engine, group: str, topic: str) -> dict[int, int]:
     """By partition the next offset to read; partitions that were never read are absent."""
     with transaction(engine) as session:

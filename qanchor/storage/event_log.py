@@ -82,6 +82,10 @@ class EventLog:
         """The data files, sorted by date and name."""
         return sorted(self.root.glob(f"{names.EVENT_DATE}=*/[!_.]*.parquet"))
 
+    def path(self, event_date: str, name: str) -> Path:
+        """Where a file lies once it is data."""
+        return self.root / f"{names.EVENT_DATE}={event_date}" / name
+
     def stage(self, table: Any) -> list[StagedFile]:
         """Write a table's rows to staged files, one for each event date, and force them to the disk.
 
@@ -119,14 +123,14 @@ class EventLog:
         """
         folders: set[Path] = set()
         for file in staged:
-            folder = self.root / f"{names.EVENT_DATE}={file.event_date}"
-            if folder not in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                folders.add(folder)
+            target = self.path(file.event_date, file.name)
+            if target.parent not in folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                folders.add(target.parent)
             try:
-                (self._staging / file.name).rename(folder / file.name)
+                (self._staging / file.name).rename(target)
             except FileNotFoundError:
-                if not (folder / file.name).exists():
+                if not target.exists():
                     raise NotReady(
                         f"the event log has lost the committed file {file.name}",
                         "Restore it from a backup, or delete its row in ledger_files.",

@@ -159,12 +159,25 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, broker: Thre
     assert place.ids() == (_names(0, 200), 200)
 
 
-def test_events_that_are_sent_again_are_dropped_on_read(tmp_path: Path, broker: ThreadedBroker) -> None:
-    place = Place(tmp_path / "home", broker.address)
+@pytest.mark.parametrize(("remembered", "stored"), [(1000, 50), (0, 100)])
+def test_events_that_are_sent_again_are_dropped_at_once_or_on_read(
+    tmp_path: Path, broker: ThreadedBroker, remembered: int, stored: int
+) -> None:
+    place = Place(tmp_path / "home", broker.address, {"remembered_events": remembered})
     for _ in range(2):
         place.produce(_events(0, 50))
-    assert place.consume().events == 100
-    assert place.ids() == (_names(0, 50), 100)
+    assert place.consume().events == stored
+    assert place.ids() == (_names(0, 50), stored)
+
+
+def test_events_that_are_sent_again_after_a_restart_are_dropped_too(
+    tmp_path: Path, broker: ThreadedBroker
+) -> None:
+    place = Place(tmp_path / "home", broker.address)
+    for events in (_events(0, 50), _events(30, 60)):
+        place.produce(events)
+        place.consume()
+    assert place.ids() == (_names(0, 60), 60)
 
 
 def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from consumers.decode import RejectedRecord
 from consumers.sinks.event_log import EventLogSink
+from qanchor.events.repeats import RepeatWindow
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
 from qanchor.storage.event_log import EventLog
@@ -33,4 +34,6 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def sink(tmp_path: Path, engine: Engine) -> EventLogSink:
     log = EventLog(tmp_path / "events", WORKSPACE)
-    return EventLogSink(engine, log, make_decoder(), KeptLetters(), "g", TOPIC, 0.5)
+    return EventLogSink(
+        engine, log, make_decoder(), KeptLetters(), "g", TOPIC, 0.5, RepeatWindow(engine, log, 100)
+    )
