@@ -117,6 +117,16 @@ def microseconds(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+def time_conditions(before: datetime | None, after: datetime | None) -> list[str]:
+    """SQL for `after <= event_time < before`, in the form that lets DuckDB skip files by their statistics."""
+    moments = ((before, "<"), (after, ">="))
+    return [
+        f"{EVENT_TIME} {sign} make_timestamptz({microseconds(moment)})"
+        for moment, sign in moments
+        if moment is not None
+    ]
+
+
 def load_event_arrays(
     log: EventSource,
     workspace: Workspace,
@@ -216,10 +226,7 @@ def _scan(
 ) -> EventArrays:
     numbers = list(dict.fromkeys(n for spec in workspace.modalities.values() for n in spec.numbers))
     where = [f"{MODALITY} IN ({', '.join(_literal(name) for name in workspace.modalities)})"]
-    if before is not None:
-        where.append(f"epoch_us({EVENT_TIME}) < {microseconds(before)}")
-    if after is not None:
-        where.append(f"epoch_us({EVENT_TIME}) >= {microseconds(after)}")
+    where += time_conditions(before, after)
     if users is not None:
         connection.register("wanted_users", pa.table({USER_ID: pa.array(list(users), pa.string())}))
         where.append(f"{USER_ID} IN (SELECT {USER_ID} FROM wanted_users)")
