@@ -21,8 +21,11 @@ from qanchor import names
 from qanchor.storage.parts import MOMENT, Matrix, require_parts, vectors_of
 
 Places = npt.NDArray[np.int64]
+_ROWS_PER_READ = 65_536
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# Longer than any row is old, and short enough to be added to a time in microseconds.
+FOREVER = timedelta(days=36_500_000)
 
 _AVAILABLE = """
     SELECT user_id, event_timestamp, greatest(event_timestamp, created) AS available, part, file_row_number,
@@ -155,7 +158,7 @@ def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta
 
 
 def read_by_part(rows: Rows, columns: pa.Schema) -> Iterator[tuple[Places, pa.Table]]:
-    """The rows that exist, part by part, so that memory holds one part at a time.
+    """The rows that exist, piece by piece, so that memory holds a bounded number at a time.
 
     Args:
         rows: which rows.
@@ -164,18 +167,38 @@ def read_by_part(rows: Rows, columns: pa.Schema) -> Iterator[tuple[Places, pa.Ta
     Yields:
         Positions in `rows`, int64, and the table of these rows in that order.
     """
-    for index in np.unique(rows.part[rows.part >= 0]):
-        positions = np.flatnonzero(rows.part == index)
-        present = [n for n in columns.names if n in pq.read_schema(rows.parts[index]).names]
-        table = pq.read_table(rows.parts[index], columns=present)
-        if not np.array_equal(rows.row[positions], np.arange(len(table))):
-            table = _take(table, rows.row[positions])
-        for name in columns.names:
-            if name not in present:
-                table = table.append_column(
-                    columns.field(name), pa.nulls(len(table), columns.field(name).type)
-                )
-        yield positions, table.select(columns.names).cast(columns)
+    order = np.lexsort((rows.row, rows.part))
+    order = order[np.searchsorted(rows.part[order], 0) :]
+    first = 0
+    for index, count in zip(*np.unique(rows.part[order], return_counts=True), strict=True):
+        mine = order[first : first + count]
+        first += count
+        yield from _read_part(rows.parts[index], mine, rows.row[mine], columns)
+
+
+def _read_part(
+    path: Path, positions: Places, places: Places, columns: pa.Schema
+) -> Iterator[tuple[Places, pa.Table]]:
+    """Rows of one part, ascending `places`, with the positions that they have in the answer."""
+    with pq.ParquetFile(path) as file:
+        present = [name for name in columns.names if name in file.schema_arrow.names]
+        begin = 0
+        for batch in file.iter_batches(_ROWS_PER_READ, columns=present):
+            end = begin + len(batch)
+            some = slice(*np.searchsorted(places, (begin, end)))
+            if some.start < some.stop:
+                table = pa.Table.from_batches([batch])
+                if not np.array_equal(places[some], np.arange(begin, end)):
+                    table = _take(table, places[some] - begin)
+                yield positions[some], _conform(table, columns)
+            begin = end
+
+
+def _conform(table: pa.Table, columns: pa.Schema) -> pa.Table:
+    for field in columns:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(columns.names).cast(columns)
 
 
 def _take(table: pa.Table, places: Places) -> pa.Table:

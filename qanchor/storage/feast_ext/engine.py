@@ -4,18 +4,16 @@ It never reports rows that it did not write: `written` counts them, view by view
 """
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final, Literal
 
-import pyarrow as pa
 from feast.infra.common.materialization_job import MaterializationJobStatus
 from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalComputeEngineConfig
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
-from feast.infra.offline_stores.file_source import FileSource
 from pydantic import Field
 
 from qanchor.storage.feast_ext.online_store import GuardedSqliteOnlineStore
 from qanchor.storage.feast_ext.packing import pack_rows
+from qanchor.storage.feast_ext.views import part_folder, part_schema
 from qanchor.storage.parts import ensure_part
 from qanchor.storage.point_in_time import latest_rows, read_by_part
 
@@ -53,13 +51,13 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         """Give every view a zero-row part, so that materialize and joins work before the first row."""
         super().update(project, views_to_delete, views_to_keep, *rest, **named)
         for view in views_to_keep:
-            folder = _part_folder(getattr(view, "batch_source", None))
+            folder = part_folder(view)
             if folder is not None:
                 ensure_part(folder, part_schema(view))
 
     def _materialize_one(self, registry: Any, task: Any, **options: Any) -> Any:
         view = task.feature_view
-        folder = _part_folder(view.batch_source)
+        folder = part_folder(view)
         if folder is None or not isinstance(self.online_store, GuardedSqliteOnlineStore):
             return super()._materialize_one(registry, task, **options)
         rows = latest_rows(folder, task.start_time, task.end_time, self._overlap)
@@ -73,25 +71,3 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
                     bar.update(len(packed.keys))
         job = f"{view.name}-{task.start_time}-{task.end_time}"
         return LocalMaterializationJob(job_id=job, status=MaterializationJobStatus.SUCCEEDED)
-
-
-def _part_folder(source: Any) -> Path | None:
-    path = Path(source.path) if isinstance(source, FileSource) else Path()
-    return path if path.is_absolute() and not path.suffix else None
-
-
-def part_schema(view: Any) -> pa.Schema:
-    """Columns of the part files of a Feast view: keys, features, times."""
-    types = {
-        "Array(Float32)": pa.list_(pa.float32()),
-        "Float64": pa.float64(),
-        "Int64": pa.int64(),
-        "String": pa.string(),
-        "UnixTimestamp": pa.timestamp("us", tz="UTC"),
-    }
-    moment = types["UnixTimestamp"]
-    columns = {name: pa.string() for name in view.join_keys}
-    columns.update({field.name: types[str(field.dtype)] for field in view.features})
-    source = view.batch_source
-    times = [name for name in (source.timestamp_field, source.created_timestamp_column) if name]
-    return pa.schema({**columns, **dict.fromkeys(times, moment)})

@@ -1,10 +1,13 @@
-"""Feast's DuckDB offline store over folders of part files."""
+"""Feast's DuckDB offline store over folders of part files, joined as of each label's moment."""
 
 from pathlib import Path
 from typing import Any
 
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from feast.on_demand_feature_view import OnDemandFeatureView
 from pydantic import StrictStr
+
+from qanchor.storage.feast_ext.asof import AsofRetrievalJob, read_labels, view_join
 
 _CLASS = "qanchor.storage.feast_ext.offline_store.PartFilesOfflineStore"
 
@@ -19,15 +22,40 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
     """DuckDB, that joins what was known at the time unless it is asked otherwise."""
 
     @staticmethod
-    def get_historical_features(*args: Any, **named: Any) -> Any:
+    def get_historical_features(  # noqa: PLR0913, PLR0917  # Feast's signature
+        config: Any,
+        feature_views: list[Any],
+        feature_refs: list[str],
+        entity_df: Any,
+        registry: Any,
+        project: str,
+        full_feature_names: bool = False,
+        **_asked: Any,
+    ) -> Any:
         """As Feast's, but a row that was created after the label's time is never joined.
 
         Feast asks for that only where the caller sets `filter_by_created_timestamp`; without it a
-        backfill leaks into training frames.
+        backfill leaks into training frames. Views that do not lie in part files are joined by Feast.
+
+        Raises:
+            FeaturesInvalid: the entity frame lacks a key, or its key is no text.
         """
-        return DuckDBOfflineStore.get_historical_features(
-            *args, **{**named, "filter_by_created_timestamp": True}
-        )
+        joins = [view_join(view, feature_refs, full_feature_names) for view in feature_views]
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        ours = [join for join in joins if join is not None]
+        if len(ours) < len(joins) or any(view.mode == "substrait" for view in on_demand):
+            return DuckDBOfflineStore.get_historical_features(
+                config,
+                feature_views,
+                feature_refs,
+                entity_df,
+                registry,
+                project,
+                full_feature_names,
+                filter_by_created_timestamp=True,
+            )
+        labels = read_labels(entity_df)
+        return AsofRetrievalJob(labels, ours, on_demand, full_feature_names, feature_refs, config.repo_path)
 
     def validate_data_source(self, config: Any, data_source: Any) -> None:
         """As Feast's, but silent where this very `feast apply` is about to make the folder."""

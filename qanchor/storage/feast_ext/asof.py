@@ -1,0 +1,234 @@
+"""Feast's historical features by an ASOF join over part files, vectors straight to float32.
+
+The rows are those of Feast's own join with `filter_by_created_timestamp=True`; they come in the order of the
+entity frame, each of them exactly once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+
+from qanchor import names
+from qanchor.errors import FeaturesInvalid
+from qanchor.storage.feast_ext.views import part_folder, part_schema
+from qanchor.storage.parts import MOMENT
+from qanchor.storage.point_in_time import FOREVER, open_duckdb, read_rows, rows_as_of
+
+# A list column counts its numbers in 32 bits.
+_ROWS_PER_CHUNK: Final = 4_000_000
+
+
+@dataclass(frozen=True)
+class ViewJoin:
+    """One view's share of a frame.
+
+    Args:
+        folder: its part files.
+        key: column of the labels that holds the user.
+        columns: names and types of the features in the part files.
+        titles: names of these features in the frame.
+        ttl: how old a row may be.
+    """
+
+    folder: Path
+    key: str
+    columns: pa.Schema
+    titles: Sequence[str]
+    ttl: timedelta
+
+
+def view_join(view: Any, feature_refs: Sequence[str], full_feature_names: bool) -> ViewJoin | None:
+    """How a view is joined, or None where it does not lie in part files.
+
+    Args:
+        view: the Feast view with its projection.
+        feature_refs: "view:feature" each, of all views.
+        full_feature_names: whether columns are named VIEW__FEATURE.
+    """
+    folder = part_folder(view)
+    if folder is None:
+        return None
+    asked = view.projection.name_to_use()
+    wanted = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{asked}:")]
+    prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
+    schema = part_schema(view)
+    return ViewJoin(
+        folder=folder,
+        key=(view.projection.join_key_map or {}).get(names.USER_ID, names.USER_ID),
+        columns=pa.schema([schema.field(name) for name in wanted]),
+        titles=[prefix + name for name in wanted],
+        ttl=view.ttl or FOREVER,
+    )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The entity frame.
+
+    Args:
+        table: all its columns.
+        moment: name of the column that says when each row was known.
+    """
+
+    table: pa.Table
+    moment: str
+
+    @property
+    def as_of(self) -> pa.ChunkedArray:
+        """The moments, UTC where they have no zone; to the microsecond."""
+        return _utc(self.table[self.moment])
+
+    def users(self, key: str) -> pa.ChunkedArray:
+        """The users of the rows.
+
+        Raises:
+            FeaturesInvalid: there is no such column of text.
+        """
+        if key not in self.table.column_names:
+            raise FeaturesInvalid(
+                f"the entity frame has no column {key!r}", f"Columns: {', '.join(self.table.column_names)}."
+            )
+        column = self.table[key]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if not (pa.types.is_null(column.type) or _is_text(column.type)):
+            raise FeaturesInvalid(
+                f"the entity frame's {key} is {column.type}, not text", "Convert it with astype(str)."
+            )
+        return column.cast(pa.string())
+
+
+def read_labels(entity_df: Any) -> Labels:
+    """The entity frame that Feast was given.
+
+    Args:
+        entity_df: a pandas frame, or a query that DuckDB can run, such as one over Parquet files.
+
+    Raises:
+        FeaturesInvalid: it is neither, or the query fails.
+    """
+    if isinstance(entity_df, str):
+        with open_duckdb() as connection:
+            try:
+                table = connection.execute(entity_df).to_arrow_table()
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise FeaturesInvalid(
+                    f"the entity query fails: {reason}", "Mend it; it is DuckDB's SQL."
+                ) from error
+    elif isinstance(entity_df, pd.DataFrame):
+        table = pa.Table.from_pandas(entity_df, preserve_index=False)
+    else:
+        raise FeaturesInvalid(
+            "this offline store joins rows to an entity frame alone",
+            "Pass entity_df: a pandas frame, or a query for DuckDB.",
+        )
+    dtypes = table.schema.empty_table().to_pandas().dtypes
+    return Labels(table, infer_event_timestamp_from_entity_df(dict(dtypes)))
+
+
+def _utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if _is_text(column.type):
+        moments = pd.to_datetime(column.to_pandas(), utc=True)
+        column = pa.chunked_array([pa.array(moments)])
+    return pc.cast(column, MOMENT, safe=False)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no types
+    """A frame that is joined when it is asked for.
+
+    Args:
+        labels: the entity frame.
+        joins: one for each view, in the order of the frame's columns.
+        on_demand: Feast's on-demand views, computed from the joined columns.
+        full_feature_names: whether columns are named VIEW__FEATURE.
+        feature_refs: all that was asked for.
+        repo_path: where relative paths of saved data sets begin.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        joins: Sequence[ViewJoin],
+        on_demand: Sequence[Any],
+        full_feature_names: bool,
+        feature_refs: Sequence[str],
+        repo_path: Path | None,
+    ) -> None:
+        super().__init__()
+        self._labels, self._joins = labels, joins
+        self._on_demand, self._full = list(on_demand), full_feature_names
+        self._refs, self._repo_path = list(feature_refs), repo_path
+        taken = set(labels.table.column_names)
+        for title in (title for join in joins for title in join.titles):
+            if title in taken:
+                raise FeaturesInvalid(
+                    f"the frame would have two columns {title!r}",
+                    "Rename that of the entity frame, or ask for full_feature_names.",
+                )
+            taken.add(title)
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Whether columns are named VIEW__FEATURE."""
+        return self._full
+
+    @property
+    def on_demand_feature_views(self) -> list[Any]:
+        """Feast's on-demand views that it computes from the joined columns."""
+        return self._on_demand
+
+    @property
+    def metadata(self) -> RetrievalMetadata:
+        """What Feast logs of a retrieval."""
+        span = pc.min_max(self._labels.as_of).as_py()
+        keys = [name for name in self._labels.table.column_names if name != self._labels.moment]
+        return RetrievalMetadata(self._refs, keys, span["min"], span["max"])
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002  # Feast's signature
+        frame, as_of = self._labels.table, self._labels.as_of
+        for join in self._joins:
+            requests = pa.table({names.USER_ID: self._labels.users(join.key), names.AS_OF: as_of})
+            found = read_rows(rows_as_of(join.folder, requests, join.ttl), join.columns)
+            for title, name in zip(join.titles, join.columns.names, strict=True):
+                frame = frame.append_column(title, _as_lists(found[name]))
+        return frame
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
+
+    def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+        """Write the frame where a saved data set of Feast lies."""
+        frame = ibis.memtable(self._to_arrow_internal(timeout))
+        target = storage.to_data_source()
+        write_data_source(frame, target, str(self._repo_path), "overwrite", allow_overwrite)
+
+
+def _as_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Vectors in the type that Feast's own join gives, without copying a number."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column
+    width, chunks = column.type.list_size, []
+    for array in column.chunks:
+        for first in range(0, len(array), _ROWS_PER_CHUNK):
+            some = array.slice(first, _ROWS_PER_CHUNK)
+            values = array.values.slice((some.offset) * width, len(some) * width)
+            offsets = pa.array(np.arange(len(some) + 1, dtype=np.int32) * np.int32(width))
+            chunks.append(pa.ListArray.from_arrays(offsets, values, mask=some.is_null()))
+    return pa.chunked_array(chunks, pa.list_(column.type.value_type))
