@@ -77,6 +77,20 @@ class ModalitySpec(BaseModel, extra="forbid", frozen=True):
         return self
 
 
+class GateSpec(BaseModel, extra="forbid", frozen=True):
+    """What new embeddings of a scenario must keep to be put in service; compared with those that serve."""
+
+    min_coverage: float = Field(0.99, ge=0, le=1, description="share of the users with a vector")
+    min_kept_users: float = Field(0.95, ge=0, le=1, description="share of the users served so far")
+    max_centroid_drift: float = Field(
+        0.25, ge=0, le=2, description="1 - cosine of the mean vectors, in one embedding space"
+    )
+    min_neighbour_overlap: float = Field(
+        0.05, ge=0, le=1, description="share of the ten nearest neighbours that stay"
+    )
+    max_score_shift: float = Field(0.25, ge=0, description="PSI of the head's scores, in one embedding space")
+
+
 class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     """One business scenario: the question that anchors its embedding, and how long that stays fresh."""
 
@@ -87,6 +101,10 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     positive: str = Field("yes", description="an answer in words that means the label is 1")
     negative: str = Field("no", description="an answer in words that means the label is 0")
     description: str = ""
+    gates: GateSpec = Field(default_factory=GateSpec, description="thresholds that keep bad vectors out")
+    monotone: dict[str, Literal[-1, 1]] = Field(
+        default_factory=dict, description="features that a head's score never falls (1) or rises (-1) with"
+    )
 
 
 class _ModalitiesFile(BaseModel, extra="forbid", frozen=True):

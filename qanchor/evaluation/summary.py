@@ -26,9 +26,10 @@ from qanchor.evaluation.overview import OverviewRow, overview_row, way_to_ceilin
 from qanchor.events.ceilings import read_ceilings
 from qanchor.events.labels import Labels, read_labels
 from qanchor.events.stats import measure_log
-from qanchor.heads.card import HeadCard, read_head, read_scores
-from qanchor.heads.frame import column, vectors
-from qanchor.heads.train import PART, SCORERS, Surroundings
+from qanchor.heads.card import HeadCard, read_card, read_scores
+from qanchor.heads.frame import PART
+from qanchor.heads.spec import column, vector_width, vectors
+from qanchor.heads.train import SCORERS, Surroundings
 from qanchor.names import AS_OF, LABEL, USER_ID, embedding_field, embedding_view
 from qanchor.progress import Progress
 from qanchor.registry.manifests import active_manifests
@@ -187,7 +188,7 @@ def _model(around: Surroundings) -> dict[str, Any] | None:
 
 def _scenario(around: Surroundings, name: str, row: Head, ceiling: float | None) -> ScenarioSummary:
     folder = around.home.root / row.path
-    card, _ = read_head(folder, str(row.metrics.get("card_hash")))
+    card = read_card(folder, str(row.metrics.get("card_hash")))
     table = read_scores(folder)
     test = table.filter(pc.equal(table[PART], "test"))
     truth = np.asarray(test[LABEL], dtype=np.int64)
@@ -238,7 +239,7 @@ def _maps(around: Surroundings, name: str, test: pa.Table, truth: NDArray[np.int
     view, field = embedding_view(name), embedding_field(name)
     frame = around.source.training_frame(test.select([USER_ID, AS_OF]), [view])
     values = column(frame, field)
-    width = 0 if pa.types.is_null(values.type) else int(pc.max(pc.list_value_length(values)).as_py() or 0)
+    width = vector_width(values)
     if not width:
         return []
     matrix = vectors(values, width)

@@ -102,10 +102,10 @@ class Labels:
         Raises:
             LabelsInvalid: a fold is asked for that these labels do not have.
         """
-        return self.table.filter(pa.array(self._parts(test_fold) == SPLITS.index(part)))
+        return self.table.filter(pa.array(self.places(test_fold) == SPLITS.index(part)))
 
-    def _parts(self, test_fold: int | None) -> NDArray[np.int8]:
-        """The index of each row's part in SPLITS, (rows,)."""
+    def places(self, test_fold: int | None = None) -> NDArray[np.int8]:
+        """The index of each row's part in SPLITS, (rows,), by the rule of `part`."""
         chosen = self.test_fold(test_fold)
         if chosen is not None:
             valid = self.folds[self.folds.index(chosen) - 1]
@@ -114,12 +114,12 @@ class Labels:
         elif self.divided_by == "split":
             places = np.asarray(pc.index_in(self.table[SPLIT], pa.array(SPLITS)))
         else:
-            shares = np.array([_hash_share(user) for user in self.table[USER_ID].to_pylist()])
+            shares = np.array([hash_share(user) for user in self.table[USER_ID].to_pylist()])
             places = np.digitize(shares, (0.7, 0.8))
         return np.asarray(places, dtype=np.int8)
 
 
-def _hash_share(user: str) -> float:
+def hash_share(user: str) -> float:
     """A user's place in [0, 1), the same in every process and version."""
     return int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8).digest()) / 2.0**64
 

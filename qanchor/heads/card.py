@@ -1,9 +1,10 @@
-"""A head on disk: LightGBM's own text, a JSON card that says what it is, and its scored label rows."""
+"""A head on disk: LightGBM's own text, a JSON card that says what it is, its scored rows and its frame."""
 
 import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -14,10 +15,28 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from qanchor.errors import CheckpointInvalid
+from qanchor.heads.boosters import Boosters
+from qanchor.heads.calibrate import Calibration
+from qanchor.heads.fit import FitOptions
+from qanchor.heads.frame import HeadFrame, stored_frame
+from qanchor.heads.spec import FeatureSpec, Group
 
-FORMAT = 1
-BOOSTER_FILE, CARD_FILE, SCORES_FILE = "booster.txt", "card.json", "scores.parquet"
+FORMAT = 2
+CARD_FILE, SCORES_FILE, FRAME_FILE = "card.json", "scores.parquet", "frame.parquet"
 _LIBRARIES = ("lightgbm", "numpy", "scikit-learn", "qanchor")
+
+
+def booster_file(number: int) -> str:
+    """The file of a booster."""
+    return f"booster_{number}.txt"
+
+
+class SplitCard(BaseModel, extra="forbid", frozen=True):
+    """How the rows were divided: see `qanchor.heads.split.Division`."""
+
+    by: str
+    begins: dict[str, str]
+    left_out: dict[str, int]
 
 
 class HeadCard(BaseModel, extra="forbid", frozen=True):
@@ -25,6 +44,9 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
 
     `metrics` holds one dictionary each for `head`, `probe` (linear, on the embedding alone) and `aggregates`
     (the best head on activity and profile alone), all on the test rows; the last two may be absent.
+    `segments` holds the head's figures by value of each categorical profile feature. `importance` holds mean
+    absolute contributions to the raw score, by `groups` and `features`, over test rows. `unseen` counts
+    category values of valid and test rows that training did not have.
     """
 
     format: int
@@ -34,21 +56,49 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     fingerprint: str
     model_version: str | None
     prompt_version: str | None
-    groups: tuple[str, ...]
+    groups: tuple[Group, ...]
     width: int
     numbers: tuple[str, ...]
     categories: dict[str, tuple[str, ...]]
-    slope: float
-    intercept: float
+    calibration: Calibration
+    options: FitOptions
     parameters: dict[str, Any]
-    rounds: int
+    rounds: tuple[int, ...]
+    tried: int
+    valid_auc: float
     test_fold: int | None
+    split: SplitCard
     labels_hash: str
+    frame_hash: str
     rows: dict[str, int]
     without_embedding: int
+    constant: tuple[str, ...]
+    unseen: dict[str, dict[str, int]]
     metrics: dict[str, dict[str, float]]
-    booster_hash: str
+    segments: list[dict[str, Any]]
+    importance: dict[str, dict[str, float]]
+    booster_hashes: tuple[str, ...]
     libraries: dict[str, str]
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The columns that the head reads."""
+        return FeatureSpec(self.scenario, self.width, self.numbers, self.categories)
+
+
+@dataclass(frozen=True)
+class HeadFiles:
+    """What stands beside the card.
+
+    Args:
+        boosters: LightGBM's boosters.
+        scores: the label rows with what the head and its baselines say of them.
+        frame: the rows and features that the head was fitted and tested on.
+    """
+
+    boosters: Boosters
+    scores: pa.Table
+    frame: HeadFrame
 
 
 def libraries() -> dict[str, str]:
@@ -56,71 +106,96 @@ def libraries() -> dict[str, str]:
     return {name: library_version(name) for name in _LIBRARIES}
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def text_hash(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_head(folder: Path, card: HeadCard, booster: str, scores: pa.Table) -> str:
+def write_head(folder: Path, card: HeadCard, files: HeadFiles) -> tuple[HeadCard, str]:
     """Write a head's folder in one step: it is whole or absent.
 
     Args:
         folder: `heads/SCENARIO/VERSION`; must not exist.
-        card: its `booster_hash` is of `booster`.
-        booster: LightGBM's text.
-        scores: the label rows with what the head and its baselines say of them.
+        card: its hashes are filled in here.
+        files: what stands beside it.
 
     Returns:
-        SHA-256 of the card, for the registry.
+        The card with its hashes, and SHA-256 of its file, for the registry.
     """
     staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     staged.mkdir(parents=True)
     try:
-        (staged / BOOSTER_FILE).write_text(booster, encoding="utf-8")
-        (staged / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
-        pq.write_table(scores, staged / SCORES_FILE)
+        texts = files.boosters.texts
+        for number, text in enumerate(texts):
+            (staged / booster_file(number)).write_text(text, encoding="utf-8")
+        frame_hash = files.frame.write(staged / FRAME_FILE)
+        hashes = tuple(text_hash(text) for text in texts)
+        card = card.model_copy(update={"booster_hashes": hashes, "frame_hash": frame_hash})
+        written = card.model_dump_json(indent=2)
+        (staged / CARD_FILE).write_text(written, encoding="utf-8")
+        pq.write_table(files.scores, staged / SCORES_FILE)
         for path in staged.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return file_hash(folder / CARD_FILE)
+    return card, text_hash(written)
 
 
-def booster_hash(text: str) -> str:
-    """SHA-256 of a booster's text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def _remedy(folder: Path) -> str:
+    return f"Run `qanchor-cli head train --scenario {folder.parent.name}` again."
 
 
-def read_head(folder: Path, card_hash: str) -> tuple[HeadCard, str]:
-    """A head's card and booster text, both as they were written.
+def read_card(folder: Path, card_hash: str) -> HeadCard:
+    """A head's card as it was written.
 
     Args:
         folder: of the head.
         card_hash: what the registry recorded.
 
     Raises:
-        CheckpointInvalid: a file is missing, was edited or has another format; train the head again.
+        CheckpointInvalid: it is missing, was edited or has another format; train the head again.
     """
-    remedy = f"Run `qanchor-cli head train --scenario {folder.parent.name}` again."
+    path = folder / CARD_FILE
     try:
-        content = (folder / CARD_FILE).read_bytes()
-        booster = (folder / BOOSTER_FILE).read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointInvalid(f"head {folder} cannot be read: {error}", remedy) from error
-    if hashlib.sha256(content).hexdigest() != card_hash:
-        raise CheckpointInvalid(f"{folder / CARD_FILE} was changed since it was written", remedy)
+        raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error
+    if text_hash(content) != card_hash:
+        raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
     written = json.loads(content).get("format")
     if written != FORMAT:
-        raise CheckpointInvalid(f"head {folder} has format {written}, this version reads {FORMAT}", remedy)
+        raise CheckpointInvalid(
+            f"head {folder} has format {written}, this version reads {FORMAT}", _remedy(folder)
+        )
     try:
-        card = HeadCard.model_validate_json(content)
+        return HeadCard.model_validate_json(content)
     except ValidationError as error:
-        raise CheckpointInvalid(f"{folder / CARD_FILE}: {error.errors()[0]['msg']}", remedy) from error
-    if booster_hash(booster) != card.booster_hash:
-        raise CheckpointInvalid(f"{folder / BOOSTER_FILE} was changed since it was written", remedy)
-    return card, booster
+        raise CheckpointInvalid(f"{path}: {error.errors()[0]['msg']}", _remedy(folder)) from error
+
+
+def read_boosters(folder: Path, card: HeadCard) -> Boosters:
+    """A head's boosters as they were written.
+
+    Raises:
+        CheckpointInvalid: a file is missing, was edited or cannot be read; train the head again.
+    """
+    texts = []
+    for number, expected in enumerate(card.booster_hashes):
+        path = folder / booster_file(number)
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error
+        if text_hash(texts[-1]) != expected:
+            raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
+    try:
+        return Boosters.from_texts(texts)
+    except ValueError as error:
+        raise CheckpointInvalid(
+            f"the boosters of {folder} cannot be read: {error}", _remedy(folder)
+        ) from error
 
 
 def read_scores(folder: Path) -> pa.Table:
@@ -132,7 +207,13 @@ def read_scores(folder: Path) -> pa.Table:
     try:
         return pq.read_table(folder / SCORES_FILE)
     except (OSError, pa.ArrowInvalid) as error:
-        raise CheckpointInvalid(
-            f"{folder / SCORES_FILE} cannot be read: {error}",
-            f"Run `qanchor-cli head train --scenario {folder.parent.name}` again.",
-        ) from error
+        raise CheckpointInvalid(f"{folder / SCORES_FILE} cannot be read: {error}", _remedy(folder)) from error
+
+
+def read_stored_frame(folder: Path, card: HeadCard) -> HeadFrame:
+    """The frame that a head was fitted and tested on.
+
+    Raises:
+        CheckpointInvalid: the file is missing or was edited; train the head again.
+    """
+    return stored_frame(card.scenario, folder / FRAME_FILE, card.frame_hash)

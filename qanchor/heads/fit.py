@@ -1,16 +1,19 @@
 """Fitting a LightGBM head: early stopping, class imbalance, calibrated probabilities, the same every time."""
 
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanchor.errors import InputError
-from qanchor.heads.frame import any_varies
-from qanchor.metrics import log_loss, roc_auc
+from qanchor.heads.boosters import Boosters, Floats
+from qanchor.heads.calibrate import Calibration, Choice, calibrate
+from qanchor.metrics import roc_auc
 
-Floats = NDArray[np.float32]
+ClassWeight = Literal["root", "balanced", "none"]
 
 
 @dataclass(frozen=True)
@@ -21,59 +24,23 @@ class FitOptions:
         rounds: most trees.
         patience: trees without gain on the validation rows before stopping.
         seed: the same seed and rows give the same file.
-        threads: of LightGBM; 0: all cores.
+        threads: of LightGBM; 0: all cores. Changes nothing but the time.
+        class_weight: of a row with label 1: `root` of the imbalance, `balanced` by it, or `none`.
+        seeds: boosters whose scores are averaged, each with a seed of its own.
+        search_seconds: time to look for better parameters; 0: two well-tried sets alone.
+        calibration: the curve; `auto`: the better one.
+        monotone: 1 (never falls) or -1 (never rises) by feature name.
     """
 
     rounds: int = 600
     patience: int = 60
     seed: int = 7
     threads: int = 1
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Maps a raw score to a probability: 1 / (1 + exp(-(slope * raw + intercept))).
-
-    Args:
-        slope: above 0, so that the order stays.
-        intercept: undoes the weight that rare positives had.
-    """
-
-    slope: float
-    intercept: float
-
-    def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Chance of label 1, (rows,)."""
-        logits = np.clip(self.slope * raw + self.intercept, -60, 60)
-        result: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
-        return result
-
-
-@dataclass(frozen=True)
-class FittedHead:
-    """A booster with its calibration.
-
-    Args:
-        booster: lightgbm.Booster, cut at its best round.
-        calibration: of its raw scores, from the validation rows.
-        rounds: trees.
-        valid_auc: area on the validation rows.
-        parameters: what it was fitted with.
-    """
-
-    booster: Any
-    calibration: Calibration
-    rounds: int
-    valid_auc: float
-    parameters: dict[str, Any]
-
-    def predict(self, features: Floats) -> NDArray[np.float64]:
-        """Chance of label 1, (rows,).
-
-        Args:
-            features: (rows, features); NaN is missing.
-        """
-        return self.calibration.probabilities(self.booster.predict(features, raw_score=True))
+    class_weight: ClassWeight = "root"
+    seeds: int = 1
+    search_seconds: float = 0.0
+    calibration: Choice = "auto"
+    monotone: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,46 +56,132 @@ class FitRows:
     labels: NDArray[np.int64]
 
 
-def fit_head(
-    train: FitRows, valid: FitRows, names: tuple[str, ...], categorical: list[str], options: FitOptions
-) -> FittedHead:
-    """A gradient-boosted head, the better of a cautious and a freer one on the validation rows.
-
-    Rare positives weigh more, by the root of the imbalance; the calibration takes that out of the
-    probabilities again.
+@dataclass(frozen=True)
+class FitTask:
+    """What a head is fitted on.
 
     Args:
         train: rows to fit on.
         valid: rows that stop, choose and calibrate.
         names: of the columns.
         categorical: names of columns that hold category codes.
-        options: rounds, patience, seed, threads.
+    """
+
+    train: FitRows
+    valid: FitRows
+    names: tuple[str, ...]
+    categorical: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """Boosters with their calibration.
+
+    Args:
+        boosters: whose raw scores are averaged.
+        calibration: of that mean, from the validation rows.
+        valid_auc: area on the validation rows.
+        parameters: of LightGBM; each booster adds its number to the seed.
+        tried: parameter sets that were fitted to choose these.
+    """
+
+    boosters: Boosters
+    calibration: Calibration
+    valid_auc: float
+    parameters: dict[str, Any]
+    tried: int
+
+    def predict(self, features: Floats) -> NDArray[np.float64]:
+        """Chance of label 1, (rows,).
+
+        Args:
+            features: (rows, features); NaN is missing.
+        """
+        return self.calibration.probabilities(self.boosters.raw(features))
+
+
+def fit_head(task: FitTask, options: FitOptions) -> FittedHead:
+    """A gradient-boosted head with the parameters that do best on the validation rows.
+
+    Tried are a cautious and a freer set, then random ones as long as the search has time. Rows with label 1
+    weigh more where they are rare; the calibration takes that out of the probabilities again.
+
+    Args:
+        task: rows and columns.
+        options: rounds, patience, seeds, search, weights, constraints.
 
     Raises:
         LabelsInvalid: training or validation rows hold one class.
         InputError: no feature varies over the training rows.
     """
-    for rows in (train, valid):
+    for rows in (task.train, task.valid):
         roc_auc(rows.labels, np.zeros(len(rows.labels)))
-    if not any_varies(train.features):
+    if not any_varies(task.train.features):
         raise InputError(
-            f"none of {train.features.shape[1]} features varies over {len(train.labels):,} training rows",
+            f"none of {task.train.features.shape[1]} features varies over {len(task.train.labels):,} "
+            "training rows",
             "Run `qanchor-cli backfill` at the labels' times, or take other --features.",
         )
-    candidates = [
-        _fit_one(train, valid, (names, categorical), _parameters(train.labels, leaves, options), options)
-        for leaves in (6, 24)
+    best: tuple[float, dict[str, Any], Any] = (-1.0, {}, None)
+    tried = 0
+    for parameters in _candidates(task, options):
+        booster = _fit_one(task, parameters, options)
+        area = roc_auc(task.valid.labels, booster.predict(task.valid.features, raw_score=True))
+        tried += 1
+        if area > best[0]:
+            best = (area, parameters, booster)
+    return _finished(task, options, (best[1], best[2]), tried)
+
+
+def refit_head(task: FitTask, options: FitOptions, parameters: dict[str, Any]) -> FittedHead:
+    """The head of known parameters, as `fit_head` made it when it chose them.
+
+    Args:
+        task: the rows and columns of that time.
+        options: of that time.
+        parameters: what it chose.
+    """
+    return _finished(task, options, (parameters, _fit_one(task, parameters, options)), 1)
+
+
+def _finished(
+    task: FitTask, options: FitOptions, first: tuple[dict[str, Any], Any], tried: int
+) -> FittedHead:
+    parameters, booster = first
+    others = [
+        _fit_one(task, parameters | {"seed": parameters["seed"] + number}, options)
+        for number in range(1, options.seeds)
     ]
-    return max(candidates, key=lambda candidate: candidate.valid_auc)
+    boosters = Boosters((booster, *others))
+    raw = boosters.raw(task.valid.features)
+    calibration = calibrate(raw, task.valid.labels, options.calibration, options.seed)
+    return FittedHead(boosters, calibration, roc_auc(task.valid.labels, raw), parameters, tried)
 
 
-def _parameters(labels: NDArray[np.int64], leaves: int, options: FitOptions) -> dict[str, Any]:
-    rows, ones = len(labels), int(labels.sum())
-    return {
+def _candidates(task: FitTask, options: FitOptions) -> Iterator[dict[str, Any]]:
+    began = time.monotonic()
+    base = _parameters(task, options)
+    yield base | {"num_leaves": 6}
+    yield base | {"num_leaves": 24}
+    random = np.random.default_rng(options.seed)
+    while time.monotonic() - began < options.search_seconds:
+        yield base | {
+            "num_leaves": int(np.exp(random.uniform(np.log(4), np.log(64)))),
+            "learning_rate": float(np.exp(random.uniform(np.log(0.015), np.log(0.1)))),
+            "min_data_in_leaf": int(base["min_data_in_leaf"] * np.exp(random.uniform(-1.2, 1.2))) + 1,
+            "feature_fraction": float(random.uniform(0.15, 1.0)),
+            "bagging_fraction": float(random.uniform(0.5, 1.0)),
+            "lambda_l2": float(np.exp(random.uniform(np.log(0.5), np.log(50)))),
+        }
+
+
+def _parameters(task: FitTask, options: FitOptions) -> dict[str, Any]:
+    rows, ones = len(task.train.labels), int(task.train.labels.sum())
+    weights = {"root": float(np.sqrt((rows - ones) / ones)), "balanced": (rows - ones) / ones, "none": 1.0}
+    parameters = {
         "objective": "binary",
         "metric": "auc",
         "learning_rate": 0.03,
-        "num_leaves": leaves,
         "min_data_in_leaf": int(np.clip(rows // 100, 3, 100)),
         "feature_fraction": 0.4,
         "bagging_fraction": 0.8,
@@ -136,84 +189,47 @@ def _parameters(labels: NDArray[np.int64], leaves: int, options: FitOptions) -> 
         "lambda_l2": 5.0,
         "max_bin": 127,
         "min_data_per_group": 20,
-        "scale_pos_weight": float(np.sqrt((rows - ones) / ones)),
+        "scale_pos_weight": weights[options.class_weight],
         "deterministic": True,
         "force_row_wise": True,
         "seed": options.seed,
-        "num_threads": options.threads,
         "verbosity": -1,
     }
+    constraints = [int(options.monotone.get(name, 0)) for name in task.names]
+    return parameters | ({"monotone_constraints": constraints} if any(constraints) else {})
 
 
-def _fit_one(
-    train: FitRows,
-    valid: FitRows,
-    columns: tuple[tuple[str, ...], list[str]],
-    parameters: dict[str, Any],
-    options: FitOptions,
-) -> FittedHead:
+def _fit_one(task: FitTask, parameters: dict[str, Any], options: FitOptions) -> Any:
     import lightgbm
 
-    names, categorical = columns
     data = lightgbm.Dataset(
-        train.features,
-        train.labels,
-        feature_name=list(names),
-        categorical_feature=categorical,
+        task.train.features,
+        task.train.labels,
+        feature_name=list(task.names),
+        categorical_feature=list(task.categorical),
         free_raw_data=True,
     )
     booster = lightgbm.train(
-        parameters,
+        parameters | {"num_threads": options.threads},
         data,
         num_boost_round=options.rounds,
-        valid_sets=[lightgbm.Dataset(valid.features, valid.labels, reference=data)],
+        valid_sets=[lightgbm.Dataset(task.valid.features, task.valid.labels, reference=data)],
         callbacks=[lightgbm.early_stopping(options.patience, verbose=False)],
     )
     # Through the text form, so that what is scored now is what the file will score.
-    booster = lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
-    raw = booster.predict(valid.features, raw_score=True)
-    return FittedHead(
-        booster, calibrate(raw, valid.labels), booster.num_trees(), roc_auc(valid.labels, raw), parameters
-    )
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
-def calibrate(raw: NDArray[np.float64], labels: NDArray[np.int64]) -> Calibration:
-    """The logistic curve through the validation rows, by Newton's method (Platt scaling).
-
-    A curve that would turn the order round, or fits worse than the raw score does, is left out: then
-    only the intercept moves, so that the mean probability is the observed rate.
-
-    Raises:
-        LabelsInvalid: only one class is present.
-    """
-    # Platt's targets keep the curve finite where the classes do not overlap.
-    ones = int(labels.sum())
-    targets = np.where(labels == 1, (ones + 1) / (ones + 2), 1 / (len(labels) - ones + 2))
-    design = np.stack([raw, np.ones(len(raw))], axis=1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(50):
-        chances = 1 / (1 + np.exp(-np.clip(design @ weights, -60, 60)))
-        spread = np.maximum(chances * (1 - chances), 1e-9)
-        hessian = (design * spread[:, None]).T @ design + 1e-6 * np.eye(2)
-        step = np.linalg.solve(hessian, design.T @ (chances - targets))
-        weights = weights - np.clip(step, -5, 5)
-        if np.abs(step).max() < 1e-9:
-            break
-    fitted = Calibration(float(weights[0]), float(weights[1]))
-    level = _level(raw, ones / len(raw))
-    if fitted.slope <= 1e-3:
-        return level
-    better = log_loss(labels, fitted.probabilities(raw)) <= log_loss(labels, level.probabilities(raw))
-    return fitted if better else level
+def any_varies(features: Floats) -> bool:
+    """Whether any column of a matrix has two values, or both values and holes."""
+    return not all(_is_constant(values) for values in features.T)
 
 
-def _level(raw: NDArray[np.float64], rate: float) -> Calibration:
-    """Only an intercept, by bisection: the mean probability is `rate`."""
-    low, high = -60.0, 60.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        if Calibration(1.0, middle).probabilities(raw).mean() < rate:
-            low = middle
-        else:
-            high = middle
-    return Calibration(1.0, (low + high) / 2)
+def constant_columns(features: Floats, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the columns that say nothing: one value, or none at all."""
+    return tuple(name for name, values in zip(names, features.T, strict=True) if _is_constant(values))
+
+
+def _is_constant(values: Floats) -> bool:
+    finite = values[np.isfinite(values)]
+    return not len(finite) or (len(finite) == len(values) and bool(finite.min() == finite.max()))

@@ -1,21 +1,28 @@
-"""Feature rows for a head: which columns, in which order, and how a table of them becomes a matrix."""
+"""Training frames: every labelled row with its features as of its own time, and its part."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.errors import InputError, NotReady
+from qanchor.errors import CheckpointInvalid, FeaturesInvalid, NotReady
 from qanchor.events.labels import Labels
+from qanchor.heads.fit import any_varies
+from qanchor.heads.spec import FeatureSpec, Group, column, refuse_broken_vectors, vector_width, vectors
+from qanchor.heads.split import Division, part_names
 from qanchor.names import (
     ACTIVITY_VIEW,
     AS_OF,
     LABEL,
+    LAST_EVENT_TS,
     MODEL_VERSION,
     PROFILE_VIEW,
     SPLITS,
@@ -25,9 +32,8 @@ from qanchor.names import (
 )
 from qanchor.workspace import Workspace
 
-Group = Literal["embedding", "activity"]
-Floats = NDArray[np.float32]
-_PART = "_part"
+PART = "part"
+_PLACE = "_part"
 
 
 class FeatureSource(Protocol):
@@ -46,102 +52,6 @@ class FeatureSource(Protocol):
     def fingerprint(self, scenario: str) -> str | None:
         """The embedding space that the scenario's view holds."""
         ...
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """The columns of a head's matrix.
-
-    Args:
-        scenario: whose embedding is used.
-        width: of the embedding; 0 where it is not used.
-        numbers: activity and profile columns that are numbers.
-        categories: profile columns that are text, with their training values; a value's place is its code.
-    """
-
-    scenario: str
-    width: int
-    numbers: tuple[str, ...]
-    categories: Mapping[str, tuple[str, ...]]
-
-    @property
-    def embedding_names(self) -> tuple[str, ...]:
-        """emb_000, emb_001, ..."""
-        return tuple(f"emb_{place:03d}" for place in range(self.width))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every column of the matrix, in order."""
-        return (*self.embedding_names, *self.numbers, *self.categories)
-
-    def views(self, workspace: Workspace) -> dict[str, list[str]]:
-        """The Feast views that hold these columns, with the fields to read of each."""
-        scenario, columns = self.scenario, (*self.numbers, *self.categories)
-        found = {
-            embedding_view(scenario): [embedding_field(scenario), MODEL_VERSION] if self.width else [],
-            ACTIVITY_VIEW: [name for name in columns if name in workspace.activity_columns],
-            PROFILE_VIEW: [name for name in columns if name in workspace.profile_columns],
-        }
-        return {view: fields for view, fields in found.items() if fields}
-
-    def matrix(self, table: pa.Table) -> Floats:
-        """The table's rows as numbers, (rows, features); NaN where a value is missing or a category is new.
-
-        Raises:
-            NotReady: a column is absent; run `feast apply` and the backfill again.
-            InputError: a vector has another width.
-        """
-        columns: list[Floats] = []
-        if self.width:
-            columns.append(vectors(column(table, embedding_field(self.scenario)), self.width))
-        for name in self.numbers:
-            values = column(table, name).cast(pa.float64())
-            columns.append(np.asarray(values.to_numpy(), dtype=np.float32)[:, None])
-        for name, known in self.categories.items():
-            codes = pc.index_in(column(table, name), pa.array(known, pa.string()))
-            columns.append(np.asarray(codes.cast(pa.float64()).to_numpy(), dtype=np.float32)[:, None])
-        matrix = np.concatenate(columns, axis=1)
-        matrix[~np.isfinite(matrix)] = np.nan
-        return matrix
-
-
-def column(table: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column of a frame.
-
-    Raises:
-        NotReady: the feature repository does not serve it.
-    """
-    if name not in table.column_names:
-        raise NotReady(
-            f"the feature repository serves no field {name!r}",
-            "Run `feast apply`, then `qanchor-cli backfill`.",
-        )
-    return table[name]
-
-
-def vectors(values: pa.ChunkedArray, width: int) -> Floats:
-    """A list column as a matrix, (rows, width); a row is all NaN where its vector is absent or holds a NaN.
-
-    Raises:
-        InputError: a vector has another width.
-    """
-    array = values.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], values.type)
-    matrix = np.full((len(array), width), np.nan, dtype=np.float32)
-    if pa.types.is_null(array.type):
-        return matrix
-    lengths = np.asarray(pc.list_value_length(array).fill_null(0))
-    wrong = lengths[(lengths != 0) & (lengths != width)]
-    if len(wrong):
-        raise InputError(
-            f"a vector has width {wrong[0]}, not {width}",
-            "Run `qanchor-cli backfill` and train the head again.",
-        )
-    flat = np.asarray(array.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    matrix[lengths > 0] = flat.reshape(-1, width)
-    matrix[~np.isfinite(matrix).all(axis=1)] = np.nan
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -167,9 +77,18 @@ class HeadFrame:
         """0 or 1, (rows,)."""
         return np.asarray(self.table[LABEL], dtype=np.int64)
 
+    @property
+    def part_names(self) -> NDArray[np.str_]:
+        """train, valid or test, (rows,)."""
+        return np.array(part_names(self.part))
+
     def rows(self, part: str) -> NDArray[np.bool_]:
         """Which rows belong to a part, (rows,)."""
         return np.asarray(self.part == SPLITS.index(part))
+
+    def table_of(self, part: str) -> pa.Table:
+        """The rows of a part."""
+        return self.table.filter(pa.array(self.rows(part)))
 
     def spec(self, groups: Sequence[Group], workspace: Workspace) -> FeatureSpec:
         """The columns of these groups; categories are those of the training rows.
@@ -182,7 +101,7 @@ class HeadFrame:
             return FeatureSpec(self.scenario, self.width, (), {})
         profile = workspace.profile_columns
         numbers = [*workspace.activity_columns, *(n for n, kind in profile.items() if kind == "number")]
-        train = self.table.filter(pa.array(self.rows("train")))
+        train = self.table_of("train")
         categories = {
             name: tuple(sorted(pc.unique(column(train, name).drop_null()).to_pylist()))
             for name, kind in profile.items()
@@ -194,7 +113,7 @@ class HeadFrame:
 
     @property
     def without_embedding(self) -> int:
-        """Rows with no vector, or one that holds a NaN."""
+        """Rows with no vector."""
         if not self.width:
             return int(self.table.num_rows)
         found = vectors(column(self.table, embedding_field(self.scenario)), self.width)
@@ -202,8 +121,7 @@ class HeadFrame:
 
     def varies(self, spec: FeatureSpec) -> bool:
         """Whether any column of these has two values, or holes, over the training rows."""
-        values = spec.matrix(self.table.filter(pa.array(self.rows("train"))))
-        return any_varies(values)
+        return any_varies(spec.matrix(self.table_of("train")))
 
     def has_activity(self, workspace: Workspace) -> bool:
         """Whether any row has any aggregate."""
@@ -213,48 +131,79 @@ class HeadFrame:
             if name in self.table.column_names
         )
 
+    def write(self, path: Path) -> str:
+        """Keep the frame as Parquet.
 
-def any_varies(features: Floats) -> bool:
-    """Whether any column of a matrix has two values, or both values and holes."""
-    for values in features.T:
-        finite = values[np.isfinite(values)]
-        if len(finite) and (len(finite) < len(values) or finite.min() != finite.max()):
-            return True
-    return False
+        Returns:
+            SHA-256 of the file: a head that names it can be fitted again exactly.
+        """
+        # The same rows give the same file, however many parts they were read from.
+        table = self.table.append_column(PART, pa.array(self.part_names, pa.string())).combine_chunks()
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        pq.write_table(table, path, compression="lz4", use_dictionary=texts)
+        return file_hash(path)
 
 
-def read_frame(
-    source: FeatureSource, labels: Labels, workspace: Workspace, test_fold: int | None = None
-) -> HeadFrame:
-    """Every labelled row with its features as of its own time.
+def read_frame(source: FeatureSource, labels: Labels, workspace: Workspace, division: Division) -> HeadFrame:
+    """Every labelled row that has a part, with its features as of its own time.
 
     Args:
-        source: the feature repository.
+        source: the feature repository; it joins no row that happened or was created after a label's time.
         labels: the scenario's labels.
         workspace: names the views' columns.
-        test_fold: another test fold than the highest.
+        division: each label's part.
 
     Raises:
-        LabelsInvalid: labels have no such fold.
         NotReady: vectors of several models stand in the view; run the backfill again.
+        FeaturesInvalid: a vector holds NaN, or has read an event at or after its label's time.
     """
-    parts = [labels.part("train", test_fold), labels.part("valid", test_fold), labels.part("test", test_fold)]
-    asked = pa.concat_tables(
-        table.select([USER_ID, AS_OF, LABEL]).append_column(
-            _PART, pa.array(np.full(table.num_rows, place, np.int8))
-        )
-        for place, table in enumerate(parts)
-    )
+    kept = division.places >= 0
+    asked = labels.table.filter(pa.array(kept)).select([USER_ID, AS_OF, LABEL])
+    asked = asked.append_column(_PLACE, pa.array(division.places[kept]))
     views = [embedding_view(labels.scenario), ACTIVITY_VIEW]
     if workspace.profile_columns:
         views.append(PROFILE_VIEW)
     table = source.training_frame(asked, views)
-    versions = _versions(table, labels.scenario)
-    width = _width(table, embedding_field(labels.scenario))
-    part = np.asarray(table[_PART], dtype=np.int8)
-    return HeadFrame(
-        labels.scenario, table.drop_columns(_PART), part, width, versions[0] if versions else None
-    )
+    part = np.asarray(table[_PLACE], dtype=np.int8)
+    frame = _frame(labels.scenario, table.drop_columns(_PLACE), part)
+    refuse_broken_vectors(frame.table, labels.scenario)
+    _refuse_later_events(frame.table, labels.scenario)
+    return frame
+
+
+def stored_frame(scenario: str, path: Path, expected_hash: str) -> HeadFrame:
+    """The frame that a head was fitted on, as it was written.
+
+    Args:
+        scenario: of the head.
+        path: the Parquet file.
+        expected_hash: what the head's card says.
+
+    Raises:
+        CheckpointInvalid: the file is missing or was changed; train the head again.
+    """
+    remedy = f"Run `qanchor-cli head train --scenario {scenario}` again."
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        raise CheckpointInvalid(f"{path} cannot be read: {error}", remedy) from error
+    if found != expected_hash:
+        raise CheckpointInvalid(f"{path} was changed since it was written", remedy)
+    table = pq.read_table(path)
+    part = np.asarray(pc.index_in(table[PART], pa.array(SPLITS)), dtype=np.int8)
+    return _frame(scenario, table.drop_columns(PART), part)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _frame(scenario: str, table: pa.Table, part: NDArray[np.int8]) -> HeadFrame:
+    versions = _versions(table, scenario)
+    width = vector_width(column(table, embedding_field(scenario)))
+    return HeadFrame(scenario, table, part, width, versions[0] if versions else None)
 
 
 def model_version_column(scenario: str) -> str:
@@ -273,8 +222,17 @@ def _versions(table: pa.Table, scenario: str) -> list[str]:
     return versions
 
 
-def _width(table: pa.Table, name: str) -> int:
-    values = column(table, name)
-    if pa.types.is_null(values.type):
-        return 0
-    return int(pc.max(pc.list_value_length(values)).as_py() or 0)
+def _refuse_later_events(table: pa.Table, scenario: str) -> None:
+    """A vector says which event it read last: none may lie at or after the label's time."""
+    name = f"{embedding_view(scenario)}__{LAST_EVENT_TS}"
+    if name not in table.column_names:
+        return
+    late = pc.fill_null(pc.greater_equal(table[name], table[AS_OF].cast(table[name].type)), False)
+    rows = np.flatnonzero(np.asarray(late))
+    if len(rows):
+        row = table.slice(int(rows[0]), 1).to_pylist()[0]
+        raise FeaturesInvalid(
+            f"row {rows[0] + 1:,}: the vector of user {row[USER_ID]!r} has read an event of {row[name]}, "
+            f"at or after the label's time {row[AS_OF]}",
+            f"Run `qanchor-cli backfill --scenario {scenario}` again.",
+        )

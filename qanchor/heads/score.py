@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,18 +12,22 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from qanchor.errors import CheckpointInvalid, FingerprintMismatch, InputError, NotReady
-from qanchor.heads.card import HeadCard, read_head
-from qanchor.heads.fit import Calibration
-from qanchor.heads.frame import FeatureSpec, model_version_column
+from qanchor.errors import FeaturesInvalid, FingerprintMismatch, InputError, NotReady
+from qanchor.heads.boosters import Boosters
+from qanchor.heads.card import HeadCard, read_boosters, read_card
+from qanchor.heads.frame import model_version_column
+from qanchor.heads.spec import FeatureSpec, refuse_broken_vectors
 from qanchor.heads.train import Surroundings, check_space
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID, embedding_view
 from qanchor.registry.manifests import active_manifests
-from qanchor.registry.versions import active_head
+from qanchor.registry.tables import Head
+from qanchor.registry.versions import active_head, list_heads
 
 Store = Literal["online", "offline"]
+Unseen = Literal["refuse", "missing"]
 _CHUNK = 20_000
 
 
@@ -33,22 +37,38 @@ class LoadedHead:
 
     Args:
         card: what it is.
-        booster: lightgbm.Booster.
+        boosters: whose raw scores are averaged.
+        folder: where its files lie.
     """
 
     card: HeadCard
-    booster: Any
+    boosters: Boosters
+    folder: Path
 
-    @property
-    def spec(self) -> FeatureSpec:
-        """The columns it reads."""
-        card = self.card
-        return FeatureSpec(card.scenario, card.width, card.numbers, card.categories)
+    def raw(self, table: pa.Table) -> NDArray[np.float64]:
+        """Raw score of every row of a feature table, (rows,)."""
+        return self.boosters.raw(self.card.spec.matrix(table))
 
-    def score(self, table: pa.Table) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    def score(self, table: pa.Table) -> NDArray[np.float64]:
         """Chance of label 1 for every row of a feature table, (rows,)."""
-        raw = self.booster.predict(self.spec.matrix(table), raw_score=True)
-        return Calibration(self.card.slope, self.card.intercept).probabilities(raw)
+        return self.card.calibration.probabilities(self.raw(table))
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Whom to score, and on what.
+
+    Args:
+        users: whom; None: everybody with a vector in the offline store.
+        store: where to take the features from.
+        moment: features as of then, so long as their time to live had not run out; None: now.
+        unseen: what to do with category values that training did not have.
+    """
+
+    users: Sequence[str] | None = None
+    store: Store = "online"
+    moment: datetime | None = None
+    unseen: Unseen = "refuse"
 
 
 @dataclass(frozen=True)
@@ -57,62 +77,70 @@ class Scored:
 
     Args:
         table: user_id, score in [0, 1], in the order asked for.
+        head: version of the head that gave them.
         store: where the features came from.
         moment: the moment that they are of; UTC.
         without_embedding: users scored without a vector, as one without history.
     """
 
     table: pa.Table
+    head: str
     store: Store
     moment: datetime
     without_embedding: int
 
 
-def load_head(scenario: str, around: Surroundings) -> LoadedHead:
-    """The head that serves a scenario, whole and unedited.
+def load_head(scenario: str, around: Surroundings, version: str | None = None) -> LoadedHead:
+    """A head of a scenario, whole and unedited.
+
+    Args:
+        scenario: its name.
+        around: home, registry, workspace.
+        version: of the head; default: the champion.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
-        NotReady: none was trained yet; run `qanchor-cli head train`.
+        NotReady: none was trained yet, or none of that version; run `qanchor-cli head train`.
         CheckpointInvalid: a file is missing or was edited; train it again.
     """
-    import lightgbm
-
     around.workspace.scenario(scenario)
-    row = active_head(around.engine, scenario)
-    card, text = read_head(around.home.root / row.path, str(row.metrics.get("card_hash")))
-    try:
-        booster = lightgbm.Booster(model_str=text)
-    except lightgbm.basic.LightGBMError as error:
-        raise CheckpointInvalid(
-            f"the booster of head {row.version} cannot be read: {error}",
-            f"Run `qanchor-cli head train --scenario {scenario}` again.",
-        ) from error
-    return LoadedHead(card, booster)
+    row = active_head(around.engine, scenario) if version is None else find_head(around, scenario, version)
+    folder = around.home.root / row.path
+    card = read_card(folder, str(row.metrics.get("card_hash")))
+    return LoadedHead(card, read_boosters(folder, card), folder)
 
 
-def score_users(
-    scenario: str,
-    around: Surroundings,
-    users: Sequence[str] | None = None,
-    store: Store = "online",
-    moment: datetime | None = None,
-) -> Scored:
-    """Score users with a scenario's head.
+def find_head(around: Surroundings, scenario: str, version: str) -> Head:
+    """A registered head by its version, or the beginning of it.
+
+    Raises:
+        NotReady: there is none, or more than one begins so; the message lists those there are.
+    """
+    heads = list_heads(around.engine, scenario)
+    found = [head for head in heads if head.version.startswith(version)]
+    if len(found) != 1:
+        known = ", ".join(head.version for head in heads[:5]) or "none"
+        problem = "has no head" if not found else f"has {len(found)} heads"
+        raise NotReady(f"{scenario} {problem} {version!r}", f"Heads there are: {known}.")
+    return found[0]
+
+
+def score_users(scenario: str, around: Surroundings, request: ScoreRequest | None = None) -> Scored:
+    """Score users with a scenario's champion.
 
     Args:
         scenario: its name.
         around: feature repository, home, registry, workspace.
-        users: whom; default: everybody with a vector in the offline store.
-        store: where to take the features from.
-        moment: features as of then, so long as their time to live had not run out; default: now.
+        request: whom, on what; default: everybody, online, now.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
         NotReady: there is no head, or the store holds no vector of these users.
         CheckpointInvalid: the head's files were edited.
         FingerprintMismatch: the store's vectors are of another embedding space than the head's.
+        FeaturesInvalid: a vector holds NaN, or a category is new; the message names row or column.
     """
+    asked = request or ScoreRequest()
     head = load_head(scenario, around)
     if head.card.width:
         check_space(
@@ -121,21 +149,23 @@ def score_users(
             head.card.fingerprint,
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
-    asked = list(users) if users is not None else _everybody(scenario, around.home)
-    when = moment or datetime.now(UTC)
+    users = list(asked.users) if asked.users is not None else _everybody(scenario, around.home)
+    when = asked.moment or datetime.now(UTC)
     scores, without = [], 0
-    for begin in range(0, len(asked), _CHUNK):
-        table = _features(head.spec, around, asked[begin : begin + _CHUNK], store, when)
+    for begin in range(0, len(users), _CHUNK):
+        table = _features(head.card.spec, around, users[begin : begin + _CHUNK], asked.store, when)
         without += _check_vectors(head.card, table)
+        if asked.unseen == "refuse":
+            _refuse_unseen(head.card.spec, table)
         scores.append(head.score(table))
-    if head.card.width and without == len(asked):
+    if head.card.width and without == len(users):
         raise NotReady(
-            f"the {store} store holds no fresh vector of {scenario} for these {len(asked):,} users "
+            f"the {asked.store} store holds no fresh vector of {scenario} for these {len(users):,} users "
             f"at {when:%Y-%m-%d}",
             f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(scenario, around)}.",
         )
-    result = pa.table({USER_ID: pa.array(asked, pa.string()), "score": np.concatenate(scores)})
-    return Scored(result, store, when, without)
+    result = pa.table({USER_ID: pa.array(users, pa.string()), "score": np.concatenate(scores)})
+    return Scored(result, head.card.version, asked.store, when, without)
 
 
 def _older(scenario: str, around: Surroundings) -> str:
@@ -159,10 +189,21 @@ def _features(
     )
 
 
+def _refuse_unseen(spec: FeatureSpec, table: pa.Table) -> None:
+    for name, values in spec.unseen(table).items():
+        shown = ", ".join(repr(value) for value in list(values)[:3])
+        raise FeaturesInvalid(
+            f"column {name} holds {len(values)} value(s) that training did not have, in "
+            f"{sum(values.values()):,} row(s): {shown}{', ...' if len(values) > 3 else ''}",
+            "Train the head on labels that have them, or score them as missing with --unseen missing.",
+        )
+
+
 def _check_vectors(card: HeadCard, table: pa.Table) -> int:
-    """Count rows without a vector and refuse those of another model."""
+    """Count rows without a vector; refuse those of another model and broken ones."""
     if not card.width:
         return 0
+    refuse_broken_vectors(table, card.scenario)
     versions = table[model_version_column(card.scenario)]
     for version in pc.unique(versions.drop_null()).to_pylist():
         if version != card.model_version:

@@ -1,7 +1,7 @@
 """`head train`: from labels and the offline store to a head that is measured, stored and registered."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,12 +9,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from qanchor.errors import FingerprintMismatch, LabelsInvalid, NotReady
+from qanchor.errors import FingerprintMismatch, InputError, LabelsInvalid, NotReady
 from qanchor.events.labels import Labels, read_labels
-from qanchor.heads.baselines import aggregate_scores, compare, fit_groups, probe_scores
-from qanchor.heads.card import FORMAT, HeadCard, booster_hash, libraries, write_head
-from qanchor.heads.fit import FitOptions, FittedHead
-from qanchor.heads.frame import FeatureSource, FeatureSpec, Group, HeadFrame, read_frame
+from qanchor.heads.baselines import aggregate_scores, fit_groups, probe_scores
+from qanchor.heads.card import FORMAT, HeadCard, HeadFiles, SplitCard, libraries, write_head
+from qanchor.heads.contributions import mean_contributions
+from qanchor.heads.figures import compare_scorers, drift, segment_rows
+from qanchor.heads.fit import FitOptions, FittedHead, constant_columns
+from qanchor.heads.frame import PART, FeatureSource, HeadFrame, read_frame
+from qanchor.heads.spec import FeatureSpec, Group
+from qanchor.heads.split import Division, SplitBy, SplitRequest, divide
 from qanchor.home import Home
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Progress
@@ -25,7 +29,6 @@ from qanchor.registry.versions import register_head
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]
-PART = "part"
 SCORERS = ("head", "probe", "aggregates")
 
 
@@ -36,12 +39,16 @@ class TrainOptions:
     Args:
         groups: feature groups of the head; the baselines are fitted whatever it uses.
         test_fold: another test fold than the highest.
-        fit: rounds, patience, seed, threads.
+        fit: rounds, patience, seeds, search, weights; its constraints come on top of scenarios.yaml's.
+        split: how rows are divided.
+        promote: whether the head takes over at once, whatever the champion is.
     """
 
     groups: tuple[Group, ...] = ("embedding", "activity")
     test_fold: int | None = None
     fit: FitOptions = field(default_factory=FitOptions)
+    split: SplitBy = "fold"
+    promote: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,49 +68,73 @@ class Surroundings:
     workspace: Workspace
 
 
-def train_head(scenario: str, around: Surroundings, options: TrainOptions, progress: Progress) -> HeadCard:
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head that was stored.
+
+    Args:
+        card: what it is; its metrics are of the test rows.
+        champion: whether it scores users now; else it is a challenger.
+    """
+
+    card: HeadCard
+    champion: bool
+
+
+@dataclass(frozen=True)
+class _Fit:
+    frame: HeadFrame
+    division: Division
+    spec: FeatureSpec
+    fitted: FittedHead
+    scores: Mapping[str, Scores]
+
+
+def train_head(scenario: str, around: Surroundings, options: TrainOptions, progress: Progress) -> TrainedHead:
     """Fit, measure, store and register a scenario's head.
+
+    The head becomes the champion where there is none, or where the champion reads another embedding space
+    and so cannot score any more; otherwise it is a challenger.
 
     Args:
         scenario: its name.
         around: feature repository, home, registry, workspace.
-        options: feature groups, test fold, how to fit.
+        options: feature groups, split, how to fit.
         progress: told of each stage.
-
-    Returns:
-        The head's card; its metrics are of the test rows.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
         NotReady: labels, embeddings or aggregates are missing; the message names the command to run.
         FingerprintMismatch: the view's vectors are not those of the active manifest; run the backfill.
         LabelsInvalid: a part holds one class, or the prompt was tuned on rows that would be tested on.
+        InputError: a constraint names no numeric feature, or nothing varies.
     """
     around.workspace.scenario(scenario)
     progress.start(f"head {scenario}", total=4)
     labels = read_labels(around.home, scenario)
     manifest = active_manifest(around.engine, scenario)
     check_space(scenario, around.source, manifest.fingerprint)
-    _check_leak(labels, labels.test_fold(options.test_fold), manifest, around.engine)
-    frame = read_frame(around.source, labels, around.workspace, options.test_fold)
+    division = divide(labels, _split_request(scenario, around, options, manifest))
+    frame = read_frame(around.source, labels, around.workspace, division)
     _check_frame(frame, options.groups, around.workspace)
+    fit = _fit_options(frame.spec(options.groups, around.workspace), around.workspace, options)
     progress.advance(note="frame")
-    fitted, spec = fit_groups(frame, options.groups, around.workspace, options.fit)
+    fitted, spec = fit_groups(frame, options.groups, around.workspace, fit)
     progress.advance(note="head")
     scores = {
         "head": fitted.predict(spec.matrix(frame.table)),
         "probe": probe_scores(frame, around.workspace),
-        "aggregates": aggregate_scores(frame, around.workspace, options.fit),
+        "aggregates": aggregate_scores(frame, around.workspace, fit),
     }
     progress.advance(note="baselines")
     known = {name: values for name, values in scores.items() if values is not None}
-    card = _card(frame, (fitted, spec), known, labels, manifest)
-    card = card.model_copy(
-        update={"groups": options.groups, "test_fold": labels.test_fold(options.test_fold)}
+    done = _Fit(frame, division, spec, fitted, known)
+    card = _card(done, labels, manifest, around.workspace).model_copy(
+        update={"groups": options.groups, "options": fit}
     )
-    _store(card, fitted.booster.model_to_string(), _score_table(frame, known), around)
+    trained = _store(card, done, around, options.promote)
     progress.advance(note=f"auc {card.metrics['head']['auc']:.4f}")
-    return card
+    return trained
 
 
 def check_space(scenario: str, source: FeatureSource, fingerprint: str, remedy: str = "") -> None:
@@ -127,18 +158,43 @@ def check_space(scenario: str, source: FeatureSource, fingerprint: str, remedy: 
         )
 
 
-def _check_leak(labels: Labels, test_fold: int | None, manifest: EmbeddingManifest, engine: Engine) -> None:
-    """Refuse vectors whose prompt has seen labels that this head would be tested on."""
-    if manifest.prompt_version is None:
-        return
-    with transaction(engine) as session:
-        prompt = session.get(PromptVersion, manifest.prompt_version)
-    if prompt is not None and prompt.test_fold != test_fold:
-        raise LabelsInvalid(
-            f"the prompt of {labels.scenario} was tuned with test fold {prompt.test_fold} "
-            f"and has seen labels of fold {test_fold}, which this head would be tested on",
-            f"Tune and backfill {labels.scenario} with that fold, or take --test-fold {prompt.test_fold}.",
-        )
+def _split_request(
+    scenario: str, around: Surroundings, options: TrainOptions, manifest: EmbeddingManifest
+) -> SplitRequest:
+    prompt = None
+    if manifest.prompt_version is not None:
+        with transaction(around.engine) as session:
+            prompt = session.get(PromptVersion, manifest.prompt_version)
+    return SplitRequest(
+        by=options.split,
+        test_fold=options.test_fold,
+        horizon_days=around.workspace.scenario(scenario).horizon_days,
+        prompt_fold=prompt.test_fold if prompt else None,
+        tuned=prompt is not None,
+    )
+
+
+def _fit_options(spec: FeatureSpec, workspace: Workspace, options: TrainOptions) -> FitOptions:
+    """The options with the scenario's own constraints beneath those asked for."""
+    monotone = {**workspace.scenario(spec.scenario).monotone, **options.fit.monotone}
+    for name, direction in monotone.items():
+        if name not in workspace.activity_columns and name not in workspace.profile_columns:
+            known = ", ".join([*workspace.activity_columns][:3])
+            raise InputError(
+                f"the monotone constraint on {name!r} names no feature",
+                f"Features are {known}, ...: act_MODALITY_... and prof_FIELD.",
+            )
+        if workspace.profile_columns.get(name) == "text":
+            raise InputError(
+                f"the monotone constraint on {name!r} names a category, which has no order",
+                "Constrain features that are numbers.",
+            )
+        if direction not in (-1, 1):
+            raise InputError(
+                f"the monotone constraint on {name!r} is {direction}",
+                "Give 1 (never falls) or -1 (never rises).",
+            )
+    return replace(options.fit, monotone=monotone)
 
 
 def _check_frame(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace) -> None:
@@ -162,15 +218,12 @@ def _check_frame(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace
         )
 
 
-def _card(
-    frame: HeadFrame,
-    fit: tuple[FittedHead, FeatureSpec],
-    scores: dict[str, Scores],
-    labels: Labels,
-    manifest: EmbeddingManifest,
-) -> HeadCard:
-    fitted, spec = fit
+def _card(done: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Workspace) -> HeadCard:
+    frame, spec, fitted = done.frame, done.spec, done.fitted
     test = frame.rows("test")
+    metrics = compare_scorers(frame.labels[test], {name: s[test] for name, s in done.scores.items()})
+    metrics["head"] |= drift(frame.part_names, done.scores["head"])
+    held_out = frame.table.filter(pa.array(~frame.rows("train")))
     return HeadCard(
         format=FORMAT,
         scenario=frame.scenario,
@@ -183,33 +236,51 @@ def _card(
         width=spec.width,
         numbers=spec.numbers,
         categories=dict(spec.categories),
-        slope=fitted.calibration.slope,
-        intercept=fitted.calibration.intercept,
+        calibration=fitted.calibration,
+        options=FitOptions(),
         parameters=fitted.parameters,
-        rounds=fitted.rounds,
-        test_fold=None,
+        rounds=fitted.boosters.rounds,
+        tried=fitted.tried,
+        valid_auc=fitted.valid_auc,
+        test_fold=done.division.test_fold,
+        split=SplitCard(
+            by=done.division.by, begins=dict(done.division.begins), left_out=dict(done.division.left_out)
+        ),
         labels_hash=labels.content_hash,
+        frame_hash="",
         rows={part: int(frame.rows(part).sum()) for part in SPLITS},
         without_embedding=frame.without_embedding,
-        metrics=compare(frame.labels[test], {name: values[test] for name, values in scores.items()}),
-        booster_hash=booster_hash(fitted.booster.model_to_string()),
+        constant=constant_columns(spec.matrix(frame.table_of("train")), spec.names),
+        unseen=spec.unseen(held_out),
+        metrics=metrics,
+        segments=segment_rows(frame.labels[test], done.scores["head"][test], _segments(frame, workspace)),
+        importance=mean_contributions(fitted.boosters, spec, frame.table_of("test"), workspace),
+        booster_hashes=(),
         libraries=libraries(),
     )
 
 
-def _score_table(frame: HeadFrame, scores: dict[str, Scores]) -> pa.Table:
+def _segments(frame: HeadFrame, workspace: Workspace) -> dict[str, list[str | None]]:
+    """The categorical profile features of the test rows, whether or not the head reads them."""
+    test = frame.table_of("test")
+    texts = [name for name, kind in workspace.profile_columns.items() if kind == "text"]
+    return {name: test[name].to_pylist() for name in texts if name in test.column_names}
+
+
+def _score_table(frame: HeadFrame, scores: Mapping[str, Scores]) -> pa.Table:
     table = frame.table.select([USER_ID, AS_OF, LABEL])
-    table = table.append_column(PART, pa.array([SPLITS[place] for place in frame.part], pa.string()))
+    table = table.append_column(PART, pa.array(frame.part_names, pa.string()))
     for name in SCORERS:
         values = pa.array(scores[name]) if name in scores else pa.nulls(table.num_rows, pa.float64())
         table = table.append_column(name, values)
     return table
 
 
-def _store(card: HeadCard, booster: str, scores: pa.Table, around: Surroundings) -> None:
+def _store(card: HeadCard, done: _Fit, around: Surroundings, promote: bool) -> TrainedHead:
     folder = around.home.heads / card.scenario / card.version
-    card_hash = write_head(folder, card, booster, scores)
-    register_head(
+    files = HeadFiles(done.fitted.boosters, _score_table(done.frame, done.scores), done.frame)
+    card, card_hash = write_head(folder, card, files)
+    row = register_head(
         around.engine,
         Head(
             version=card.version,
@@ -218,4 +289,6 @@ def _store(card: HeadCard, booster: str, scores: pa.Table, around: Surroundings)
             path=folder.relative_to(around.home.root).as_posix(),
             metrics={"card_hash": card_hash, "test": card.metrics},
         ),
+        promote,
     )
+    return TrainedHead(card, row.active)

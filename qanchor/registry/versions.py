@@ -99,9 +99,33 @@ def active_index(engine: Engine, scenario: str) -> IndexVersion:
     return index
 
 
-def register_head(engine: Engine, head: Head) -> Head:
-    """Record a LightGBM head and make it its scenario's."""
-    return _register(engine, head)
+def register_head(engine: Engine, head: Head, promote: bool = True) -> Head:
+    """Record a LightGBM head.
+
+    It becomes its scenario's champion if asked, if there is none, or if the champion reads vectors of
+    another space and so cannot score any more; otherwise it is a challenger.
+    """
+    champion = _active(engine, Head, head.scenario)
+    if promote or champion is None or champion.fingerprint != head.fingerprint:
+        return _register(engine, head)
+    with transaction(engine) as session:
+        head.active = False
+        session.add(head)
+    return head
+
+
+def promote_head(engine: Engine, head: Head) -> None:
+    """Make a registered head its scenario's champion, in place of the one before."""
+    with transaction(engine) as session:
+        session.execute(update(Head).where(Head.scenario == head.scenario).values(active=False))
+        session.execute(update(Head).where(Head.version == head.version).values(active=True))
+
+
+def list_heads(engine: Engine, scenario: str) -> list[Head]:
+    """All heads of a scenario, the newest first."""
+    with transaction(engine) as session:
+        query = select(Head).where(Head.scenario == scenario).order_by(Head.version.desc())
+        return list(session.scalars(query))
 
 
 def active_head(engine: Engine, scenario: str) -> Head:

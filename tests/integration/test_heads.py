@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
-from qanchor.heads.score import score_users
+from qanchor.heads.score import ScoreRequest, score_users
 from qanchor.heads.train import Surroundings, train_head
 from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
 from qanchor.progress import Silent
@@ -32,20 +33,33 @@ def world(tmp_path: Path) -> Iterator[tuple[World, FeatureRepository]]:
     repository.close()
 
 
-def write(world: World, repository: FeatureRepository, part: str, days: int, strength: float) -> None:
-    """Rows of all three views, `days` from the cut-off, whose first number carries the signal."""
+def write(
+    world: World,
+    repository: FeatureRepository,
+    part: str,
+    days: float,
+    strength: float,
+    created: float | None = None,
+) -> None:
+    """Rows of all three views, `days` from the cut-off, whose first number carries the signal.
+
+    They are created at that moment too, or `created` days from the cut-off.
+    """
     random, users = np.random.default_rng(5), world.source.users
     signal = strength * world.truth.astype(np.float64)
-    moments = pa.array([NOON + timedelta(days=days)] * len(users), pa.timestamp("us", tz="UTC"))
+    moments, known = (
+        pa.array([NOON + timedelta(days=when)] * len(users), pa.timestamp("us", tz="UTC"))
+        for when in (days, days if created is None else created)
+    )
     vectors = random.normal(scale=0.1, size=(len(users), EMBEDDING_WIDTH)).astype(np.float32)
     vectors[:, 0] += signal
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    keys = {"user_id": pa.array(users), "event_timestamp": moments, "created": moments}
+    keys = {"user_id": pa.array(users), "event_timestamp": moments, "created": known}
     embedding = {
         f"emb_{SCENARIO}": pa.array(vectors.tolist(), pa.list_(pa.float32())),
         "model_version": pa.array(["m1"] * len(users)),
         "n_events": pa.array([3] * len(users)),
-        "last_event_ts": moments,
+        "last_event_ts": pc.subtract(moments, pa.scalar(timedelta(hours=1))),
     }
     repository.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), part)
     activity = numbers(world.around.workspace, random, len(users), signal)
@@ -67,12 +81,15 @@ def numbers(
 
 def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureRepository]) -> None:
     made, repository = world
-    before = train_head(SCENARIO, made.around, FAST, Silent())
+    before = train_head(SCENARIO, made.around, FAST, Silent()).card
     # A perfect predictor, one day after every label's time.
     write(made, repository, "leak", 1, 100.0)
-    after = train_head(SCENARIO, made.around, FAST, Silent())
+    # Another one of the label's own past, which nobody knew before the day after.
+    write(made, repository, "written_later", -0.5, 100.0, created=1)
+    after = train_head(SCENARIO, made.around, FAST, Silent()).card
     assert after.metrics == before.metrics
-    assert after.booster_hash == before.booster_hash
+    assert after.frame_hash == before.frame_hash
+    assert after.booster_hashes == before.booster_hashes
     assert before.metrics["head"]["auc"] < 0.99
 
 
@@ -82,7 +99,7 @@ def test_both_stores_score_alike_once_materialized(world: tuple[World, FeatureRe
     repository.apply()
     repository.materialize([embedding_view(SCENARIO), ACTIVITY_VIEW, PROFILE_VIEW], NOON)
     users = [*made.source.users[:20], "stranger"]
-    offline = score_users(SCENARIO, made.around, users, "offline", NOON)
-    online = score_users(SCENARIO, made.around, users, "online", NOON)
+    offline = score_users(SCENARIO, made.around, ScoreRequest(users, "offline", NOON))
+    online = score_users(SCENARIO, made.around, ScoreRequest(users, "online", NOON))
     np.testing.assert_allclose(online.table["score"].to_numpy(), offline.table["score"].to_numpy(), atol=1e-6)
     assert (online.without_embedding, offline.without_embedding) == (1, 1)

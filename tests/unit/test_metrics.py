@@ -1,16 +1,21 @@
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn import metrics as reference
 
 from qanchor import metrics
 from qanchor.errors import InputError, LabelsInvalid, QAnchorError
 
-Case = tuple[NDArray[np.int64], NDArray[np.float64]]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Case = tuple[Ints, Floats]
 
 
 @st.composite
@@ -133,7 +138,7 @@ def test_bootstrap_equals_a_stratified_loop_of_the_same_seed() -> None:
             [loop.choice(np.flatnonzero(labels == k), int((labels == k).sum())) for k in (0, 1)]
         )
         values.append(reference.roc_auc_score(labels[rows], scores[rows]))
-    found = metrics.bootstrap_interval(metrics.roc_auc, labels, scores, options=chosen)
+    found = metrics.bootstrap_intervals(["auc"], labels, scores, options=chosen)["auc"]
     assert found.value == pytest.approx(reference.roc_auc_score(labels, scores), abs=1e-9)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, (0.05, 0.95))), abs=1e-9)
 
@@ -145,15 +150,99 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None
         labels = np.repeat([0, 1], [60, 40])
         scores = labels + random.normal(size=100)
         options = metrics.Bootstrap(draws=60, confidence=0.9, seed=seed)
-        found = metrics.bootstrap_interval(metrics.roc_auc, labels, scores, options=options)
+        found = metrics.bootstrap_intervals(["auc"], labels, scores, options=options)["auc"]
         covered += found.low <= truth <= found.high
     assert 45 <= covered <= 60
 
 
 def test_paired_bootstrap_of_equal_scores_is_exactly_zero() -> None:
     labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.5, 0.6, 0.9])
-    found = metrics.bootstrap_interval(metrics.roc_auc, labels, scores, baseline=scores)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    for found in metrics.bootstrap_intervals(list(metrics.FIGURES), labels, scores, baseline=scores).values():
+        assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+@given(cases())
+@settings(deadline=None, max_examples=30)
+def test_every_figure_of_every_resample_equals_the_figure_of_its_rows(case: Case) -> None:
+    labels, scores = case
+    options = metrics.Bootstrap(draws=7, seed=5)
+    found = metrics.bootstrap_intervals(list(metrics.FIGURES), labels, scores, options=options)
+    single: dict[str, Callable[[Ints, Floats], float]] = {
+        "auc": metrics.roc_auc,
+        "ks": lambda y, s: metrics.ks(y, s).statistic,
+        "pr_auc": metrics.pr_auc,
+        "brier": metrics.brier,
+        "log_loss": metrics.log_loss,
+        "ece": metrics.expected_calibration_error,
+    }
+    for name, share in metrics.SHARES.items():
+        single[f"gain_{name}"] = partial(metrics.gain_at, share=share)
+        single[f"lift_{name}"] = partial(metrics.lift_at, share=share)
+    assert set(single) == set(metrics.FIGURES)
+    loop, groups = np.random.default_rng(5), [np.flatnonzero(labels == k) for k in (0, 1)]
+    draws = [np.concatenate([loop.choice(group, len(group)) for group in groups]) for _ in range(7)]
+    for name, figure in single.items():
+        values = [figure(labels[rows], scores[rows]) for rows in draws]
+        assert found[name].value == pytest.approx(figure(labels, scores), abs=1e-9)
+        bounds = tuple(np.quantile(values, (0.025, 0.975)))
+        assert (found[name].low, found[name].high) == pytest.approx(bounds, abs=1e-9)
+
+
+def _placements(labels: Ints, scores: Floats) -> tuple[Floats, Floats]:
+    """Of each positive and each negative the share of the other class on its right side, by all pairs."""
+    right = [
+        [1.0 if p > n else 0.5 if p == n else 0.0 for n in scores[labels == 0]] for p in scores[labels == 1]
+    ]
+    return np.mean(right, axis=1), np.mean(right, axis=0)
+
+
+@given(cases(probability=False), st.integers(0, 9))
+def test_delong_equals_the_covariance_of_placements_over_all_pairs(case: Case, seed: int) -> None:
+    labels, first = case
+    if min(labels.sum(), len(labels) - labels.sum()) < 2:
+        with pytest.raises(InputError, match="two rows of each label"):
+            metrics.compare_auc(labels, first, first)
+        return
+    second = np.random.default_rng(seed).permutation(first)
+    found = metrics.compare_auc(labels, first, second)
+    above, below = zip(*(_placements(labels, s) for s in (first, second)), strict=True)
+    variance = 0.0
+    for places in (above, below):
+        difference = np.subtract(*places)
+        variance += float(np.var(difference, ddof=1)) / len(difference)
+    wanted = reference.roc_auc_score(labels, first) - reference.roc_auc_score(labels, second)
+    assert found.difference.value == pytest.approx(wanted, abs=1e-9)
+    assert found.standard_error**2 == pytest.approx(variance, abs=1e-9)
+    if variance > 1e-12:
+        assert found.p_value == pytest.approx(2 * norm.sf(abs(wanted) / np.sqrt(variance)), abs=1e-7)
+        assert found.difference.low == pytest.approx(
+            wanted - norm.ppf(0.975) * found.standard_error, abs=1e-9
+        )
+
+
+def test_delong_finds_no_difference_between_a_scorer_and_itself() -> None:
+    labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.5, 0.6, 0.9])
+    found = metrics.compare_auc(labels, scores, 3 * scores - 7)
+    assert (found.difference.value, found.z, found.p_value) == (0.0, 0.0, 1.0)
+
+
+def test_delong_rejects_the_truth_about_as_often_as_it_says() -> None:
+    random, rejected = np.random.default_rng(4), 0
+    for _ in range(400):
+        labels = np.repeat([0, 1], [80, 60])
+        signal = labels + random.normal(size=140)
+        pair = [signal + random.normal(size=140) for _ in range(2)]
+        rejected += metrics.compare_auc(labels, pair[0], pair[1]).p_value < 0.05
+    assert 8 <= rejected <= 34  # 20 expected; four standard deviations below, three above
+
+
+def test_the_interval_of_one_area_covers_what_the_bootstrap_covers() -> None:
+    random = np.random.default_rng(2)
+    labels = np.repeat([0, 1], [600, 400])
+    scores = labels + random.normal(size=1000)
+    exact = metrics.auc_interval(labels, scores)
+    drawn = metrics.bootstrap_intervals(["auc"], labels, scores, options=metrics.Bootstrap(2000))["auc"]
+    assert (exact.low, exact.high) == pytest.approx((drawn.low, drawn.high), abs=0.004)
 
 
 @pytest.mark.parametrize(
@@ -168,17 +257,19 @@ def test_paired_bootstrap_of_equal_scores_is_exactly_zero() -> None:
         metrics.expected_calibration_error,
         metrics.calibration_bins,
         lambda labels, scores: metrics.lift_at(labels, scores, 0.1),
-        lambda labels, scores: metrics.bootstrap_interval(metrics.roc_auc, labels, scores),
+        lambda labels, scores: metrics.bootstrap_intervals(["auc"], labels, scores),
+        lambda labels, scores: metrics.compare_auc(labels, scores, scores),
+        lambda labels, scores: metrics.compare_segments(labels, scores, {}),
     ],
 )
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_is_refused_and_named(metric: metrics.Statistic, label: int) -> None:
+def test_one_class_is_refused_and_named(metric: Callable[..., object], label: int) -> None:
     with pytest.raises(QAnchorError, match=f"only label {label}, one class"):
         metric(np.full(4, label), np.array([0.1, 0.2, 0.3, 0.4]))
 
 
 def test_scores_that_are_no_numbers_and_labels_that_are_no_classes_are_refused() -> None:
-    with pytest.raises(InputError, match="NaN or infinity"):
+    with pytest.raises(InputError, match="NaN or infinity, first in row 2"):
         metrics.roc_auc([0, 1], [0.5, np.nan])
     with pytest.raises(LabelsInvalid, match="other than 0 and 1"):
         metrics.roc_auc([0, 2], [0.5, 0.6])

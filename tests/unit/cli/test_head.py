@@ -21,7 +21,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = small_world(tmp_path)
     add_manifest(made)
     around = replace(made.around, workspace=small_workspace(tmp_path, ("risk", "idle")))
-    monkeypatch.setattr("cli.head._surroundings", lambda context: around)
+    for module in ("cli.head", "cli.head_audit"):
+        monkeypatch.setattr(f"{module}.surroundings", lambda context: around)
     return made
 
 

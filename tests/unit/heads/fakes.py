@@ -48,6 +48,8 @@ class FakeSource:
     def _kind(self, name: str) -> pa.DataType:
         if name.startswith("emb_"):
             return pa.list_(pa.float32(), WIDTH)
+        if name.endswith("_ts"):
+            return pa.timestamp("us", tz="UTC")
         return pa.float64() if name.startswith("act_") or name == "prof_limit" else pa.string()
 
     def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:

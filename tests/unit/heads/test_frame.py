@@ -1,13 +1,16 @@
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from qanchor.errors import InputError, NotReady
+from qanchor.errors import CheckpointInvalid, FeaturesInvalid, InputError, NotReady
 from qanchor.events.labels import read_labels
-from qanchor.heads.frame import FeatureSpec, read_frame, vectors
-from tests.unit.heads.fakes import SCENARIO, WIDTH, World, small_world
+from qanchor.heads.frame import HeadFrame, read_frame, stored_frame
+from qanchor.heads.spec import FeatureSpec, vectors
+from qanchor.heads.split import SplitRequest, divide
+from tests.unit.heads.fakes import NOON, SCENARIO, WIDTH, World, small_world
 
 
 @pytest.fixture
@@ -15,9 +18,14 @@ def world(tmp_path: Path) -> World:
     return small_world(tmp_path)
 
 
+def frame_of(world: World) -> HeadFrame:
+    labels = read_labels(world.around.home, SCENARIO)
+    return read_frame(world.source, labels, world.around.workspace, divide(labels, SplitRequest()))
+
+
 def test_the_frame_holds_every_label_with_its_part(world: World) -> None:
     labels = read_labels(world.around.home, SCENARIO)
-    frame = read_frame(world.source, labels, world.around.workspace)
+    frame = frame_of(world)
     assert frame.table.num_rows == labels.table.num_rows
     assert {part: int(frame.rows(part).sum()) for part in ("train", "valid", "test")} == {
         "train": 144,
@@ -30,7 +38,7 @@ def test_the_frame_holds_every_label_with_its_part(world: World) -> None:
 
 
 def test_columns_of_the_matrix_follow_the_groups(world: World) -> None:
-    frame = read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)
+    frame = frame_of(world)
     embedding = frame.spec(("embedding",), world.around.workspace)
     assert embedding.names == tuple(f"emb_{i:03d}" for i in range(WIDTH))
     activity = frame.spec(("activity",), world.around.workspace)
@@ -74,7 +82,7 @@ def test_a_vector_of_another_width_is_refused() -> None:
 
 def test_a_field_that_is_not_served_names_the_command(world: World) -> None:
     del world.source.columns["act_bill_count_7d"]
-    frame = read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)
+    frame = frame_of(world)
     with pytest.raises(NotReady, match=r"'act_bill_count_7d'.*feast apply"):
         frame.spec(("activity",), world.around.workspace).matrix(frame.table)
 
@@ -82,4 +90,43 @@ def test_a_field_that_is_not_served_names_the_command(world: World) -> None:
 def test_vectors_of_two_models_are_refused(world: World) -> None:
     world.source.columns["user_emb_risk__model_version"][3] = "m2"
     with pytest.raises(NotReady, match="2 models: m1, m2"):
-        read_frame(world.source, read_labels(world.around.home, SCENARIO), world.around.workspace)
+        frame_of(world)
+
+
+def test_category_values_that_training_never_saw_are_counted() -> None:
+    spec = FeatureSpec(SCENARIO, 0, (), {"prof_city": ("east", "west"), "prof_job": ("cook",)})
+    table = pa.table({"prof_city": ["west", "mars", "mars"], "prof_job": [None, "cook", "cook"]})
+    assert spec.unseen(table) == {"prof_city": {"mars": 2}}
+
+
+def test_a_vector_that_holds_nan_is_refused_with_its_row_and_user(world: World) -> None:
+    world.source.columns["emb_risk"][7] = [float("nan")] * WIDTH
+    with pytest.raises(
+        FeaturesInvalid, match=r"row 8, column emb_risk: the vector of user 'u0007' holds NaN"
+    ):
+        frame_of(world)
+
+
+def test_a_vector_that_has_read_an_event_at_its_labels_time_is_refused(world: World) -> None:
+    column = "user_emb_risk__last_event_ts"
+    world.source.columns[column] = [NOON - timedelta(microseconds=1)] * 239 + [None]
+    assert frame_of(world).table.num_rows == 240
+    world.source.columns[column][11] = NOON
+    with pytest.raises(FeaturesInvalid, match=r"row 12: the vector of user 'u0011' has read an event"):
+        frame_of(world)
+
+
+def test_a_stored_frame_comes_back_as_it_was_and_notices_an_edit(world: World, tmp_path: Path) -> None:
+    frame, path = frame_of(world), tmp_path / "frame.parquet"
+    found = frame.write(path)
+    again = stored_frame(SCENARIO, path, found)
+    assert again.table.equals(frame.table)
+    np.testing.assert_array_equal(again.part, frame.part)
+    assert (again.width, again.model_version) == (frame.width, frame.model_version)
+    assert frame.write(tmp_path / "second.parquet") == found
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CheckpointInvalid, match=r"frame.parquet was changed.*head train --scenario risk"):
+        stored_frame(SCENARIO, path, found)
+    path.unlink()
+    with pytest.raises(CheckpointInvalid, match="cannot be read"):
+        stored_frame(SCENARIO, path, found)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.errors import FingerprintMismatch, InputError, NotReady
-from qanchor.heads.score import read_users, score_users, write_scores
+from qanchor.heads.score import ScoreRequest, read_users, score_users, write_scores
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
@@ -25,8 +25,8 @@ def world(tmp_path: Path) -> World:
 
 def test_online_and_offline_stores_give_the_same_scores_in_the_order_asked(world: World) -> None:
     users = ["u0007", "u0003", "u0100"]
-    online = score_users(SCENARIO, world.around, users)
-    offline = score_users(SCENARIO, world.around, users, "offline")
+    online = score_users(SCENARIO, world.around, ScoreRequest(users))
+    offline = score_users(SCENARIO, world.around, ScoreRequest(users, "offline"))
     assert online.table["user_id"].to_pylist() == users
     assert online.table.equals(offline.table)
     assert (online.store, offline.store) == ("online", "offline")
@@ -34,14 +34,14 @@ def test_online_and_offline_stores_give_the_same_scores_in_the_order_asked(world
 
 
 def test_a_user_without_history_is_scored_and_counted(world: World) -> None:
-    scored = score_users(SCENARIO, world.around, ["u0001", "stranger"])
+    scored = score_users(SCENARIO, world.around, ScoreRequest(["u0001", "stranger"]))
     assert scored.without_embedding == 1
     assert np.isfinite(scored.table["score"].to_numpy()).all()
 
 
 def test_only_users_without_vectors_are_an_error(world: World) -> None:
     with pytest.raises(NotReady, match="no fresh vector of risk for these 1 users"):
-        score_users(SCENARIO, world.around, ["stranger"])
+        score_users(SCENARIO, world.around, ScoreRequest(["stranger"]))
 
 
 def test_everybody_is_who_has_a_vector_offline(world: World) -> None:
@@ -56,11 +56,11 @@ def test_everybody_is_who_has_a_vector_offline(world: World) -> None:
 def test_vectors_of_another_space_are_refused_with_the_remedy(world: World) -> None:
     world.source.fingerprints[SCENARIO] = "e" * 32
     with pytest.raises(FingerprintMismatch, match="head train --scenario risk"):
-        score_users(SCENARIO, world.around, ["u0001"])
+        score_users(SCENARIO, world.around, ScoreRequest(["u0001"]))
     world.source.fingerprints[SCENARIO] = "f" * 32
     world.source.columns["user_emb_risk__model_version"][1] = "m2"
     with pytest.raises(FingerprintMismatch, match="written by model m2"):
-        score_users(SCENARIO, world.around, ["u0001"])
+        score_users(SCENARIO, world.around, ScoreRequest(["u0001"]))
 
 
 @pytest.mark.parametrize("name", ["users.parquet", "users.csv", "users.txt"])

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qanchor.errors import CheckpointInvalid, FingerprintMismatch, LabelsInvalid, NotReady, UnknownScenario
-from qanchor.heads.card import BOOSTER_FILE, CARD_FILE, read_scores
+from qanchor.heads.card import CARD_FILE, booster_file, read_scores
 from qanchor.heads.score import load_head
 from qanchor.heads.train import TrainOptions, train_head
 from qanchor.progress import Silent
@@ -25,7 +26,7 @@ def folder(world: World) -> Path:
 
 
 def test_a_head_is_measured_stored_and_registered(world: World) -> None:
-    card = train_head(SCENARIO, world.around, FAST, Silent())
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
     assert set(card.metrics) == {"head", "probe", "aggregates"}
     assert card.metrics["head"]["auc"] > 0.75
     assert card.metrics["head"]["auc_low"] <= card.metrics["head"]["auc"] <= card.metrics["head"]["auc_high"]
@@ -34,7 +35,12 @@ def test_a_head_is_measured_stored_and_registered(world: World) -> None:
     row = active_head(world.around.engine, SCENARIO)
     assert (row.version, row.fingerprint) == (card.version, "f" * 32)
     assert row.metrics["test"]["head"]["auc"] == card.metrics["head"]["auc"]
-    assert sorted(p.name for p in folder(world).iterdir()) == ["booster.txt", "card.json", "scores.parquet"]
+    assert sorted(p.name for p in folder(world).iterdir()) == [
+        "booster_0.txt",
+        "card.json",
+        "frame.parquet",
+        "scores.parquet",
+    ]
     assert [p.name for p in folder(world).parent.iterdir()] == [card.version]
 
 
@@ -45,16 +51,33 @@ def test_the_stored_head_scores_exactly_as_the_fitted_one_did(world: World) -> N
     np.testing.assert_array_equal(head.score(table), scores["head"].to_numpy())
 
 
-def test_a_second_head_takes_over(world: World) -> None:
+def champion(world: World) -> str:
+    return active_head(world.around.engine, SCENARIO).version
+
+
+def test_a_second_head_is_a_challenger_until_it_is_promoted(world: World) -> None:
     first = train_head(SCENARIO, world.around, FAST, Silent())
     second = train_head(SCENARIO, world.around, FAST, Silent())
-    assert active_head(world.around.engine, SCENARIO).version == second.version != first.version
-    assert first.metrics == second.metrics
+    assert (first.champion, second.champion) == (True, False)
+    assert champion(world) == first.card.version != second.card.version
+    assert first.card.metrics == second.card.metrics
+    third = train_head(SCENARIO, world.around, replace(FAST, promote=True), Silent())
+    assert champion(world) == third.card.version
+    assert third.champion
+
+
+def test_a_head_of_new_vectors_takes_over_from_one_that_cannot_score_them(world: World) -> None:
+    train_head(SCENARIO, world.around, FAST, Silent())
+    add_manifest(world, fingerprint="e" * 32)
+    world.source.fingerprints[SCENARIO] = "e" * 32
+    second = train_head(SCENARIO, world.around, FAST, Silent())
+    assert second.champion
+    assert champion(world) == second.card.version
 
 
 def test_a_head_on_aggregates_alone_uses_no_vector(world: World) -> None:
     options = TrainOptions(("activity",), fit=FAST.fit)
-    card = train_head(SCENARIO, world.around, options, Silent())
+    card = train_head(SCENARIO, world.around, options, Silent()).card
     assert (card.width, card.groups) == (0, ("activity",))
 
 
@@ -62,7 +85,7 @@ def test_rows_without_history_are_counted_and_scored(world: World) -> None:
     for place in range(0, 240, 10):
         world.source.columns["emb_risk"][place] = None
         world.source.columns["user_emb_risk__model_version"][place] = None
-    card = train_head(SCENARIO, world.around, FAST, Silent())
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
     assert card.without_embedding == 24
     assert read_scores(folder(world))["head"].null_count == 0
 
@@ -89,7 +112,7 @@ def test_vectors_or_aggregates_absent_everywhere_name_the_backfill(world: World)
         world.source.columns[name] = [None] * 240
     with pytest.raises(NotReady, match="no label of risk has activity features"):
         train_head(SCENARIO, world.around, FAST, Silent())
-    card = train_head(SCENARIO, world.around, TrainOptions(("embedding",), fit=FAST.fit), Silent())
+    card = train_head(SCENARIO, world.around, TrainOptions(("embedding",), fit=FAST.fit), Silent()).card
     assert "probe" in card.metrics
 
 
@@ -117,7 +140,7 @@ def test_one_class_in_a_part_is_refused_before_fitting(tmp_path: Path) -> None:
         train_head(SCENARIO, world.around, FAST, Silent())
 
 
-@pytest.mark.parametrize("name", [BOOSTER_FILE, CARD_FILE])
+@pytest.mark.parametrize("name", [booster_file(0), CARD_FILE])
 def test_an_edited_or_missing_head_file_is_refused(world: World, name: str) -> None:
     train_head(SCENARIO, world.around, FAST, Silent())
     path = folder(world) / name
@@ -130,9 +153,9 @@ def test_an_edited_or_missing_head_file_is_refused(world: World, name: str) -> N
 
 
 def test_a_card_is_plain_json_without_pickles(world: World) -> None:
-    card = train_head(SCENARIO, world.around, FAST, Silent())
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
     written = json.loads((folder(world) / CARD_FILE).read_text())
     assert written["fingerprint"] == card.fingerprint
     assert written["labels_hash"] == card.labels_hash
     assert set(written["libraries"]) == {"lightgbm", "numpy", "scikit-learn", "qanchor"}
-    assert (folder(world) / BOOSTER_FILE).read_text().startswith("tree\n")
+    assert (folder(world) / booster_file(0)).read_text().startswith("tree\n")

@@ -1,0 +1,174 @@
+"""Champion against challenger: two heads of a scenario on the rows that neither has learnt from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qanchor.errors import FingerprintMismatch, LabelsInvalid, NotReady
+from qanchor.heads.card import HeadCard, read_boosters, read_card, read_scores, read_stored_frame
+from qanchor.heads.figures import resampling
+from qanchor.heads.frame import PART
+from qanchor.heads.score import find_head
+from qanchor.heads.train import Surroundings
+from qanchor.metrics import FIGURES, AucTest, Interval, bootstrap_intervals, compare_auc
+from qanchor.names import AS_OF, LABEL, USER_ID
+from qanchor.registry.manifests import active_manifest
+from qanchor.registry.tables import Head
+from qanchor.registry.versions import active_head, list_heads, promote_head
+
+Verdict = Literal["better", "worse", "no clear difference"]
+_HEAD, _OTHER = "head", "other"
+
+
+@dataclass(frozen=True)
+class HeadComparison:
+    """A challenger on the champion's test rows.
+
+    Args:
+        scenario: of both.
+        champion: version of the one.
+        challenger: version of the other.
+        rows: test rows that both have.
+        positives: of them.
+        champion_figures: each figure with its 95% interval.
+        challenger_figures: alike.
+        differences: challenger less champion, on the same resamples.
+        auc_test: DeLong's paired test of the areas, challenger less champion.
+        verdict: on the challenger, by that test at the 5% level.
+    """
+
+    scenario: str
+    champion: str
+    challenger: str
+    rows: int
+    positives: int
+    champion_figures: dict[str, Interval]
+    challenger_figures: dict[str, Interval]
+    differences: dict[str, Interval]
+    auc_test: AucTest
+    verdict: Verdict
+
+
+def compare_heads(
+    scenario: str, around: Surroundings, challenger: str | None = None, champion: str | None = None
+) -> HeadComparison:
+    """Compare two heads on the rows that are test rows of both.
+
+    Args:
+        scenario: its name.
+        around: home, registry, workspace.
+        challenger: a version; default: the newest head that is not the champion.
+        champion: a version; default: the one that scores.
+
+    Raises:
+        UnknownScenario: scenarios.yaml does not name it.
+        NotReady: there is no such head, or no challenger.
+        LabelsInvalid: the heads share too few test rows of either class; train both with the same split.
+        CheckpointInvalid: a head's files were edited.
+    """
+    first = _champion(scenario, around, champion)
+    second = find_challenger(scenario, around, challenger)
+    if first.version == second.version:
+        raise NotReady(
+            f"{first.version} would be compared with itself", "Name another head with --challenger."
+        )
+    rows = _common(_test_rows(around, first), _test_rows(around, second))
+    labels = np.asarray(rows[LABEL], dtype=np.int64)
+    ones = int(labels.sum())
+    if min(ones, len(labels) - ones) < 2:
+        raise LabelsInvalid(
+            f"heads {first.version} and {second.version} share {len(labels):,} test rows, {ones:,} of them "
+            "with label 1: too few to compare",
+            "Train both with the same --split and --test-fold.",
+        )
+    old, new = rows[_HEAD].to_numpy(), rows[_OTHER].to_numpy()
+    options, names = resampling(len(labels)), list(FIGURES)
+    test = compare_auc(labels, new, old)
+    return HeadComparison(
+        scenario=scenario,
+        champion=first.version,
+        challenger=second.version,
+        rows=len(labels),
+        positives=ones,
+        champion_figures=bootstrap_intervals(names, labels, old, options=options),
+        challenger_figures=bootstrap_intervals(names, labels, new, options=options),
+        differences=bootstrap_intervals(names, labels, new, old, options),
+        auc_test=test,
+        verdict=_verdict(test),
+    )
+
+
+def promote(scenario: str, around: Surroundings, version: str | None = None) -> HeadCard:
+    """Make a head its scenario's champion: it scores users from now on.
+
+    Args:
+        scenario: its name.
+        around: home, registry, workspace.
+        version: of the head; default: the newest challenger.
+
+    Raises:
+        UnknownScenario: scenarios.yaml does not name it.
+        NotReady: there is no such head.
+        CheckpointInvalid: a file of it is missing or was edited. Nothing is changed.
+        FingerprintMismatch: it reads vectors of another space than those in service. Nothing is changed.
+    """
+    head = find_challenger(scenario, around, version)
+    folder = around.home.root / head.path
+    card = read_card(folder, str(head.metrics.get("card_hash")))
+    read_boosters(folder, card)
+    read_stored_frame(folder, card)
+    serving = active_manifest(around.engine, scenario).fingerprint
+    if card.width and serving != card.fingerprint:
+        raise FingerprintMismatch(
+            f"head {card.version} reads vectors of {card.fingerprint[:12]}, in service are {serving[:12]}",
+            f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
+        )
+    promote_head(around.engine, head)
+    return card
+
+
+def find_challenger(scenario: str, around: Surroundings, version: str | None = None) -> Head:
+    """The newest head that is not the champion, or the one of a version.
+
+    Raises:
+        UnknownScenario: scenarios.yaml does not name it.
+        NotReady: there is none; train one.
+    """
+    around.workspace.scenario(scenario)
+    if version is not None:
+        return find_head(around, scenario, version)
+    others = [head for head in list_heads(around.engine, scenario) if not head.active]
+    if not others:
+        raise NotReady(
+            f"{scenario} has no challenger", f"Run `qanchor-cli head train --scenario {scenario}` again."
+        )
+    return others[0]
+
+
+def _champion(scenario: str, around: Surroundings, version: str | None) -> Head:
+    around.workspace.scenario(scenario)
+    return active_head(around.engine, scenario) if version is None else find_head(around, scenario, version)
+
+
+def _test_rows(around: Surroundings, head: Head) -> pa.Table:
+    folder = around.home.root / head.path
+    # The card vouches for the head; its scores are what it said when it was made.
+    read_card(folder, str(head.metrics.get("card_hash")))
+    table = read_scores(folder)
+    return table.filter(pc.equal(table[PART], "test")).select([USER_ID, AS_OF, LABEL, _HEAD])
+
+
+def _common(first: pa.Table, second: pa.Table) -> pa.Table:
+    # A label that was corrected in between is another row.
+    keys = [USER_ID, AS_OF, LABEL]
+    joined = first.join(second.rename_columns([*keys, _OTHER]), keys, join_type="inner")
+    return joined.sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
+
+
+def _verdict(test: AucTest) -> Verdict:
+    if test.difference.low > 0:
+        return "better"
+    return "worse" if test.difference.high < 0 else "no clear difference"

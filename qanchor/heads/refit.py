@@ -1,0 +1,82 @@
+"""A head fitted again from the frame that it keeps: the same to the last tree, or a reason why not."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from qanchor.heads.baselines import fit_task
+from qanchor.heads.card import libraries, read_scores, read_stored_frame, text_hash
+from qanchor.heads.fit import refit_head
+from qanchor.heads.score import load_head
+from qanchor.heads.train import Surroundings
+from qanchor.names import AS_OF, USER_ID
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What a second fit came to.
+
+    Args:
+        scenario: of the head.
+        version: of the head.
+        rows: of the frame.
+        same_trees: whether every booster's text is the stored one.
+        same_calibration: whether the calibration is.
+        largest_difference: of the probability of any row of the frame.
+        changed_libraries: those of another version than then, with both versions.
+    """
+
+    scenario: str
+    version: str
+    rows: int
+    same_trees: bool
+    same_calibration: bool
+    largest_difference: float
+    changed_libraries: dict[str, str]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the head is the same."""
+        return self.same_trees and self.same_calibration and self.largest_difference == 0
+
+
+def refit(scenario: str, around: Surroundings, version: str | None = None) -> Refit:
+    """Fit a head again on its own frame with its own parameters; nothing is stored.
+
+    Args:
+        scenario: its name.
+        around: home, registry, workspace.
+        version: of the head; default: the champion.
+
+    Raises:
+        UnknownScenario: scenarios.yaml does not name it.
+        NotReady: there is no such head.
+        CheckpointInvalid: the frame or another file was edited; train the head again.
+    """
+    head = load_head(scenario, around, version)
+    card = head.card
+    frame = read_stored_frame(head.folder, card)
+    again = refit_head(fit_task(frame, card.spec), card.options, card.parameters)
+    stored = read_scores(head.folder)
+    places = {key: place for place, key in enumerate(_keys(stored))}
+    order = np.array([places[key] for key in _keys(frame.table)])
+    difference = np.abs(again.predict(card.spec.matrix(frame.table)) - stored["head"].to_numpy()[order])
+    now = libraries()
+    return Refit(
+        scenario=scenario,
+        version=card.version,
+        rows=frame.table.num_rows,
+        same_trees=tuple(text_hash(text) for text in again.boosters.texts) == card.booster_hashes,
+        same_calibration=again.calibration == card.calibration,
+        largest_difference=float(difference.max()),
+        changed_libraries={
+            name: f"{then} -> {now.get(name)}"
+            for name, then in card.libraries.items()
+            if now.get(name) != then
+        },
+    )
+
+
+def _keys(table: pa.Table) -> list[tuple[str, object]]:
+    return list(zip(table[USER_ID].to_pylist(), table[AS_OF].to_pylist(), strict=True))

@@ -1,0 +1,157 @@
+"""Which labelled rows a head is fitted on, chosen with, and reported on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qanchor.errors import LabelsInvalid
+from qanchor.events.labels import Labels, hash_share
+from qanchor.names import AS_OF, SPLITS, USER_ID
+
+SplitBy = Literal["fold", "time", "user"]
+Places = NDArray[np.int8]
+_TEST_SHARE, _VALID_SHARE = 0.2, 0.1
+_DAY_US = 86_400_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """How to divide.
+
+    Args:
+        by: `fold`: the labels' own split or fold column, or a hash of the user where they have neither;
+            `time`: the latest rows are tested; `user`: a hash of the user, whatever columns there are.
+        test_fold: another test fold than the highest; with `fold` alone.
+        horizon_days: how long after its time a label is known; with `time`, later known rows are left out.
+        prompt_fold: the test fold of the prompt behind the vectors; None where folds play no part.
+        tuned: whether there is such a prompt.
+    """
+
+    by: SplitBy = "fold"
+    test_fold: int | None = None
+    horizon_days: int = 0
+    prompt_fold: int | None = None
+    tuned: bool = False
+
+
+@dataclass(frozen=True)
+class Division:
+    """Each row's part.
+
+    Args:
+        by: `split`, `fold` or `user` (what the labels' own rule came to), or `time`.
+        places: index into SPLITS of each row; -1 is left out, (rows,).
+        test_fold: the fold that is tested on; None without folds.
+        begins: first time of the valid and test parts, ISO 8601, where the split is by time.
+        left_out: rows that no part may have, by reason.
+    """
+
+    by: str
+    places: Places
+    test_fold: int | None = None
+    begins: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+def divide(labels: Labels, request: SplitRequest) -> Division:
+    """Put every labelled row in a part, or leave it out.
+
+    A row never goes to a later part than the one in which the vectors' prompt has seen it: a label that
+    tuned the prompt is not tested on.
+
+    Args:
+        labels: the scenario's.
+        request: how.
+
+    Raises:
+        LabelsInvalid: there is no such fold, a fold is asked for without folds, the prompt has seen the test
+            fold, or the rows have too few times to be split by.
+    """
+    if request.by == "fold":
+        return _own(labels, request)
+    if request.test_fold is not None:
+        raise LabelsInvalid(
+            f"--test-fold {request.test_fold} does not go with --split {request.by}", "Give one of the two."
+        )
+    division = _by_time(labels, request) if request.by == "time" else _by_user(labels)
+    return _without_seen(labels, request, division) if request.tuned else division
+
+
+def _own(labels: Labels, request: SplitRequest) -> Division:
+    fold = labels.test_fold(request.test_fold)
+    if request.tuned and request.prompt_fold != fold:
+        raise LabelsInvalid(
+            f"the prompt of {labels.scenario} was tuned with test fold {request.prompt_fold} "
+            f"and has seen labels of fold {fold}, which this head would be tested on",
+            f"Tune and backfill {labels.scenario} with that fold, or take --test-fold {request.prompt_fold}.",
+        )
+    by = "user" if labels.divided_by == "hash" else labels.divided_by
+    return Division(by, labels.places(fold), fold)
+
+
+def _by_user(labels: Labels) -> Division:
+    users = labels.table[USER_ID].to_pylist()
+    shares = np.array([hash_share(user) for user in users])
+    bounds = (1 - _TEST_SHARE - _VALID_SHARE, 1 - _TEST_SHARE)
+    return Division("user", np.digitize(shares, bounds).astype(np.int8))
+
+
+def _by_time(labels: Labels, request: SplitRequest) -> Division:
+    moments = np.asarray(labels.table[AS_OF].cast(pa.int64()))
+    test_from = _begin_of_last(moments, _TEST_SHARE, labels.scenario)
+    # What became known after the test part began could not have been learnt from then.
+    known = moments + request.horizon_days * _DAY_US <= test_from
+    before = np.unique(moments[known])
+    if len(before) < 2:
+        raise LabelsInvalid(
+            f"labels of {labels.scenario} have {len(before)} time(s) whose outcome, {request.horizon_days} "
+            f"days later, was known when the test part begins on {_iso(test_from)[:10]}; a split by time "
+            "needs two",
+            "Load labels of earlier times, or split by fold or user.",
+        )
+    valid_from = _begin_of_last(moments[known], _VALID_SHARE / (1 - _TEST_SHARE), labels.scenario)
+    places = np.where(moments >= test_from, 2, np.where(moments >= valid_from, 1, 0)).astype(np.int8)
+    lost = (places < 2) & ~known
+    places[lost] = -1
+    begins = {"valid": _iso(valid_from), "test": _iso(test_from)}
+    return Division("time", places, None, begins, _counted(not_yet_known_at_the_test=lost))
+
+
+def _begin_of_last(moments: NDArray[np.int64], share: float, scenario: str) -> int:
+    """The time from which on the last `share` of the rows lie, or a little more; never the first time."""
+    times, counts = np.unique(moments, return_counts=True)
+    if len(times) < 2:
+        raise LabelsInvalid(
+            f"labels of {scenario} all have the same time, {_iso(int(times[0]))[:10]}",
+            "Load labels of several times, or split by fold or user.",
+        )
+    from_here = np.cumsum(counts[::-1])[::-1]
+    place = int(np.flatnonzero(from_here >= share * len(moments))[-1])
+    return int(times[max(place, 1)])
+
+
+def _without_seen(labels: Labels, request: SplitRequest, division: Division) -> Division:
+    own = labels.places(labels.test_fold(request.prompt_fold))
+    seen = division.places > own
+    left_out = {**division.left_out, **_counted(seen_by_the_prompt=seen)}
+    places = np.where(seen, -1, division.places).astype(np.int8)
+    return Division(division.by, places, division.test_fold, division.begins, left_out)
+
+
+def _counted(**rows: NDArray[np.bool_]) -> dict[str, int]:
+    return {reason: int(found.sum()) for reason, found in rows.items() if found.any()}
+
+
+def _iso(micros: int) -> str:
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat()
+
+
+def part_names(places: Places) -> list[str]:
+    """The parts' names, one for each row."""
+    return [SPLITS[place] for place in places]
