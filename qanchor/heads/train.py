@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from qanchor.errors import FingerprintMismatch, InputError, LabelsInvalid, NotReady
+from qanchor.errors import CheckpointInvalid, FingerprintMismatch, InputError, LabelsInvalid, NotReady
 from qanchor.events.labels import Labels, read_labels
 from qanchor.heads.baselines import aggregate_scores, fit_groups, probe_scores
-from qanchor.heads.card import FORMAT, HeadCard, HeadFiles, SplitCard, libraries, write_head
+from qanchor.heads.card import FORMAT, HeadCard, HeadFiles, SplitCard, libraries, read_card, write_head
 from qanchor.heads.contributions import mean_contributions
 from qanchor.heads.figures import compare_scorers, drift, segment_rows
 from qanchor.heads.fit import FitOptions, FittedHead, constant_columns
@@ -25,7 +25,7 @@ from qanchor.progress import Progress
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, PromptVersion, new_version
-from qanchor.registry.versions import register_head
+from qanchor.registry.versions import active_by_scenario, register_head
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]
@@ -93,8 +93,8 @@ class _Fit:
 def train_head(scenario: str, around: Surroundings, options: TrainOptions, progress: Progress) -> TrainedHead:
     """Fit, measure, store and register a scenario's head.
 
-    The head becomes the champion where there is none, or where the champion reads another embedding space
-    and so cannot score any more; otherwise it is a challenger.
+    The head becomes the champion where there is none, or where the champion cannot score any more: its files
+    are damaged, or it reads another embedding space. Otherwise it is a challenger.
 
     Args:
         scenario: its name.
@@ -289,6 +289,17 @@ def _store(card: HeadCard, done: _Fit, around: Surroundings, promote: bool) -> T
             path=folder.relative_to(around.home.root).as_posix(),
             metrics={"card_hash": card_hash, "test": card.metrics},
         ),
-        promote,
+        promote or not _has_usable_champion(card.scenario, around),
     )
     return TrainedHead(card, row.active)
+
+
+def _has_usable_champion(scenario: str, around: Surroundings) -> bool:
+    champion = active_by_scenario(around.engine, Head, [scenario]).get(scenario)
+    if champion is None:
+        return False
+    try:
+        read_card(around.home.root / champion.path, str(champion.metrics.get("card_hash")))
+    except CheckpointInvalid:
+        return False
+    return True
