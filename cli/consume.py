@@ -28,16 +28,15 @@ def run(
 
     Example: qanchor-cli consume --stop-at-end
     """
-    import signal
     import threading
 
     from consumers.event_consumer import StopRule
     from consumers.running import ConsumeOptions, run_consumer
+    from consumers.stopping import end_process, stop_on_signals
 
     context = open_context()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on_signals(stop)
     options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted)
     with progress() as bar:
         places = (context.workspace, context.home, context.engine)
@@ -56,6 +55,8 @@ def run(
         )
     else:
         _show(summary, context.settings.kafka.dead_letter_topic)
+    if stop.is_set():
+        end_process(0)
 
 
 def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:

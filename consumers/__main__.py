@@ -3,11 +3,11 @@
 Settings come from QANCHOR_ environment variables, the consumer's name is the host's.
 """
 
-import signal
 import sys
 import threading
 
 from consumers.running import ConsumeOptions, run_consumer
+from consumers.stopping import end_process, stop_on_signals
 from qanchor.errors import QAnchorError
 from qanchor.logs import configure_logging
 from qanchor.progress import Silent
@@ -23,8 +23,7 @@ def main() -> int:
         The exit code: 0, or that of the error that ended it.
     """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on_signals(stop)
     try:
         settings = load_settings()
         configure_logging(settings.log.level)
@@ -35,6 +34,8 @@ def main() -> int:
     except QAnchorError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return error.exit_code
+    if stop.is_set():
+        end_process(0)
     return 0
 
 

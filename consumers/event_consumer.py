@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 _POLL_MS: Final = 200
 _LONGEST_BACKOFF_SECONDS: Final = 10.0
 _LAG_EVERY_SECONDS: Final = 10.0
+_LAST_WRITE_SECONDS: Final = 1.0  # of the two that a stop may take
+_LAST_LAG_MS: Final = 300
+_FIRST_RATE: Final = 20_000.0  # records per second; small writes look slower than they are
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class EventConsumer:
         self._ends: dict[Any, int] = {}
         self._buffered = self._polled = 0
         self._backoff = 0.0
+        self._rate = _FIRST_RATE
         self._first: float | None = None
         self._last = self._flushed = self._measured = time.monotonic()
 
@@ -129,17 +133,17 @@ class EventConsumer:
         self._progress.start("consuming")
         try:
             while not stop.is_set() and not self._is_done():
-                self._take(self._poll())
+                self._take(self._poll(stop))
                 self._collect(wait=False)
                 self._flush_if_due()
-                self._measure_lag()
-            self._drain()
+                self._measure_lag_if_due()
+            self._drain(hurry=stop.is_set())
         finally:
             self._writer.shutdown()
-        self._measure_lag(now=True)
+        self._measure_lag(_LAST_LAG_MS)
         return self._summary
 
-    def _poll(self) -> dict[Any, list[Any]]:
+    def _poll(self, stop: threading.Event) -> dict[Any, list[Any]]:
         try:
             polled: dict[Any, list[Any]] = self._client.poll(
                 _POLL_MS, max_records=self._settings.batch_events
@@ -154,7 +158,7 @@ class EventConsumer:
             self._backoff = min(_LONGEST_BACKOFF_SECONDS, self._backoff * 2 or 0.1)
             log.warning("poll_failed error=%r retry_seconds=%.1f", error, self._backoff)
             self._metrics.retried()
-            time.sleep(self._backoff)
+            stop.wait(self._backoff)
             return {}
         self._backoff = 0.0
         return polled
@@ -194,7 +198,9 @@ class EventConsumer:
     def _write(self, batch: ReadyBatch) -> Written:
         began = time.monotonic()
         written = self._sink.write(batch.records, batch.ranges)
-        self._metrics.wrote(written, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._rate = max(_FIRST_RATE, len(batch.records) / max(seconds, 1e-3))
+        self._metrics.wrote(written, seconds)
         return written
 
     def _collect(self, wait: bool) -> None:
@@ -239,10 +245,14 @@ class EventConsumer:
         except (CommitFailedError, IllegalStateError, KafkaError) as error:
             log.info("advisory_commit_failed error=%r", error)
 
-    def _drain(self) -> None:
+    def _drain(self, hurry: bool) -> None:
+        began = time.monotonic()
         self._collect(wait=True)
         self._take({})
-        if self._buffered:
+        needed = time.monotonic() - began + self._buffered / self._rate
+        if self._buffered and hurry and needed > _LAST_WRITE_SECONDS:
+            log.info("left_on_topic records=%d", self._buffered)  # the next run reads them again
+        elif self._buffered:
             self._submit()
             self._collect(wait=True)
         self._sink.settle()
@@ -266,12 +276,14 @@ class EventConsumer:
         except (KafkaError, IllegalStateError, KeyError):
             return False  # a rebalance in between: look again after the next poll
 
-    def _measure_lag(self, now: bool = False) -> None:
-        if not now and time.monotonic() - self._measured < _LAG_EVERY_SECONDS:
-            return
-        self._measured = time.monotonic()
+    def _measure_lag_if_due(self) -> None:
+        if time.monotonic() - self._measured >= _LAG_EVERY_SECONDS:
+            self._measured = time.monotonic()
+            self._measure_lag(1_000)
+
+    def _measure_lag(self, timeout_ms: int) -> None:
         try:
-            ends = self._client.end_offsets(list(self._client.assignment()), timeout_ms=1_000)
+            ends = self._client.end_offsets(list(self._client.assignment()), timeout_ms=timeout_ms)
         except (KafkaError, IllegalStateError):
             return
         known = {p.partition: end for p, end in ends.items() if p.partition in self._written}

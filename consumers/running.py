@@ -105,6 +105,7 @@ def run_consumer(
     )  # fmt: skip
     log.claim()
     recover(engine, log)
+    sink.write([], {})  # imports and connects what the first write needs: a stop must not wait for that
     given = consumer_options(settings, name, options.skip_deleted)
     client = connect(kafka, lambda: KafkaConsumer(**given))
     assignment = Assignment(client, engine, kafka.group, kafka.topic)

@@ -17,7 +17,21 @@ from qanchor.settings import KafkaSettings
 from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, place, records
 
 
-def _run(sink: EventLogSink, polls: list[Any], **settings: Any) -> tuple[ConsumeSummary, FakeClient]:
+class _Stop(threading.Event):
+    """Remembers how long it was waited for, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return self.is_set()
+
+
+def _run(
+    sink: EventLogSink, polls: list[Any], stop: threading.Event | None = None, **settings: Any
+) -> tuple[ConsumeSummary, FakeClient]:
     client = FakeClient(deque(polls), owned={place(0)})
     batches = [batch for poll in polls if isinstance(poll, dict) for batch in poll.values()]
     client.ends = {place(0): max([10, *(batch[-1].offset + 1 for batch in batches)])}
@@ -26,7 +40,7 @@ def _run(sink: EventLogSink, polls: list[Any], **settings: Any) -> tuple[Consume
     client.polls.appendleft({})
     parts = ConsumerParts(client, sink, assignment, ConsumerMetrics(), Silent())
     consumer = EventConsumer(parts, KafkaSettings(topic=TOPIC, **settings), StopRule(at_end=True))
-    return consumer.run(threading.Event()), client
+    return consumer.run(stop or threading.Event()), client
 
 
 def test_everything_up_to_the_end_is_written_and_counted(sink: EventLogSink) -> None:
@@ -44,13 +58,26 @@ def test_a_full_buffer_is_written_at_once(sink: EventLogSink) -> None:
     assert client.held == set()
 
 
-def test_a_failed_poll_is_tried_again(sink: EventLogSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("consumers.event_consumer.time.sleep", waits.append)
+def test_a_failed_poll_is_tried_again_after_a_wait_that_a_stop_would_end(sink: EventLogSink) -> None:
+    stop = _Stop()
     broken = [KafkaConnectionError("gone"), KafkaConnectionError("gone"), ConnectionResetError()]
-    summary, _ = _run(sink, [*broken, {place(0): records(0, 10)}])
+    summary, _ = _run(sink, [*broken, {place(0): records(0, 10)}], stop)
     assert summary.events == 10
-    assert [wait for wait in waits if wait > 0.01] == [0.1, 0.2, 0.4]
+    assert stop.waits == [0.1, 0.2, 0.4]
+
+
+def test_a_stop_leaves_on_the_topic_what_would_take_too_long(
+    sink: EventLogSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.event_consumer._FIRST_RATE", 5.0)
+    stop = threading.Event()
+
+    def read_and_stop(_: FakeClient) -> Any:
+        stop.set()
+        return {place(0): records(0, 10)}
+
+    summary, _ = _run(sink, [read_and_stop], stop, flush_seconds=600)
+    assert (summary.events, next_offsets(sink.engine, "g", TOPIC)) == (0, {})
 
 
 def test_events_deleted_unread_end_the_run_with_a_way_out(sink: EventLogSink) -> None:
