@@ -15,7 +15,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from sqlalchemy import Engine, event
 
-from consumers.decode import decode_records
+from consumers.decode import decode_events
 from consumers.event_consumer import StopRule
 from consumers.kafka_client import prepare_library
 from consumers.running import ConsumeOptions, consumer_options, run_consumer
@@ -105,7 +105,7 @@ def decode(settings: Settings) -> dict[str, float]:
     gc.freeze()
     decoder = EventDecoder(load_workspace(settings.repo_path), settings.events)
     clock = _Clock()
-    valid = sum(len(decode_records(decoder, batch).events) for batch in batches)
+    valid = sum(len(decode_events(decoder, batch).events) for batch in batches)
     return clock.read(valid)
 
 

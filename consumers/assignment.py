@@ -5,13 +5,14 @@ that is assigned is read from the LEDGER's position; Kafka's own committed offse
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from sqlalchemy import Engine
 
+from consumers.decode import DecodedBatch, DecodedRecords
 from qanchor.errors import QAnchorError
 from qanchor.registry.ledger import next_offsets
 
@@ -20,7 +21,7 @@ from qanchor.registry.ledger import next_offsets
 class ReadyBatch:
     """Records taken out of the buffer for one write."""
 
-    records: Sequence[Any]
+    records: DecodedBatch
     ranges: Mapping[int, tuple[int, int]]
 
 
@@ -32,15 +33,24 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         engine: the registry with the ledger.
         group: consumer group.
         topic: topic.
+        decode: of a partition's consecutive records, as they are polled.
     """
 
-    def __init__(self, client: Any, engine: Engine, group: str, topic: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        engine: Engine,
+        group: str,
+        topic: str,
+        decode: Callable[[list[Any]], DecodedRecords],
+    ) -> None:
+        self._decode = decode
         self._client, self._engine = client, engine
         self._group, self._topic = group, topic
         self._lock = threading.Lock()
         self._owned: dict[int, int | None] = {}  # partition -> where its next range starts
         self._fresh: set[Any] = set()  # assigned, but not yet sought by the polling thread
-        self._buffer: dict[int, list[Any]] = {}
+        self._buffer: dict[int, list[DecodedRecords]] = {}
         self.failure: QAnchorError | None = None
         self.rebalances = 0
 
@@ -82,7 +92,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                 self._client.seek(partition, start)
 
     def take(self, polled: Mapping[Any, list[Any]]) -> int:
-        """Buffer what a poll returned.
+        """Decode and buffer what a poll returned.
 
         Returns:
             Number of records buffered now.
@@ -90,27 +100,29 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         Raises:
             QAnchorError: the ledger could not be read when partitions were assigned.
         """
+        # Outside the lock: the group's callbacks must not wait for it.
+        decoded = {partition: self._decode(records) for partition, records in polled.items()}
         with self._lock:
             if self.failure is not None:
                 raise self.failure
             fresh, self._fresh = self._fresh, set()
             self._seek(fresh)
-            for partition, records in polled.items():
+            for partition, records in decoded.items():
                 number = partition.partition
                 if number in self._owned and partition not in fresh:
-                    self._buffer.setdefault(number, []).extend(records)
-            return sum(len(records) for records in self._buffer.values())
+                    self._buffer.setdefault(number, []).append(records)
+            return sum(part.count for parts in self._buffer.values() for part in parts)
 
     def detach(self) -> ReadyBatch:
         """Take everything out of the buffer; the next range starts where this one ends."""
         with self._lock:
             buffered, self._buffer = self._buffer, {}
             ranges = {}
-            for number, records in buffered.items():
+            for number, parts in buffered.items():
                 start = self._owned[number]
-                ranges[number] = (records[0].offset if start is None else start, records[-1].offset + 1)
-                self._owned[number] = records[-1].offset + 1
-            return ReadyBatch([record for records in buffered.values() for record in records], ranges)
+                ranges[number] = (parts[0].start if start is None else start, parts[-1].end)
+                self._owned[number] = parts[-1].end
+            return ReadyBatch(DecodedBatch([part for parts in buffered.values() for part in parts]), ranges)
 
     def seek_all(self) -> None:
         """Drop the buffer and read every owned partition from the ledger again: a write was refused."""

@@ -1,10 +1,15 @@
-"""Kafka records -> typed events, or rejections that keep the record."""
+"""Kafka records -> columns of typed events, or rejections that keep the record.
 
-from collections.abc import Iterable
+Records are decoded as they are polled: the thousands of a write wait as columns, a fraction of the memory
+that they take as records, and what is left to the writing thread runs beside Python.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from typing import Any, Final
 
+from qanchor.events.columns import NarrowTable
 from qanchor.events.schema import EventDecoder, EventRejected, UserEvent
 
 _CHUNK: Final = 500  # a bad record slows its chunk down, not the whole batch
@@ -26,49 +31,101 @@ class RejectedRecord:
 
 
 @dataclass
-class DecodedBatch:
-    """Records of several partitions after decoding; the three lists of events run in parallel."""
+class DecodedEvents:
+    """Records after decoding; `events` and `offsets` run in parallel."""
 
     events: list[UserEvent] = field(default_factory=list)
-    partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     rejected: list[RejectedRecord] = field(default_factory=list)
 
-    @property
-    def records(self) -> int:
-        """How many records it was made of."""
-        return len(self.events) + len(self.rejected)
 
-    @property
-    def rejected_share(self) -> float:
-        """Share of records that are no valid event, 0..1."""
-        return len(self.rejected) / max(1, self.records)
-
-
-def decode_records(decoder: EventDecoder, records: Iterable[Any]) -> DecodedBatch:
+def decode_events(decoder: EventDecoder, records: Sequence[Any]) -> DecodedEvents:
     """Decode every record; none stops the others."""
-    batch = DecodedBatch()
-    waiting = iter(records)
-    while chunk := list(islice(waiting, _CHUNK)):
+    decoded = DecodedEvents()
+    for start in range(0, len(records), _CHUNK):
+        chunk = records[start : start + _CHUNK]
         events = decoder.decode_all([record.value for record in chunk])
         if events is None:
-            _decode_singly(decoder, chunk, batch)
+            _decode_singly(decoder, chunk, decoded)
         else:
-            batch.events += events
-            batch.partitions += [record.partition for record in chunk]
-            batch.offsets += [record.offset for record in chunk]
-    return batch
+            decoded.events += events
+            decoded.offsets += [record.offset for record in chunk]
+    return decoded
 
 
-def _decode_singly(decoder: EventDecoder, records: Iterable[Any], batch: DecodedBatch) -> None:
+def _decode_singly(decoder: EventDecoder, records: Iterable[Any], decoded: DecodedEvents) -> None:
     for record in records:
         try:
             if record.value is None:
                 raise EventRejected("no_value", "the message has no value")
             event = decoder.decode(record.value)
         except EventRejected as error:
-            batch.rejected.append(RejectedRecord(record, error.reason, error.detail))
+            decoded.rejected.append(RejectedRecord(record, error.reason, error.detail))
         else:
-            batch.events.append(event)
-            batch.partitions.append(record.partition)
-            batch.offsets.append(record.offset)
+            decoded.events.append(event)
+            decoded.offsets.append(record.offset)
+
+
+@dataclass(frozen=True)
+class DecodedRecords:
+    """Consecutive records of one partition, decoded.
+
+    Args:
+        tables: the valid events.
+        rejected: the others.
+        count: how many records it was made of.
+        start: offset of the first.
+        end: offset of the last, plus one.
+        newest_ms: time of the newest record, milliseconds since the epoch.
+    """
+
+    tables: Sequence[NarrowTable]
+    rejected: Sequence[RejectedRecord]
+    count: int
+    start: int
+    end: int
+    newest_ms: int
+
+
+def decode_records(decoder: EventDecoder, records: Sequence[Any]) -> DecodedRecords:
+    """Decode consecutive records of one partition; at least one.
+
+    Args:
+        decoder: the rules.
+        records: kafka-python's ConsumerRecords.
+    """
+    first, last = records[0], records[-1]
+    decoded = decode_events(decoder, records)
+    return DecodedRecords(
+        decoder.tables.narrow(decoded.events, first.partition, decoded.offsets),
+        decoded.rejected,
+        len(records),
+        first.offset,
+        last.offset + 1,
+        max([record.timestamp for record in records]),
+    )
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """What one write is made of, of any number of partitions."""
+
+    parts: Sequence[DecodedRecords] = ()
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return sum(part.count for part in self.parts)
+
+    @property
+    def rejected(self) -> list[RejectedRecord]:
+        """The records that are no valid events."""
+        return [letter for part in self.parts for letter in part.rejected]
+
+    @property
+    def newest_ms(self) -> int:
+        """Time of the newest record, milliseconds since the epoch; 0 if there is none."""
+        return max((part.newest_ms for part in self.parts), default=0)
+
+    def table(self, decoder: EventDecoder) -> Any:
+        """The valid events as a table of the event log."""
+        return decoder.tables.join(chain.from_iterable(part.tables for part in self.parts))

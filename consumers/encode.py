@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qanchor import names
-from qanchor.events.schema import EventDecoder, attribute
+from qanchor.events.columns import attribute
+from qanchor.events.schema import EventDecoder
 
 _SLICE: Final = 10_000  # rows; the first message leaves while the others are still columns
 

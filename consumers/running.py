@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -13,6 +14,7 @@ from sqlalchemy import Engine
 
 from consumers.assignment import Assignment
 from consumers.dead_letters import DeadLetterTopic
+from consumers.decode import DecodedBatch, decode_records
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
@@ -105,10 +107,12 @@ def run_consumer(
     )  # fmt: skip
     log.claim()
     recover(engine, log)
-    sink.write([], {})  # imports and connects what the first write needs: a stop must not wait for that
+    # Imports and connects what the first write needs: a stop must not wait for that.
+    sink.write(DecodedBatch(), {})
     given = consumer_options(settings, name, options.skip_deleted)
     client = connect(kafka, lambda: KafkaConsumer(**given))
-    assignment = Assignment(client, engine, kafka.group, kafka.topic)
+    decode = partial(decode_records, sink.decoder)
+    assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
     try:
         parts = ConsumerParts(client, sink, assignment, metrics, progress)
         return EventConsumer(parts, kafka, options.rule).run(stop)

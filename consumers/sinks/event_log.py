@@ -1,13 +1,13 @@
 """The sink that makes Kafka messages rows of the event log, each exactly once."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from sqlalchemy import Engine
 
-from consumers.decode import RejectedRecord, decode_records
+from consumers.decode import DecodedBatch, RejectedRecord
 from qanchor.errors import EventsInvalid
 from qanchor.events.ingest import append, settle
 from qanchor.events.repeats import RepeatWindow
@@ -69,26 +69,24 @@ class EventLogSink:
     dead_letter_share: float
     window: RepeatWindow
 
-    def write(self, records: Sequence[Any], ranges: Mapping[int, tuple[int, int]]) -> Written:
-        """Decode and append records; their offsets are committed with the rows.
+    def write(self, records: DecodedBatch, ranges: Mapping[int, tuple[int, int]]) -> Written:
+        """Append decoded records; their offsets are committed with the rows.
 
         Raises:
             OffsetsFenced: another consumer owns a partition now; nothing was written.
             EventsInvalid: too many messages are refused; nothing was written.
             StoreUnavailable: disk, database or brokers; nothing counts.
         """
-        batch = decode_records(self.decoder, records)
-        reasons = Counter(letter.reason for letter in batch.rejected)
-        if batch.records >= _SMALLEST_JUDGED and batch.rejected_share > self.dead_letter_share:
-            raise self._too_many(reasons, batch.records)
-        self.dead_letters.send(batch.rejected)
-        table = self.decoder.to_table(batch.events, batch.partitions, batch.offsets)
-        fresh = self.window.select(table, ranges)
+        rejected = records.rejected
+        reasons = Counter(letter.reason for letter in rejected)
+        if len(records) >= _SMALLEST_JUDGED and len(rejected) > self.dead_letter_share * len(records):
+            raise self._too_many(reasons, len(records))
+        self.dead_letters.send(rejected)
+        fresh = self.window.select(records.table(self.decoder), ranges)
         rows = append(self.engine, self.log, fresh.table, OffsetRanges(self.group, self.topic, ranges))
         self.window.remember(fresh, ranges)
         ends = {partition: end for partition, (_, end) in ranges.items()}
-        newest_ms = max((record.timestamp for record in records), default=0)
-        return Written(ends, rows, reasons, newest_ms, fresh.repeated)
+        return Written(ends, rows, reasons, records.newest_ms, fresh.repeated)
 
     def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
         reason, count = reasons.most_common(1)[0]

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qanchor import names
-from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected, content_id
+from qanchor.events.columns import content_id
+from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected
 from qanchor.workspace import FieldSpec
 
 _TIME: Final = pa.timestamp("us", "UTC")
@@ -118,7 +119,7 @@ class EventChecker:
         late, rejections = self._one_by_one(columns, np.flatnonzero(~accepted))
         table = self._table(columns, np.flatnonzero(accepted))
         if late:
-            extra = self._decoder.to_table(late)
+            extra = self._decoder.tables.in_order(late)
             ids = [
                 self._nth(i) if e.event_id is None else i
                 for i, e in zip(extra[0].to_pylist(), late, strict=True)

@@ -9,29 +9,23 @@ adds nothing; who sends two equal events on purpose gives them ids. `...` stands
 Fields that the modality does not name are ignored.
 """
 
-import hashlib
 import json
-import keyword
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 
 from qanchor import names
+from qanchor.events.columns import EventTables, attribute
 from qanchor.settings import EventSettings
-from qanchor.storage.event_log import log_schema
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 MAX_ID_LENGTH: Final = 256
-_PROVENANCE: Final = -3  # the log's last columns say where a row came from, the others what it says
 _ID: Final = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _TIME: Final = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -72,11 +66,6 @@ class EventRejected(Exception):
         self.detail = detail
 
 
-def attribute(field: str) -> str:
-    """The name of a field on a decoded event: its own, save that Python's keywords are capitalised."""
-    return field.capitalize() if keyword.iskeyword(field) else field
-
-
 def _field_type(spec: FieldSpec) -> Any:
     kind: Any
     if spec.type == "number":
@@ -105,19 +94,6 @@ def _event_type(modality: str, spec: ModalitySpec) -> type[msgspec.Struct]:
     )
 
 
-def content_id(user_id: str, time_us: int, modality: str, values: Iterable[Any]) -> str:
-    """The id of an event that carries none: equal content, equal id.
-
-    Args:
-        user_id: whose event it is.
-        time_us: its time, microseconds since the epoch, UTC.
-        modality: its kind.
-        values: name, value, name, value, ... of the fields that are present, sorted by name.
-    """
-    content = msgspec.json.encode((user_id, time_us, modality, *values))
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
-
-
 class EventDecoder:
     """Turns Kafka messages and file rows into typed events, or says why not.
 
@@ -128,13 +104,11 @@ class EventDecoder:
 
     def __init__(self, workspace: Workspace, settings: EventSettings) -> None:
         self.workspace = workspace
-        self.schema = log_schema(workspace)
-        self._content = pa.schema(list(self.schema)[:_PROVENANCE])
+        self.tables = EventTables(workspace)
+        self.schema = self.tables.schema
         self._types = {name: _event_type(name, spec) for name, spec in workspace.modalities.items()}
         self._union = _union(self._types.values())
         self._decode = msgspec.json.Decoder(self._union).decode
-        self._sorted = {name: sorted(spec.fields) for name, spec in workspace.modalities.items()}
-        self._numbers = {field for spec in workspace.modalities.values() for field in spec.numbers}
         self._oldest = datetime.fromisoformat(settings.oldest).replace(tzinfo=UTC)
         self._future = timedelta(seconds=settings.future_seconds)
         self._latest = self._oldest
@@ -207,88 +181,8 @@ class EventDecoder:
             if time > self._latest:
                 raise EventRejected("in_the_future", f"event_time {time.isoformat()} lies ahead of the clock")
 
-    def event_id(self, event: Any) -> str:
-        """The event's own id, or the one derived from its content."""
-        if event.event_id is not None:
-            return str(event.event_id)
-        modality = type(event).__struct_config__.tag
-        values: list[Any] = []
-        for name in self._sorted[modality]:
-            value = getattr(event, attribute(name))
-            if value is not None:
-                values += (name, value)
-        time_us = (event.event_time - _EPOCH) // _MICROSECOND
-        return content_id(event.user_id, time_us, modality, values)
 
-    def to_table(
-        self,
-        events: Sequence[UserEvent],
-        partitions: Sequence[int] | None = None,
-        offsets: Sequence[int] | None = None,
-    ) -> Any:
-        """Events as a table of the event log, in the order given.
-
-        Args:
-            events: decoded by this decoder.
-            partitions: Kafka partition of each; default: none.
-            offsets: Kafka offset of each; default: none.
-
-        Returns:
-            pyarrow table with log_schema's columns; `_ingested_at` is now.
-        """
-        slices = range(0, len(events), _SLICE)
-        parts = [self._table(events[start : start + _SLICE]) for start in slices]
-        table = pa.concat_tables(parts) if parts else self._content.empty_table()
-        count = len(events)
-        now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")
-        columns = [
-            *table.columns,
-            pa.nulls(count, pa.int32()) if partitions is None else pa.array(partitions, pa.int32()),
-            pa.nulls(count, pa.int64()) if offsets is None else pa.array(offsets, pa.int64()),
-            pa.array(np.full(count, now), pa.timestamp("us", "UTC")),
-        ]
-        return pa.table(columns, schema=self.schema).combine_chunks()
-
-    def _table(self, events: Sequence[Any]) -> Any:
-        rows: dict[type[Any], list[int]] = defaultdict(list)
-        for row, event in enumerate(events):
-            rows[type(event)].append(row)
-        parts = [self._columns(kind, [events[row] for row in owned]) for kind, owned in rows.items()]
-        if len(parts) == 1:
-            return parts[0]
-        place = np.empty(len(events), np.int64)
-        place[np.concatenate([*rows.values()])] = np.arange(len(events))
-        return pa.concat_tables(parts).combine_chunks().take(pa.array(place))
-
-    def _columns(self, kind: Any, events: Sequence[Any]) -> Any:
-        """Events of one modality, column by column: what they say, without where they came from."""
-        columns = dict(
-            zip(kind.__struct_fields__, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True)
-        )
-        ids = columns[names.EVENT_ID]
-        columns[names.EVENT_ID] = [
-            self.event_id(event) if known is None else known for known, event in zip(ids, events, strict=True)
-        ]
-        columns[names.MODALITY] = pa.repeat(kind.__struct_config__.tag, len(events))
-        # Three times as fast as handing over datetimes, whose zone is asked for one by one.
-        since = [time - _EPOCH for time in columns[names.EVENT_TIME]]
-        columns[names.EVENT_TIME] = pa.array(since, pa.duration("us")).view(pa.timestamp("us", "UTC"))
-        return pa.table(
-            [
-                pa.array(columns[attribute(field.name)], field.type)
-                if attribute(field.name) in columns
-                else pa.nulls(len(events), field.type)
-                for field in self._content
-            ],
-            schema=self._content,
-        )
-
-
-# Events that become columns at once: many more do not fit the processor's cache and take twice as long.
-_SLICE: Final = 10_000
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def _explain(error: Exception, payload: bytes) -> EventRejected:

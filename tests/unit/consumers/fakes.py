@@ -9,7 +9,8 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from tests.unit.events.files import START
+from consumers.decode import DecodedBatch, DecodedRecords, decode_records
+from tests.unit.events.files import START, make_decoder
 
 TOPIC = "t"
 
@@ -93,6 +94,14 @@ class FakeClient:
 
     def position(self, place: Any, timeout_ms: int) -> int:
         return self.positions.get(place, 0)
+
+
+def decode(some: Sequence[Any]) -> DecodedRecords:
+    return decode_records(make_decoder(), some)
+
+
+def batch(*parts: Sequence[Any]) -> DecodedBatch:
+    return DecodedBatch([decode(part) for part in parts])
 
 
 def place(partition: int) -> Any:

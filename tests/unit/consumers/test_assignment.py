@@ -4,12 +4,12 @@ from sqlalchemy import Engine
 
 from consumers.assignment import Assignment
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry
-from tests.unit.consumers.fakes import TOPIC, FakeClient, place, records
+from tests.unit.consumers.fakes import TOPIC, FakeClient, decode, place, records
 
 
 def _assigned(engine: Engine, *partitions: int) -> tuple[Assignment, FakeClient]:
     client = FakeClient(owned={place(p) for p in partitions})
-    assignment = Assignment(client, engine, "g", TOPIC)
+    assignment = Assignment(client, engine, "g", TOPIC, decode)
     asyncio.run(assignment.on_partitions_assigned(client.owned))
     assignment.take({})
     return assignment, client

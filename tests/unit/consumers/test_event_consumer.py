@@ -14,7 +14,7 @@ from qanchor.errors import EventsInvalid, NotReady
 from qanchor.progress import Silent
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry, next_offsets
 from qanchor.settings import KafkaSettings
-from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, place, records
+from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, decode, place, records
 
 
 class _Stop(threading.Event):
@@ -35,7 +35,7 @@ def _run(
     client = FakeClient(deque(polls), owned={place(0)})
     batches = [batch for poll in polls if isinstance(poll, dict) for batch in poll.values()]
     client.ends = {place(0): max([10, *(batch[-1].offset + 1 for batch in batches)])}
-    assignment = Assignment(client, sink.engine, "g", TOPIC)
+    assignment = Assignment(client, sink.engine, "g", TOPIC, decode)
     asyncio.run(assignment.on_partitions_assigned(client.owned))
     client.polls.appendleft({})
     parts = ConsumerParts(client, sink, assignment, ConsumerMetrics(), Silent())

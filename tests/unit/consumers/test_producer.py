@@ -15,7 +15,7 @@ def test_a_rows_message_decodes_to_the_event_that_a_load_would_add(tmp_path: Pat
     decoder = make_decoder()
     loaded = EventChecker(decoder).check(as_table(rows)).table.drop_columns(["_ingested_at"])
     messages = list(event_messages(write_parquet(tmp_path / "e.parquet", rows), decoder))
-    streamed = decoder.to_table([decoder.decode(message.value) for message in messages])
+    streamed = decoder.tables.in_order([decoder.decode(message.value) for message in messages])
     assert streamed.drop_columns(["_ingested_at"]).to_pylist() == loaded.to_pylist()
     assert [message.user for message in messages] == ["a", "a", "b"]
 

@@ -70,7 +70,9 @@ def test_the_id_of_a_row_is_that_of_the_message() -> None:
     decoder = make_decoder()
     row = payment(note=None, balance=1.5)
     (in_file,) = EventChecker(decoder).check(as_table([row])).table["event_id"].to_pylist()
-    assert in_file == decoder.event_id(decoder.convert({k: v for k, v in row.items() if v is not None}))
+    assert in_file == decoder.tables.event_id(
+        decoder.convert({k: v for k, v in row.items() if v is not None})
+    )
 
 
 @pytest.mark.parametrize(

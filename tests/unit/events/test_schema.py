@@ -34,7 +34,7 @@ def _reject(**changes: Any) -> tuple[str, str]:
 
 def test_a_whole_message_becomes_a_row_of_the_log() -> None:
     event = _DECODER.decode(json.dumps({**_BILL, "event_id": "e1", "unknown": [1]}).encode())
-    row = _DECODER.to_table([event], [3], [77]).to_pylist()[0]
+    row = _DECODER.tables.join(_DECODER.tables.narrow([event], 3, [77])).to_pylist()[0]
     assert row["event_id"] == "e1"
     assert row["event_time"] == datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
     assert (row["modality"], row["merchant"], row["amount"], row["balance"]) == (
@@ -48,7 +48,9 @@ def test_a_whole_message_becomes_a_row_of_the_log() -> None:
 
 def test_another_time_zone_is_the_same_moment() -> None:
     event = _DECODER.decode(json.dumps({**_BILL, "event_time": "2026-01-02T05:04:05+02:00"}).encode())
-    assert _DECODER.to_table([event])["event_time"][0].as_py() == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert _DECODER.tables.in_order([event])["event_time"][0].as_py() == datetime(
+        2026, 1, 2, 3, 4, 5, tzinfo=UTC
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,9 @@ def test_equal_content_has_an_equal_id_whatever_its_zone_and_number_format() -> 
     same = {**_BILL, "amount": 12.0, "balance": None, "event_time": "2026-01-02T05:04:05.678901+02:00"}
     second = _DECODER.decode(json.dumps(same).encode())
     other = _DECODER.decode(json.dumps({**_BILL, "amount": 12.01}).encode())
-    assert _DECODER.event_id(first) == _DECODER.event_id(second) != _DECODER.event_id(other)
+    assert (
+        _DECODER.tables.event_id(first) == _DECODER.tables.event_id(second) != _DECODER.tables.event_id(other)
+    )
 
 
 def test_a_lone_modality_still_needs_its_tag() -> None:
@@ -115,7 +119,7 @@ def test_a_field_named_like_a_keyword_of_python_works() -> None:
     event = decoder.decode(
         b'{"user_id":"u","event_time":"2026-01-01T00:00:00Z","modality":"trip","class":"first"}'
     )
-    assert decoder.to_table([event])["class"].to_pylist() == ["first"]
+    assert decoder.tables.in_order([event])["class"].to_pylist() == ["first"]
 
 
 _JSON = st.recursive(
@@ -134,7 +138,7 @@ def test_any_json_is_accepted_or_rejected_with_a_reason(changes: dict[str, Any],
     except EventRejected as error:
         assert error.reason.isidentifier()
         return
-    assert _DECODER.to_table([event]).num_rows == 1
+    assert _DECODER.tables.in_order([event]).num_rows == 1
 
 
 @settings(max_examples=80, deadline=None)
@@ -184,13 +188,38 @@ def test_many_messages_decode_as_each_would_or_not_at_all(bad: Any) -> None:
     assert _DECODER.decode_all([good, payload]) is None
 
 
-def test_a_table_keeps_the_order_of_events_of_several_modalities_and_slices(
+def _mixed(count: int) -> list[Any]:
+    return [make_decoder().convert((payment if i % 3 else visit)(f"u{i}", i)) for i in range(count)]
+
+
+def test_a_table_in_order_keeps_the_order_of_events_of_several_modalities_and_slices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qanchor.events.schema._SLICE", 4)
-    events = [make_decoder().convert((payment if i % 3 else visit)(f"u{i}", i)) for i in range(11)]
-    table = make_decoder().to_table(events, range(11), range(11))
+    monkeypatch.setattr("qanchor.events.columns._SLICE", 4)
+    events = _mixed(11)
+    table = make_decoder().tables.in_order(events)
     assert table["user_id"].to_pylist() == [f"u{i}" for i in range(11)]
     assert table["page"].to_pylist() == [None if i % 3 else "home" for i in range(11)]
     assert table["event_time"].to_pylist() == [event.event_time for event in events]
-    assert table["_offset"].to_pylist() == list(range(11))
+    assert table["_offset"].null_count == table["_partition"].null_count == 11
+
+
+def test_narrow_tables_join_to_the_same_rows_each_with_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qanchor.events.columns._SLICE", 4)
+    tables, events = make_decoder().tables, _mixed(12)
+    joined = tables.join(
+        [*tables.narrow(events[:7], 2, range(7)), *tables.narrow(events[7:], 5, range(40, 45))]
+    )
+    assert joined.schema.equals(tables.schema)
+    rows = sorted(joined.to_pylist(), key=lambda row: row["event_time"])
+    expected = tables.in_order(events).to_pylist()
+    places = [(2, i) for i in range(7)] + [(5, i) for i in range(40, 45)]
+    for row, other, (partition, offset) in zip(rows, expected, places, strict=True):
+        origin = {"_partition": partition, "_offset": offset, "_ingested_at": row["_ingested_at"]}
+        assert row == {**other, **origin}
+
+
+def test_no_events_join_to_an_empty_table() -> None:
+    tables = make_decoder().tables
+    assert tables.join([]).num_rows == tables.in_order([]).num_rows == 0
+    assert tables.join([]).schema.equals(tables.schema)
