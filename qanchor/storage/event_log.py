@@ -8,7 +8,9 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from qanchor.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
+_SYNC_THREADS: Final = 8
 _TIME: Final = pa.timestamp("us", "UTC")
 _SQL_TYPES: Final = {
     pa.string(): "VARCHAR",
@@ -103,8 +106,9 @@ class EventLog:
                     name = f"{self.owner}-{time.time_ns():x}-{self._sequence}.parquet"
                     self._sequence += 1
                     staged.append(StagedFile(name, event_date, part.num_rows))
-                    _write_durably(part, self._staging / name)
-                _sync_folder(self._staging)
+                    _write(part, self._staging / name)
+                _sync([self._staging / file.name for file in staged])
+                _sync([self._staging])
             except BaseException:
                 self.discard(staged)
                 raise
@@ -135,10 +139,9 @@ class EventLog:
                         f"the event log has lost the committed file {file.name}",
                         "Restore it from a backup, or delete its row in ledger_files.",
                     ) from None
-        for folder in folders:
-            _sync_folder(folder)
+        _sync(folders)
         if folders:
-            _sync_folder(self.root)
+            _sync([self.root])
 
     def abandoned(self) -> list[str]:
         """Names of staged files whose writer is gone: its lock is free, so it can commit nothing more."""
@@ -255,8 +258,9 @@ def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
     if not table.num_rows:
         return
     dates = pc.cast(table[names.EVENT_TIME], pa.date32())
-    order = pc.sort_indices(dates)
-    dates, table = dates.take(order), table.take(order)
+    if len(dates.unique()) > 1:
+        order = pc.sort_indices(dates)
+        dates, table = dates.take(order), table.take(order)
     runs = pc.run_end_encode(dates.combine_chunks())
     start = 0
     for end, day in zip(runs.run_ends.to_pylist(), runs.values.to_pylist(), strict=True):
@@ -264,18 +268,22 @@ def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
         start = end
 
 
-def _write_durably(table: Any, path: Path) -> None:
+def _write(table: Any, path: Path) -> None:
     # A dictionary of ids that never repeat costs time and saves nothing; lz4 takes two thirds of zstd's time.
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     repeating = [name for name in texts if name != names.EVENT_ID]
     with path.open("wb") as file:
         pq.write_table(table, file, compression="lz4", use_dictionary=repeating)
-        file.flush()
-        os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(paths: Collection[Path]) -> None:
+    """Force files or folders to the disk: together, because a file system commits many at the cost of one."""
+    with ThreadPoolExecutor(max(1, min(_SYNC_THREADS, len(paths)))) as pool:
+        deque(pool.map(_sync_one, paths), maxlen=0)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
