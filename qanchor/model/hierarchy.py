@@ -69,8 +69,19 @@ class HierarchicalEncoder(nn.Module):
         Returns:
             [batch, tokens, d_model].
         """
+        return self.assemble(batch, self.event_vectors(batch, text_vectors))
+
+    def assemble(self, batch: EventBatch, vectors: Tensor) -> Tensor:
+        """Prefix tokens of events that are encoded already, zero where there is padding.
+
+        Args:
+            batch: the histories.
+            vectors: h of every event, [events, width].
+
+        Returns:
+            [batch, tokens, d_model].
+        """
         users = batch.users
-        vectors = self.event_vectors(batch, text_vectors)
         tokens: list[Tensor] = []
         means = self.modality_means(batch, vectors)  # [batch, modalities, width]
         if self.config.use_user_token:
