@@ -262,7 +262,7 @@ def test_an_incremental_run_finds_what_arrived_late(tmp_path: Path) -> None:
 
 
 def test_the_view_schema_and_feasts_agree(features: FeatureRepository) -> None:
-    from qanchor.storage.feast_ext.engine import part_schema
+    from qanchor.storage.feast_ext.views import part_schema
 
     view = features.store.get_feature_view(VIEW)
     assert part_schema(view).equals(embedding_schema("fraud"))

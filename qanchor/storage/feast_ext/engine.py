@@ -63,11 +63,10 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         rows = latest_rows(folder, task.start_time, task.end_time, self._overlap)
         self.written[view.name] = 0
         with task.tqdm_builder(len(rows.row)) as bar:
-            for _, table in read_by_part(rows, part_schema(view)):
-                for first in range(0, len(table), self._batch_rows):
-                    packed = pack_rows(table.slice(first, self._batch_rows), view)
-                    self.online_store.write_packed(self.repo_config, view, packed)
-                    self.written[view.name] += len(packed.keys)
-                    bar.update(len(packed.keys))
+            for _, table in read_by_part(rows, part_schema(view), self._batch_rows):
+                packed = pack_rows(table, view)
+                self.online_store.write_packed(self.repo_config, view, packed)
+                self.written[view.name] += len(packed.keys)
+                bar.update(len(packed.keys))
         job = f"{view.name}-{task.start_time}-{task.end_time}"
         return LocalMaterializationJob(job_id=job, status=MaterializationJobStatus.SUCCEEDED)

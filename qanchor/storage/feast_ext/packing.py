@@ -1,21 +1,28 @@
 """Arrow columns straight to the bytes that Feast's SQLite online store keeps, no object per number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
-from feast.type_map import python_values_to_proto_values
 
 from qanchor.storage.parts import Matrix, vectors_of
 
-# A row of the store: key, feature, value, value_text, event and creation time in microseconds.
-StoredRow = tuple[bytes, str, bytes, str | None, int, int | None]
+# A row of the store: key, feature, value, value_text, event and creation time in microseconds and in seconds.
+StoredRow = tuple[bytes, str, bytes, str | None, int, int | None, int, int | None]
+_SECOND: Final = 1_000_000
+_VALUES: Final = {
+    "Float64": "double_val",
+    "Int64": "int64_val",
+    "String": "string_val",
+    "UnixTimestamp": "unix_timestamp_val",
+}
 
 
 @dataclass(frozen=True)
@@ -29,18 +36,19 @@ class PackedRows:
         created_us: the same, or None (rows).
     """
 
-    keys: list[bytes]
-    features: dict[str, tuple[list[bytes], list[str | None]]]
-    event_us: list[int]
+    keys: Sequence[bytes]
+    features: Mapping[str, tuple[Sequence[bytes], Sequence[str | None]]]
+    event_us: Sequence[int]
     created_us: Sequence[int | None]
 
-    def __iter__(self) -> Iterator[StoredRow]:
-        """One stored row for each key and feature."""
-        for name, (values, texts) in self.features.items():
-            for key, value, text, event, created in zip(
-                self.keys, values, texts, self.event_us, self.created_us, strict=True
-            ):
-                yield key, name, value, text, event, created
+    def stored(self) -> Iterator[StoredRow]:
+        """One stored row for each key and feature, by key: neighbours in the store lie side by side."""
+        columns = [(name, *packed) for name, packed in self.features.items()]
+        for i in sorted(range(len(self.keys)), key=self.keys.__getitem__):
+            key, event, created = self.keys[i], self.event_us[i], self.created_us[i]
+            times = (event, created, event // _SECOND, None if created is None else created // _SECOND)
+            for name, values, texts in columns:
+                yield key, name, values[i], texts[i], *times
 
 
 def pack_rows(table: pa.Table, view: Any) -> PackedRows:
@@ -57,7 +65,7 @@ def pack_rows(table: pa.Table, view: Any) -> PackedRows:
     features = {
         field.name: _pack_vectors(table[field.name], view.name)
         if field.vector_index
-        else _pack_scalars(table[field.name], field)
+        else _pack_scalars(table[field.name], str(field.dtype))
         for field in view.features
     }
     created = source.created_timestamp_column
@@ -92,17 +100,21 @@ def vector_head(width: int) -> bytes:
     return filled[: -4 * width]
 
 
-def _pack_scalars(column: pa.ChunkedArray, field: Any) -> tuple[list[bytes], list[str | None]]:
-    # Feast's own conversion of each distinct value keeps the bytes equal to the stock store's.
+def _pack_scalars(column: pa.ChunkedArray, kind: str) -> tuple[list[bytes], list[str | None]]:
+    if pa.types.is_timestamp(column.type):
+        # Feast keeps whole seconds of a feature that is a time.
+        column = pc.floor_temporal(column, unit="second").cast(pa.timestamp("s", "UTC")).cast(pa.int64())
+    elif pa.types.is_floating(column.type):
+        # Feast cannot tell a missing number from NaN: both are stored as null.
+        column = pc.if_else(pc.is_nan(column), None, column)
     encoded = column.combine_chunks().dictionary_encode()
-    distinct = encoded.dictionary.to_numpy(zero_copy_only=False)
-    protos = python_values_to_proto_values(distinct, field.dtype.to_value_type()) if len(distinct) else []
+    protos = [Value(**{_VALUES[kind]: value}) for value in encoded.dictionary.to_pylist()]
     values = [proto.SerializeToString() for proto in protos]
     texts = [extract_text_and_num(proto, False)[0] for proto in protos]
-    places = encoded.indices.fill_null(-1).to_numpy()
     # Index -1 picks the null that stands at the end.
     values.append(b"")
     texts.append(None)
+    places = encoded.indices.fill_null(-1).to_pylist()
     return [values[i] for i in places], [texts[i] for i in places]
 
 
