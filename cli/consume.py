@@ -19,6 +19,7 @@ def run(
     until_idle: Annotated[float | None, typer.Option(help="End after this many idle seconds.")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Prometheus metrics on 127.0.0.1.")] = None,
     skip_deleted: Annotated[bool, typer.Option(help="Go on where brokers deleted unread events.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Keep online activity fresh, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stream events from Kafka into the event log, each exactly once, until it is interrupted.
@@ -37,7 +38,7 @@ def run(
     context = open_context()
     stop = threading.Event()
     stop_on_signals(stop)
-    options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted)
+    options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted, online)
     with progress() as bar:
         places = (context.workspace, context.home, context.engine)
         summary = run_consumer(context.settings, places, options, stop, bar)

@@ -131,6 +131,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             self._buffer = {}
 
     @property
-    def owned(self) -> int:
-        """Number of partitions that are owned."""
-        return len(self._owned)
+    def owned(self) -> frozenset[int]:
+        """The partitions that are owned."""
+        with self._lock:
+            return frozenset(self._owned)

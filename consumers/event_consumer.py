@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 from consumers.assignment import Assignment, ReadyBatch
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
+from consumers.sinks.online import OnlineFeed
 from qanchor.errors import NotReady, OffsetsFenced
 from qanchor.progress import Progress
 from qanchor.settings import KafkaSettings
@@ -88,6 +89,7 @@ class ConsumerParts:
         assignment: rebalance listener and buffer.
         metrics: counts.
         progress: counts for people.
+        online: brings what is written to the online store, if that is wanted.
     """
 
     client: Any
@@ -95,6 +97,7 @@ class ConsumerParts:
     assignment: Assignment
     metrics: ConsumerMetrics
     progress: Progress
+    online: OnlineFeed | None = None
 
 
 class EventConsumer:
@@ -109,6 +112,7 @@ class EventConsumer:
     def __init__(self, parts: ConsumerParts, settings: KafkaSettings, rule: StopRule) -> None:
         self._client, self._sink, self._assignment = parts.client, parts.sink, parts.assignment
         self._metrics, self._progress = parts.metrics, parts.progress
+        self._online = parts.online
         self._settings, self._rule = settings, rule
         self._summary = ConsumeSummary()
         self._writer = ThreadPoolExecutor(1, "write")
@@ -136,10 +140,13 @@ class EventConsumer:
                 self._take(self._poll(stop))
                 self._collect(wait=False)
                 self._flush_if_due()
+                self._follow_online()
                 self._measure_lag_if_due()
             self._drain(hurry=stop.is_set())
         finally:
             self._writer.shutdown()
+            if self._online is not None:
+                self._online.close()
         self._measure_lag(_LAST_LAG_MS)
         return self._summary
 
@@ -172,7 +179,7 @@ class EventConsumer:
         if polled:
             self._last = time.monotonic()
             self._first = self._first or self._last
-        self._metrics.assigned(self._assignment.rebalances, self._assignment.owned)
+        self._metrics.assigned(self._assignment.rebalances, len(self._assignment.owned))
 
     def _flush_if_due(self) -> None:
         full = self._buffered >= self._settings.flush_events
@@ -226,12 +233,18 @@ class EventConsumer:
         summary.writes += 1
         summary.seconds = time.monotonic() - (self._first or self._last)
         self._written.update(written.ends)
+        if self._online is not None:
+            self._online.offer(written)
         self._progress.advance(written.events + written.rejected.total(), self._describe())
         offsets = {
             TopicPartition(self._settings.topic, p): OffsetAndMetadata(end, "", -1)
             for p, end in written.ends.items()
         }
         self._advise(lambda: self._client.commit_async(offsets))
+
+    def _follow_online(self) -> None:
+        if self._online is not None:
+            self._online.step(self._assignment.owned, idle=self._writing is None)
 
     def _describe(self) -> str:
         refused = self._summary.rejected.total()
@@ -256,6 +269,8 @@ class EventConsumer:
             self._submit()
             self._collect(wait=True)
         self._sink.settle()
+        if self._online is not None and not hurry:
+            self._online.finish()
 
     def _is_done(self) -> bool:
         if self._buffered or self._writing is not None:
@@ -263,7 +278,7 @@ class EventConsumer:
         idle = time.monotonic() - self._last
         if self._rule.idle_seconds is not None and idle >= self._rule.idle_seconds:
             return True
-        return self._rule.at_end and self._assignment.owned > 0 and self._is_at_end()
+        return self._rule.at_end and bool(self._assignment.owned) and self._is_at_end()
 
     def _is_at_end(self) -> bool:
         try:

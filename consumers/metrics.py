@@ -38,6 +38,23 @@ class ConsumerMetrics:
             registry=self.registry,
         )
 
+        self._online_rows = self._counter("online_rows", "Rows written to the online store")
+        self._online_failures = self._counter(
+            "online_failures", "Rounds that the online store left unanswered"
+        )
+        self._online_seconds = Histogram(
+            "qanchor_consumer_online_seconds",
+            "Time of one round of the online store",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._online_latency = Histogram(
+            "qanchor_consumer_online_latency_seconds",
+            "From a batch's newest message to its users' online rows",
+            buckets=(*_SECONDS, 100.0, 1000.0),
+            registry=self.registry,
+        )
+
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"qanchor_consumer_{name}", text, registry=self.registry)
 
@@ -54,6 +71,20 @@ class ConsumerMetrics:
         self._last_write.set(now)
         if written.newest_ms:
             self._latency.observe(max(0.0, now - written.newest_ms / 1000))
+
+    def published(self, rows: int, seconds: float) -> None:
+        """Count one round of online rows."""
+        self._online_rows.inc(rows)
+        self._online_seconds.observe(seconds)
+
+    def shown(self, written: Written) -> None:
+        """Note that a write's users are up to date in the online store."""
+        if written.newest_ms:
+            self._online_latency.observe(max(0.0, time.time() - written.newest_ms / 1000))
+
+    def online_failed(self) -> None:
+        """Count one round that the online store did not answer."""
+        self._online_failures.inc()
 
     def fenced(self) -> None:
         """Count one refused write."""

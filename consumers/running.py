@@ -3,7 +3,7 @@
 import gc
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,14 +18,18 @@ from consumers.decode import DecodedBatch, decode_records
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
-from consumers.sinks.event_log import EventLogSink
+from consumers.sinks.event_log import EventLogSink, Written
+from consumers.sinks.online import OnlineFeed, OnlineSink
 from qanchor.events.ingest import recover
 from qanchor.events.repeats import RepeatWindow
+from qanchor.events.rolling import RollingActivity
 from qanchor.events.schema import EventDecoder
 from qanchor.home import Home
 from qanchor.progress import Progress
 from qanchor.settings import Settings
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.features import FeatureRepository
+from qanchor.storage.online import open_online_view
 from qanchor.workspace import Workspace
 
 _CLOSE_MS = 300  # a static member says no goodbye, and nothing else is under way
@@ -41,12 +45,16 @@ class ConsumeOptions:
         rule: when it ends of its own accord.
         metrics_port: offer Prometheus metrics there.
         skip_deleted: go on at the oldest event where the brokers have deleted some unread.
+        online: keep the activity view in the online store up to date, too.
+        shown: called with each write once its users' online rows are up to date; for measurements.
     """
 
     name: str | None = None
     rule: StopRule = field(default_factory=StopRule)
     metrics_port: int | None = None
     skip_deleted: bool = False
+    online: bool = False
+    shown: Callable[[Written], None] | None = None
 
 
 def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mapping[str, Any]:
@@ -109,14 +117,33 @@ def run_consumer(
     recover(engine, log)
     # Imports and connects what the first write needs: a stop must not wait for that.
     sink.write(DecodedBatch(), {})
+    online = _open_online(settings, places, options, metrics) if options.online or kafka.online else None
+    if online is not None:
+        kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
     given = consumer_options(settings, name, options.skip_deleted)
     client = connect(kafka, lambda: KafkaConsumer(**given))
     decode = partial(decode_records, sink.decoder)
     assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
     try:
-        parts = ConsumerParts(client, sink, assignment, metrics, progress)
+        parts = ConsumerParts(client, sink, assignment, metrics, progress, online)
         return EventConsumer(parts, kafka, options.rule).run(stop)
     finally:
         client.close(autocommit=False, timeout_ms=_CLOSE_MS)
         dead_letters.close()
         log.close()
+
+
+def _open_online(
+    settings: Settings,
+    places: tuple[Workspace, Home, Engine],
+    options: ConsumeOptions,
+    metrics: ConsumerMetrics,
+) -> OnlineFeed:
+    # From here on Feast is imported: seconds and hundreds of megabytes that nothing else needs.
+    workspace, home, engine = places
+    kafka = settings.kafka
+    log = EventLog(home.events, workspace)
+    rolling = RollingActivity(log, workspace, kafka.online_events)
+    view = open_online_view(FeatureRepository(workspace, home))
+    sink = OnlineSink(engine, log, rolling, view, kafka.group, kafka.topic)
+    return OnlineFeed(sink, metrics, kafka.flush_events, options.shown)

@@ -46,6 +46,11 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     dead_letter_share: float = Field(
         0.5, gt=0, le=1, description="share of bad messages that stops the consumer"
     )
+    online: bool = Field(False, description="keep the activity view in the online store up to date, too")
+    online_seconds: float = Field(0.5, gt=0, description="flush_seconds where the online store is kept up")
+    online_events: int = Field(
+        5_000_000, ge=0, description="events kept in memory for that, 26 bytes each and more for each user"
+    )
     security: dict[str, str] = Field(
         default_factory=dict, description="extra kafka-python options: SASL, TLS"
     )
@@ -66,6 +71,22 @@ class ComputeSettings(BaseModel, extra="forbid", frozen=True):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where it is native"
     )
+
+
+class IndexSettings(BaseModel, extra="forbid", frozen=True):
+    """Which kind of vector index is built, and how much it has to find."""
+
+    kind: Literal["auto", "flat", "codes", "ivf", "hnsw"] = Field(
+        "auto", description="auto: by size, memory and whether vectors form clusters"
+    )
+    recall: float = Field(
+        0.98, gt=0, lt=1, description="share of the true 100 nearest that a search must find"
+    )
+    memory_gib: float = Field(
+        0.0, ge=0, description="what a search may keep in memory, mapped vectors left out; 0: no limit"
+    )
+    exact_below: int = Field(50_000, ge=0, description="fewer users than this are searched exactly")
+    shard_users: int = Field(20_000_000, ge=10_000, description="most users of one index file")
 
 
 class LogSettings(BaseModel, extra="forbid", frozen=True):
@@ -89,6 +110,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     events: EventSettings = EventSettings()
     compute: ComputeSettings = ComputeSettings()
+    index: IndexSettings = IndexSettings()
     log: LogSettings = LogSettings()
 
     @property

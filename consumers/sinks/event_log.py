@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
@@ -31,18 +31,25 @@ class Written:
     """One write that the ledger has committed.
 
     Args:
-        ends: by partition the next offset to read.
+        ranges: by partition the first offset it covers and the next one to read.
         events: rows added to the event log.
         rejected: messages sent to the dead letters, by reason.
         newest_ms: time of the newest record, milliseconds since the epoch.
         repeated: events left out because the log holds them already.
+        table: the rows, with the log's columns.
     """
 
-    ends: Mapping[int, int]
+    ranges: Mapping[int, tuple[int, int]]
     events: int
     rejected: Counter[str] = field(default_factory=Counter)
     newest_ms: int = 0
     repeated: int = 0
+    table: Any = None
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """By partition the next offset to read."""
+        return {partition: end for partition, (_, end) in self.ranges.items()}
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,7 @@ class EventLogSink:
         fresh = self.window.select(records.table(self.decoder), ranges)
         rows = append(self.engine, self.log, fresh.table, OffsetRanges(self.group, self.topic, ranges))
         self.window.remember(fresh, ranges)
-        ends = {partition: end for partition, (_, end) in ranges.items()}
-        return Written(ends, rows, reasons, records.newest_ms, fresh.repeated)
+        return Written(ranges, rows, reasons, records.newest_ms, fresh.repeated, fresh.table)
 
     def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
         reason, count = reasons.most_common(1)[0]
