@@ -9,6 +9,8 @@ from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
 
+_SHOWN_ASIDE = 10
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -32,19 +34,29 @@ def run(
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the snapshot goes to the online store too.")
     ] = True,
+    put_in_service: Annotated[
+        bool, typer.Option("--promote/--no-promote", help="Whether what passes its gates serves at once.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Promote even where a quality gate fails.")] = False,
+    shard_users: Annotated[
+        int, typer.Option(min=1, help="Users of a shard: what a killed worker has to do again.")
+    ] = 8_192,
     as_json: JsonOption = False,
 ) -> None:
     """Embed users for scenarios, as of now and of every label's own time, into the offline and online stores.
 
-    A user's history is encoded once for all scenarios. Nothing is visible before all of it is written;
-    an interrupted backfill is mended by running it again.
+    A user's history is encoded once for all scenarios. The work is done in shards: the same command in a
+    second terminal, or on another machine with the same home and database, takes a part; after a kill it goes
+    on with what is left. Nothing is visible before all of it is written and has passed its quality gates.
 
     Example: qanchor-cli backfill --scenario takeout --scenario money --as-of 2026-11-01
     """
-    from qanchor.embedding.backfill import BackfillRequest, backfill
+    from qanchor.embedding.backfill import backfill
+    from qanchor.embedding.gates import describe_blocked
     from qanchor.embedding.load import load_embedder
+    from qanchor.embedding.plan import BackfillRequest
     from qanchor.embedding.publish import Surroundings
-    from qanchor.errors import InputError
+    from qanchor.errors import GatesFailed, InputError
     from qanchor.registry.versions import sync_scenarios
     from qanchor.storage.features import FeatureRepository
 
@@ -52,7 +64,7 @@ def run(
     if at_labels and as_of is not None:
         raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
     names = chosen(context.workspace, scenario, every)
-    request = BackfillRequest(names, _moment(as_of), at_labels, online)
+    request = BackfillRequest(names, _moment(as_of), at_labels, online, put_in_service, force, shard_users)
     sync_scenarios(context.engine, context.workspace)
     features = FeatureRepository(context.workspace, context.home)
     place = Surroundings(context.home, context.engine, features)
@@ -61,15 +73,30 @@ def run(
         result = backfill(request, place, load, bar)
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
+        typer.echo(f"warning: set aside {user}: {reason}", err=True)
     if as_json:
         print_json(_as_json(result))
-        return
+    else:
+        _show(result, len(names))
+    if result.blocked and not force:
+        raise GatesFailed(
+            f"gates keep embeddings out of service: {describe_blocked(result.blocked)}",
+            "Look into it; `qanchor-cli promote --force` puts them in service all the same.",
+        )
+
+
+def _show(result: "BackfillResult", scenarios: int) -> None:
     print_table("Embeddings", _rows(result))
-    rate = result.requests / max(result.seconds, 1e-9)
+    rate = result.embedded / max(result.seconds, 1e-9)
     if result.as_of is not None:
         typer.echo(f"now is {result.as_of:%Y-%m-%d %H:%M:%S} UTC, just after the newest event unless given")
-    work = f"{result.requests:,} histories x {len(names)} scenarios"
-    typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s")
+    if len(result.set_aside) > _SHOWN_ASIDE:
+        typer.echo(f"{len(result.set_aside):,} users were set aside: `qanchor-cli jobs show {result.job_id}`")
+    others = result.requests - result.embedded
+    work = f"{result.embedded:,} histories x {scenarios} scenarios"
+    rest = f"; {others:,} were done before or by other workers" if others else ""
+    typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s{rest}")
 
 
 def _moment(text: str | None) -> "datetime | None":
@@ -96,6 +123,7 @@ def _rows(result: "BackfillResult") -> list[dict[str, Any]]:
             "vectors": manifest.rows,
             "users now": result.current_users[name],
             "space": manifest.fingerprint[:6],
+            "state": manifest.state,
         }
         for name, manifest in result.manifests.items()
     ]
@@ -104,14 +132,19 @@ def _rows(result: "BackfillResult") -> list[dict[str, Any]]:
 def _as_json(result: "BackfillResult") -> dict[str, Any]:
     return {
         "as_of": result.as_of,
+        "job": result.job_id,
         "histories": result.requests,
+        "embedded": result.embedded,
         "seconds": round(result.seconds, 3),
-        "users_per_second": round(result.requests / max(result.seconds, 1e-9), 1),
+        "users_per_second": round(result.embedded / max(result.seconds, 1e-9), 1),
+        "set_aside": result.set_aside,
         "warnings": list(result.warnings),
         "scenarios": [
             {
                 "scenario": name,
                 "manifest": manifest.id,
+                "state": manifest.state,
+                "gates": (manifest.gates or {}).get("results", []),
                 "model": manifest.model_version,
                 "prompt": manifest.prompt_version,
                 "vectors": manifest.rows,

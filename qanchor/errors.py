@@ -7,11 +7,14 @@ QAnchorError
 │   ├── EventsInvalid         an event file that cannot be read or holds nothing
 │   ├── LabelsInvalid         a label file that breaks its contract
 │   ├── FeaturesInvalid       rows that the feature store refuses
-│   └── SeedsInvalid          seeds that lookalike search cannot use
+│   ├── SeedsInvalid          seeds that lookalike search cannot use
+│   ├── FilterInvalid         a filter on features that is no single yes-or-no expression, or that nobody passes
+│   └── AudienceInvalid       a saved audience that is not there, or that cannot be made or combined so
 ├── StateError                exit 3: the command came too early, or things do not belong together
 │   ├── NotReady              a step that has to run first
 │   ├── CheckpointInvalid     a checkpoint that is damaged or of another version
 │   ├── IndexInvalid          a vector index that is damaged, or vectors that none can be built of
+│   ├── GatesFailed           new embeddings that a quality gate keeps out of service
 │   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
 ├── TrainingDiverged          exit 1: the loss is no number any more
@@ -78,6 +81,14 @@ class SeedsInvalid(InputError):
     """Seeds that lookalike search cannot use."""
 
 
+class FilterInvalid(InputError):
+    """A filter on features that is no single yes-or-no expression, or that nobody passes."""
+
+
+class AudienceInvalid(InputError):
+    """A saved audience that is not there, or that cannot be made or combined as asked."""
+
+
 class StateError(QAnchorError):
     """The command came too early, or two things do not belong together."""
 
@@ -90,6 +101,10 @@ class NotReady(StateError):
 
 class CheckpointInvalid(StateError):
     """A checkpoint is damaged, or written by another version."""
+
+
+class GatesFailed(StateError):
+    """New embeddings that a quality gate keeps out of service; those that serve stay."""
 
 
 class OffsetsFenced(StateError):

@@ -43,6 +43,10 @@ class Home:
         """The folder of part files of one Feast view."""
         return self.features / name
 
+    def edition(self, view: str, manifest_id: int) -> Path:
+        """The part files of one manifest; a link at `view(name)` shows the one that serves."""
+        return self.root / "embeddings" / view / f"{manifest_id:08d}"
+
     @property
     def fingerprints(self) -> Path:
         """The embedding space of each scenario's vectors, as JSON."""

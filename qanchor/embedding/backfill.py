@@ -1,73 +1,56 @@
 """Backfill: every scenario's vectors, with the activity and profile of the same moments, in both stores.
 
-The vectors are computed first, into the cache, where nobody reads them; then `publish` puts them in
-service. A run that is killed anywhere is mended by running it again.
+The work is a job in shards. Its plan lies in the cache; workers lease shards, and what a finished shard left
+is never computed again. A worker that is killed costs its shard; whoever runs the same backfill goes on, on
+this machine or on another one with the same home and database. The last one puts the vectors in service.
 """
 
-import fcntl
-import shutil
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
+from sqlalchemy import select
 
-from qanchor.embedding.publish import Edition, Surroundings, publish
-from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of, users_before
+from qanchor.embedding.gates import GateResult, ScoreShift, failed_gates, judge
+from qanchor.embedding.joining import join
+from qanchor.embedding.plan import BackfillRequest, Plan, remove_plan
+from qanchor.embedding.publish import (
+    Edition,
+    FinishedShard,
+    Surroundings,
+    promote,
+    write_candidates,
+    write_shared,
+)
+from qanchor.embedding.requests import EmbeddingRequests
+from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target
 from qanchor.embedding.spaces import Space, active_spaces
-from qanchor.embedding.staging import StagedVectors, VectorRows, what_was_read
-from qanchor.errors import InputError, NotReady
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds, slice_histories
-from qanchor.events.labels import read_labels
-from qanchor.home import Home
-from qanchor.names import ACTIVITY_VIEW, AS_OF, PROFILE_VIEW, USER_ID, embedding_view
+from qanchor.events.history import load_event_arrays, microseconds
+from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
-from qanchor.registry.jobs import recorded
-from qanchor.registry.manifests import active_manifests
-from qanchor.registry.tables import EmbeddingManifest
+from qanchor.registry.manifests import ACTIVE, note_manifest
+from qanchor.registry.session import transaction
+from qanchor.registry.shards import (
+    LeaseLost,
+    ShardedJob,
+)
+from qanchor.registry.tables import EmbeddingManifest, Job
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
 
-CHUNK_REQUESTS = 2_048
-_SHARED_ROWS = 200_000
+log = logging.getLogger(__name__)
 
-
-class Embedder(Protocol):
-    """Histories to vectors; `qanchor.model.embedder.UserEmbedder` is one."""
-
-    def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Any]
-    ) -> NDArray[np.float32]:
-        """Unit vectors, float32 [questions, requests, dim]; a row of -1 is a user without events."""
-        ...
-
+_SHARED_ROWS: Final = 200_000
+_WAIT_SECONDS: Final = 0.5
 
 # The active model with one anchor per space, in their order; called once the cheap checks are done.
 LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
-
-
-@dataclass(frozen=True)
-class BackfillRequest:
-    """What is embedded.
-
-    Args:
-        scenarios: names.
-        as_of: cut-off of the current snapshot, UTC; None: just after the newest event.
-        labels_only: only at the labels' own times, no snapshot.
-        online: whether the snapshot goes to the online store too.
-    """
-
-    scenarios: Sequence[str]
-    as_of: datetime | None = None
-    labels_only: bool = False
-    online: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,32 +58,69 @@ class BackfillResult:
     """What was written.
 
     Args:
+        job_id: of the backfill.
         as_of: the snapshot's cut-off, UTC; None without a snapshot.
-        requests: distinct (user, cut-off) pairs whose history was encoded.
-        seconds: that encoding took.
+        requests: distinct (user, cut-off) pairs of the job.
+        embedded: of these, how many this run encoded.
+        seconds: that took.
         manifests: by scenario.
         current_users: users of the snapshot, by scenario.
+        set_aside: users that could not be embedded, with the reason.
+        blocked: gates that kept a scenario's vectors from service, by scenario.
         warnings: what is allowed but worth a look, one sentence each.
     """
 
+    job_id: int
     as_of: datetime | None
     requests: int
+    embedded: int
     seconds: float
     manifests: dict[str, EmbeddingManifest]
     current_users: dict[str, int]
+    set_aside: dict[str, str]
+    blocked: dict[str, list[GateResult]]
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    arrays: EventArrays
-    requests: EmbeddingRequests
-    shared: EmbeddingRequests
-    as_of: datetime | None
+@dataclass
+class _Work:
+    """One worker's run."""
+
+    request: BackfillRequest
+    place: Surroundings
+    spaces: Sequence[Space]
+    plan: Plan
+    job: ShardedJob
+    progress: Progress
+    embedded: int = 0
+    seconds: float = 0.0
+    shown: int = 0
+    blocked: dict[str, list[GateResult]] = field(default_factory=dict)
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.place.features.workspace
+
+    def advance(self, requests: int) -> None:
+        self.embedded += requests
+        self.shown += requests
+        self.progress.advance(requests)
+
+    def catch_up(self) -> None:
+        """Show what other workers have finished meanwhile."""
+        done = self.job.counts().size_done
+        self.job.note(done)
+        if done > self.shown:
+            self.progress.advance(done - self.shown)
+            self.shown = done
 
 
 def backfill(
-    request: BackfillRequest, place: Surroundings, load: LoadEmbedder, progress: Progress
+    request: BackfillRequest,
+    place: Surroundings,
+    load: LoadEmbedder,
+    progress: Progress,
+    score_shift: ScoreShift | None = None,
 ) -> BackfillResult:
     """Embed users for scenarios and put the vectors in service.
 
@@ -109,166 +129,126 @@ def backfill(
         place: where from and where to.
         load: gives the model and one anchor per space.
         progress: whoever watches.
+        score_shift: how far a head's scores move; a gate where it is given.
 
     Raises:
-        NotReady: no model, no events, no labels where they are asked for, or another backfill runs.
+        NotReady: no model, no events, no labels where they are asked for, or another backfill of the same
+            scenarios runs.
         InputError: as_of lies in the future, or before the vectors of another model that are served.
         StateError: the online store took fewer rows than there are.
     """
-    workspace, names = place.features.workspace, list(request.scenarios)
-    asked = {"scenarios": names, "as_of": str(request.as_of), "labels_only": request.labels_only}
-    with _alone(place.home) as scratch, recorded(place.engine, "backfill", progress, parameters=asked) as job:
-        spaces = active_spaces(place.engine, workspace, names)
-        event_log = EventLog(place.home.events, workspace)
-        plan = _plan(request, place, event_log)
-        warnings = _check_order(request, place, spaces, plan.as_of)
+    spaces = active_spaces(place.engine, place.features.workspace, request.scenarios)
+    progress.start("reading events")
+    job, plan, warnings = join(request, place, spaces)
+    work = _Work(request, place, spaces, plan, job, progress)
+    try:
+        job.resume()
         embedder, anchors = load(spaces)
-        staged = {
-            s.scenario: StagedVectors(scratch / s.scenario, s.scenario, s.model.version) for s in spaces
-        }
-        began = time.monotonic()
-        _embed(plan, workspace, embedder, anchors, list(staged.items()), job)
-        seconds = time.monotonic() - began
-        current = _current_users(plan, names)
-        edition = Edition(
-            spaces=spaces,
-            vectors=staged,
-            shared=_shared_views(plan.shared, event_log, workspace),
-            as_of=plan.as_of,
-            current_users=_online_users(current, workspace) if request.online else {},
+        _embed(work, embedder, anchors)
+        if _lead(work):
+            with job.holding(None):
+                _put_in_service(work, score_shift)
+                job.end()
+            remove_plan(place.home, plan.folder.name)
+    except BaseException as error:
+        job.stop(error)
+        raise
+    return _result(work, warnings)
+
+
+def _embed(work: _Work, embedder: Embedder, anchors: Sequence[Any]) -> None:
+    """Do shards until none is left to do, by this worker or by others."""
+    targets = [Target(s.scenario, s.model.version, a) for s, a in zip(work.spaces, anchors, strict=True)]
+    work.progress.start(f"embedding {len(targets)} scenarios", len(work.plan.requests))
+    _redo_lost_shards(work)
+    work.catch_up()
+    while True:
+        number = work.job.claim()
+        if number is not None:
+            _do_shard(work, number, embedder, targets)
+        work.catch_up()
+        counts = work.job.counts()
+        if counts.done == counts.shards:
+            return
+        if number is None:
+            time.sleep(_WAIT_SECONDS)  # others hold the last shards; if they die, their leases run out
+
+
+def _shard_folder(work: _Work, result: Mapping[str, Any]) -> Path:
+    return work.plan.folder / str(result["folder"])
+
+
+def _redo_lost_shards(work: _Work) -> None:
+    lost = [r.number for r in work.job.results() if not _shard_folder(work, r.result).is_dir()]
+    if lost:
+        work.job.reset(lost)
+
+
+def _do_shard(work: _Work, number: int, embedder: Embedder, targets: Sequence[Target]) -> None:
+    requests = work.plan.shard(number)
+    began, shown = time.monotonic(), work.shown
+    # A name of its own: a worker that comes back from the dead must not write into its successor's files.
+    folder = work.plan.folder / f"{number:05d}-{work.job.owner.rsplit('/', 1)[-1]}"
+    try:
+        with work.job.holding(number) as stop:
+            arrays = load_event_arrays(work.plan.events[number], work.workspace)
+            shard = ShardWork(arrays, work.workspace, embedder, targets, folder, stop, work.advance)
+            outcome = shard.run(requests)
+            work.job.finish(number, {"folder": folder.name, **outcome.as_json()})
+    except (LeaseLost, StopShard):
+        log.warning("shard_lost job=%d shard=%d", work.job.id, number)
+        work.shown = shown
+    except BaseException:
+        work.job.release(number)
+        raise
+    finally:
+        work.seconds += time.monotonic() - began
+
+
+def _lead(work: _Work) -> bool:
+    """Whether this worker ends the job; otherwise wait until another one has."""
+    while not work.job.lead():
+        with transaction(work.place.engine) as session:
+            if session.execute(select(Job.key).where(Job.id == work.job.id)).scalar_one() is None:
+                return False
+        time.sleep(_WAIT_SECONDS)
+    return True
+
+
+def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
+    place, request = work.place, work.request
+    shards = [
+        FinishedShard(
+            _shard_folder(work, r.result),
+            r.result["rows"],
+            {name: int(total, 16) for name, total in r.result["totals"].items()},
         )
-        manifests = publish(edition, place, job)
-    return BackfillResult(plan.as_of, len(plan.requests), seconds, manifests, current, tuple(warnings))
-
-
-@contextmanager
-def _alone(home: Home) -> Iterator[Any]:
-    """A scratch folder that only this backfill uses; what a killed one left in it is deleted."""
-    folder = home.cache / "backfill"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (home.cache / "backfill.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotReady("another backfill is running", "Wait for it, or stop it.") from None
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _plan(request: BackfillRequest, place: Surroundings, event_log: EventLog) -> _Plan:
-    workspace, names = place.features.workspace, request.scenarios
-    newest = _newest_event(event_log)
-    labelled = {name: _label_pairs(place.home, name) for name in workspace.scenarios}
-    if request.labels_only:
-        _require_labels({name: labelled[name] for name in names})
-    as_of = None if request.labels_only else _snapshot_moment(request.as_of, newest)
-    others = active_manifests(place.engine, [n for n in workspace.scenarios if n not in set(names)])
-    moments = {m.as_of.replace(tzinfo=UTC) for m in others.values() if m.as_of is not None}
-    last = max([moment for moment in (as_of, *moments) if moment is not None], default=None)
-    arrays = load_event_arrays(event_log, workspace, before=_latest(last, labelled.values()))
-    snapshot = [] if as_of is None else [_snapshot(arrays, as_of)]
-    if snapshot and not snapshot[0].num_rows:
-        raise InputError(f"no user has an event before {as_of:%Y-%m-%d %H:%M:%S}", "Choose a later --as-of.")
-    wanted = {number: [labelled[name], *snapshot] for number, name in enumerate(names)}
-    # Activity and profile serve every scenario: the times of those that stay untouched stay covered.
-    shared = [*labelled.values(), *(_snapshot(arrays, moment) for moment in moments), *snapshot]
-    requests = union_of(wanted, len(names))
-    return _Plan(arrays, requests, union_of({0: shared}, 1), as_of)
-
-
-def _newest_event(event_log: EventLog) -> datetime:
-    with event_log.connect() as connection:
-        found = connection.execute("SELECT epoch_us(max(event_time)) FROM events").fetchone()
-    if found is None or found[0] is None:
-        raise NotReady(
-            "the event log is empty", "Run `qanchor-cli events load FILE` or `qanchor-cli consume`."
-        )
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=found[0])
-
-
-def _label_pairs(home: Home, scenario: str) -> pa.Table:
-    if not (home.labels / f"{scenario}.parquet").exists():
-        return pairs_table([], np.empty(0, np.int64))
-    return read_labels(home, scenario).table.select([USER_ID, AS_OF])
-
-
-def _require_labels(labelled: dict[str, pa.Table]) -> None:
-    for name, table in labelled.items():
-        if not table.num_rows:
-            raise NotReady(f"scenario {name} has no labels", f"Run `qanchor-cli labels load {name} FILE`.")
-
-
-def _snapshot_moment(asked: datetime | None, newest: datetime) -> datetime:
-    moment = just_after(newest) if asked is None else asked.astimezone(UTC)
-    if asked is not None and moment > datetime.now(UTC) + timedelta(days=1):
-        raise InputError(f"--as-of {moment:%Y-%m-%d} lies in the future", "Choose a moment up to now.")
-    return moment
-
-
-def _latest(moment: datetime | None, tables: Iterable[pa.Table]) -> datetime:
-    times: list[datetime] = [pc.max(table[AS_OF]).as_py() for table in tables if table.num_rows]
-    return max([*times, *([moment] if moment else [])])
-
-
-def _snapshot(arrays: EventArrays, moment: datetime) -> pa.Table:
-    users = users_before(arrays, microseconds(moment))
-    return pairs_table(users, np.full(len(users), microseconds(moment), np.int64))
-
-
-def _check_order(
-    request: BackfillRequest, place: Surroundings, spaces: Sequence[Space], as_of: datetime | None
-) -> list[str]:
-    """Warnings; the online store never goes back in time, so another model's vectors must not be newer."""
-    warnings = [
-        f"the prompt of {s.scenario} was tuned on an earlier model and is left out: "
-        f"run `qanchor-cli tune --scenario {s.scenario}`"
-        for s in spaces
-        if s.stale_prompt
+        for r in work.job.results()
     ]
-    active = active_manifests(place.engine, [s.scenario for s in spaces])
-    for space in spaces:
-        earlier = active.get(space.scenario)
-        if earlier is None or earlier.as_of is None or earlier.fingerprint == space.fingerprint:
-            continue
-        if as_of is None or not request.online:
-            warnings.append(
-                f"the online store keeps vectors of an earlier model or prompt of {space.scenario}"
-            )
-        elif earlier.as_of.replace(tzinfo=UTC) > as_of:
-            raise InputError(
-                f"{space.scenario} has vectors of an earlier model as of {earlier.as_of}, after {as_of}",
-                "Choose a later --as-of, or add --no-online.",
-            )
-    return warnings
+    edition = Edition(work.job.id, work.spaces, shards, work.plan.as_of)
+    manifests = write_candidates(edition, place)
+    event_log = EventLog(place.home.events, work.workspace)
+    views = _shared_views(work.plan.shared, event_log, work.workspace)
+    write_shared(views, min(m.id for m in manifests.values()), place, work.progress)
+    wanted = current_users(work.plan, request.scenarios)
+    work.progress.start("gates", len(manifests))
+    for scenario, manifest in manifests.items():
+        results = judge(manifest, wanted[scenario], place, score_shift)
+        note_manifest(place.engine, manifest, gates={"results": [result.as_json() for result in results]})
+        if failed := failed_gates(results):
+            work.blocked[scenario] = failed
+        work.progress.advance()
+    if not request.promote:
+        return
+    allowed = {n: m for n, m in manifests.items() if request.force or n not in work.blocked}
+    due = {name: manifest for name, manifest in allowed.items() if manifest.state != ACTIVE}
+    snapshot = work.plan.as_of is not None
+    if due:
+        promote(due, place, work.progress, online=request.online, shared=list(views) if snapshot else ())
 
 
-def _embed(
-    plan: _Plan,
-    workspace: Workspace,
-    embedder: Embedder,
-    anchors: Sequence[Any],
-    staged: Sequence[tuple[str, StagedVectors]],
-    progress: Progress,
-) -> None:
-    requests, arrays = plan.requests, plan.arrays
-    progress.start(f"embedding {len(staged)} scenarios", len(requests))
-    rows = arrays.user_rows(requests.users)
-    for scenarios, members in requests.groups():
-        questions = [anchors[number] for number in scenarios]
-        for start in range(0, len(members), CHUNK_REQUESTS):
-            some = members[start : start + CHUNK_REQUESTS]
-            cutoffs = requests.cutoffs[some]
-            vectors = embedder.embed(arrays, rows[some], cutoffs, questions)
-            events, last = what_was_read(arrays, slice_histories(arrays, rows[some], cutoffs, workspace))
-            for number, found in zip(scenarios, vectors, strict=True):
-                staged[number][1].add(VectorRows(requests.users[some], cutoffs, found, events, last))
-            progress.advance(len(some))
-
-
-def _current_users(plan: _Plan, names: Sequence[str]) -> dict[str, int]:
-    """Users that the online store will hold: those with a cut-off up to the snapshot's."""
+def current_users(plan: Plan, names: Sequence[str]) -> dict[str, int]:
+    """Users with a cut-off up to the snapshot's, whom the online store should hold, by scenario."""
     if plan.as_of is None:
         return dict.fromkeys(names, 0)
     due = plan.requests.cutoffs <= microseconds(plan.as_of)
@@ -276,14 +256,6 @@ def _current_users(plan: _Plan, names: Sequence[str]) -> dict[str, int]:
         name: len(set(plan.requests.users[due & plan.requests.wanted[:, number]]))
         for number, name in enumerate(names)
     }
-
-
-def _online_users(current: dict[str, int], workspace: Workspace) -> dict[str, int]:
-    if not any(current.values()):
-        return {}
-    everyone = max(current.values())
-    shared = [ACTIVITY_VIEW, *([PROFILE_VIEW] if workspace.profile_columns else [])]
-    return {**dict.fromkeys(shared, everyone), **{embedding_view(n): users for n, users in current.items()}}
 
 
 def _shared_views(
@@ -297,3 +269,25 @@ def _shared_views(
     if workspace.profile_columns:
         views[PROFILE_VIEW] = tables(profile_table)
     return views
+
+
+def _result(work: _Work, warnings: Sequence[str]) -> BackfillResult:
+    with transaction(work.place.engine) as session:
+        query = select(EmbeddingManifest).where(EmbeddingManifest.job_id == work.job.id)
+        rows = session.scalars(query.order_by(EmbeddingManifest.id)).all()
+    found = {row.scenario: row for row in rows}
+    aside: dict[str, str] = {}
+    for result in work.job.results():
+        aside |= result.result["set_aside"]
+    return BackfillResult(
+        job_id=work.job.id,
+        as_of=work.plan.as_of,
+        requests=len(work.plan.requests),
+        embedded=work.embedded,
+        seconds=work.seconds,
+        manifests={name: found[name] for name in work.request.scenarios},
+        current_users=current_users(work.plan, work.request.scenarios),
+        set_aside=aside,
+        blocked=work.blocked,
+        warnings=tuple(warnings),
+    )

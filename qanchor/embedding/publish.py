@@ -1,34 +1,45 @@
-"""Putting computed vectors in service: offline parts, online rows, then the manifest that shows them.
+"""Putting computed vectors in service: a folder of their own, one switch, then the row that shows them.
 
-The order is what makes a kill harmless. Vectors of the space that serves already may stand beside
-their predecessors for a while: names sort by manifest, so the later row wins. Vectors of another
-space may not: their scenario is withdrawn first, so that readers are told to run the backfill, and comes
-back when the earlier parts are gone.
+Blue/green: the vectors that serve stay where they are until others are whole and have passed their gates. The
+view's folder is a link, so the offline store changes from one moment to the next; the online store is brought
+up to it; one transaction makes the manifest active. Killed anywhere in between, `promote` or the next
+backfill goes on. Readers that need the two to agree compare the view's fingerprint with the manifest's and
+refuse in the meantime.
 """
 
 import logging
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 from sqlalchemy import Engine
 
 from qanchor.embedding.spaces import Space
-from qanchor.embedding.staging import StagedVectors
-from qanchor.errors import StateError
+from qanchor.errors import NotReady, StateError
 from qanchor.home import Home
 from qanchor.names import embedding_view
 from qanchor.progress import Progress
 from qanchor.registry.manifests import (
-    activate_manifest,
+    ACTIVE,
+    CANDIDATE,
+    PROMOTING,
+    REMOVED,
+    RETIRED,
+    activate_manifests,
     active_manifests,
     begin_manifest,
+    earlier_manifests,
+    kept_manifests,
+    note_manifest,
     part_name,
-    withdraw_manifest,
 )
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.storage import checksums, parts
+from qanchor.storage.editions import current_vectors
 from qanchor.storage.features import FeatureRepository
 
 log = logging.getLogger(__name__)
@@ -52,122 +63,233 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Edition:
-    """Everything that one backfill puts in service at once.
+class FinishedShard:
+    """What a shard left.
 
     Args:
-        spaces: one per scenario.
-        vectors: computed rows, by scenario.
-        shared: tables of the activity and profile views, by view; read once, part by part.
-        as_of: the snapshot's cut-off, UTC; None where there is none.
-        current_users: users of the snapshot, by view; what the online store must hold. Empty: not written.
+        folder: with one part file per scenario that has rows.
+        rows: vectors by scenario.
+        totals: of their checksums, by scenario.
     """
 
+    folder: Path
+    rows: Mapping[str, int]
+    totals: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Edition:
+    """Everything that one backfill makes.
+
+    Args:
+        job_id: of the backfill.
+        spaces: one per scenario.
+        shards: in their order.
+        as_of: the snapshot's cut-off, UTC; None where there is none.
+    """
+
+    job_id: int
     spaces: Sequence[Space]
-    vectors: Mapping[str, StagedVectors]
-    shared: Mapping[str, Iterable[pa.Table]]
+    shards: Sequence[FinishedShard]
     as_of: datetime | None
-    current_users: Mapping[str, int] = field(default_factory=dict)
 
 
-def publish(edition: Edition, place: Surroundings, progress: Progress) -> dict[str, EmbeddingManifest]:
-    """Put an edition in service.
+def write_candidates(edition: Edition, place: Surroundings) -> dict[str, EmbeddingManifest]:
+    """Give every scenario's vectors a folder and a manifest; nobody reads them yet.
 
     Returns:
-        The active manifest of each scenario.
-
-    Raises:
-        StateError: the online store took fewer rows than there are; the earlier manifests stay active.
+        By scenario.
     """
-    active = active_manifests(place.engine, [space.scenario for space in edition.spaces])
-    same = {s.scenario for s in edition.spaces if _serves_already(s, active.get(s.scenario))}
-    manifests = _begin(edition, place, same)
-    _declare_spaces(edition.spaces, place)
-    run = min(manifest.id for manifest in manifests.values())
-    written = _write(edition, place, manifests, run, progress)
-    for scenario in manifests.keys() - same:
-        _remove_earlier(place, embedding_view(scenario), written[embedding_view(scenario)])
-    if edition.current_users and edition.as_of is not None:
-        _materialize(edition, place, edition.as_of, progress)
-    for scenario, manifest in manifests.items():
-        staged = edition.vectors[scenario]
-        activate_manifest(place.engine, manifest, staged.rows, staged.content_hash)
-    for view, names in written.items():
-        _remove_earlier(place, view, names)
-    log.info("published run=%d scenarios=%d", run, len(manifests))
-    return manifests
-
-
-def _serves_already(space: Space, active: EmbeddingManifest | None) -> bool:
-    return active is not None and active.fingerprint == space.fingerprint
-
-
-def _begin(edition: Edition, place: Surroundings, same: Set[str]) -> dict[str, EmbeddingManifest]:
-    manifests = {}
+    found = {}
     for space in edition.spaces:
-        if space.scenario not in same:
-            withdraw_manifest(place.engine, space.scenario)
-        as_of = edition.as_of.astimezone(UTC).replace(tzinfo=None) if edition.as_of else None
-        folder = place.home.view(embedding_view(space.scenario))
+        view = embedding_view(space.scenario)
         row = EmbeddingManifest(
             scenario=space.scenario,
             model_version=space.model.version,
             prompt_version=space.prompt.version if space.prompt else None,
             fingerprint=space.fingerprint,
-            as_of=as_of,
-            rows=edition.vectors[space.scenario].rows,
+            as_of=edition.as_of.astimezone(UTC).replace(tzinfo=None) if edition.as_of else None,
+            rows=0,
             content_hash="",
+            path="",
+            job_id=edition.job_id,
+        )
+        manifest = found[space.scenario] = begin_manifest(place.engine, row)
+        if manifest.state == ACTIVE:
+            continue  # an earlier try got that far
+        folder = place.home.edition(view, manifest.id)
+        parts.ensure_part(folder, parts.embedding_schema(space.scenario))
+        rows, totals = 0, []
+        for number, shard in enumerate(edition.shards):
+            if shard.rows.get(space.scenario):
+                source = shard.folder / f"{space.scenario}.parquet"
+                parts.link_part(source, folder, part_name(manifest.id, number))
+                rows += shard.rows[space.scenario]
+                totals.append(shard.totals[space.scenario])
+        parts.sync_folder(folder)
+        note_manifest(
+            place.engine,
+            manifest,
+            state=CANDIDATE,
+            rows=rows,
+            content_hash=checksums.checksum(checksums.combined(totals), rows),
             path=str(folder.relative_to(place.home.root)),
         )
-        manifests[space.scenario] = begin_manifest(place.engine, row)
-    return manifests
+    return found
 
 
-def _declare_spaces(spaces: Sequence[Space], place: Surroundings) -> None:
-    changed = [s for s in spaces if place.features.fingerprint(s.scenario) != s.fingerprint]
-    for space in changed:
-        place.features.set_fingerprint(space.scenario, space.fingerprint)
-    if changed or not place.home.feast_registry.exists():
-        place.features.apply()
+def write_shared(
+    shared: Mapping[str, Iterable[pa.Table]], run: int, place: Surroundings, progress: Progress
+) -> None:
+    """Write the activity and profile views; a later part wins ties, and earlier parts go when all are there.
 
-
-def _write(
-    edition: Edition,
-    place: Surroundings,
-    manifests: Mapping[str, EmbeddingManifest],
-    run: int,
-    progress: Progress,
-) -> dict[str, set[str]]:
-    """Write all parts; the names of each view's."""
-    progress.start("offline store", len(edition.vectors) + len(edition.shared))
-    written: dict[str, set[str]] = {}
-    sources: list[tuple[str, int, Iterable[pa.Table]]] = [
-        *((view, run, tables) for view, tables in edition.shared.items()),
-        *((embedding_view(name), manifests[name].id, rows.parts()) for name, rows in edition.vectors.items()),
-    ]
-    for view, owner, tables in sources:
-        names = written.setdefault(view, set())
+    Args:
+        shared: tables by view, read once, part by part.
+        run: names the parts; grows from backfill to backfill.
+        place: where to.
+        progress: whoever watches.
+    """
+    progress.start("activity and profile", len(shared))
+    for view, tables in shared.items():
+        written = set()
         for number, table in enumerate(tables):
-            names.add(part_name(owner, number))
-            place.features.write_part(view, table, part_name(owner, number))
-        progress.advance()
-    return written
-
-
-def _materialize(edition: Edition, place: Surroundings, end: datetime, progress: Progress) -> None:
-    progress.start("online store", len(edition.current_users))
-    online = place.features.materialize(list(edition.current_users), end)
-    for view, users in edition.current_users.items():
-        if online.get(view, 0) < users:
-            raise StateError(
-                f"the online store took {online.get(view, 0):,} of {users:,} users of {view}",
-                "Look at batch_engine in feature_store.yaml, then run the backfill again.",
-            )
+            written.add(part_name(run, number))
+            place.features.write_part(view, table, part_name(run, number))
+        _remove_earlier(place, view, written)
         progress.advance()
 
 
 def _remove_earlier(place: Surroundings, view: str, written: Set[str]) -> None:
     """Remove what earlier backfills wrote; parts of others, such as a consumer's, stay."""
-    parts = {path.stem for path in place.home.view(view).glob("*.parquet")}
-    foreign = {name for name in parts if not _OUR_PART.match(name)}
+    present = {path.stem for path in place.home.view(view).glob("*.parquet")}
+    foreign = {name for name in present if not _OUR_PART.match(name)}
     place.features.remove_parts(view, foreign | written)
+
+
+def promote(
+    manifests: Mapping[str, EmbeddingManifest],
+    place: Surroundings,
+    progress: Progress,
+    *,
+    online: bool = True,
+    shared: Sequence[str] = (),
+) -> None:
+    """Put manifests in service, all at once.
+
+    Args:
+        manifests: by scenario; whole, and judged by whoever calls.
+        place: where.
+        progress: whoever watches.
+        online: whether the online store is brought up to them.
+        shared: views besides the embeddings' that go to the online store with them.
+
+    Raises:
+        StateError: the online store took fewer rows than there are; the earlier manifests stay active.
+        NotReady: a manifest's files are gone.
+    """
+    for scenario, manifest in manifests.items():
+        if not (place.home.root / manifest.path).is_dir():
+            raise NotReady(
+                f"the vectors of manifest {manifest.id} are gone",
+                f"Run `qanchor-cli backfill --scenario {scenario}`.",
+            )
+    before = active_manifests(place.engine, list(manifests))
+    for manifest in before.values():
+        _move_to_own_folder(manifest, place)
+    for manifest in manifests.values():
+        note_manifest(place.engine, manifest, state=PROMOTING)
+    _switch(manifests, place)
+    if online:
+        _materialize(manifests, before, shared, place, progress)
+    activate_manifests(place.engine, manifests)
+    for scenario in manifests:
+        prune(scenario, place)
+    log.info("promoted manifests=%s", {name: row.id for name, row in manifests.items()})
+
+
+def _move_to_own_folder(manifest: EmbeddingManifest, place: Surroundings) -> None:
+    """Earlier versions kept the vectors that serve in the view's folder itself."""
+    view = embedding_view(manifest.scenario)
+    folder, own = place.home.view(view), place.home.edition(view, manifest.id)
+    if folder.is_symlink() or place.home.root / manifest.path != folder:
+        return
+    own.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(own)
+    parts.switch_folder(folder, own)
+    note_manifest(place.engine, manifest, path=str(own.relative_to(place.home.root)))
+
+
+def _switch(manifests: Mapping[str, EmbeddingManifest], place: Surroundings) -> None:
+    features = place.features
+    changed = [m for name, m in manifests.items() if features.fingerprint(name) != m.fingerprint]
+    for manifest in changed:
+        features.set_fingerprint(manifest.scenario, manifest.fingerprint)
+    for scenario, manifest in manifests.items():
+        parts.switch_folder(place.home.view(embedding_view(scenario)), place.home.root / manifest.path)
+    if changed or not place.home.feast_registry.exists():
+        features.apply()
+
+
+def _materialize(
+    manifests: Mapping[str, EmbeddingManifest],
+    before: Mapping[str, EmbeddingManifest],
+    shared: Sequence[str],
+    place: Surroundings,
+    progress: Progress,
+) -> None:
+    """Bring the online store up to the snapshots; views of one moment go together."""
+    due: dict[datetime, dict[str, int]] = {}
+    for scenario, manifest in manifests.items():
+        if manifest.as_of is None:
+            continue
+        moment = manifest.as_of.replace(tzinfo=UTC)
+        users = len(current_vectors(place.home.root / manifest.path, scenario, moment))
+        due.setdefault(moment, {})[embedding_view(scenario)] = users
+        served = before.get(scenario)
+        if served is not None and served.as_of is not None and served.as_of > manifest.as_of:
+            # The online store takes no row that is older than the one it has: a rollback starts it anew.
+            place.features.clear_online(embedding_view(scenario))
+    progress.start("online store", sum(map(len, due.values())) + len(shared))
+    for moment, views in due.items():
+        online = place.features.materialize([*views, *shared], moment)
+        for view, users in views.items():
+            if online.get(view, 0) < users:
+                raise StateError(
+                    f"the online store took {online.get(view, 0):,} of {users:,} users of {view}",
+                    "Look at batch_engine in feature_store.yaml, then run the backfill again.",
+                )
+        progress.advance(len(views) + len(shared))
+        shared = ()
+
+
+def rollback_target(scenario: str, place: Surroundings) -> EmbeddingManifest:
+    """The manifest that a rollback returns to.
+
+    Raises:
+        NotReady: none has served before, or its files are gone.
+    """
+    found = earlier_manifests(place.engine, [scenario]).get(scenario)
+    if found is None or not (place.home.root / found.path).is_dir():
+        raise NotReady(
+            f"{scenario} has no earlier embeddings to go back to",
+            f"Run `qanchor-cli backfill --scenario {scenario}`.",
+        )
+    return found
+
+
+def prune(scenario: str, place: Surroundings) -> None:
+    """Delete the files of manifests that nothing will ask for.
+
+    The active one, the one before it, and candidates that are newer than the active one stay.
+    """
+    kept = kept_manifests(place.engine, scenario)
+    active = next((m for m in reversed(kept) if m.state == ACTIVE), None)
+    before = earlier_manifests(place.engine, [scenario]).get(scenario)
+    served = place.home.view(embedding_view(scenario)).resolve()
+    for manifest in kept:
+        old_candidate = manifest.state == CANDIDATE and active is not None and manifest.id < active.id
+        old_retired = manifest.state == RETIRED and (before is None or manifest.id != before.id)
+        folder = place.home.root / manifest.path
+        if (old_candidate or old_retired) and folder.resolve() != served:
+            note_manifest(place.engine, manifest, state=REMOVED)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,22 +1,26 @@
 """Embedding manifests: the row that makes a set of vectors visible to readers.
 
-'building' while its parts are written, 'active' once every store holds it, 'retired' when a later
-one took over, 'failed' when the run that built it never ended.
+'building' while its parts are written, 'candidate' when they are whole, 'promoting' while the stores are
+switched to it, 'active' once every store holds it, 'retired' when another took over (and kept for a
+rollback), 'failed' when the run that built it never ended, 'removed' when its files are gone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Engine, Update, select, update
+from sqlalchemy import Engine, select, update
 
 from qanchor.errors import NotReady
 from qanchor.registry.session import transaction
-from qanchor.registry.tables import EmbeddingManifest
+from qanchor.registry.tables import EmbeddingManifest, utc_now
 
-BUILDING, ACTIVE, RETIRED, FAILED = "building", "active", "retired", "failed"
+BUILDING, CANDIDATE, PROMOTING = "building", "candidate", "promoting"
+ACTIVE, RETIRED, FAILED, REMOVED = "active", "retired", "failed", "removed"
+_KEPT = (CANDIDATE, PROMOTING, ACTIVE, RETIRED)
 
 
 def part_name(manifest_id: int, number: int) -> str:
-    """The name of one part file of a manifest's vectors; names sort by manifest, so a later one wins ties."""
+    """The name of one part file; names sort by manifest, so a later one wins ties."""
     return f"{manifest_id:08d}-{number:05d}"
 
 
@@ -37,40 +41,116 @@ def active_manifest(engine: Engine, scenario: str) -> EmbeddingManifest:
 
 def active_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, EmbeddingManifest]:
     """The active manifest of every scenario that has one, in the order asked for."""
-    query = select(EmbeddingManifest).where(EmbeddingManifest.state == ACTIVE).order_by(EmbeddingManifest.id)
+    return _newest(engine, scenarios, (ACTIVE,))
+
+
+def waiting_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, EmbeddingManifest]:
+    """The newest manifest of each scenario that is whole but does not serve: one that was never promoted, or
+    whose promotion was cut short."""
+    return _newest(engine, scenarios, (CANDIDATE, PROMOTING))
+
+
+def earlier_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, EmbeddingManifest]:
+    """The manifest that served each scenario before the active one and still has its files."""
+    query = select(EmbeddingManifest).where(EmbeddingManifest.state == RETIRED)
+    with transaction(engine) as session:
+        rows = session.scalars(query.order_by(EmbeddingManifest.activated_at, EmbeddingManifest.id)).all()
+    found = {row.scenario: row for row in rows if row.activated_at is not None}
+    return {name: found[name] for name in scenarios if name in found}
+
+
+def kept_manifests(engine: Engine, scenario: str) -> list[EmbeddingManifest]:
+    """Manifests of a scenario whose files should be there, the oldest first."""
+    query = select(EmbeddingManifest).where(
+        EmbeddingManifest.scenario == scenario, EmbeddingManifest.state.in_(_KEPT)
+    )
+    with transaction(engine) as session:
+        return list(session.scalars(query.order_by(EmbeddingManifest.id)))
+
+
+def find_manifest(engine: Engine, manifest_id: int) -> EmbeddingManifest:
+    """The manifest of an id.
+
+    Raises:
+        NotReady: there is none.
+    """
+    with transaction(engine) as session:
+        row = session.get(EmbeddingManifest, manifest_id)
+    if row is None:
+        raise NotReady(f"there is no manifest {manifest_id}", "`qanchor-cli promote --list` shows them.")
+    return row
+
+
+def _newest(engine: Engine, scenarios: Sequence[str], states: Sequence[str]) -> dict[str, EmbeddingManifest]:
+    query = (
+        select(EmbeddingManifest).where(EmbeddingManifest.state.in_(states)).order_by(EmbeddingManifest.id)
+    )
     with transaction(engine) as session:
         rows = {row.scenario: row for row in session.scalars(query)}
     return {name: rows[name] for name in scenarios if name in rows}
 
 
 def begin_manifest(engine: Engine, manifest: EmbeddingManifest) -> EmbeddingManifest:
-    """Record a set of vectors that is about to be written; readers do not see it yet."""
-    manifest.state = BUILDING
+    """Record a set of vectors that is about to be written; readers do not see it yet.
+
+    One that the same job began already is gone on with, however far it is; of others none is being built any
+    more.
+    """
     with transaction(engine) as session:
-        session.execute(_of(manifest.scenario, BUILDING).values(state=FAILED))
+        of_scenario = EmbeddingManifest.scenario == manifest.scenario
+        found = session.scalar(
+            select(EmbeddingManifest).where(
+                of_scenario,
+                EmbeddingManifest.state.in_((BUILDING, *_KEPT)),
+                EmbeddingManifest.job_id.is_not(None),
+                EmbeddingManifest.job_id == manifest.job_id,
+                EmbeddingManifest.fingerprint == manifest.fingerprint,
+            )
+        )
+        session.execute(
+            update(EmbeddingManifest)
+            .where(of_scenario, EmbeddingManifest.state == BUILDING)
+            .where(EmbeddingManifest.id != (found.id if found else 0))
+            .values(state=FAILED)
+        )
+        if found is not None:
+            return found
+        manifest.state = BUILDING
         session.add(manifest)
     return manifest
 
 
+def note_manifest(engine: Engine, manifest: EmbeddingManifest, **values: Any) -> None:
+    """Change columns of a manifest's row, and of the object."""
+    for name, value in values.items():
+        setattr(manifest, name, value)
+    with transaction(engine) as session:
+        session.execute(update(EmbeddingManifest).where(EmbeddingManifest.id == manifest.id).values(**values))
+
+
+def activate_manifests(engine: Engine, manifests: Mapping[str, EmbeddingManifest]) -> None:
+    """Make whole sets visible and retire the earlier ones, all in one transaction."""
+    now = utc_now()
+    with transaction(engine) as session:
+        for scenario, manifest in manifests.items():
+            session.execute(
+                update(EmbeddingManifest)
+                .where(
+                    EmbeddingManifest.scenario == scenario,
+                    EmbeddingManifest.state.in_((ACTIVE, PROMOTING)),
+                    EmbeddingManifest.id != manifest.id,
+                )
+                .values(state=RETIRED)
+            )
+            session.execute(
+                update(EmbeddingManifest)
+                .where(EmbeddingManifest.id == manifest.id)
+                .values(state=ACTIVE, activated_at=now)
+            )
+            manifest.state, manifest.activated_at = ACTIVE, now
+
+
 def activate_manifest(engine: Engine, manifest: EmbeddingManifest, rows: int, content_hash: str) -> None:
-    """Make a finished set visible and retire the earlier one, in one transaction."""
-    manifest.state, manifest.rows, manifest.content_hash = ACTIVE, rows, content_hash
-    with transaction(engine) as session:
-        session.execute(_of(manifest.scenario, ACTIVE).values(state=RETIRED))
-        session.execute(
-            update(EmbeddingManifest)
-            .where(EmbeddingManifest.id == manifest.id)
-            .values(state=ACTIVE, rows=rows, content_hash=content_hash)
-        )
-
-
-def withdraw_manifest(engine: Engine, scenario: str) -> None:
-    """Retire the active set before its successor is whole, where the two must not be seen together."""
-    with transaction(engine) as session:
-        session.execute(_of(scenario, ACTIVE).values(state=RETIRED))
-
-
-def _of(scenario: str, state: str) -> Update:
-    return update(EmbeddingManifest).where(
-        EmbeddingManifest.scenario == scenario, EmbeddingManifest.state == state
-    )
+    """Make one whole set visible, with what it holds."""
+    note_manifest(engine, manifest, rows=rows, content_hash=content_hash)
+    activate_manifests(engine, {manifest.scenario: manifest})

@@ -215,6 +215,20 @@ class FeatureRepository:
             log.info("materialized view=%s users=%d end=%s", view, len(users), end.isoformat())
         return {view: len(users) for view, users in due.items()}
 
+    def clear_online(self, view: str) -> None:
+        """Empty a view in the online store; until it is materialized again its users are unknown there."""
+        self._schema(view)
+        with _quiet(), _views_applied():
+            table = self.store.get_feature_view(view)
+            online = self.store._get_provider().online_store
+            if hasattr(online, "clear"):
+                online.clear(self.store.config, table)
+                return
+            # Feast's own stores know no other way to forget a view's rows than to drop and make it again.
+            none: list[Any] = []
+            online.update(self.store.config, [table], none, none, none, partial=True)
+            online.update(self.store.config, none, [table], none, none, partial=True)
+
     def _latest_users(self, view: str, end: datetime) -> list[str]:
         self._schema(view)
         rows = latest_rows(self.home.view(view), _BEGINNING, end, timedelta(0))

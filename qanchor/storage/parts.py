@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,14 +99,65 @@ def _write(path: Path, table: pa.Table) -> None:
     # Neither pyarrow nor DuckDB takes a name that ends otherwise for data.
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # A dictionary of floats that hardly repeat costs time and saves nothing.
-        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-        pq.write_table(table, staged, compression="lz4", use_dictionary=texts)
+        pq.write_table(table, staged, compression="lz4", use_dictionary=_texts(table.schema))
         with staged.open("rb") as handle:
             os.fsync(handle.fileno())
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
+
+
+def part_writer(path: Path, schema: pa.Schema) -> "pq.ParquetWriter":
+    """Writes a part piece by piece; the file is no part before it is linked into a view's folder."""
+    return pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=_texts(schema))
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    # A dictionary of floats that hardly repeat costs time and saves nothing.
+    return [field.name for field in schema if pa.types.is_string(field.type)]
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder and its files to the disk."""
+    for path in [*folder.glob("*.parquet"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def link_part(source: Path, folder: Path, part: str) -> None:
+    """Make a written file a part of a folder as well; without a copy, and harmless to repeat."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{part}.parquet"
+    if target.exists() and target.samefile(source):
+        return
+    staged = folder / f".{part}.{os.getpid()}.tmp"
+    staged.unlink(missing_ok=True)
+    os.link(source, staged)
+    staged.replace(target)
+
+
+def switch_folder(folder: Path, target: Path) -> None:
+    """Have a view's folder show another folder from one moment to the next.
+
+    The folder becomes a relative symbolic link, so that the home may be moved. A real folder, which a view
+    has before its first vectors, is moved aside first; nothing that anybody needs is in it.
+
+    Args:
+        folder: the view's.
+        target: what it shows from now on; below the same home.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_symlink():
+        aside = target.parent / f".first.{os.getpid()}"
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}.link")
+    staged.unlink(missing_ok=True)
+    staged.symlink_to(os.path.relpath(target, folder.parent), target_is_directory=True)
+    staged.replace(folder)
 
 
 def remove_parts(folder: Path, keep: set[str]) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qanchor.embedding.backfill import BackfillRequest, BackfillResult, backfill
+from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.load import load_embedder
+from qanchor.embedding.plan import BackfillRequest
 from qanchor.embedding.publish import Surroundings
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.events.labels import read_labels
@@ -157,7 +158,7 @@ def open_chain(folder: Path) -> Chain:
     return Chain(world, FeatureRepository(workspace, home))
 
 
-@pytest.mark.parametrize(("name", "call"), [("write_part", 4), ("activate_manifest", 2)])
+@pytest.mark.parametrize(("name", "call"), [("write_part", 1), ("activate_manifests", 1)])
 def test_a_backfill_that_got_sigkill_is_mended_by_the_next(
     chain: Chain, tmp_path: Path, name: str, call: int
 ) -> None:

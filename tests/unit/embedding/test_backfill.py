@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from qanchor.embedding import backfill as backfill_module
 from qanchor.embedding import publish as publish_module
+from qanchor.embedding import shard as shard_module
 from qanchor.embedding.requests import just_after
-from qanchor.embedding.staging import StagedVectors
 from qanchor.errors import InputError, NotReady, StateError
 from qanchor.registry import manifests
 from qanchor.registry.tables import EmbeddingManifest, Job
@@ -88,13 +88,12 @@ def test_a_history_is_encoded_once_for_all_scenarios_that_want_it(world: World) 
     assert sorted(world.embedder.calls) == [(1, 4), (3, 3)]
 
 
-def test_small_chunks_and_parts_give_the_same_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_and_shards_give_the_same_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.backfill()
     whole = world.rows("user_emb_money")
-    monkeypatch.setattr(backfill_module, "CHUNK_REQUESTS", 1)
-    monkeypatch.setattr(StagedVectors.__init__, "__defaults__", (2,))
+    monkeypatch.setattr(shard_module, "CHUNK_REQUESTS", 1)
     monkeypatch.setattr(backfill_module, "_SHARED_ROWS", 2)
-    world.backfill()
+    world.backfill(shard_users=1)
     assert world.rows("user_emb_money") == whole
     assert len(list(world.home.view("user_emb_money").glob("0*.parquet"))) == 4
 
@@ -226,16 +225,18 @@ _POINTS = [
     ("embed", 1, True),
     ("set_fingerprint", 2, True),
     ("apply", 1, True),
+    ("begin_manifest", 2, False),
+    ("note_manifest", 1, True),
+    ("note_manifest", 3, False),
     ("write_part", 1, False),
-    ("write_part", 4, False),
-    ("write_part", 4, True),
+    ("write_part", 2, True),
     ("materialize", 1, False),
     ("materialize", 1, True),
-    ("activate_manifest", 1, False),
-    ("activate_manifest", 3, True),
+    ("activate_manifests", 1, False),
+    ("activate_manifests", 1, True),
+    ("prune", 1, True),
     ("remove_parts", 1, True),
     ("remove_parts", 2, False),
-    ("remove_parts", 5, True),
 ]
 
 
@@ -244,10 +245,10 @@ def _kill_at(world: World, monkeypatch: pytest.MonkeyPatch, name: str, call: int
     owner = next(owner for owner in owners if hasattr(owner, name))
     original, calls = getattr(owner, name), itertools.count(1)
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         if next(calls) == call:
             raise Killed
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(owner, name, counted)
 

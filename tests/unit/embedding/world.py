@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from qanchor.embedding.backfill import BackfillRequest, BackfillResult, backfill
+from qanchor.embedding.backfill import BackfillResult, backfill
+from qanchor.embedding.plan import BackfillRequest
 from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.spaces import Space
 from qanchor.events.history import EventArrays, Int64, slice_histories
@@ -135,6 +136,7 @@ class PlainFeatures(FeatureRepository):
         super().__init__(workspace, home)
         self.applied = 0
         self.online_rows: dict[str, dict[str, datetime]] = {}
+        self.cleared: list[str] = []
         self.takes_all = True
 
     def apply(self) -> list[str]:
@@ -142,6 +144,11 @@ class PlainFeatures(FeatureRepository):
         self.applied += 1
         self.home.feast_registry.touch()
         return list(self.views)
+
+    def clear_online(self, view: str) -> None:
+        """Forget the view."""
+        self.cleared.append(view)
+        self.online_rows.pop(view, None)
 
     def materialize(self, views: Sequence[str], end: datetime) -> dict[str, int]:
         """Note the newest row of each user down."""

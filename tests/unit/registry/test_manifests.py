@@ -44,11 +44,27 @@ def test_a_set_whose_run_was_killed_is_marked_by_the_next_run(engine: Engine) ->
     assert _states(engine) == ["failed", "building"]
 
 
-def test_withdrawing_leaves_nothing_to_serve(engine: Engine) -> None:
+def test_a_job_goes_on_with_the_set_that_it_began(engine: Engine) -> None:
+    first = manifests.begin_manifest(engine, manifest(job_id=4))
+    assert manifests.begin_manifest(engine, manifest(job_id=4)).id == first.id
+    assert manifests.begin_manifest(engine, manifest(job_id=5)).id != first.id
+    assert _states(engine) == ["failed", "building"]
+
+
+def test_a_set_that_waits_is_not_seen_and_is_found_by_promotion(engine: Engine) -> None:
     row = manifests.begin_manifest(engine, manifest())
-    manifests.activate_manifest(engine, row, 5, "a")
-    manifests.withdraw_manifest(engine, "money")
-    assert manifests.active_manifests(engine, ["money"]) == {}
+    for state in (manifests.CANDIDATE, manifests.PROMOTING):
+        manifests.note_manifest(engine, row, state=state)
+        assert manifests.active_manifests(engine, ["money"]) == {}
+        assert manifests.waiting_manifests(engine, ["money"])["money"].id == row.id
+
+
+def test_the_set_that_served_last_is_the_one_to_go_back_to(engine: Engine) -> None:
+    rows = [manifests.begin_manifest(engine, manifest(job_id=n)) for n in (1, 2, 3)]
+    for number in (0, 1, 0, 2):
+        manifests.activate_manifests(engine, {"money": rows[number]})
+    assert manifests.earlier_manifests(engine, ["money"])["money"].id == rows[0].id
+    assert _states(engine) == ["retired", "retired", "active"]
 
 
 def test_scenarios_do_not_touch_each_other(engine: Engine) -> None:

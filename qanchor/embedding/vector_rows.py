@@ -1,17 +1,9 @@
-"""Vectors on their way to the offline store: bounded part files in the cache, and a hash of what they hold.
+"""Vectors as rows of the offline store, with what was read to make them."""
 
-Nothing here is seen by a reader. A run that is killed leaves a folder that the next run deletes.
-"""
-
-import hashlib
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.events.history import EventArrays, HistorySlices, Int64
@@ -24,8 +16,6 @@ from qanchor.names import (
     USER_ID,
     embedding_field,
 )
-
-PART_ROWS = 50_000
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -74,57 +64,6 @@ def what_was_read(arrays: EventArrays, slices: HistorySlices) -> tuple[Int64, In
         has = slices.stop[:, column] > slices.start[:, column]
         last[has] = np.maximum(last[has], events.time[slices.stop[has, column] - 1])
     return slices.window_events.sum(axis=1), last
-
-
-class StagedVectors:
-    """One scenario's rows, written to the cache in parts of bounded size.
-
-    Args:
-        folder: its own; deleted first if an earlier run left it.
-        scenario: its name.
-        model_version: the model that makes the vectors.
-        part_rows: rows that are kept in memory before a part is written.
-    """
-
-    def __init__(self, folder: Path, scenario: str, model_version: str, part_rows: int = PART_ROWS) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self.rows = 0
-        self._folder, self._scenario, self._model = folder, scenario, model_version
-        self._part_rows = part_rows
-        self._held: list[pa.Table] = []
-        self._held_rows = 0
-        self._parts: list[Path] = []
-        self._digest = hashlib.sha256()
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 of all rows in their order: the same inputs give the same hash."""
-        return self._digest.hexdigest()
-
-    def add(self, rows: VectorRows) -> None:
-        """Take rows in."""
-        self._digest.update("\0".join(rows.users).encode())
-        for column in (rows.cutoffs, rows.vectors, rows.events, rows.last):
-            self._digest.update(np.ascontiguousarray(column).tobytes())
-        self._held.append(rows.table(self._scenario, self._model))
-        self._held_rows += len(rows.users)
-        self.rows += len(rows.users)
-        if self._held_rows >= self._part_rows:
-            self._write()
-
-    def parts(self) -> Iterator[pa.Table]:
-        """The parts, one after the other, in the order in which they were written."""
-        if self._held:
-            self._write()
-        for path in self._parts:
-            yield pq.read_table(path)
-
-    def _write(self) -> None:
-        path = self._folder / f"{len(self._parts):05d}.parquet"
-        pq.write_table(pa.concat_tables(self._held), path, compression="zstd", compression_level=1)
-        self._parts.append(path)
-        self._held, self._held_rows = [], 0
 
 
 def _moments(microseconds: Int64, absent: NDArray[np.bool_] | None = None) -> pa.Array:

@@ -1,0 +1,88 @@
+"""`qanchor-cli promote`: embeddings that wait, put in service."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+if TYPE_CHECKING:
+    from qanchor.registry.tables import EmbeddingManifest
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Show the manifests that are kept, and change nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even where a quality gate fails.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Put the newest embeddings that wait in service: written with --no-promote, stopped by a gate, or cut
+    short.
+
+    The offline store changes at once, the online store follows, then one row makes it official. What served
+    before is kept for `qanchor-cli rollback`.
+
+    Example: qanchor-cli promote --scenario takeout
+    """
+    from qanchor.embedding.gates import describe_blocked, failed_gates, recorded_gates
+    from qanchor.embedding.publish import Surroundings, promote
+    from qanchor.errors import GatesFailed, NotReady
+    from qanchor.registry.manifests import kept_manifests, waiting_manifests
+    from qanchor.storage.features import FeatureRepository
+
+    context = open_context()
+    if listed:
+        names = chosen(context.workspace, scenario, every or not scenario)
+        kept = [m for name in names for m in kept_manifests(context.engine, name)]
+        _show("Manifests", kept, json)
+        return
+    names = chosen(context.workspace, scenario, every)
+    waiting = waiting_manifests(context.engine, names)
+    if not waiting:
+        raise NotReady(
+            "no embeddings wait for promotion",
+            "Run `qanchor-cli backfill`; `qanchor-cli promote --list` shows what there is.",
+        )
+    found = {name: failed_gates(recorded_gates(manifest)) for name, manifest in waiting.items()}
+    blocked = {name: results for name, results in found.items() if results}
+    if blocked and not force:
+        raise GatesFailed(
+            f"gates keep embeddings out of service: {describe_blocked(blocked)}",
+            "Look into it, or add --force.",
+        )
+    place = Surroundings(context.home, context.engine, FeatureRepository(context.workspace, context.home))
+    with progress() as bar:
+        promote(waiting, place, bar, online=online)
+    _show("In service", list(waiting.values()), json)
+
+
+def _show(title: str, manifests: "list[EmbeddingManifest]", json: bool) -> None:
+    from qanchor.embedding.gates import failed_gates, recorded_gates
+
+    rows: list[dict[str, Any]] = [
+        {
+            "scenario": manifest.scenario,
+            "manifest": manifest.id,
+            "state": manifest.state,
+            "vectors": manifest.rows,
+            "as of": f"{manifest.as_of:%Y-%m-%d %H:%M:%S}" if manifest.as_of else None,
+            "model": manifest.model_version,
+            "space": manifest.fingerprint[:6],
+            "failed gates": ", ".join(map(str, failed_gates(recorded_gates(manifest)))) or None,
+        }
+        for manifest in manifests
+    ]
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(title, rows)
+    else:
+        typer.echo("there are no embeddings yet")

@@ -1,0 +1,54 @@
+"""`qanchor-cli rollback`: back to the embeddings that served before."""
+
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    online: Annotated[
+        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """Put the embeddings that served before in service again; those that served now are kept in their turn.
+
+    Where they are of an earlier moment the online store forgets the scenario's rows first, because it takes
+    no older row over a newer one: for seconds its users are unknown there.
+
+    Example: qanchor-cli rollback --scenario takeout
+    """
+    from qanchor.embedding.publish import Surroundings, promote, rollback_target
+    from qanchor.registry.versions import active_model
+    from qanchor.storage.features import FeatureRepository
+
+    context = open_context()
+    names = chosen(context.workspace, scenario, every)
+    place = Surroundings(context.home, context.engine, FeatureRepository(context.workspace, context.home))
+    targets = {name: rollback_target(name, place) for name in names}
+    with progress() as bar:
+        promote(targets, place, bar, online=online)
+    rows = [
+        {
+            "scenario": name,
+            "manifest": manifest.id,
+            "vectors": manifest.rows,
+            "as of": f"{manifest.as_of:%Y-%m-%d %H:%M:%S}" if manifest.as_of else None,
+            "model": manifest.model_version,
+        }
+        for name, manifest in targets.items()
+    ]
+    if json:
+        print_json(rows)
+        return
+    print_table("In service again", rows)
+    newer = active_model(context.engine).version
+    if any(manifest.model_version != newer for manifest in targets.values()):
+        typer.echo(f"the next backfill embeds with the active model, {newer}")
+    typer.echo(f"next    qanchor-cli index build --scenario {names[0]}")

@@ -1,0 +1,407 @@
+"""Jobs in shards: claimed by lease, finished once, resumed by whoever asks for the same thing.
+
+Every step is one statement that names what it expects, so that of two workers one wins. Leases are judged by
+the database's clock. A worker that was stopped for longer than its lease finds that it has lost the shard,
+and what it computed is dropped.
+"""
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CursorResult,
+    Engine,
+    and_,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from qanchor.errors import NotReady, QAnchorError, StateError
+from qanchor.registry.session import transaction
+from qanchor.registry.tables import Job, JobShard, utc_now
+
+WAITING, LEASED, DONE = "waiting", "leased", "done"
+RUNNING, FAILED, INTERRUPTED, CANCELLED = "running", "failed", "interrupted", "cancelled"
+LEASE_SECONDS: Final = 60.0
+_ERROR_LENGTH: Final = 512
+_CLOCKS: Final = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+}
+
+
+class LeaseLost(StateError):
+    """Another worker has taken the shard over; what was computed for it must be dropped."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a finished shard left behind.
+
+    Args:
+        number: of the shard.
+        result: as it was given to `finish`.
+    """
+
+    number: int
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a job is.
+
+    Args:
+        shards: of the job.
+        done: of these.
+        size_done: sum of the sizes of the done ones.
+    """
+
+    shards: int
+    done: int
+    size_done: int
+
+
+def new_owner() -> str:
+    """A worker's name: host and process, so that its neighbours can see that it is gone."""
+    return f"{socket.gethostname()[:64]}/{os.getpid()}/{secrets.token_hex(4)}"
+
+
+def clock_ms(engine: Engine) -> ColumnElement[int]:
+    """The database's clock as an SQL expression, milliseconds since the epoch."""
+    return literal_column(_CLOCKS[engine.dialect.name], BigInteger)
+
+
+def find_open_job(engine: Engine, key: str) -> Job | None:
+    """The unfinished job of a key."""
+    with transaction(engine) as session:
+        return session.scalar(select(Job).where(Job.key == key))
+
+
+def open_job(engine: Engine, kind: str, key: str, parameters: Mapping[str, Any], sizes: Sequence[int]) -> int:
+    """Record a job with its shards, unless there is an unfinished one of that key.
+
+    Args:
+        engine: the registry.
+        kind: the command's name.
+        key: what was asked, hashed.
+        parameters: what was asked; JSON values.
+        sizes: of every shard, in units of work.
+
+    Returns:
+        The job's id, which may be that of another worker's job.
+    """
+    try:
+        with transaction(engine) as session:
+            row = Job(kind=kind, key=key, parameters=dict(parameters), total=sum(sizes))
+            session.add(row)
+            session.flush()
+            shards = [
+                {"job_id": row.id, "number": n, "state": WAITING, "attempts": 0, "size": size}
+                for n, size in enumerate(sizes)
+            ]
+            if shards:
+                session.execute(insert(JobShard), shards)
+            return row.id
+    except IntegrityError:
+        with transaction(engine) as session:
+            return session.execute(select(Job.id).where(Job.key == key)).scalar_one()
+
+
+class ShardedJob:
+    """One worker's part in a job.
+
+    Args:
+        engine: the registry.
+        job_id: from `open_job`.
+        owner: the worker's name; default: a new one.
+        lease_seconds: after this long without a sign of life a shard is another worker's.
+    """
+
+    def __init__(
+        self, engine: Engine, job_id: int, owner: str = "", lease_seconds: float = LEASE_SECONDS
+    ) -> None:
+        self.id = job_id
+        self.owner = owner or new_owner()
+        self._engine = engine
+        self._now = clock_ms(engine)
+        self._lease_ms = int(lease_seconds * 1000)
+
+    def resume(self) -> None:
+        """Take part: the job runs again, and shards of processes of this host that are gone are free at
+        once."""
+        with transaction(self._engine) as session:
+            session.execute(
+                update(Job)
+                .where(Job.id == self.id, Job.key.is_not(None))
+                .values(state=RUNNING, error=None, finished_at=None, heartbeat_at=utc_now())
+            )
+            owners = select(JobShard.owner).where(JobShard.job_id == self.id, JobShard.state == LEASED)
+            leader = select(Job.lease_owner).where(Job.id == self.id)
+            gone = [name for name in {*session.scalars(owners), *session.scalars(leader)} if is_gone(name)]
+            session.execute(
+                update(JobShard)
+                .where(JobShard.job_id == self.id, JobShard.state == LEASED, JobShard.owner.in_(gone))
+                .values(state=WAITING, lease_until=None)
+            )
+            session.execute(
+                update(Job).where(Job.id == self.id, Job.lease_owner.in_(gone)).values(lease_until=None)
+            )
+
+    def claim(self) -> int | None:
+        """Lease the first shard that nobody works on.
+
+        Returns:
+            Its number, or None where there is none left to take.
+
+        Raises:
+            NotReady: the job was cancelled.
+        """
+        free = or_(
+            JobShard.state == WAITING, and_(JobShard.state == LEASED, JobShard.lease_until < self._now)
+        )
+        for _ in range(100):
+            self._require_running()
+            with transaction(self._engine) as session:
+                mine = and_(JobShard.job_id == self.id, free)
+                first = select(func.min(JobShard.number)).where(mine).scalar_subquery()
+                claimed = session.execute(
+                    update(JobShard)
+                    .where(mine, JobShard.number == first)
+                    .values(
+                        state=LEASED,
+                        owner=self.owner,
+                        lease_until=self._now + self._lease_ms,
+                        attempts=JobShard.attempts + 1,
+                    )
+                    .returning(JobShard.number),
+                    execution_options={"synchronize_session": False},
+                ).scalar()
+                left = session.scalar(select(func.count()).select_from(JobShard).where(mine))
+            if claimed is not None or not left:
+                return claimed
+        return None  # others were faster a hundred times over: ask again later
+
+    def _require_running(self) -> None:
+        with transaction(self._engine) as session:
+            state = session.scalar(select(Job.state).where(Job.id == self.id))
+        if state == CANCELLED:
+            raise NotReady(f"job {self.id} was cancelled", "Start it anew.")
+
+    def renew(self, number: int | None) -> None:
+        """Keep a shard, or with None the lead.
+
+        Raises:
+            LeaseLost: it is another worker's now.
+            NotReady: the job was cancelled.
+        """
+        self._require_running()
+        until = self._now + self._lease_ms
+        with transaction(self._engine) as session:
+            if number is None:
+                mine = update(Job).where(Job.id == self.id, Job.lease_owner == self.owner)
+            else:
+                mine = update(JobShard).where(self._is_mine(number))
+            kept = _count(session.execute(mine.values(lease_until=until), _PLAIN))
+        if not kept:
+            what = "the lead" if number is None else f"shard {number}"
+            raise LeaseLost(f"{what} of job {self.id} was taken over", "Nothing: the other worker does it.")
+
+    def _is_mine(self, number: int) -> ColumnElement[bool]:
+        return and_(
+            JobShard.job_id == self.id,
+            JobShard.number == number,
+            JobShard.state == LEASED,
+            JobShard.owner == self.owner,
+        )
+
+    @contextmanager
+    def holding(self, number: int | None) -> Iterator[threading.Event]:
+        """Keep a lease alive from a thread of its own while the block runs.
+
+        Yields:
+            Set once the lease is lost or the job cancelled: the block should end soon.
+        """
+        over, lost = threading.Event(), threading.Event()
+
+        def keep() -> None:
+            while not over.wait(self._lease_ms / 4000):
+                try:
+                    self.renew(number)
+                except (LeaseLost, NotReady):
+                    lost.set()
+                    return
+                except QAnchorError:
+                    continue  # a database that is gone for a moment; the lease outlives some of these
+
+        keeper = threading.Thread(target=keep, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield lost
+        finally:
+            over.set()
+            keeper.join()
+
+    def finish(self, number: int, result: Mapping[str, Any]) -> None:
+        """Put a shard's result on record.
+
+        Raises:
+            LeaseLost: another worker has it now; this result must be dropped.
+        """
+        with transaction(self._engine) as session:
+            done = session.execute(
+                update(JobShard)
+                .where(self._is_mine(number))
+                .values(state=DONE, result=dict(result), lease_until=None, finished_at=utc_now()),
+                execution_options=_PLAIN,
+            )
+            if not _count(done):
+                raise LeaseLost(f"shard {number} of job {self.id} was taken over", "Nothing is lost.")
+
+    def release(self, number: int) -> None:
+        """Give a shard back that was not finished."""
+        with transaction(self._engine) as session:
+            session.execute(
+                update(JobShard).where(self._is_mine(number)).values(state=WAITING, lease_until=None),
+                execution_options=_PLAIN,
+            )
+
+    def reset(self, numbers: Sequence[int]) -> None:
+        """Have finished shards done again, because what they left is gone."""
+        with transaction(self._engine) as session:
+            session.execute(
+                update(JobShard)
+                .where(JobShard.job_id == self.id, JobShard.number.in_(numbers))
+                .values(state=WAITING, result=None)
+            )
+
+    def counts(self) -> Counts:
+        """How far the job is."""
+        done = JobShard.state == DONE
+        query = select(
+            func.count(),
+            func.coalesce(func.sum(done.cast(BigInteger)), 0),
+            func.coalesce(func.sum(JobShard.size * done.cast(BigInteger)), 0),
+        ).where(JobShard.job_id == self.id)
+        with transaction(self._engine) as session:
+            shards, finished, size = session.execute(query).one()
+        return Counts(int(shards), int(finished), int(size))
+
+    def results(self) -> list[ShardResult]:
+        """Of every finished shard, by number."""
+        query = select(JobShard).where(JobShard.job_id == self.id, JobShard.state == DONE)
+        with transaction(self._engine) as session:
+            rows = session.scalars(query.order_by(JobShard.number)).all()
+        return [ShardResult(row.number, row.result or {}) for row in rows]
+
+    def lead(self) -> bool:
+        """Become the one worker that ends the job, if nobody else is."""
+        free = or_(Job.lease_until.is_(None), Job.lease_until < self._now, Job.lease_owner == self.owner)
+        with transaction(self._engine) as session:
+            led = session.execute(
+                update(Job)
+                .where(Job.id == self.id, Job.key.is_not(None), free)
+                .values(lease_owner=self.owner, lease_until=self._now + self._lease_ms),
+                execution_options=_PLAIN,
+            )
+            return bool(_count(led))
+
+    def note(self, done: int) -> None:
+        """Write how much work is done."""
+        with transaction(self._engine) as session:
+            session.execute(update(Job).where(Job.id == self.id).values(done=done, heartbeat_at=utc_now()))
+
+    def end(self) -> None:
+        """Mark the job done; another of its key is a new one."""
+        close_job(self._engine, self.id, DONE)
+
+    def stop(self, error: BaseException) -> None:
+        """Leave: the job can be resumed; it is marked failed or interrupted where nobody else works on it."""
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        text = str(error) if isinstance(error, QAnchorError) else f"{type(error).__name__}: {error}"
+        with transaction(self._engine) as session:
+            session.execute(
+                update(Job)
+                .where(Job.id == self.id, Job.lease_owner == self.owner)
+                .values(lease_until=None, lease_owner=None)
+            )
+            if not _is_worked_on(session, self.id, self._now):
+                session.execute(
+                    update(Job)
+                    .where(Job.id == self.id, Job.state == RUNNING)
+                    .values(
+                        state=INTERRUPTED if interrupted else FAILED,
+                        error=None if interrupted else text[:_ERROR_LENGTH],
+                        finished_at=utc_now(),
+                    )
+                )
+
+
+_PLAIN: Final[Any] = {"synchronize_session": False}
+
+
+def _count(result: Any) -> int:
+    return int(result.rowcount) if isinstance(result, CursorResult) else 0
+
+
+def _is_worked_on(session: Session, job_id: int, now: ColumnElement[int]) -> bool:
+    leased = select(func.count()).where(
+        JobShard.job_id == job_id, JobShard.state == LEASED, JobShard.lease_until >= now
+    )
+    led = select(func.count()).where(Job.id == job_id, Job.lease_until >= now)
+    return bool(session.scalar(leased) or session.scalar(led))
+
+
+def is_worked_on(engine: Engine, job_id: int) -> bool:
+    """Whether a worker that has not died holds a lease of the job."""
+    with transaction(engine) as session:
+        owners = select(JobShard.owner).where(
+            JobShard.job_id == job_id, JobShard.state == LEASED, JobShard.lease_until >= clock_ms(engine)
+        )
+        leader = select(Job.lease_owner).where(Job.id == job_id, Job.lease_until >= clock_ms(engine))
+        found = [*session.scalars(owners), *session.scalars(leader)]
+        young = select(Job.id).where(
+            Job.id == job_id, Job.state == RUNNING, Job.heartbeat_at > utc_now() - timedelta(seconds=5)
+        )
+        return any(not is_gone(owner) for owner in found) or (not found and bool(session.scalar(young)))
+
+
+def close_job(engine: Engine, job_id: int, state: str) -> None:
+    """End a job for good: it cannot be resumed."""
+    with transaction(engine) as session:
+        session.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(state=state, key=None, lease_owner=None, lease_until=None, finished_at=utc_now())
+        )
+
+
+def is_gone(owner: str | None) -> bool:
+    """Whether a worker was a process of this host that has ended."""
+    if not owner:
+        return False
+    host, pid, _ = owner.split("/")
+    if host != socket.gethostname()[:64]:
+        return False  # another host's: only its lease tells
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
