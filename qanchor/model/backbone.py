@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from qanchor.model.prefix_cache import PrefixCache
+from qanchor.model.suffixes import SuffixBlock, read_block
 
 
 class Backbone(nn.Module):
@@ -110,6 +111,27 @@ class Backbone(nn.Module):
         at = at + last.mlp(last.post_attention_layernorm(at))
         hidden: Tensor = decoder.norm(at)[:, 0]
         return hidden
+
+    def read_block(self, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
+        """The hidden state of every suffix's last token after every prefix, in one pass.
+
+        The same as `read` for each suffix by itself.
+
+        Args:
+            block: the suffixes, the same for all users.
+            prefix: of the users; left as it is.
+
+        Returns:
+            [users, suffixes, d_model].
+        """
+        if self._is_qwen2:
+            return read_block(self.lm.model, block, prefix)
+        tokens = torch.arange(block.vectors.shape[1], device=block.lengths.device)
+        pairs = zip(block.vectors, tokens < block.lengths[:, None], strict=True)
+        shape = (prefix.users, -1, -1)
+        return torch.stack(
+            [self.read(v[None].expand(shape), own.expand(shape[:2]), prefix) for v, own in pairs], dim=1
+        )
 
     def causal(self, vectors: Tensor, valid: Tensor | None = None) -> Tensor:
         """Hidden states of whole sequences, [batch, tokens, d_model].

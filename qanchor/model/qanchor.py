@@ -1,5 +1,6 @@
 """Q-Anchor: a user's history once as a prefix, any number of questions after it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from qanchor.model.batch import EventBatch
 from qanchor.model.config import ModelConfig
 from qanchor.model.hierarchy import HierarchicalEncoder
 from qanchor.model.prefix_cache import PrefixCache
+from qanchor.model.suffixes import SuffixBlock
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,26 @@ class QAnchor(nn.Module):
         vectors, valid = self._suffix(suffix, prefix.users)
         return self.project(self.backbone.read(vectors, valid, prefix))
 
+    def suffix_block(self, suffixes: Sequence[Suffix]) -> SuffixBlock:
+        """Suffixes that are the same for all users, made ready for `read_out_block` once.
+
+        Args:
+            suffixes: question_ids [tokens] each; at least one suffix.
+        """
+        parts = []
+        for suffix in suffixes:
+            vectors, valid = self._suffix(suffix, 1)
+            parts.append(vectors[0, valid[0]])
+        return SuffixBlock.of(parts)
+
+    def read_out_block(self, prefix: PrefixCache, block: SuffixBlock) -> Tensor:
+        """Unit vectors of the users for several questions in one pass, float32 [suffixes, users, dim].
+
+        The same as `read_out` for each of them; the prefix is not changed.
+        """
+        hidden = self.backbone.read_block(block, prefix).transpose(0, 1)
+        return self.project(hidden)
+
     def read_out_uncached(self, batch: EventBatch, suffix: Suffix) -> Tensor:
         """The same as `read_out(encode_prefix(batch), suffix)` in one pass over the whole sequence.
 
@@ -134,7 +156,7 @@ class QAnchor(nn.Module):
         )
 
     def project(self, hidden: Tensor) -> Tensor:
-        """The shared head: [batch, d_model] -> float32 unit vectors [batch, dim]."""
+        """The shared head: [..., d_model] -> float32 unit vectors [..., dim]."""
         with torch.autocast(hidden.device.type, enabled=False):
             dtype = next(self.projection.parameters()).dtype
             return normalize(self.projection(hidden.to(dtype)).float(), dim=-1)

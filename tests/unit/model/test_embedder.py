@@ -102,3 +102,28 @@ def test_another_table_is_tokenised_anew(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         embedder.embed(other, np.arange(2), hours(900, 900), ANCHORS), first, atol=1e-5
     )
+
+
+def test_cores_that_share_the_batches_change_nothing_and_leave_torch_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    rows, cutoffs = np.arange(5).repeat(8), hours(*range(200, 1000, 20))
+    expected = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, ANCHORS)
+    try:
+        torch.set_num_threads(3)
+        found = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, ANCHORS)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_goes_wrong_in_a_batch_is_raised_and_the_threads_come_back() -> None:
+    threads = torch.get_num_threads()
+    broken = EventArrays(ARRAYS.users, ARRAYS.texts[:1], ARRAYS.modalities)
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(IndexError):
+            UserEmbedder(LOADED, 60).embed(broken, np.arange(5), hours(*[900] * 5), ANCHORS)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
