@@ -1,6 +1,8 @@
 """The FAISS index of a scenario, built from the vectors that its active manifest names."""
 
+import logging
 import shutil
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,13 +12,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import Engine
 
-from qanchor.errors import NotReady
+from qanchor.errors import FingerprintMismatch, IndexInvalid, NotReady
 from qanchor.home import Home
 from qanchor.names import EVENT_TIMESTAMP, USER_ID, embedding_field, embedding_view
 from qanchor.registry.manifests import active_manifest, part_name
 from qanchor.registry.tables import EmbeddingManifest, IndexVersion, new_version
 from qanchor.registry.versions import active_index, register_index
-from qanchor.storage.vectors import IndexMetadata, VectorIndex, Vectors, build_index, load_index
+from qanchor.storage.vectors import (
+    IndexMetadata,
+    IndexPlan,
+    VectorIndex,
+    Vectors,
+    build_index,
+    load_index,
+    save_index,
+    update_index,
+)
+
+log = logging.getLogger(__name__)
+
+# From here on, what an update leaves behind costs searches more than a new index costs once.
+_REBUILT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,11 +58,13 @@ class ServedIndex:
         index: the vectors.
         version: its name in the registry.
         is_behind: the scenario has been embedded anew since the index was built.
+        load_seconds: that opening it took.
     """
 
     index: VectorIndex
     version: str
     is_behind: bool
+    load_seconds: float = 0.0
 
 
 def current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
@@ -77,42 +95,81 @@ def current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
     return CurrentVectors(users, values.reshape(rows, -1)[newest].astype(np.float32, copy=False), moment)
 
 
-def build_scenario_index(home: Home, engine: Engine, scenario: str) -> IndexVersion:
+@dataclass(frozen=True)
+class Update:
+    """What bringing an index up to date did.
+
+    Args:
+        row: of the index that serves now.
+        changed: users who are new or have another vector.
+        removed: users who are gone.
+        rebuilt: so much had changed that the index was built anew.
+    """
+
+    row: IndexVersion
+    changed: int
+    removed: int
+    rebuilt: bool
+
+
+def build_scenario_index(
+    home: Home, engine: Engine, scenario: str, plan: IndexPlan | None = None
+) -> IndexVersion:
     """Build the index of a scenario and put it in service; the earlier one serves until that succeeds.
 
     Args:
         home: where the offline store and the indexes lie.
         engine: the registry.
         scenario: its name.
+        plan: what kind, and how exact; None: the defaults.
 
     Raises:
         NotReady: the scenario has no embeddings yet; run `qanchor-cli backfill --scenario`.
-        IndexInvalid: a vector does not hold; run the backfill again.
+        IndexInvalid: a vector does not hold; run the backfill again. Or the plan's memory does not do; give
+            more.
     """
     manifest = active_manifest(engine, scenario)
     current = current_vectors(home, manifest)
-    origin = IndexMetadata(manifest.fingerprint, manifest.id, current.as_of.isoformat())
-    index = build_index(current.users, current.vectors, origin)
-    folder = home.indexes / scenario
-    version = new_version()
-    metadata = index.save(folder / version)
-    row = register_index(
-        engine,
-        IndexVersion(
-            version=version,
-            scenario=scenario,
-            manifest_id=manifest.id,
-            fingerprint=manifest.fingerprint,
-            kind=metadata.kind,
-            path=str((folder / version).relative_to(home.root)),
-            rows=metadata.rows,
-            recall=metadata.recall,
-        ),
+    return _serve(
+        home, engine, build_index(current.users, current.vectors, _origin(manifest, current), plan), manifest
     )
-    for other in folder.iterdir():
-        if other.name != version:
-            shutil.rmtree(other, ignore_errors=True)
-    return row
+
+
+def update_scenario_index(home: Home, engine: Engine, scenario: str, plan: IndexPlan | None = None) -> Update:
+    """Bring the index of a scenario up to its newest vectors; the earlier one serves until that succeeds.
+
+    What did not change is not built again. An index that cannot be read, is of another embedding space, or
+    of which more than a tenth has changed, is built anew.
+
+    Args:
+        home: where the offline store and the indexes lie.
+        engine: the registry.
+        scenario: its name.
+        plan: as of `build_scenario_index`.
+
+    Raises:
+        NotReady: the scenario has no embeddings or no index yet.
+        IndexInvalid: a vector does not hold; run the backfill again.
+    """
+    manifest = active_manifest(engine, scenario)
+    served = active_index(engine, scenario)
+    if served.manifest_id == manifest.id:
+        return Update(served, 0, 0, rebuilt=False)
+    current = current_vectors(home, manifest)
+    origin = _origin(manifest, current)
+    try:
+        before = load_index(home.root / served.path, manifest.fingerprint)
+    except (IndexInvalid, FingerprintMismatch) as error:
+        log.warning("index built anew scenario=%s reason=%s", scenario, error.problem)
+        row = _serve(home, engine, build_index(current.users, current.vectors, origin, plan), manifest)
+        return Update(row, row.rows, 0, rebuilt=True)
+    index = update_index(before, current.users, current.vectors, origin, plan)
+    removed = before.population - int((before.rows_of(current.users) >= 0).sum())
+    changed = sum(len(segment) for segment in index.segments if segment.metadata.is_update)
+    rebuilt = changed + len(index.removed) > _REBUILT_SHARE * index.size
+    if rebuilt:
+        index = build_index(current.users, current.vectors, origin, plan)
+    return Update(_serve(home, engine, index, manifest), changed, removed, rebuilt)
 
 
 def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedIndex:
@@ -128,8 +185,44 @@ def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedInde
         IndexInvalid: its files are damaged; build it again.
     """
     row = active_index(engine, scenario)
-    index = load_index(home.root / row.path, row.fingerprint)
-    return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id)
+    began = time.monotonic()
+    try:
+        index = load_index(home.root / row.path, row.fingerprint)
+    except IndexInvalid:
+        # Another may have taken over, and this one been deleted, since its row was read.
+        newer = active_index(engine, scenario)
+        if newer.version == row.version:
+            raise
+        row, index = newer, load_index(home.root / newer.path, newer.fingerprint)
+    seconds = time.monotonic() - began
+    return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id, seconds)
+
+
+def _origin(manifest: EmbeddingManifest, current: CurrentVectors) -> IndexMetadata:
+    return IndexMetadata(manifest.fingerprint, manifest.id, current.as_of.isoformat())
+
+
+def _serve(home: Home, engine: Engine, index: VectorIndex, manifest: EmbeddingManifest) -> IndexVersion:
+    folder = home.indexes / manifest.scenario
+    version = new_version()
+    metadata = save_index(index, folder / version)
+    row = register_index(
+        engine,
+        IndexVersion(
+            version=version,
+            scenario=manifest.scenario,
+            manifest_id=manifest.id,
+            fingerprint=manifest.fingerprint,
+            kind=metadata.kind,
+            path=str((folder / version).relative_to(home.root)),
+            rows=metadata.rows,
+            recall=metadata.recall,
+        ),
+    )
+    for other in folder.iterdir():
+        if other.name != version:
+            shutil.rmtree(other, ignore_errors=True)
+    return row
 
 
 def _newest_rows(table: pa.Table) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""The index of a scenario in a process that serves: exchanged without a pause when another takes over."""
+
+import logging
+import threading
+from types import TracebackType
+
+from sqlalchemy import Engine
+
+from qanchor.audience.index import ServedIndex, open_scenario_index
+from qanchor.errors import QAnchorError
+from qanchor.home import Home
+from qanchor.registry.versions import active_index
+
+log = logging.getLogger(__name__)
+
+
+class LiveIndex:
+    """The index that serves a scenario, now and later.
+
+    `current` is one reference, read and replaced at once: a request that took it keeps its index to the
+    end, even when that index's files are deleted meanwhile. One that cannot be read is refused, and the
+    last good one goes on.
+
+    Args:
+        home: where the indexes lie.
+        engine: the registry.
+        scenario: its name.
+        poll_seconds: how often the registry is asked while the object is entered as a context.
+
+    Raises:
+        NotReady: the scenario has no index yet; run `qanchor-cli index build --scenario`.
+        IndexInvalid: the first index is damaged; build it again.
+    """
+
+    def __init__(self, home: Home, engine: Engine, scenario: str, poll_seconds: float = 5.0) -> None:
+        self._home, self._engine, self._scenario = home, engine, scenario
+        self._poll_seconds = poll_seconds
+        self._refreshing = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._current = open_scenario_index(home, engine, scenario)
+        self._refused = ""
+
+    @property
+    def current(self) -> ServedIndex:
+        """The index to search in; take it once per request."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Take over a new index if there is one.
+
+        Returns:
+            Whether another index serves now.
+        """
+        with self._refreshing:
+            version = self._current.version
+            try:
+                version = active_index(self._engine, self._scenario).version
+                if version in (self._current.version, self._refused):
+                    return False
+                self._current = open_scenario_index(self._home, self._engine, self._scenario)
+            except QAnchorError as error:
+                # Said once: a damaged index stays damaged. A database that is away is asked again.
+                self._refused = version
+                kept = self._current.version
+                log.error("index refused scenario=%s keeps=%s reason=%s", self._scenario, kept, error.problem)
+                return False
+            log.info("index taken over scenario=%s version=%s", self._scenario, self._current.version)
+            return True
+
+    def __enter__(self) -> "LiveIndex":
+        self._stopped.clear()
+        name = f"index-{self._scenario}"
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._poll_seconds):
+            self.refresh()

@@ -1,0 +1,124 @@
+"""One file of an index: its users' vectors, and whatever makes searching them fast."""
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qanchor.storage.vectors.exact import exact_search
+from qanchor.storage.vectors.kinds import stored_vectors
+from qanchor.storage.vectors.metadata import RECALL_AT, Mask, Rows, SegmentMetadata, Vectors
+from qanchor.storage.vectors.native import load_faiss, numpy_view
+
+# Microseconds on one core, measured: what decides between scanning vectors and searching codes.
+_SCANNED_VECTOR = 0.03
+_COPIED_VECTOR = 0.1
+_CODE = 0.0015
+_CANDIDATE = 0.35
+_STEP = 1.2
+# A batch shares the reading of the vectors.
+_BATCH, _BATCH_DISCOUNT = 20, 0.2
+# Of what a filter keeps by chance, this much more is searched for, so that few queries fall short.
+_SLACK, _SPARE = 1.2, 32
+
+
+class Segment:
+    """Vectors with the users they belong to.
+
+    Args:
+        metadata: what it is.
+        users: string [rows], ascending, distinct.
+        index: faiss's own object.
+        folder: where it was loaded from; None: it was never saved.
+    """
+
+    def __init__(
+        self, metadata: SegmentMetadata, users: pa.Array, index: Any, folder: Path | None = None
+    ) -> None:
+        self.metadata = metadata
+        self.users = users
+        self.index = index
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def matrix(self) -> Vectors:
+        """The vectors, float32 [rows, width], not copied."""
+        # The flat object must live as long as the view of its memory; the index owns it.
+        view: Vectors = numpy_view(stored_vectors(self.index))
+        return view
+
+    def search(self, queries: Vectors, k: int, mask: Mask | None = None) -> tuple[Vectors, Rows]:
+        """The k rows of greatest inner product for each query, best first.
+
+        A filter never costs recall: the few rows that it keeps are scanned; where it keeps many, more is
+        searched for and what it drops is left out; a query for which that finds too few is answered by a
+        scan.
+
+        Args:
+            queries: float32 [queries, width].
+            k: rows wanted.
+            mask: bool [rows], those that may be found; None: all.
+
+        Returns:
+            Inner products float32 [queries, k] (-inf where there are fewer) and rows int64 (-1 there).
+        """
+        there = len(self) if mask is None else int(np.count_nonzero(mask))
+        enough = min(k, there)
+        wanted = enough
+        if mask is not None:
+            wanted = min(len(self), math.ceil(_SLACK * enough * len(self) / max(1, there)) + _SPARE)
+        if self._scan_is_cheaper(len(queries), wanted, there):
+            return exact_search(self.matrix, queries, k, None if mask is None else np.flatnonzero(mask))
+        scores, rows = self.approximate(queries, wanted)
+        return self._completed(queries, k, mask, (scores, rows), enough)
+
+    def approximate(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """As `search`, by codes or graph, with what was tuned for 100 rows widened for more."""
+        faiss = load_faiss()
+        parameters, wider = self.metadata.parameters, max(1.0, k / RECALL_AT)
+        if self.metadata.kind == "hnsw":
+            chosen = faiss.SearchParametersHNSW(efSearch=math.ceil(parameters["effort"] * wider))
+        else:
+            cells = None
+            if self.metadata.kind == "ivf":
+                probed = min(parameters["of_cells"], parameters["cells"] * wider)
+                cells = faiss.SearchParametersIVF(nprobe=math.ceil(probed))
+            candidates = min(len(self), parameters["candidates"] * wider)
+            chosen = faiss.IndexRefineSearchParameters(
+                k_factor=max(1.0, candidates / k), base_index_params=cells
+            )
+        scores, rows = self.index.search(queries, k, params=chosen)
+        return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows
+
+    def _scan_is_cheaper(self, queries: int, k: int, there: int) -> bool:
+        kind, parameters = self.metadata.kind, self.metadata.parameters
+        if kind == "flat" or there == 0:
+            return True
+        scan = there * (_SCANNED_VECTOR if there == len(self) else _COPIED_VECTOR)
+        scan *= _BATCH_DISCOUNT if queries >= _BATCH else 1.0
+        wider = max(1.0, k / RECALL_AT)
+        if kind == "hnsw":
+            return scan <= parameters["effort"] * wider * _STEP
+        share = min(1.0, parameters["cells"] * wider / parameters["of_cells"]) if kind == "ivf" else 1.0
+        return scan <= len(self) * share * _CODE + parameters["candidates"] * wider * _CANDIDATE
+
+    def _completed(
+        self, queries: Vectors, k: int, mask: Mask | None, found: tuple[Vectors, Rows], enough: int
+    ) -> tuple[Vectors, Rows]:
+        scores, rows = found
+        kept = rows >= 0 if mask is None else (rows >= 0) & mask[rows]
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
+        width = ((0, 0), (0, k - enough))
+        scores = np.pad(np.take_along_axis(scores, order, 1), width, constant_values=-np.inf)
+        rows = np.pad(np.take_along_axis(rows, order, 1), width, constant_values=-1)
+        short = np.flatnonzero(kept.sum(axis=1) < enough)
+        if len(short):
+            allowed = None if mask is None else np.flatnonzero(mask)
+            scores[short], rows[short] = exact_search(self.matrix, queries[short], k, allowed)
+        return scores, rows
