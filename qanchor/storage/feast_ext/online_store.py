@@ -150,6 +150,12 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         """
         self._upsert(config, table, list(packed.stored()))
 
+    def clear(self, config: Any, table: Any) -> None:
+        """Delete every row of a view: a rollback must get past the guard."""
+        name = quote(self._table(config, table))
+        with self._writing, _table_exists(table.name), self._get_conn(config) as connection:
+            connection.execute(f"DELETE FROM {name}")  # quoted
+
     @staticmethod
     def _check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
         widths = {field.name: field.vector_length for field in view.features if field.vector_index}
