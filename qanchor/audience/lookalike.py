@@ -1,23 +1,28 @@
-"""Lookalike search: the users nearest to a list of seeds, in the space of one scenario."""
+"""Lookalike search: the users most like a list of seeds, in the space of one scenario."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from qanchor.audience.candidates import CandidateRules, Candidates, find_candidates
+from qanchor.audience.methods import Choice, MethodOrAuto, choose_method, fit_scorer
+from qanchor.audience.population import Population
+from qanchor.audience.scorers import Scorer, Scores, best_rows, mix, nearest_seeds, rows_above
+from qanchor.audience.seeds import Seeds, find_seeds
 from qanchor.errors import InputError, SeedsInvalid
 from qanchor.names import USER_ID
-from qanchor.storage.vectors import Rows, VectorIndex, Vectors
+from qanchor.storage.vectors import Rows, Vectors
 
-Method = Literal["centroid", "nearest"]
-
-_CHUNK = 256
+BACKGROUND_USERS = 4_000
+_DEFAULT_K = 100
+_NAMED_SEEDS = 3
+_LIST_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,20 @@ class LookalikeRequest:
     """What is searched for.
 
     Args:
-        seeds: user ids, duplicates and unknown ones included.
-        k: users wanted.
-        method: 'centroid' ranks by the cosine to the mean of the seeds: the audience as a whole.
-            'nearest' ranks by the cosine to the nearest seed: seeds of several kinds each count.
-        include_seeds: whether seeds may be found too.
+        seeds: user ids, duplicates and unknown ones included; may be empty where words are given.
+        k: users wanted; None without a threshold: 100, or all where there are fewer.
+        method: what ranks; see `qanchor.audience.methods.fit_scorer`. 'auto' compares them.
+        threshold: every user of at least this score, in place of k or at most k of them.
+        rules: who may be found.
+        words_weight: of the words against the seeds where both are given, in (0, 1).
     """
 
     seeds: Sequence[str]
-    k: int
-    method: Method = "centroid"
-    include_seeds: bool = False
+    k: int | None = None
+    method: MethodOrAuto = "auto"
+    threshold: float | None = None
+    rules: CandidateRules = field(default_factory=CandidateRules)
+    words_weight: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,150 +51,176 @@ class Lookalikes:
     """What was found.
 
     Args:
-        table: rank (from 1), user_id, score, nearest_seed, distance; best first. `score` is the cosine that
-            ranks, `distance` is 1 - cosine to the nearest seed.
-        seeds: distinct seeds that the search used.
-        unknown: seeds that the index does not have, in the order given.
-        duplicates: seeds given again.
-        population: users that could be found.
-        asked: the k asked for; more than the table has rows where the population is smaller.
+        table: rank (from 1), user_id, score, nearest_seeds (their ids, the nearest first), distance; best
+            first. What `score` is depends on the method; `distance` is 1 - cosine to the nearest seed, null
+            without seeds.
+        rows: int64 [found], rows of the index, in the table's order.
+        seeds: that were searched with, and those that were not; None without seeds.
+        candidates: who could be found, and who could not.
+        choice: the method; None without seeds.
+        scorer: what ranked.
     """
 
     table: pa.Table
-    seeds: int
-    unknown: tuple[str, ...]
-    duplicates: int
-    population: int
-    asked: int
+    rows: Rows
+    seeds: Seeds | None
+    candidates: Candidates
+    choice: Choice | None
+    scorer: Scorer
 
 
-def read_seeds(path: Path) -> list[str]:
-    """The user ids of a seeds file, in its order: text (one a line), or CSV or Parquet with user_id.
-
-    Raises:
-        SeedsInvalid: the file cannot be read, has no column user_id or names nobody; mend it.
-    """
-    remedy = "Give a text file with one user_id a line, or CSV or Parquet with a column user_id."
-    try:
-        ids = _read_ids(path)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise SeedsInvalid(f"seeds file {path} cannot be read: {reason}", remedy) from error
-    except KeyError:
-        raise SeedsInvalid(f"seeds file {path} has no column {USER_ID}", remedy) from None
-    seeds = [seed.strip() for seed in ids if seed is not None and seed.strip()]
-    if not seeds:
-        raise SeedsInvalid(f"seeds file {path} names no user", remedy)
-    return seeds
-
-
-def find_lookalikes(index: VectorIndex, request: LookalikeRequest) -> Lookalikes:
-    """The users nearest to the seeds.
+def find_lookalikes(
+    population: Population, request: LookalikeRequest, words: Scorer | None = None
+) -> Lookalikes:
+    """The users most like the seeds, or most like words, or both.
 
     Args:
-        index: of the scenario.
+        population: the users, and what is known of them.
         request: what is searched for.
+        words: ranks by an audience described in words; None without.
 
     Raises:
-        SeedsInvalid: no seed is known, or nobody is left to find; use ids of embedded users.
+        SeedsInvalid: no seed can be searched with, they are all the same, or nobody is left to find.
+        FilterInvalid: the filter does not hold, or nobody passes it.
+        InputError: k is larger than the population, or the weight lies outside (0, 1).
     """
-    distinct = list(dict.fromkeys(request.seeds))
-    rows = index.rows_of(distinct)
-    unknown = tuple(seed for seed, row in zip(distinct, rows, strict=True) if row < 0)
-    known = rows[rows >= 0]
-    if not len(known):
-        first = f", the first is {distinct[0]!r}" if distinct else ""
-        raise SeedsInvalid(
-            f"none of the {len(distinct):,} seeds has an embedding{first}",
-            "Use ids of users in the event log, or run `qanchor-cli backfill` and `index build` again.",
-        )
-    population = len(index.users) - (0 if request.include_seeds else len(known))
-    if population < 1:
-        raise SeedsInvalid("every embedded user is a seed", "Give fewer seeds, or use --include-seeds.")
-    banned = None if request.include_seeds else known
-    k = min(request.k, population)
-    seeds = index.vectors(known)
-    search = _by_centroid if request.method == "centroid" else _by_nearest
-    scores, found = search(index, seeds, k, banned)
-    return Lookalikes(
-        _ranked(index, scores, found, known),
-        len(known),
-        unknown,
-        len(request.seeds) - len(distinct),
-        population,
-        request.k,
+    seeds = find_seeds(population, request.seeds) if request.seeds or words is None else None
+    candidates = find_candidates(
+        population, request.rules, np.empty(0, np.int64) if seeds is None else seeds.rows
     )
+    k = _wanted(request, candidates.population)
+    choice, scorer = learn_scorer(population, request, seeds, candidates, words)
+    index = population.index
+    if request.threshold is None:
+        scores, rows = best_rows(index, scorer, k, candidates.allowed)
+    else:
+        scores, rows = rows_above(index, scorer, request.threshold, candidates.allowed)
+        scores, rows = scores[:k], rows[:k]
+    table = _ranked(population, scores, rows, seeds)
+    return Lookalikes(table, rows, seeds, candidates, choice, scorer)
 
 
-def write_lookalikes(found: Lookalikes, path: Path) -> None:
-    """Write the table as CSV or Parquet, by the file's ending; whole or not at all.
+def learn_scorer(
+    population: Population,
+    request: LookalikeRequest,
+    seeds: Seeds | None,
+    candidates: Candidates,
+    words: Scorer | None = None,
+) -> tuple[Choice | None, Scorer]:
+    """What ranks users for a request, and the method that was chosen.
+
+    Args:
+        population: the users.
+        request: what is searched for.
+        seeds: to learn from; None without.
+        candidates: who may be found; some of them stand for everybody else.
+        words: ranks by an audience described in words; None without.
 
     Raises:
-        InputError: the ending is neither, or the folder does not exist.
+        SeedsInvalid: a classifier is asked for with fewer than 10 seeds, or there is nothing to rank by.
+        InputError: the weight lies outside (0, 1).
     """
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"--out {path} ends in neither .csv nor .parquet", "Name the file so.")
-    if not path.parent.is_dir():
-        raise InputError(f"folder {path.parent} does not exist", "Make it first.")
+    background = population.index.vectors(candidates.sample(BACKGROUND_USERS))
+    if seeds is None:
+        if words is None:
+            raise SeedsInvalid("there are neither seeds nor words", "Give --seeds or --text.")
+        return None, words
+    asked = _wanted(request, candidates.population) / candidates.population
+    share = 0.05 if request.threshold is not None else asked
+    choice = choose_method(request.method, seeds.vectors, background, share)
+    learned = fit_scorer(choice.method, seeds.vectors, background, choice.strength)
+    if words is None:
+        return choice, learned
+    if not 0 < request.words_weight < 1:
+        raise InputError(
+            f"the words' weight {request.words_weight:g} lies outside (0, 1)", "Give a share such as 0.5."
+        )
+    weights = [request.words_weight, 1 - request.words_weight]
+    return choice, mix([words, learned], weights, background)
+
+
+def write_audience(table: pa.Table, path: Path) -> None:
+    """Write a table as CSV, JSON lines or Parquet, by the file's ending; whole or not at all.
+
+    In CSV a list is one cell, its entries separated by semicolons.
+
+    Raises:
+        InputError: the ending is none of .csv, .json, .jsonl and .parquet, or the folder does not exist.
+    """
+    check_output(path)
     staged = path.with_name(f".{path.name}.tmp")
-    writer = pa_csv.write_csv if path.suffix == ".csv" else pq.write_table
     try:
-        writer(found.table, staged)
+        if path.suffix == ".parquet":
+            pq.write_table(table, staged)
+        elif path.suffix == ".csv":
+            pa_csv.write_csv(_flat(table), staged)
+        else:
+            _write_json(table, staged, lines=path.suffix == ".jsonl")
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
 
 
-def _read_ids(path: Path) -> list[str | None]:
-    if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=[USER_ID])
-    elif path.suffix == ".csv":
-        options = pa_csv.ConvertOptions(column_types={USER_ID: pa.string()}, strings_can_be_null=False)
-        table = pa_csv.read_csv(path, convert_options=options)
-    else:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return list(lines[1:] if lines and lines[0].strip() == USER_ID else lines)
-    ids: list[str | None] = table[USER_ID].cast(pa.string()).to_pylist()
-    return ids
+def check_output(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is computed for it.
+
+    Raises:
+        InputError: the ending is not known, or the folder does not exist.
+    """
+    if path.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
+        raise InputError(f"--out {path} ends in none of .csv, .json, .jsonl, .parquet", "Name the file so.")
+    if not path.parent.is_dir():
+        raise InputError(f"folder {path.parent} does not exist", "Make it first.")
 
 
-def _by_centroid(index: VectorIndex, seeds: Vectors, k: int, banned: Rows | None) -> tuple[Vectors, Rows]:
-    centre = seeds.mean(axis=0, keepdims=True)
-    centre /= max(float(np.linalg.norm(centre)), 1e-12)
-    scores, rows = index.search(centre, k, banned)
-    return scores[0], rows[0]
+def _wanted(request: LookalikeRequest, population: int) -> int:
+    if request.k is None:
+        return population if request.threshold is not None else min(_DEFAULT_K, population)
+    if request.k > population:
+        raise InputError(
+            f"{request.k:,} users are asked for and only {population:,} can be found",
+            f"Ask for at most {population:,}, or leave fewer out.",
+        )
+    return request.k
 
 
-def _by_nearest(index: VectorIndex, seeds: Vectors, k: int, banned: Rows | None) -> tuple[Vectors, Rows]:
-    # The k best by nearest seed are among each seed's own k best.
-    best: NDArray[np.float32] = np.full(len(index.users), -np.inf, np.float32)
-    for start in range(0, len(seeds), _CHUNK):
-        scores, rows = index.search(seeds[start : start + _CHUNK], k, banned)
-        there = rows >= 0
-        np.maximum.at(best, rows[there], scores[there])
-    rows = np.argpartition(-best, k - 1)[:k]
-    return best[rows], rows
-
-
-def _ranked(index: VectorIndex, scores: Vectors, rows: Rows, seeds: Rows) -> pa.Table:
-    there = rows >= 0
-    scores, rows = scores[there], rows[there]
-    # Rows ascend with the ids, so that equal scores are ranked by id.
-    order = np.lexsort((rows, -scores))
-    scores, rows = scores[order], rows[order]
-    nearest, cosine = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
-    seed_vectors = index.vectors(seeds)
-    for start in range(0, len(rows), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        cosines = index.vectors(rows[part]) @ seed_vectors.T
-        nearest[part] = seeds[cosines.argmax(axis=1)]
-        cosine[part] = cosines.max(axis=1)
-    return pa.table(
-        {
-            "rank": np.arange(1, len(rows) + 1),
-            USER_ID: index.users.take(pa.array(rows)),
-            "score": scores,
-            "nearest_seed": index.users.take(pa.array(nearest)),
-            "distance": np.clip(1.0 - cosine, 0.0, 2.0),
-        }
+def _ranked(population: Population, scores: Scores, rows: Rows, seeds: Seeds | None) -> pa.Table:
+    columns = {
+        "rank": np.arange(1, len(rows) + 1),
+        USER_ID: population.index.user_ids(rows),
+        "score": scores,
+    }
+    if seeds is None:
+        return pa.table(
+            {
+                **columns,
+                "nearest_seeds": pa.nulls(len(rows), pa.list_(pa.string())),
+                "distance": pa.nulls(len(rows), pa.float32()),
+            }
+        )
+    cosines, places = nearest_seeds(population.index, seeds.vectors, rows, _NAMED_SEEDS)
+    named = pa.ListArray.from_arrays(
+        np.arange(len(rows) + 1, dtype=np.int32) * places.shape[1],
+        seeds.users.take(pa.array(places.reshape(-1))),
     )
+    return pa.table({**columns, "nearest_seeds": named, "distance": _distance(cosines)})
+
+
+def _distance(cosines: Vectors) -> Scores:
+    distance: Scores = np.clip(1.0 - cosines[:, 0], 0.0, 2.0)
+    return distance
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    for place, column in enumerate(table.schema):
+        if pa.types.is_list(column.type):
+            joined = pc.binary_join(table[column.name], _LIST_SEPARATOR)
+            table = table.set_column(place, column.name, joined)
+    return table
+
+
+def _write_json(table: pa.Table, path: Path, lines: bool) -> None:
+    import json
+
+    rows = [json.dumps(row) for row in table.to_pylist()]
+    path.write_text("\n".join(rows) + "\n" if lines else "[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qanchor.audience.index import open_scenario_index
 from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
+from qanchor.audience.population import Population
 from qanchor.errors import InputError, NotReady, StateError
 from qanchor.evaluation.charts import (
     Chart,
@@ -263,8 +264,9 @@ def _lookalikes(around: Surroundings, name: str, table: pa.Table, test: pa.Table
     seeds = list(dict.fromkeys(train[USER_ID].to_pylist()))[:_SEEDS]
     try:
         index = open_scenario_index(around.home, around.engine, name).index
-        taken = max(_SHOWN, len(index.users) // 10)
-        found = find_lookalikes(index, LookalikeRequest(seeds, taken)).table
+        taken = max(1, min(max(_SHOWN, index.size // 10), index.size - len(seeds)))
+        request = LookalikeRequest(seeds, taken, "centroid")
+        found = find_lookalikes(Population(name, index), request).table
     except (StateError, InputError):
         # No index yet, or one that knows none of the seeds: the page does without.
         return None
@@ -274,7 +276,7 @@ def _lookalikes(around: Surroundings, name: str, table: pa.Table, test: pa.Table
         {
             "rank": row["rank"],
             "user_id": row[USER_ID],
-            "cosine": row["score"],
+            "cosine": 1 - row["distance"],
             "label": labels.get(row[USER_ID]),
         }
         for row in found.slice(0, _SHOWN).to_pylist()

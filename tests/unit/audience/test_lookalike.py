@@ -1,5 +1,7 @@
-"""Lookalikes are those that a full scan would rank first, and no seed is dropped in silence."""
+"""A search finds whom it may find, says who was left out and why, and writes its list whole."""
 
+import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -7,159 +9,159 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from qanchor.audience.lookalike import (
-    LookalikeRequest,
-    Method,
-    find_lookalikes,
-    read_seeds,
-    write_lookalikes,
-)
-from qanchor.errors import InputError, SeedsInvalid
-from qanchor.storage.vectors import IndexMetadata, VectorIndex, build_index
+from qanchor.audience.candidates import CandidateRules
+from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes, write_audience
+from qanchor.audience.scorers import DirectionScorer
+from qanchor.errors import FilterInvalid, InputError, NotReady, SeedsInvalid
+from tests.unit.audience.worlds import AS_OF, WIDTH, clustered, names, population_of, write_features
 
 
-def _vectors(rows: int, seed: int = 0) -> NDArray[np.float32]:
-    values = np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32)
-    unit: NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True)
-    return unit
+def test_the_best_come_first_and_no_seed_among_them() -> None:
+    population = population_of(clustered())
+    found = find_lookalikes(population, LookalikeRequest(names(30), 25))
+    rows = found.table.to_pylist()
+    assert [row["rank"] for row in rows] == list(range(1, 26))
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    users = [row["user_id"] for row in rows]
+    assert not set(users) & set(names(30))
+    assert len(set(users) & set(names(30, 30))) > 15
+    assert found.choice is not None
+    assert found.choice.recall
 
 
-def _users(rows: int) -> list[str]:
-    return [f"u{number:03d}" for number in range(rows)]
+def test_nearest_seeds_and_distance_belong_together() -> None:
+    vectors = clustered()
+    found = find_lookalikes(population_of(vectors), LookalikeRequest(names(5), 10, "centroid"))
+    for row in found.table.to_pylist():
+        cosines = vectors[:5] @ vectors[int(row["user_id"][1:])]
+        order = [names(5)[place] for place in np.argsort(-cosines)[:3]]
+        assert row["nearest_seeds"] == order
+        assert row["distance"] == pytest.approx(1 - cosines.max(), abs=1e-5)
 
 
-def _index(rows: int = 40, seed: int = 0) -> VectorIndex:
-    return build_index(pa.array(_users(rows)), _vectors(rows, seed), IndexMetadata("f", 1, ""))
+def test_everybody_who_is_left_out_is_counted_once(tmp_path: Path) -> None:
+    before = AS_OF - timedelta(days=1)
+    features = write_features(
+        tmp_path,
+        [{"user_id": u, "at": before, "bills": float(n), "band": None} for n, u in enumerate(names(90))],
+    )
+    population = population_of(clustered(100), np.arange(100) >= 95, features)
+    rules = CandidateRules("act_bill_count_30d < 50", [*names(10, 5), "ghost", "u00099"])
+    found = find_lookalikes(
+        population, LookalikeRequest([*names(10), "u00096"], None, "centroid", rules=rules)
+    )
+    left = found.candidates
+    assert (left.eventless, left.seeds, left.excluded, left.unknown_excluded) == (5, 10, 5, 1)
+    assert (left.filtered, left.undecided, left.population) == (45, 5, 35)
+    assert set(found.table["user_id"].to_pylist()) == set(names(35, 15))
+    assert found.seeds is not None
+    assert found.seeds.without_events == ("u00096",)
 
 
-def _slow(vectors: NDArray[np.float32], seeds: list[int], method: Method) -> NDArray[np.float32]:
-    centre = vectors[seeds].mean(axis=0)
-    centroid: NDArray[np.float32] = vectors @ (centre / np.linalg.norm(centre))
-    nearest: NDArray[np.float32] = (vectors @ vectors[seeds].T).max(axis=1)
-    return nearest if method == "nearest" else centroid
+def test_a_filter_costs_no_recall(tmp_path: Path) -> None:
+    vectors = clustered(3_000, 300)
+    kept = names(3_000)[::20]
+    features = write_features(
+        tmp_path, [{"user_id": u, "at": AS_OF, "bills": 1.0, "band": "old"} for u in kept]
+    )
+    rules = CandidateRules("prof_band = 'old'")
+    request = LookalikeRequest(names(40), 50, "centroid", rules=rules)
+    found = find_lookalikes(population_of(vectors, features=features), request)
+    allowed = np.setdiff1d(np.arange(0, 3_000, 20), np.arange(40))
+    scores = found.scorer.score(vectors)
+    best = allowed[np.argsort(-scores[allowed], kind="stable")[:50]]
+    assert found.table["user_id"].to_pylist() == [f"u{row:05d}" for row in best]
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    rows=st.integers(3, 40),
-    data=st.data(),
-    method=st.sampled_from(["centroid", "nearest"]),
-    include=st.booleans(),
-)
-def test_the_ranking_equals_a_full_scan(
-    rows: int, data: st.DataObject, method: Method, include: bool
-) -> None:
-    seeds = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=rows - 1, unique=True))
-    k = data.draw(st.integers(1, rows))
-    names = _users(rows)
-    request = LookalikeRequest([names[seed] for seed in seeds], k, method, include)
-    table = find_lookalikes(_index(rows), request).table
-    scores = _slow(_vectors(rows), seeds, method)
-    allowed = [row for row in range(rows) if include or row not in seeds]
-    best = sorted(scores[allowed], reverse=True)[:k]
-    np.testing.assert_allclose(table["score"].to_numpy(), best, atol=1e-5)
-    found = [names.index(user) for user in table["user_id"].to_pylist()]
-    np.testing.assert_allclose(scores[found], best, atol=1e-5)
-    assert table["rank"].to_pylist() == list(range(1, len(best) + 1))
+def test_users_without_events_can_be_asked_for() -> None:
+    population = population_of(clustered(60), np.arange(60) >= 50)
+    kept = LookalikeRequest(names(10), None, "centroid", rules=CandidateRules(include_eventless=True))
+    assert find_lookalikes(population, kept).candidates.population == 50
+    assert (
+        find_lookalikes(population, LookalikeRequest(names(10), None, "centroid")).candidates.population == 40
+    )
 
 
-def test_nearest_seed_and_distance_name_the_seed_that_is_closest() -> None:
-    vectors = _vectors(40)
-    table = find_lookalikes(_index(), LookalikeRequest(["u001", "u007", "u020"], 10)).table
-    for row in table.to_pylist():
-        cosines = {
-            seed: float(vectors[int(row["user_id"][1:])] @ vectors[int(seed[1:])])
-            for seed in ("u001", "u007", "u020")
-        }
-        assert row["nearest_seed"] == max(cosines, key=cosines.__getitem__)
-        assert row["distance"] == pytest.approx(1 - max(cosines.values()), abs=1e-5)
+def test_seeds_can_be_found_when_asked_for() -> None:
+    rules = CandidateRules(include_seeds=True)
+    found = find_lookalikes(
+        population_of(clustered()), LookalikeRequest(names(30), 30, "nearest", rules=rules)
+    )
+    assert set(found.table["user_id"].to_pylist()) & set(names(30))
 
 
-def test_seeds_of_two_kinds_are_both_found_by_nearest_and_not_by_centroid() -> None:
-    left, right, middle = np.eye(8, dtype=np.float32)[:3]
-    between = (left + right + middle) / np.sqrt(3)
-    vectors = np.stack([left, left, right, right, between]).astype(np.float32)
-    index = build_index(pa.array(["l1", "l2", "r1", "r2", "m"]), vectors, IndexMetadata("f", 1, ""))
-    nearest = find_lookalikes(index, LookalikeRequest(["l1", "r1"], 2, "nearest")).table
-    assert set(nearest["user_id"].to_pylist()) == {"l2", "r2"}
-    centroid = find_lookalikes(index, LookalikeRequest(["l1", "r1"], 1)).table
-    assert centroid["user_id"].to_pylist() == ["m"]
+def test_a_threshold_takes_everybody_who_reaches_it() -> None:
+    population = population_of(clustered())
+    every = find_lookalikes(population, LookalikeRequest(names(30), 570, "centroid")).table
+    least = every["score"][99].as_py()
+    above = find_lookalikes(population, LookalikeRequest(names(30), None, "centroid", threshold=least)).table
+    assert above["user_id"].to_pylist() == every["user_id"].to_pylist()[:100]
+    few = find_lookalikes(population, LookalikeRequest(names(30), 7, "centroid", threshold=least)).table
+    assert few.num_rows == 7
+    none = find_lookalikes(population, LookalikeRequest(names(30), None, "centroid", threshold=99.0)).table
+    assert none.num_rows == 0
 
 
-def test_equal_scores_are_ranked_by_id() -> None:
-    vectors = np.tile(np.eye(8, dtype=np.float32)[:1], (5, 1))
-    index = build_index(pa.array(["e", "c", "a", "d", "b"]), vectors, IndexMetadata("f", 1, ""))
-    table = find_lookalikes(index, LookalikeRequest(["c"], 4)).table
-    assert table["user_id"].to_pylist() == ["a", "b", "d", "e"]
-
-
-def test_unknown_and_repeated_seeds_are_reported() -> None:
-    found = find_lookalikes(_index(), LookalikeRequest(["u001", "ghost", "u001", "u002", "wraith"], 3))
-    assert (found.seeds, found.unknown, found.duplicates) == (2, ("ghost", "wraith"), 1)
-
-
-def test_more_users_than_there_are_gives_all_and_says_so() -> None:
-    found = find_lookalikes(_index(10), LookalikeRequest(["u001"], 500))
-    assert (found.table.num_rows, found.population, found.asked) == (9, 9, 500)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "said"), [(["ghost"], "none of the 1 seeds"), ([], "none of the 0"), (_users(10), "every")]
-)
-def test_seeds_that_leave_nothing_to_search_are_refused(seeds: list[str], said: str) -> None:
-    with pytest.raises(SeedsInvalid, match=said):
-        find_lookalikes(_index(10), LookalikeRequest(seeds, 3))
-
-
-@pytest.mark.parametrize("kind", ["txt", "headed.txt", "csv", "parquet"])
-def test_seeds_are_read_from_text_csv_and_parquet(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"seeds.{kind}"
-    table = pa.table({"note": ["x", "y", "z"], "user_id": ["007", "b", "007"]})
-    if kind == "csv":
-        pa_csv.write_csv(table, path)
-    elif kind == "parquet":
-        pq.write_table(table, path)
-    else:
-        path.write_text(("user_id\n" if "headed" in kind else "") + "007\n\n b \n007\n")
-    assert read_seeds(path) == ["007", "b", "007"]
+def test_words_alone_and_words_with_seeds_rank() -> None:
+    population = population_of(clustered())
+    words = DirectionScorer(np.eye(WIDTH, dtype=np.float32)[1:2])
+    alone = find_lookalikes(population, LookalikeRequest((), 40), words)
+    assert (alone.choice, alone.seeds) == (None, None)
+    assert alone.table["distance"].null_count == 40
+    assert len(set(alone.table["user_id"].to_pylist()) & set(names(60))) > 30
+    both = find_lookalikes(population, LookalikeRequest(names(20), 40, words_weight=0.3), words)
+    assert both.table["distance"].null_count == 0
+    with pytest.raises(InputError, match=r"lies outside \(0, 1\)"):
+        find_lookalikes(population, LookalikeRequest(names(20), 40, words_weight=1.5), words)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("request_", "kind", "said"),
     [
-        ("a.txt", "\n \n", "names no user"),
-        ("a.csv", "id\n1\n", "no column user_id"),
-        ("a.csv", "", "cannot be read"),
-        ("a.parquet", "no parquet", "cannot be read"),
-        ("absent.txt", None, "cannot be read"),
+        (LookalikeRequest(names(5), 56), InputError, "only 55 can be found. Ask for at most 55"),
+        (LookalikeRequest(names(60), 1), SeedsInvalid, "nobody is left"),
+        (LookalikeRequest((), 1), SeedsInvalid, "none of the 0 seeds"),
+        (LookalikeRequest(names(5), rules=CandidateRules("true")), NotReady, "no features"),
     ],
 )
-def test_a_seeds_file_that_does_not_hold_is_refused(
-    tmp_path: Path, name: str, content: str | None, said: str
+def test_what_cannot_be_found_is_refused(
+    request_: LookalikeRequest, kind: type[Exception], said: str
 ) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(SeedsInvalid, match=said):
-        read_seeds(path)
+    with pytest.raises(kind, match=said):
+        find_lookalikes(population_of(clustered(60)), request_)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_filter_that_nobody_passes_is_refused(tmp_path: Path) -> None:
+    features = write_features(tmp_path, [{"user_id": "u00001", "at": AS_OF, "bills": 1.0, "band": None}])
+    with pytest.raises(FilterInvalid, match="nobody of 55 users passes the filter"):
+        find_lookalikes(
+            population_of(clustered(60), features=features),
+            LookalikeRequest(names(5), rules=CandidateRules("act_bill_count_30d > 5")),
+        )
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "jsonl"])
 def test_the_audience_is_written_whole(tmp_path: Path, kind: str) -> None:
-    found = find_lookalikes(_index(), LookalikeRequest(["u001"], 5))
+    table = find_lookalikes(population_of(clustered()), LookalikeRequest(names(20), 5, "centroid")).table
     path = tmp_path / f"audience.{kind}"
-    write_lookalikes(found, path)
-    table = pa_csv.read_csv(path) if kind == "csv" else pq.read_table(path)
-    assert table["user_id"].to_pylist() == found.table["user_id"].to_pylist()
+    write_audience(table, path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    if kind == "parquet":
+        assert pq.read_table(path).equals(table)
+        return
+    if kind == "csv":
+        rows = pa_csv.read_csv(path).to_pylist()
+        assert rows[0]["nearest_seeds"] == ";".join(table["nearest_seeds"][0].as_py())
+    else:
+        text = path.read_text()
+        rows = json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines()]
+        assert rows == table.to_pylist()
+    assert [row["user_id"] for row in rows] == table["user_id"].to_pylist()
 
 
 @pytest.mark.parametrize("path", [Path("audience.xlsx"), Path("/nowhere/a.csv")])
 def test_an_output_that_cannot_be_written_is_refused(path: Path) -> None:
-    found = find_lookalikes(_index(), LookalikeRequest(["u001"], 5))
     with pytest.raises(InputError):
-        write_lookalikes(found, path)
+        write_audience(pa.table({"user_id": ["a"]}), path)

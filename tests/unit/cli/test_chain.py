@@ -73,18 +73,47 @@ def test_lookalikes_are_ranked_and_odd_seeds_reported(world: World, run: Run, tm
     run("backfill", "--all")
     run("index", "build", "--all")
     seeds = _seeds(world, "ann", "ghost", "ann")
-    content = _json(run, "lookalike", "--scenario", "takeout", "--seeds", seeds, "-k", "5")
+    content = _json(run, "lookalike", "--scenario", "takeout", "--seeds", seeds)
     assert {row["user_id"] for row in content["users"]} == {"bob", "cyd"}
     assert (content["unknown_seeds"], content["duplicate_seeds"]) == (["ghost"], 1)
     out = tmp_path / "audience.csv"
-    code, shown, err = run(
-        "lookalike", "--scenario", "takeout", "--seeds", seeds, "-k", "5", "--out", str(out)
-    )
+    code, shown, err = run("lookalike", "--scenario", "takeout", "--seeds", seeds, "--out", str(out))
     assert code == 0
-    assert "like 1 seed by centroid" in shown
-    for note in ("ghost", "1 repeated seed", "only 2 users", "wrote 2 rows"):
+    assert "like 1 seed among 2 users, method centroid" in shown
+    for note in ("ghost", "1 repeated seed", "wrote 2 rows"):
         assert note in err
     assert len(out.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-k", "5"), "5 users are asked for and only 2 can be found"),
+        (("--where", "nope > 1"), "no feature 'nope'. Features: act_bill_count_1d"),
+        (("--where", "act_bill_count_90d > 99"), "nobody of 2 users passes the filter"),
+        (("--where", "(SELECT 1) = 1"), "may not hold a subquery"),
+        (("--method", "classifier"), "too few for a classifier"),
+        (("--out", "audience.txt"), "ends in none of"),
+        (("--exclude", "absent.txt"), "exclusions file absent.txt cannot be read"),
+    ],
+)
+def test_a_lookalike_that_cannot_be_made_is_refused_in_one_line(
+    world: World, run: Run, options: tuple[str, ...], said: str
+) -> None:
+    run("backfill", "--all")
+    run("index", "build", "--all")
+    code, out, err = run("lookalike", "--scenario", "takeout", "--seeds", _seeds(world, "ann"), *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_a_filter_on_features_chooses_who_is_found(world: World, run: Run) -> None:
+    run("backfill", "--all")
+    run("index", "build", "--all")
+    where = ("--where", "act_bill_recency_days < 5")
+    content = _json(run, "lookalike", "--scenario", "takeout", "--seeds", _seeds(world, "ann"), *where)
+    assert [row["user_id"] for row in content["users"]] == ["cyd"]
+    assert content["left_out"]["filtered"] == 1
 
 
 def test_an_index_that_is_behind_is_named(world: World, run: Run) -> None:

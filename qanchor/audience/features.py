@@ -1,0 +1,83 @@
+"""Profile and activity features of users as of the embeddings' cut-off, from the offline views."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from qanchor.home import Home
+from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW, USER_ID
+from qanchor.storage.parts import require_parts
+from qanchor.storage.point_in_time import open_duckdb
+from qanchor.workspace import Workspace
+
+# What `rows_as_of` finds, for one moment: with one cut-off for all users no ASOF join is needed.
+_NEWEST = """
+    SELECT {columns} FROM wanted LEFT JOIN (
+        SELECT user_id, {columns} FROM read_parquet($parts, filename=true, file_row_number=true)
+        WHERE event_timestamp <= $as_of AND created <= $as_of AND event_timestamp >= $oldest
+        QUALIFY row_number() OVER (
+            PARTITION BY user_id
+            ORDER BY event_timestamp DESC, created DESC, filename DESC, file_row_number DESC
+        ) = 1
+    ) USING (user_id) ORDER BY place
+"""
+
+
+@dataclass(frozen=True)
+class OfflineFeatures:
+    """What the offline store knew of users at one moment.
+
+    Args:
+        home: where the views lie.
+        workspace: names their columns.
+        as_of: the moment, UTC: nothing that happened or was written later is read.
+    """
+
+    home: Home
+    workspace: Workspace
+    as_of: datetime
+
+    @cached_property
+    def columns(self) -> Mapping[str, str]:
+        """The view of each feature, by the feature's name."""
+        activity = dict.fromkeys(self.workspace.activity_columns, ACTIVITY_VIEW)
+        return activity | dict.fromkeys(self.workspace.profile_columns, PROFILE_VIEW)
+
+    def read(self, users: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Features of users.
+
+        Args:
+            users: string [users], distinct.
+            columns: names of `columns`, or user_id.
+
+        Returns:
+            One row for each user in their order; null where nothing was known within the view's time to live.
+
+        Raises:
+            NotReady: a view was never applied; run `feast apply`.
+        """
+        table = pa.table({USER_ID: users})
+        for view in dict.fromkeys(self.columns[name] for name in columns if name != USER_ID):
+            named = [name for name in columns if self.columns.get(name) == view]
+            found = self._read_view(view, users, named)
+            for name in named:
+                table = table.append_column(name, found[name])
+        return table
+
+    def _read_view(self, view: str, users: pa.Array, columns: Sequence[str]) -> pa.Table:
+        listed = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+        as_of = self.as_of.astimezone(UTC)
+        asked = {
+            "parts": [str(path) for path in require_parts(self.home.view(view))],
+            "as_of": as_of,
+            "oldest": as_of - timedelta(days=self.workspace.window_days),
+        }
+        with open_duckdb() as connection:
+            connection.register("given", pa.table({USER_ID: users, "place": np.arange(len(users))}))
+            # Of a registered table DuckDB does not know the size, and chooses joins as if it were tiny.
+            connection.execute("CREATE TEMP TABLE wanted AS SELECT * FROM given")
+            return connection.execute(_NEWEST.format(columns=listed), asked).to_arrow_table()

@@ -1,0 +1,197 @@
+"""Filters on features: one yes-or-no SQL expression, evaluated where it can neither read nor write a file.
+
+The expression is parsed by DuckDB itself and checked piece by piece against what is known to be harmless;
+what is not on the lists is refused. It then runs on a table in memory, on a connection that may touch
+nothing else.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from qanchor.audience.features import OfflineFeatures
+from qanchor.audience.population import Mask
+from qanchor.errors import FilterInvalid
+from qanchor.names import USER_ID
+
+_CLASSES = {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "OPERATOR", "CAST", "CASE"}
+# Deterministic, and their results no longer than their arguments.
+_FUNCTIONS = {
+    *("+", "-", "*", "/", "//", "%", "**", "^", "||"),
+    *("~~", "!~~", "~~*", "!~~*", "regexp_matches", "regexp_full_match"),
+    *("contains", "starts_with", "prefix", "suffix", "ends_with", "lower", "upper", "trim", "length"),
+    *("abs", "sign", "round", "floor", "ceil", "ln", "log", "log10", "log2", "exp", "sqrt", "pow", "power"),
+    *("greatest", "least", "nullif", "isnan", "isfinite", "isinf", "not_like_escape", "like_escape"),
+}
+_LONGEST = 10_000
+_REMEDY = "Write one condition, such as \"act_bill_count_30d >= 5 AND prof_age_band = '26-35'\"."
+_SANDBOX = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    "memory_limit": "4GB",
+}
+
+
+@dataclass(frozen=True)
+class FeatureFilter:
+    """A filter that was found to hold.
+
+    Args:
+        text: as it was written.
+        columns: features that it names, as they are spelt in the views.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """Who passes.
+
+    Args:
+        passes: bool [users].
+        undecided: users of whom too little is known to say (the expression is null); they do not pass.
+    """
+
+    passes: Mask
+    undecided: int
+
+
+def parse_filter(text: str, columns: Mapping[str, Any]) -> FeatureFilter:
+    """Check an expression without running it.
+
+    Args:
+        text: SQL.
+        columns: features by name.
+
+    Raises:
+        FilterInvalid: it is no single expression, names something else than features, or uses what is not
+            allowed: subqueries, tables, files, aggregates, or functions that are not on the list.
+    """
+    if len(text) > _LONGEST:
+        raise FilterInvalid(
+            f"the filter is longer than {_LONGEST:,} characters", "Use --exclude FILE for long lists."
+        )
+    with _sandbox() as connection:
+        statement, plain = (_parsed(connection, _query(one)) for one in (text, "TRUE"))
+    expression = statement["select_list"].pop(0)
+    plain["select_list"].pop(0)
+    if _without_places(statement) != _without_places(plain):
+        raise FilterInvalid(f"the filter is more than one expression: {_shown(text)}", _REMEDY)
+    known = {name.lower(): name for name in (*columns, USER_ID)}
+    named = dict.fromkeys(_columns(expression, known))
+    return FeatureFilter(text, tuple(named))
+
+
+def apply_filter(chosen: FeatureFilter, features: OfflineFeatures, users: pa.Array) -> FilterResult:
+    """Which users pass a filter, at the features' moment.
+
+    Args:
+        chosen: from `parse_filter`.
+        features: of the users.
+        users: string [users], distinct.
+
+    Raises:
+        FilterInvalid: the expression is no yes or no, or fails on a value; the message says how.
+        NotReady: a view was never applied; run `feast apply`.
+    """
+    return evaluate_filter(chosen, features.read(users, [c for c in chosen.columns if c != USER_ID]))
+
+
+def evaluate_filter(chosen: FeatureFilter, table: pa.Table) -> FilterResult:
+    """Which rows of a table pass a filter.
+
+    Args:
+        chosen: from `parse_filter`.
+        table: has its columns.
+
+    Raises:
+        FilterInvalid: the expression is no yes or no, or fails on a value.
+    """
+    with _sandbox() as connection:
+        connection.register("features", table)
+        connection.execute("SET lock_configuration = true")
+        try:
+            result = connection.execute(_query(chosen.text)).to_arrow_table()["passes"]
+        except duckdb.Error as error:
+            raise FilterInvalid(f"the filter does not work: {_reason(error)}", _REMEDY) from error
+    if not pa.types.is_boolean(result.type):
+        raise FilterInvalid(f"the filter gives a {result.type!s}, not yes or no", _REMEDY)
+    passes = np.asarray(result.fill_null(False)).astype(bool)
+    return FilterResult(passes, result.null_count)
+
+
+def _sandbox() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(":memory:", config=_SANDBOX)
+
+
+def _query(text: str) -> str:
+    # The closing bracket has a line of its own: a comment at the end of the text cannot swallow it.
+    return f"SELECT (\n{text}\n) AS passes FROM features"
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+    serialised = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
+    content: dict[str, Any] = json.loads(serialised)
+    if content["error"]:
+        raise FilterInvalid(f"the filter is no SQL expression: {content['error_message']}", _REMEDY)
+    if len(content["statements"]) != 1:
+        raise FilterInvalid("the filter is more than one statement", _REMEDY)
+    node: dict[str, Any] = content["statements"][0]["node"]
+    return node
+
+
+def _columns(expression: Any, known: Mapping[str, str]) -> Iterator[str]:
+    """The features that an expression names; everything in it is checked on the way."""
+    for part in _parts(expression):
+        kind, function = part["class"], part.get("function_name")
+        if kind == "COLUMN_REF":
+            yield _known_column(part["column_names"], known)
+        elif kind == "FUNCTION":
+            if function not in _FUNCTIONS or part.get("schema") or part.get("catalog"):
+                raise FilterInvalid(f"the filter may not use the function {function}", _REMEDY)
+        elif kind not in _CLASSES:
+            word = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "a star"}.get(kind)
+            raise FilterInvalid(f"the filter may not hold {word or kind.lower()}", _REMEDY)
+
+
+def _known_column(path: list[str], known: Mapping[str, str]) -> str:
+    name = ".".join(path)
+    if len(path) != 1 or name.lower() not in known:
+        raise FilterInvalid(f"there is no feature {name!r}", f"Features: {', '.join(known.values())}.")
+    return known[name.lower()]
+
+
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if "class" in value and "type" in value:
+            yield value
+        for inner in value.values():
+            yield from _parts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _parts(inner)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_places(inner) for name, inner in value.items() if name != "query_location"}
+    return [_without_places(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _shown(text: str) -> str:
+    return repr(" ".join(text.split())[:80])
+
+
+def _reason(error: duckdb.Error) -> str:
+    """The first sentence that DuckDB says, without its pointer into the text."""
+    return " ".join(str(error).split("LINE 1:")[0].split("\n\n")[0].split())

@@ -1,0 +1,230 @@
+"""What sets an audience apart from everybody else: how active its users are, and what they do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qanchor.audience.candidates import Candidates
+from qanchor.audience.population import Population
+from qanchor.errors import NotReady
+from qanchor.metrics import normal_quantile
+from qanchor.names import USER_ID
+from qanchor.storage.event_log import EventLog
+from qanchor.storage.vectors import Rows
+from qanchor.workspace import Workspace
+
+_MOST_USERS = 20_000
+_FEWEST_USERS = 10
+_LONGEST_VALUE = 60
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One thing in which the audience may differ from the base.
+
+    Args:
+        kind: 'level' (a mean of logarithms), 'modality' or 'category' (shares of users).
+        name: a feature, a modality, or modality, field and value.
+        audience: a level's mean, back from the logarithm; or the share of the audience's users.
+        base: the same of other users.
+        effect: of a level the standardised difference; of a share the logarithm of the ratio.
+        low: lower end of its 95% interval.
+        high: upper end.
+    """
+
+    kind: str
+    name: str
+    audience: float
+    base: float
+    effect: float
+    low: float
+    high: float
+
+    @property
+    def certain(self) -> float:
+        """The least effect that the interval allows; 0 where it holds 0."""
+        return 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))
+
+    @property
+    def ratio(self) -> float:
+        """How many times the base's share the audience's is; of a share alone."""
+        return float(np.exp(self.effect))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An audience beside its base.
+
+    Args:
+        audience: users that were looked at.
+        base: other users that were looked at.
+        traits: the surest difference first.
+    """
+
+    audience: int
+    base: int
+    traits: tuple[Trait, ...]
+
+    def of(self, *kinds: str) -> list[Trait]:
+        """The traits of some kinds that differ for sure."""
+        return [trait for trait in self.traits if trait.kind in kinds and trait.certain > 0]
+
+
+def profile_audience(
+    population: Population, audience: Rows, candidates: Candidates, log: EventLog
+) -> Profile:
+    """Compare an audience with the other users who could have been found.
+
+    All is as of the index's cut-off: features at it, events inside the history window before it. Long lists
+    are looked at through a sample of 20,000.
+
+    Args:
+        population: the users.
+        audience: int64 [found], rows of the audience.
+        candidates: who could be found.
+        log: the events.
+
+    Raises:
+        NotReady: there are no features, or nobody to compare with.
+    """
+    if population.features is None:
+        raise NotReady("there are no features to profile by", "Run `qanchor-cli backfill`.")
+    base = np.setdiff1d(np.flatnonzero(candidates.allowed), audience)
+    audience, base = _some(audience), _some(base)
+    if min(len(audience), len(base)) < 2:
+        raise NotReady("there is nobody to compare the audience with", "Ask for fewer users, or filter less.")
+    inside = np.arange(len(audience) + len(base)) < len(audience)
+    users = population.index.user_ids(np.concatenate([audience, base]))
+    traits = _levels(population, users, inside)
+    shares = _SharedTraits(len(audience), len(base))
+    traits += shares.traits(_counts(population, log, users, inside))
+    traits.sort(key=lambda trait: (-trait.certain, -abs(trait.effect), trait.name))
+    return Profile(len(audience), len(base), tuple(traits))
+
+
+def standardised_difference(
+    audience: NDArray[np.float64], base: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """The difference of two means in pooled standard deviations, with its 95% interval.
+
+    Args:
+        audience: finite values, (users,).
+        base: finite values, (users,).
+
+    Source: L. V. Hedges, I. Olkin, Statistical Methods for Meta-Analysis (1985), chapter 5, large samples.
+    """
+    pooled = float(np.sqrt((audience.var(ddof=1) + base.var(ddof=1)) / 2))
+    if pooled < 1e-12:
+        return 0.0, 0.0, 0.0
+    effect = float(audience.mean() - base.mean()) / pooled
+    sizes = len(audience), len(base)
+    error = (1 / sizes[0] + 1 / sizes[1] + effect**2 / (2 * sum(sizes))) ** 0.5
+    reach = normal_quantile(_CONFIDENCE) * error
+    return effect, effect - reach, effect + reach
+
+
+def log_ratio(found: tuple[int, int], users: tuple[int, int]) -> tuple[float, float, float]:
+    """The logarithm of the ratio of two shares, with its 95% interval; half a user is added to each count.
+
+    Args:
+        found: users with the trait, in the audience and in the base.
+        users: all users of both.
+
+    Source: D. Katz and others, Biometrics 34 (1978), 469-474; the half by S. D. Walter, Biometrics 31 (1975).
+    """
+    counts = found[0] + 0.5, found[1] + 0.5
+    sizes = users[0] + 0.5, users[1] + 0.5
+    effect = float(np.log(counts[0] / sizes[0]) - np.log(counts[1] / sizes[1]))
+    variance = 1 / counts[0] - 1 / sizes[0] + 1 / counts[1] - 1 / sizes[1]
+    reach = normal_quantile(_CONFIDENCE) * max(variance, 0.0) ** 0.5
+    return effect, effect - reach, effect + reach
+
+
+def _some(rows: Rows) -> Rows:
+    if len(rows) <= _MOST_USERS:
+        return rows
+    return np.random.default_rng(7).choice(rows, _MOST_USERS, replace=False)
+
+
+def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) -> list[Trait]:
+    """The activity view's features: logarithms, so that a few heavy users do not decide."""
+    features = population.features
+    if features is None:
+        return []
+    columns = list(features.workspace.activity_columns)
+    table = features.read(users, columns)
+    traits = []
+    for name in columns:
+        values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+        values = np.sign(values) * np.log1p(np.abs(values))
+        known = np.isfinite(values)
+        groups = values[known & inside], values[known & ~inside]
+        if min(len(group) for group in groups) >= 2:
+            means = [float(np.sign(g.mean()) * np.expm1(abs(g.mean()))) for g in groups]
+            traits.append(Trait("level", name, means[0], means[1], *standardised_difference(*groups)))
+    return traits
+
+
+@dataclass(frozen=True)
+class _SharedTraits:
+    audience: int
+    base: int
+
+    def traits(self, counts: Sequence[tuple[str, str, int, int]]) -> list[Trait]:
+        sizes = self.audience, self.base
+        return [
+            Trait(kind, name, inside / sizes[0], outside / sizes[1], *log_ratio((inside, outside), sizes))
+            for kind, name, inside, outside in counts
+            if inside + outside >= _FEWEST_USERS
+        ]
+
+
+def _counts(
+    population: Population, log: EventLog, users: pa.Array, inside: NDArray[np.bool_]
+) -> list[tuple[str, str, int, int]]:
+    """(kind, name, users of the audience, users of the base) of every modality and category value."""
+    workspace = log.workspace
+    stop = population.as_of.astimezone(UTC)
+    start = stop - timedelta(days=workspace.window_days)
+    with log.connect() as connection:
+        connection.register("given", pa.table({USER_ID: users, "inside": inside}))
+        connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM given")
+        connection.execute(
+            "CREATE TEMP TABLE seen AS SELECT e.*, c.inside FROM events e JOIN chosen c USING (user_id)"
+            " WHERE e.event_time >= $start AND e.event_time < $stop",
+            {"start": start, "stop": stop},
+        )
+        counts = _grouped(connection, "modality", "modality", "modality")
+        for modality, field in _category_fields(workspace):
+            where = f"modality = {_literal(modality)}"
+            counts += _grouped(
+                connection, "category", f'"{field}"', f"{_literal(f'{modality} {field} ')} || value", where
+            )
+    return counts
+
+
+def _grouped(
+    connection: Any, kind: str, value: str, name: str, where: str = "true"
+) -> list[tuple[str, str, int, int]]:
+    rows = connection.execute(
+        f"""
+        SELECT {name}, count(DISTINCT user_id) FILTER (inside), count(DISTINCT user_id) FILTER (NOT inside)
+        FROM (SELECT {value}, {value} AS value, user_id, inside FROM seen WHERE {where})
+        WHERE length(value) BETWEEN 1 AND {_LONGEST_VALUE} GROUP BY ALL
+        """
+    ).fetchall()
+    return [(kind, str(told), int(found), int(others)) for told, found, others in rows]
+
+
+def _category_fields(workspace: Workspace) -> list[tuple[str, str]]:
+    return [(name, field) for name, spec in workspace.modalities.items() for field in spec.template_fields]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
