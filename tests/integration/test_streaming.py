@@ -3,31 +3,15 @@
 import json
 import random
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from sqlalchemy import Engine
 
-from consumers.event_consumer import ConsumeSummary, StopRule
-from consumers.producer import ProduceSummary, produce_file
-from consumers.running import ConsumeOptions, run_consumer
 from qanchor.errors import EventsInvalid, NotReady
-from qanchor.events.schema import EventDecoder
-from qanchor.progress import Silent
-from qanchor.registry.migrate import prepare
-from qanchor.registry.session import open_engine
-from qanchor.settings import EventSettings, KafkaSettings, Settings
-from qanchor.storage.event_log import EventLog
-from qanchor.workspace import load_workspace
 from tests.integration.brokers import (
-    REPO,
     ThreadedBroker,
     environment,
     run_command,
@@ -35,66 +19,9 @@ from tests.integration.brokers import (
     threaded_broker,
     wait_for,
 )
+from tests.integration.places import Place, event_names, make_event, make_events
 
 pytestmark = pytest.mark.integration
-
-_START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Place:
-    """One home on one broker, used from this process; commands that are killed run in their own."""
-
-    home: Path
-    address: str
-    kafka: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(home=self.home, repo=REPO, kafka=KafkaSettings(brokers=self.address, **self.kafka))
-
-    @property
-    def env(self) -> dict[str, str]:
-        return environment(self.home, self.address, **{name: str(v) for name, v in self.kafka.items()})
-
-    def produce(self, events: Sequence[Mapping[str, Any]]) -> ProduceSummary:
-        self.home.mkdir(exist_ok=True)
-        path = self.home / "sent.jsonl"
-        path.write_text("".join(json.dumps(event) + "\n" for event in events))
-        decoder = EventDecoder(_WORKSPACE, EventSettings())
-        return produce_file(path, decoder, self.settings.kafka, Silent())
-
-    @property
-    def engine(self) -> Engine:
-        engine = open_engine(self.settings.database_url)
-        prepare(engine, self.settings.database_url)
-        return engine
-
-    def consume(self, **options: Any) -> ConsumeSummary:
-        engine = self.engine
-        try:
-            places = (_WORKSPACE, self.settings.state, engine)
-            given = ConsumeOptions(rule=StopRule(at_end=True), **options)
-            return run_consumer(self.settings, places, given, threading.Event(), Silent())
-        finally:
-            engine.dispose()
-
-    def files(self) -> int:
-        return len(list((self.home / "events").glob("event_date=*/*.parquet")))
-
-    def ids(self) -> tuple[list[str], int]:
-        """Event ids that readers see, and rows that lie in the files."""
-        log = EventLog(self.home / "events", _WORKSPACE)
-        files = [str(path) for path in log.files()]
-        if not files:
-            return [], 0
-        with log.connect() as connection:
-            seen = [row[0] for row in connection.execute("SELECT event_id FROM events").fetchall()]
-            stored = connection.execute("SELECT count(*) FROM read_parquet(?)", [files]).fetchall()[0][0]
-        return sorted(seen), stored
-
-
-_WORKSPACE = load_workspace(REPO)
 
 
 @pytest.fixture
@@ -103,30 +30,13 @@ def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
         yield running
 
 
-def _event(number: int, **changes: Any) -> dict[str, Any]:
-    event = {
-        "event_id": f"e{number:06d}", "user_id": f"u{number % 97}", "modality": "purchase",
-        "event_time": (_START + timedelta(minutes=number)).isoformat(), "description": "mug",
-        "country": "FR", "invoice": "1", "quantity": 1, "unit_price": 2.5, "amount": 2.5,
-    }  # fmt: skip
-    return {**event, **changes}
-
-
-def _events(start: int, stop: int, **changes: Any) -> list[dict[str, Any]]:
-    return [_event(number, **changes) for number in range(start, stop)]
-
-
-def _names(start: int, stop: int) -> list[str]:
-    return [f"e{number:06d}" for number in range(start, stop)]
-
-
 def test_the_commands_bring_a_file_to_the_log_and_its_bad_rows_to_the_dead_letters(
     tmp_path: Path, broker: ThreadedBroker
 ) -> None:
     place = Place(tmp_path / "home", broker.address)
-    bad = [_event(900, modality="unheard"), _event(901, amount="much"), _event(902, invoice=None)]
+    bad = [make_event(900, modality="unheard"), make_event(901, amount="much"), make_event(902, invoice=None)]
     path = tmp_path / "events.jsonl"
-    path.write_text("".join(json.dumps(event) + "\n" for event in [*_events(0, 300), *bad]))
+    path.write_text("".join(json.dumps(event) + "\n" for event in [*make_events(0, 300), *bad]))
     produced = run_command(["produce", str(path), "--json"], place.env)
     assert json.loads(produced.stdout)["sent"] == 303, produced.stderr
     consumed = run_command(["consume", "--stop-at-end", "--json"], place.env)
@@ -135,7 +45,7 @@ def test_the_commands_bring_a_file_to_the_log_and_its_bad_rows_to_the_dead_lette
     assert summary["events"] == 300
     assert summary["dead_letters"] == {"unknown_modality": 1, "wrong_type": 1, "missing_field": 1}
     assert sum(summary["lag"].values()) == 0
-    assert place.ids() == (_names(0, 300), 300)
+    assert place.ids() == (event_names(0, 300), 300)
     letters = _dead_letters(broker.address)
     assert {letter["dlq.reason"] for letter in letters} == set(summary["dead_letters"])
     assert all(letter["dlq.topic"] == "user-events" and letter["dlq.offset"].isdigit() for letter in letters)
@@ -154,9 +64,9 @@ def _dead_letters(address: str) -> list[dict[str, str]]:
 def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, broker: ThreadedBroker) -> None:
     place = Place(tmp_path / "home", broker.address)
     for start in (0, 100):
-        assert place.produce(_events(start, start + 100)).sent == 100
+        assert place.produce(make_events(start, start + 100)).sent == 100
         assert place.consume().events == 100
-    assert place.ids() == (_names(0, 200), 200)
+    assert place.ids() == (event_names(0, 200), 200)
 
 
 @pytest.mark.parametrize(("remembered", "stored"), [(1000, 50), (0, 100)])
@@ -165,19 +75,19 @@ def test_events_that_are_sent_again_are_dropped_at_once_or_on_read(
 ) -> None:
     place = Place(tmp_path / "home", broker.address, {"remembered_events": remembered})
     for _ in range(2):
-        place.produce(_events(0, 50))
+        place.produce(make_events(0, 50))
     assert place.consume().events == stored
-    assert place.ids() == (_names(0, 50), stored)
+    assert place.ids() == (event_names(0, 50), stored)
 
 
 def test_events_that_are_sent_again_after_a_restart_are_dropped_too(
     tmp_path: Path, broker: ThreadedBroker
 ) -> None:
     place = Place(tmp_path / "home", broker.address)
-    for events in (_events(0, 50), _events(30, 60)):
+    for events in (make_events(0, 50), make_events(30, 60)):
         place.produce(events)
         place.consume()
-    assert place.ids() == (_names(0, 60), 60)
+    assert place.ids() == (event_names(0, 60), 60)
 
 
 def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
@@ -185,7 +95,7 @@ def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
 ) -> None:
     kafka = {"flush_events": 400, "flush_seconds": 0.05, "batch_events": 200}
     place, count, dice = Place(tmp_path / "home", broker.address, kafka), 6_000, random.Random(7)
-    place.produce(_events(0, count))
+    place.produce(make_events(0, count))
     place.engine.dispose()
     for _ in range(4):
         before = place.files()
@@ -197,14 +107,14 @@ def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
         assert process.returncode == -signal.SIGKILL, err
         assert place.ids()[1] < count, "it was killed too late to prove anything"
     place.consume()
-    assert place.ids() == (_names(0, count), count)
+    assert place.ids() == (event_names(0, count), count)
     assert list((place.home / "events" / "_staging").glob("*.parquet")) == []
 
 
 def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, broker: ThreadedBroker) -> None:
     kafka = {"flush_events": 200, "flush_seconds": 0.1, "batch_events": 100, "session_seconds": 3}
     place, count = Place(tmp_path / "home", broker.address, kafka), 4_000
-    place.produce(_events(0, count // 2))
+    place.produce(make_events(0, count // 2))
     place.engine.dispose()
     arguments = ["consume", "--until-idle", "6", "--json", "--name"]
     with (
@@ -212,18 +122,18 @@ def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, broker:
         start_command([*arguments, "two"], place.env) as two,
     ):
         wait_for(lambda: place.files() > 0)
-        place.produce(_events(count // 2, count))
+        place.produce(make_events(count // 2, count))
         one.kill()
         one.communicate(timeout=10)
         _, err = two.communicate(timeout=50)
     assert two.returncode == 0, err
     place.consume(name="three")
-    assert place.ids() == (_names(0, count), count)
+    assert place.ids() == (event_names(0, count), count)
 
 
 def test_sigterm_writes_what_was_read_and_ends_quickly(tmp_path: Path, broker: ThreadedBroker) -> None:
     place = Place(tmp_path / "home", broker.address, {"flush_seconds": 600})
-    place.produce(_events(0, 100))
+    place.produce(make_events(0, 100))
     with start_command(["consume", "--json"], place.env) as process:
         groups = broker.broker.state.groups
         wait_for(lambda: "qanchor" in groups and groups["qanchor"].state.value == "Stable")
@@ -243,21 +153,21 @@ def test_transaction_markers_and_aborted_messages_leave_no_trace(
     producer.init_transactions()
     for number in range(30):
         producer.begin_transaction()
-        producer.send("user-events", json.dumps(_event(number)).encode(), key=b"k")
+        producer.send("user-events", json.dumps(make_event(number)).encode(), key=b"k")
         producer.flush()
         producer.abort_transaction() if number % 3 == 0 else producer.commit_transaction()
     producer.close()
     kafka = {"flush_events": 5, "flush_seconds": 0.01, "batch_events": 3}
     place = Place(tmp_path / "home", broker.address, kafka)
     place.consume()
-    assert place.ids()[0] == [name for i, name in enumerate(_names(0, 30)) if i % 3]
+    assert place.ids()[0] == [name for i, name in enumerate(event_names(0, 30)) if i % 3]
 
 
 def test_a_flood_of_bad_messages_stops_the_consumer_and_moves_no_offset(
     tmp_path: Path, broker: ThreadedBroker
 ) -> None:
     place = Place(tmp_path / "home", broker.address)
-    place.produce(_events(0, 200, modality="unheard"))
+    place.produce(make_events(0, 200, modality="unheard"))
     with pytest.raises(EventsInvalid, match="mostly unknown_modality"):
         place.consume()
     tolerant = Place(place.home, broker.address, {"dead_letter_share": 1.0})
@@ -266,12 +176,12 @@ def test_a_flood_of_bad_messages_stops_the_consumer_and_moves_no_offset(
 
 def test_events_deleted_before_they_were_read_are_an_alarm(tmp_path: Path, broker: ThreadedBroker) -> None:
     place = Place(tmp_path / "home", broker.address)
-    place.produce(_events(0, 1, user_id="u"))
+    place.produce(make_events(0, 1, user_id="u"))
     place.consume()
-    place.produce(_events(1, 20, user_id="u"))
+    place.produce(make_events(1, 20, user_id="u"))
     for partition in broker.broker.state.topics["user-events"].values():
         partition.delete_before(partition.next)
-    place.produce(_events(20, 21, user_id="u"))
+    place.produce(make_events(20, 21, user_id="u"))
     with pytest.raises(NotReady, match="--skip-deleted"):
         place.consume()
     assert place.consume(skip_deleted=True).events == 1
@@ -280,7 +190,7 @@ def test_events_deleted_before_they_were_read_are_an_alarm(tmp_path: Path, broke
 @pytest.mark.parametrize("command", ["produce", "consume"])
 def test_a_stopped_broker_is_one_line_and_exit_code_4(tmp_path: Path, command: str) -> None:
     path = tmp_path / "e.jsonl"
-    path.write_text(json.dumps(_event(0)))
+    path.write_text(json.dumps(make_event(0)))
     began = time.monotonic()
     arguments = [command, str(path)] if command == "produce" else [command]
     ended = run_command(arguments, environment(tmp_path / "home", "127.0.0.1:1"))
@@ -296,13 +206,13 @@ def test_a_broker_that_comes_back_is_read_on(tmp_path: Path) -> None:
     folder = tmp_path / "broker"
     with threaded_broker(folder) as first:
         place = Place(tmp_path / "home", first.address, {"flush_seconds": 0.1})
-        place.produce(_events(0, 50))
+        place.produce(make_events(0, 50))
         process = start_command(["consume"], place.env)
         wait_for(lambda: place.files() > 0)
     with process, threaded_broker(folder, first.broker.port):
-        place.produce(_events(50, 90))
+        place.produce(make_events(50, 90))
         wait_for(lambda: place.ids()[1] == 90, 40)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
-    assert place.ids()[0] == _names(0, 90)
+    assert place.ids()[0] == event_names(0, 90)

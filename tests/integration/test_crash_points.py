@@ -1,0 +1,112 @@
+"""kill -9 at every step of the write path: after the next run nothing is missing, doubled or left over."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from qanchor.registry import migrate
+from qanchor.registry.ledger import next_offsets
+from qanchor.registry.session import open_engine
+from qanchor.registry.tables import new_version
+from qanchor.settings import DatabaseSettings
+from tests.integration.brokers import ThreadedBroker, threaded_broker
+from tests.integration.places import Place, event_names, make_event, make_events
+from tests.integration.victims import KILL_POINTS, start_consumer
+
+pytestmark = pytest.mark.integration
+
+_WRITE = 50  # messages; the second write is the deadly one, and its events are of three dates
+_KAFKA = {"partitions": 1, "batch_events": _WRITE, "flush_events": _WRITE, "flush_seconds": 60}
+# What a point leaves: staged files, files in place beside the first write's, whether the offsets moved.
+_LEFT = {
+    "dead letters sent": (0, 0, False),
+    "before staging": (0, 0, False),
+    "staged, not synced": (3, 0, False),
+    "in the transaction": (3, 0, False),
+    "committed": (3, 0, True),
+    "between two renames": (2, 1, True),
+    "renamed": (0, 3, True),
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedBroker]:
+    with threaded_broker(tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+@pytest.fixture
+def database() -> Iterator[DatabaseSettings]:
+    """A new database with the registry's tables on the server that QANCHOR_TEST_POSTGRES names."""
+    server = os.environ.get("QANCHOR_TEST_POSTGRES")
+    if not server:
+        pytest.skip("QANCHOR_TEST_POSTGRES names no PostgreSQL server")
+    name = f"qanchor_{new_version()[-6:]}"
+    admin = open_engine(server).execution_options(isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    migrate.upgrade(url)
+    yield DatabaseSettings(url=url)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def _kill_at(point: str, place: Place) -> None:
+    one_day = 24 * 60  # events are a minute apart
+    events = [make_event(number * one_day // 20) for number in range(4 * _WRITE)]
+    for event in events[9::10]:
+        event["modality"] = "unheard"
+    place.produce(events)
+    place.engine.dispose()
+    victim = start_consumer(place, "one", point=point)
+    victim.join(30)
+    assert victim.exitcode == -signal.SIGKILL
+
+    staged, in_place, moved = _LEFT[point]
+    left = [name for name in place.rubbish() if name.endswith(".parquet")]
+    engine = place.engine
+    read = next_offsets(engine, "qanchor", place.settings.kafka.topic)
+    engine.dispose()
+    assert read == {0: 2 * _WRITE if moved else _WRITE}
+    assert (len(left), place.files() - 3) == (staged, in_place)
+
+    place.consume(name="one")
+    expected = sorted(event["event_id"] for event in events if event["modality"] != "unheard")
+    assert place.ids() == (expected, len(expected))
+    assert place.rubbish() == []
+
+
+@pytest.mark.parametrize("point", KILL_POINTS)
+def test_killed_at_a_point_of_the_write_path_the_next_run_completes_the_log(
+    tmp_path: Path, broker: ThreadedBroker, point: str
+) -> None:
+    topic = f"events-{point.replace(' ', '-').replace(',', '')}"
+    _kill_at(point, Place(tmp_path / "home", broker.address, {**_KAFKA, "topic": topic}))
+
+
+@pytest.mark.parametrize("point", ["in the transaction", "committed"])
+def test_the_same_on_postgresql(
+    tmp_path: Path, broker: ThreadedBroker, database: DatabaseSettings, point: str
+) -> None:
+    kafka = {**_KAFKA, "topic": f"postgres-{point.replace(' ', '-')}"}
+    _kill_at(point, Place(tmp_path / "home", broker.address, kafka, database))
+
+
+def test_another_consumer_finishes_the_renames_of_one_that_was_killed(
+    tmp_path: Path, broker: ThreadedBroker
+) -> None:
+    place = Place(tmp_path / "home", broker.address, {**_KAFKA, "topic": "taken-over", "session_seconds": 1})
+    place.produce(make_events(0, 3 * _WRITE))
+    place.engine.dispose()
+    victim = start_consumer(place, "one", point="committed")
+    victim.join(30)
+    place.consume(name="two")
+    assert place.ids() == (event_names(0, 3 * _WRITE), 3 * _WRITE)
+    assert place.rubbish() == []
