@@ -225,7 +225,7 @@ def memory(kind: str, folder: Path, source: Path) -> dict[str, Any]:
 
     from qanchor.home import Home
     from qanchor.storage.parts import list_parts, write_part
-    from qanchor.storage.vectors import IndexMetadata, build_index
+    from qanchor.storage.vectors import IndexMetadata, build_index, save_index
 
     figures: dict[str, Any] = {"kind": kind}
     store = open_store(OURS, folder, folder)
@@ -241,7 +241,7 @@ def memory(kind: str, folder: Path, source: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     users, vectors = _all_vectors(list_parts(target))
     index = build_index(users, vectors, IndexMetadata("f", 1, END.isoformat()))
-    index.save(folder / "index")
+    save_index(index, folder / "index")
     figures |= {"index s": time.perf_counter() - begun, "FAISS MiB": _peak_mib()}
     return {**figures, "users": len(users), "online users": _online_rows(folder / "online.db")[0]}
 
@@ -340,13 +340,17 @@ def _agree(rows: list[dict[str, Any]]) -> None:
 
 
 def _median(rows: list[dict[str, Any]], kind: str, figure: str) -> float:
-    return statistics.median(row[figure] for row in rows if row["kind"] == kind)
+    values: list[float] = [row[figure] for row in rows if row["kind"] == kind]
+    return statistics.median(values)
 
 
 def main() -> None:
     """Measure what was asked for and print it."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--only", choices=sorted(_PARTS), help="one of the three alone")
+    parser.add_argument(
+        "--users", type=int, help="users of the memory measurement, in place of its three sizes"
+    )
     parser.add_argument("--rounds", type=int, default=1, help="how often each variant runs")
     parser.add_argument("--child", nargs=4, help="for the benchmark's own processes")
     options = parser.parse_args()
@@ -356,10 +360,11 @@ def main() -> None:
         return
     quick = options.quick
     users, labels = (20_000, 200_000) if quick else (100_000, 1_000_000)
+    sizes = [options.users] if options.users else [40_000] if quick else [250_000, 500_000, 1_000_000]
     runs: dict[str, Callable[[], tuple[list[dict[str, Any]], list[Bar]]]] = {
         "materialize": lambda: compare_materialize(users, options.rounds),
         "frame": lambda: compare_frames(users, labels, options.rounds),
-        "memory": lambda: compare_memory([40_000] if quick else [250_000, 500_000, 1_000_000]),
+        "memory": lambda: compare_memory(sizes),
     }
     figures: dict[str, Any] = {}
     bars: list[Bar] = []

@@ -87,8 +87,22 @@ class Labels:
 
     @property
     def as_of(self) -> pa.ChunkedArray:
-        """The moments, UTC where they have no zone; to the microsecond."""
-        return _utc(self.table[self.moment])
+        """The moments, UTC where they have no zone; to the microsecond.
+
+        Raises:
+            FeaturesInvalid: they are texts that are no times.
+        """
+        column = self.table[self.moment]
+        if not _is_text(column.type):
+            return pc.cast(column, MOMENT, safe=False)
+        try:
+            moments = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
+        except ValueError as error:
+            raise FeaturesInvalid(
+                f"the entity frame's {self.moment} holds text that is no time: {error}",
+                "Write times as 2026-03-01T00:00:00Z.",
+            ) from error
+        return pa.chunked_array([pa.array(moments)]).cast(MOMENT, safe=False)
 
     def users(self, key: str) -> pa.ChunkedArray:
         """The users of the rows.
@@ -137,13 +151,6 @@ def read_labels(entity_df: Any) -> Labels:
         )
     dtypes = table.schema.empty_table().to_pandas().dtypes
     return Labels(table, infer_event_timestamp_from_entity_df(dict(dtypes)))
-
-
-def _utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if _is_text(column.type):
-        moments = pd.to_datetime(column.to_pandas(), utc=True)
-        column = pa.chunked_array([pa.array(moments)])
-    return pc.cast(column, MOMENT, safe=False)
 
 
 def _is_text(kind: pa.DataType) -> bool:
