@@ -9,6 +9,7 @@ import typer
 
 from cli.context import Context, open_context
 from cli.head_audit import compare, list_all, promote, refit
+from cli.head_explain import explain
 from cli.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import ScenariosOption, chosen
@@ -259,3 +260,4 @@ app.command()(compare)
 app.command()(promote)
 app.command()(refit)
 app.command("list")(list_all)
+app.command()(explain)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from qanchor import names
-from qanchor.storage.event_log import EventLog
+from qanchor.events.history import EventSource
 from qanchor.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MOMENT = pa.timestamp("us", tz="UTC")
 _DAY_US = 86_400_000_000
 
 
-def activity_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> pa.Table:
+def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -> pa.Table:
     """Counts, sums and days since the last event, for each request.
 
     Args:
@@ -64,7 +64,7 @@ def _aggregates(workspace: Workspace) -> dict[str, str]:
     return sql
 
 
-def profile_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> pa.Table:
+def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) -> pa.Table:
     """The newest profile event before each request.
 
     Args:
@@ -101,7 +101,7 @@ def profile_table(log: EventLog, workspace: Workspace, requests: pa.Table) -> pa
 
 
 @contextmanager
-def _connected(log: EventLog, requests: pa.Table) -> "Iterator[duckdb.DuckDBPyConnection]":
+def _connected(log: EventSource, requests: pa.Table) -> "Iterator[duckdb.DuckDBPyConnection]":
     table = pa.table(
         {
             names.USER_ID: requests[names.USER_ID].cast(pa.string()),

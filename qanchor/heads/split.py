@@ -106,7 +106,7 @@ def _by_time(labels: Labels, request: SplitRequest) -> Division:
     moments = np.asarray(labels.table[AS_OF].cast(pa.int64()))
     test_from = _begin_of_last(moments, _TEST_SHARE, labels.scenario)
     # What became known after the test part began could not have been learnt from then.
-    known = moments + request.horizon_days * _DAY_US <= test_from
+    known = (moments < test_from) & (moments + request.horizon_days * _DAY_US <= test_from)
     before = np.unique(moments[known])
     if len(before) < 2:
         raise LabelsInvalid(
@@ -124,16 +124,15 @@ def _by_time(labels: Labels, request: SplitRequest) -> Division:
 
 
 def _begin_of_last(moments: NDArray[np.int64], share: float, scenario: str) -> int:
-    """The time from which on the last `share` of the rows lie, or a little more; never the first time."""
+    """The time from which on about the last `share` of the rows lie; never the first time."""
     times, counts = np.unique(moments, return_counts=True)
     if len(times) < 2:
         raise LabelsInvalid(
             f"labels of {scenario} all have the same time, {_iso(int(times[0]))[:10]}",
             "Load labels of several times, or split by fold or user.",
         )
-    from_here = np.cumsum(counts[::-1])[::-1]
-    place = int(np.flatnonzero(from_here >= share * len(moments))[-1])
-    return int(times[max(place, 1)])
+    from_here = np.cumsum(counts[::-1])[::-1][1:]
+    return int(times[1 + int(np.argmin(np.abs(from_here - share * len(moments))))])
 
 
 def _without_seen(labels: Labels, request: SplitRequest, division: Division) -> Division:

@@ -7,7 +7,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from qanchor.errors import FingerprintMismatch, InputError, NotReady
+from qanchor.errors import FeaturesInvalid, FingerprintMismatch, InputError, NotReady
 from qanchor.heads.score import ScoreRequest, read_users, score_users, write_scores
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
@@ -94,3 +94,22 @@ def test_scores_are_written_by_extension(tmp_path: Path) -> None:
     assert len(list((tmp_path / "deep").iterdir())) == 3
     with pytest.raises(InputError, match=r"s\.xlsx"):
         write_scores(table, tmp_path / "s.xlsx")
+
+
+def test_a_category_that_training_did_not_have_is_refused_or_scored_as_missing(world: World) -> None:
+    world.source.columns["prof_city"][3] = "mars"
+    with pytest.raises(
+        FeaturesInvalid, match=r"column prof_city holds 1 value\(s\).*1 row\(s\): 'mars'.*--unseen missing"
+    ):
+        score_users(SCENARIO, world.around, ScoreRequest(["u0002", "u0003"]))
+    found = score_users(SCENARIO, world.around, ScoreRequest(["u0003"], unseen="missing"))
+    world.source.columns["prof_city"][3] = None
+    assert found.table.equals(score_users(SCENARIO, world.around, ScoreRequest(["u0003"])).table)
+
+
+def test_a_broken_vector_names_its_user(world: World) -> None:
+    world.source.columns["emb_risk"][5] = [float("nan")] * 8
+    with pytest.raises(
+        FeaturesInvalid, match=r"row 2, column emb_risk: the vector of user 'u0005' holds NaN"
+    ):
+        score_users(SCENARIO, world.around, ScoreRequest(["u0004", "u0005"]))

@@ -4,11 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn import metrics as reference
 
-from qanchor.errors import CheckpointInvalid, FingerprintMismatch, LabelsInvalid, NotReady, UnknownScenario
+from qanchor.errors import (
+    CheckpointInvalid,
+    FingerprintMismatch,
+    InputError,
+    LabelsInvalid,
+    NotReady,
+    UnknownScenario,
+)
 from qanchor.heads.card import CARD_FILE, booster_file, read_scores
 from qanchor.heads.score import load_head
 from qanchor.heads.train import TrainOptions, train_head
+from qanchor.metrics import psi
 from qanchor.progress import Silent
 from qanchor.registry.versions import active_head
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
@@ -159,3 +168,87 @@ def test_a_card_is_plain_json_without_pickles(world: World) -> None:
     assert written["labels_hash"] == card.labels_hash
     assert set(written["libraries"]) == {"lightgbm", "numpy", "scikit-learn", "qanchor"}
     assert (folder(world) / booster_file(0)).read_text().startswith("tree\n")
+
+
+def test_figures_equal_scikit_learn(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    table = read_scores(folder(world)).to_pandas()
+    test = table[table["part"] == "test"]
+    truth = test["label"].to_numpy()
+    for name in ("head", "probe", "aggregates"):
+        found, scores = card.metrics[name], test[name].to_numpy()
+        wrong, right, _ = reference.roc_curve(truth, scores)
+        assert found["auc"] == pytest.approx(reference.roc_auc_score(truth, scores), abs=1e-9)
+        assert found["ks"] == pytest.approx(float((right - wrong).max()), abs=1e-9)
+        assert found["pr_auc"] == pytest.approx(reference.average_precision_score(truth, scores), abs=1e-9)
+        assert found["brier"] == pytest.approx(reference.brier_score_loss(truth, scores), abs=1e-9)
+        assert found["log_loss"] == pytest.approx(reference.log_loss(truth, scores), abs=1e-9)
+        assert all(found[f"{f}_low"] <= found[f] <= found[f"{f}_high"] for f in ("auc", "brier", "log_loss"))
+    parts = [table[table["part"] == part]["head"] for part in ("train", "valid", "test")]
+    assert card.metrics["head"]["psi_train_test"] == pytest.approx(psi(parts[0], parts[2]), abs=1e-12)
+    assert card.metrics["head"]["psi_valid_test"] == pytest.approx(psi(parts[1], parts[2]), abs=1e-12)
+
+
+def test_segments_of_the_profile_are_measured_on_the_test_rows(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    assert {row["feature"] for row in card.segments} == {"prof_city"}
+    assert {row["value"] for row in card.segments} == {"east", "west"}
+    assert sum(row["rows"] for row in card.segments) == card.rows["test"]
+
+
+def test_importance_names_the_groups_of_features(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    assert set(card.importance["groups"]) == {"embedding", "activity:bill", "activity:profile", "profile"}
+    assert next(iter(card.importance["features"])) == "emb_000"
+    assert set(card.importance["features"]) <= {*card.spec.names}
+    total = sum(card.importance["groups"].values())
+    assert 0 < sum(card.importance["features"].values()) >= total * 0.5
+
+
+def test_constraints_come_from_the_scenario_and_from_the_command(world: World) -> None:
+    workspace = world.around.workspace
+    spec = workspace.scenario(SCENARIO).model_copy(
+        update={"monotone": {"act_bill_sum_7d": -1, "prof_limit": 1}}
+    )
+    around = replace(world.around, workspace=replace(workspace, scenarios={SCENARIO: spec}))
+    options = replace(FAST, fit=replace(FAST.fit, monotone={"prof_limit": -1}))
+    card = train_head(SCENARIO, around, options, Silent()).card
+    assert card.options.monotone == {"act_bill_sum_7d": -1, "prof_limit": -1}
+    bound = dict(zip(card.spec.names, card.parameters["monotone_constraints"], strict=True))
+    assert {name: side for name, side in bound.items() if side} == card.options.monotone
+
+
+@pytest.mark.parametrize(
+    ("monotone", "message"),
+    [
+        ({"act_typo": 1}, "'act_typo' names no feature"),
+        ({"prof_city": 1}, "'prof_city' names a category"),
+        ({"prof_limit": 2}, "'prof_limit' is 2"),
+    ],
+)
+def test_a_constraint_that_cannot_hold_is_named(world: World, monotone: dict[str, int], message: str) -> None:
+    options = replace(FAST, fit=replace(FAST.fit, monotone=monotone))
+    with pytest.raises(InputError, match=message):
+        train_head(SCENARIO, world.around, options, Silent())
+    assert not world.around.home.heads.exists()
+
+
+def test_categories_that_only_later_parts_have_are_counted(world: World) -> None:
+    world.source.columns["prof_city"][4] = "mars"  # of the test fold
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    assert card.unseen == {"prof_city": {"mars": 1}}
+    assert card.categories == {"prof_city": ("east", "west")}
+
+
+def test_features_that_say_nothing_are_named(world: World) -> None:
+    world.source.columns["act_bill_count_1d"] = [3.0] * 240
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    assert card.constant == ("act_bill_count_1d",)
+
+
+def test_rows_that_the_prompt_has_seen_are_left_out_of_another_split(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    add_manifest(world, prompt_fold=4)
+    card = train_head(SCENARIO, world.around, replace(FAST, split="user"), Silent()).card
+    assert card.split.by == "user"
+    assert card.split.left_out["seen_by_the_prompt"] == 240 - sum(card.rows.values()) > 0
