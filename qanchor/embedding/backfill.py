@@ -30,16 +30,14 @@ from qanchor.embedding.publish import (
 from qanchor.embedding.requests import EmbeddingRequests
 from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target
 from qanchor.embedding.spaces import Space, active_spaces
+from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
 from qanchor.registry.manifests import ACTIVE, note_manifest
 from qanchor.registry.session import transaction
-from qanchor.registry.shards import (
-    LeaseLost,
-    ShardedJob,
-)
+from qanchor.registry.shards import DONE, LeaseLost, ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
@@ -206,11 +204,18 @@ def _do_shard(work: _Work, number: int, embedder: Embedder, targets: Sequence[Ta
 
 
 def _lead(work: _Work) -> bool:
-    """Whether this worker ends the job; otherwise wait until another one has."""
+    """Whether this worker ends the job; otherwise wait until another one has.
+
+    Raises:
+        NotReady: the job was cancelled, or given up for another one.
+    """
     while not work.job.lead():
         with transaction(work.place.engine) as session:
-            if session.execute(select(Job.key).where(Job.id == work.job.id)).scalar_one() is None:
-                return False
+            key, state = session.execute(select(Job.key, Job.state).where(Job.id == work.job.id)).one()
+        if key is None and state == DONE:
+            return False
+        if key is None:
+            raise NotReady(f"job {work.job.id} was {state}", "Start it anew.")
         time.sleep(_WAIT_SECONDS)
     return True
 

@@ -146,8 +146,8 @@ def _index(
         different += int((apart > _INDEX_TOLERANCE).sum())
     if missing or different:
         return replace(found, missing=missing, different=different)
-    if index.size != len(current):
-        return replace(found, problem=f"it has {index.size - len(current):,} users too many")
+    if index.population != len(current):
+        return replace(found, problem=f"it has {index.population - len(current):,} users too many")
     return replace(found, remedy="")
 
 

@@ -18,7 +18,8 @@ _VECTORS = _RANDOM.normal(size=(50, 128)).astype(np.float32)
 def test_order_and_division_do_not_matter(order: list[int], cut: int) -> None:
     users, moments, vectors = _USERS[order], _MOMENTS[order], _VECTORS[order]
     parts = [
-        total(row_hashes(users[part], moments[part], vectors[part])) for part in (slice(cut), slice(cut, None))
+        total(row_hashes(users[part], moments[part], vectors[part]))
+        for part in (slice(cut), slice(cut, None))
     ]
     assert combined(parts) == total(row_hashes(_USERS, _MOMENTS, _VECTORS))
 
