@@ -4,25 +4,19 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from sqlalchemy import Engine
 
 from qanchor.errors import FingerprintMismatch, IndexInvalid, NotReady
 from qanchor.home import Home
-from qanchor.names import EVENT_TIMESTAMP, USER_ID, embedding_field, embedding_view
-from qanchor.registry.manifests import active_manifest, part_name
+from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import EmbeddingManifest, IndexVersion, new_version
 from qanchor.registry.versions import active_index, register_index
+from qanchor.storage.editions import CurrentVectors, current_vectors, edition_rows
 from qanchor.storage.vectors import (
     IndexMetadata,
     IndexPlan,
     VectorIndex,
-    Vectors,
     build_index,
     load_index,
     save_index,
@@ -33,21 +27,6 @@ log = logging.getLogger(__name__)
 
 # From here on, what an update leaves behind costs searches more than a new index costs once.
 _REBUILT_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class CurrentVectors:
-    """The newest vector of every user of a scenario.
-
-    Args:
-        users: string [users], distinct.
-        vectors: float32 [users, width].
-        as_of: the newest cut-off among them, UTC.
-    """
-
-    users: pa.Array
-    vectors: Vectors
-    as_of: datetime
 
 
 @dataclass(frozen=True)
@@ -65,34 +44,6 @@ class ServedIndex:
     version: str
     is_behind: bool
     load_seconds: float = 0.0
-
-
-def current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
-    """The newest vector of each user of a manifest.
-
-    Args:
-        home: where the offline store lies.
-        manifest: the set of vectors.
-
-    Raises:
-        NotReady: the offline store does not hold what the manifest says; run `qanchor-cli backfill`.
-    """
-    field = embedding_field(manifest.scenario)
-    folder = home.view(embedding_view(manifest.scenario))
-    parts = sorted(folder.glob(f"{part_name(manifest.id, 0)[:-5]}*.parquet"))
-    tables = [pq.read_table(path, columns=[USER_ID, EVENT_TIMESTAMP, field]) for path in parts]
-    rows = sum(table.num_rows for table in tables)
-    if not rows or rows != manifest.rows:
-        raise NotReady(
-            f"the offline store has {rows:,} of the {manifest.rows:,} embeddings of {manifest.scenario!r}",
-            f"Run `qanchor-cli backfill --scenario {manifest.scenario}`.",
-        )
-    table = pa.concat_tables(tables)
-    newest = _newest_rows(table)
-    values = pc.list_flatten(table[field]).to_numpy()
-    users = table[USER_ID].combine_chunks().take(pa.array(newest))
-    moment = pc.max(table[EVENT_TIMESTAMP]).as_py()
-    return CurrentVectors(users, values.reshape(rows, -1)[newest].astype(np.float32, copy=False), moment)
 
 
 @dataclass(frozen=True)
@@ -129,7 +80,7 @@ def build_scenario_index(
             more.
     """
     manifest = active_manifest(engine, scenario)
-    current = current_vectors(home, manifest)
+    current = _current_vectors(home, manifest)
     return _serve(
         home, engine, build_index(current.users, current.vectors, _origin(manifest, current), plan), manifest
     )
@@ -155,7 +106,7 @@ def update_scenario_index(home: Home, engine: Engine, scenario: str, plan: Index
     served = active_index(engine, scenario)
     if served.manifest_id == manifest.id:
         return Update(served, 0, 0, rebuilt=False)
-    current = current_vectors(home, manifest)
+    current = _current_vectors(home, manifest)
     origin = _origin(manifest, current)
     try:
         before = load_index(home.root / served.path, manifest.fingerprint)
@@ -198,6 +149,17 @@ def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedInde
     return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id, seconds)
 
 
+def _current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
+    folder = home.root / manifest.path
+    rows = edition_rows(folder)
+    if not rows or rows != manifest.rows:
+        raise NotReady(
+            f"the offline store has {rows:,} of the {manifest.rows:,} embeddings of {manifest.scenario!r}",
+            f"Run `qanchor-cli backfill --scenario {manifest.scenario}`.",
+        )
+    return current_vectors(folder, manifest.scenario)
+
+
 def _origin(manifest: EmbeddingManifest, current: CurrentVectors) -> IndexMetadata:
     return IndexMetadata(manifest.fingerprint, manifest.id, current.as_of.isoformat())
 
@@ -223,12 +185,3 @@ def _serve(home: Home, engine: Engine, index: VectorIndex, manifest: EmbeddingMa
         if other.name != version:
             shutil.rmtree(other, ignore_errors=True)
     return row
-
-
-def _newest_rows(table: pa.Table) -> np.ndarray:
-    """Positions of the newest row of each user, in the order of their ids."""
-    order = np.asarray(pc.sort_indices(table, [(USER_ID, "ascending"), (EVENT_TIMESTAMP, "descending")]))
-    users = table[USER_ID].combine_chunks().take(pa.array(order))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = np.asarray(pc.not_equal(users.slice(1), users.slice(0, len(users) - 1)))
-    return order[first]

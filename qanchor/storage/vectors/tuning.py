@@ -11,10 +11,10 @@ from qanchor.storage.vectors.native import load_faiss
 from qanchor.storage.vectors.segment import Segment
 
 # Tried for less than what is allowed to be missed, so that other queries reach the target too.
-_MARGIN = 0.4
+_MARGIN = 0.15
 _MOST_CANDIDATES = 64
 _EFFORTS = tuple(2**power for power in range(6, 13))
-_MORE, _ATTEMPTS = 1.5, 6
+_MORE, _ATTEMPTS = 1.15, 16
 
 
 @dataclass(frozen=True)
