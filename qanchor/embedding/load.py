@@ -36,7 +36,8 @@ def load_embedder(
     loaded = load_model(home.root / model.path, compute.device, compute.precision)
     loaded.config.check_workspace(workspace)
     _check("model", model.version, model.content_hash, loaded.content_hash)
-    return UserEmbedder(loaded), [Anchor(space.query, _prompt(home, space)) for space in spaces]
+    embedder = UserEmbedder(loaded, text_cache=home.cache / "texts")
+    return embedder, [Anchor(space.query, _prompt(home, space)) for space in spaces]
 
 
 def _prompt(home: Home, space: Space) -> "SoftPrompt | None":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from qanchor.errors import CheckpointInvalid
 from qanchor.events.history import EventArrays, HistorySlices, Int64, slice_histories
 from qanchor.model.batch import collate, prefix_lengths
 from qanchor.model.checkpoint import LoadedModel
+from qanchor.model.event_texts import EventTexts
 from qanchor.model.qanchor import Suffix
 from qanchor.model.soft_prompt import SoftPrompt
 from qanchor.model.suffixes import SuffixBlock
@@ -59,13 +61,16 @@ class UserEmbedder:
     Args:
         loaded: the model.
         batch_tokens: prefix tokens of one batch, padding included.
+        text_cache: folder that keeps vectors of event texts where encoding one is dear; None: none is kept.
     """
 
-    def __init__(self, loaded: LoadedModel, batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(
+        self, loaded: LoadedModel, batch_tokens: int = BATCH_TOKENS, text_cache: Path | None = None
+    ) -> None:
         self.loaded = loaded
         self._workspace = loaded.config.workspace()
         self._batch_tokens = batch_tokens
-        self._texts: tuple[tuple[str, ...], TokenisedTexts, Tensor | None] | None = None
+        self._texts = EventTexts(loaded, text_cache)
 
     def embed(
         self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Anchor]
@@ -98,21 +103,26 @@ class UserEmbedder:
             return result
         with torch.inference_mode(), self.loaded.runtime.autocast():
             block = self.loaded.model.suffix_block([anchor_suffix(self.loaded, q) for q in questions])
-            self._tokenised(arrays)
+            texts = self._texts.prepare(arrays.texts)
 
         def embed_batch(members: Int64) -> None:
             # Both contexts are the thread's own.
             with torch.inference_mode(), self.loaded.runtime.autocast():
-                result[:, members] = self._vectors(arrays, slices.take(members), block)
+                result[:, members] = self._vectors(arrays, slices.take(members), texts, block)
 
         _on_all_cores(embed_batch, self._batches(slices), self.loaded.runtime.device)
         return result
 
-    def _vectors(self, arrays: EventArrays, slices: HistorySlices, block: SuffixBlock) -> NDArray[np.float32]:
+    def _vectors(
+        self,
+        arrays: EventArrays,
+        slices: HistorySlices,
+        texts: tuple[TokenisedTexts, Tensor | None],
+        block: SuffixBlock,
+    ) -> NDArray[np.float32]:
         """Vectors of one batch, float32 [questions, requests, dim]."""
-        loaded = self.loaded
-        texts, vectors = self._tokenised(arrays)
-        batch = collate(arrays, slices, texts, loaded.normaliser, loaded.config).to(loaded.runtime.device)
+        loaded, (tokens, vectors) = self.loaded, texts
+        batch = collate(arrays, slices, tokens, loaded.normaliser, loaded.config).to(loaded.runtime.device)
         # The prefix is encoded once; each scenario pays only for its own suffix.
         prefix = loaded.model.encode_prefix(batch, vectors)
         result: NDArray[np.float32] = loaded.model.read_out_block(prefix, block).cpu().numpy()
@@ -130,32 +140,12 @@ class UserEmbedder:
             yield order[start : start + count]
             start += count
 
-    def _tokenised(self, arrays: EventArrays) -> tuple[TokenisedTexts, Tensor | None]:
-        """Tokens of all texts and, where encoding one is dear, their vectors; kept for the next call."""
-        if self._texts is None or self._texts[0] is not arrays.texts:
-            config = self.loaded.config.text_encoder
-            texts = self.loaded.tokenizer.tokenise_events(arrays.texts, config.max_tokens)
-            vectors = self._text_vectors(texts) if config.kind == "transformer" else None
-            self._texts = (arrays.texts, texts, vectors)
-        return self._texts[1], self._texts[2]
-
-    def _text_vectors(self, texts: TokenisedTexts) -> Tensor:
-        device = self.loaded.runtime.device
-        parts = [torch.empty(0, self.loaded.config.text_encoder.width, device=device)]
-        for start in range(0, len(texts.lengths), 256):
-            lengths = texts.lengths[start : start + 256]
-            width = int(lengths.max())
-            mask = torch.from_numpy(np.arange(width) < lengths[:, None]).to(device)
-            ids = torch.from_numpy(texts.ids[start : start + 256, :width]).to(device)
-            parts.append(self.loaded.model.encoder.encode_texts(ids, mask).float())
-        return torch.cat(parts)
-
 
 def _on_all_cores(work: Callable[[Int64], None], batches: Iterable[Int64], device: torch.device) -> None:
     """Do each batch on one core, as many at a time as torch has threads.
 
-    The products of one batch are too short to be shared out: two cores on one batch of tiny do 1.2 times
-    the work of one, and two cores on a batch each do twice as much.
+    The products of one batch are too short to be shared out: of tiny, two cores on one batch do 1.2 times
+    the work of one, and two cores on a batch each 1.6 times.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
