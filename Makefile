@@ -5,7 +5,7 @@ DATA ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check format services services-stop bench clean setup help
+.PHONY: demo test nightly check format services services-stop bench clean setup help
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,11 @@ check: .venv/installed  ## ruff, mypy, import-linter
 format: .venv/installed  ## format and mend what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+nightly: .venv/installed services  ## the long proof: 300 consumers killed at random (an hour)
+	@set -a; . .services/env; set +a; \
+	  QANCHOR_TEST_KILLS=300 $(BIN)/python -m pytest tests/integration/test_chaos.py tests/integration/test_crash_points.py $(PYTEST_ARGS); code=$$?; \
+	  .ci/services stop; exit $$code
 
 services:  ## PostgreSQL, Redis and Chromium for the tests that want them, on loopback
 	@.ci/services start

@@ -16,7 +16,7 @@ from qanchor.registry.tables import new_version
 from qanchor.settings import DatabaseSettings
 from tests.integration.brokers import ThreadedBroker, threaded_broker
 from tests.integration.places import Place, event_names, make_event, make_events
-from tests.integration.victims import KILL_POINTS, start_consumer
+from tests.integration.victims import KILL_POINTS, dies_at, start_consumer
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +65,7 @@ def _kill_at(point: str, place: Place) -> None:
         event["modality"] = "unheard"
     place.produce(events)
     place.engine.dispose()
-    victim = start_consumer(place, "one", point=point)
+    victim = start_consumer(place, "one", prepare=dies_at(point))
     victim.join(30)
     assert victim.exitcode == -signal.SIGKILL
 
@@ -105,7 +105,7 @@ def test_another_consumer_finishes_the_renames_of_one_that_was_killed(
     place = Place(tmp_path / "home", broker.address, {**_KAFKA, "topic": "taken-over", "session_seconds": 1})
     place.produce(make_events(0, 3 * _WRITE))
     place.engine.dispose()
-    victim = start_consumer(place, "one", point="committed")
+    victim = start_consumer(place, "one", prepare=dies_at("committed"))
     victim.join(30)
     place.consume(name="two")
     assert place.ids() == (event_names(0, 3 * _WRITE), 3 * _WRITE)

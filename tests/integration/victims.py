@@ -4,11 +4,14 @@ Production code knows nothing of this: the functions are replaced here, in the p
 """
 
 import asyncio
+import json
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +20,7 @@ from consumers.dead_letters import DeadLetterTopic
 from consumers.embedded_broker.server import EmbeddedBroker, run_broker
 from consumers.event_consumer import StopRule
 from consumers.sinks.event_log import EventLogSink
+from qanchor.errors import StoreUnavailable
 from qanchor.registry import ledger
 from qanchor.storage.event_log import EventLog
 from tests.integration.brokers import wait_for
@@ -47,42 +51,71 @@ def _around(
 
 # The write path in its order, by what has just been done; each makes the write that begins the last.
 KILL_POINTS: Final[Mapping[str, Callable[[], None]]] = {
-    "dead letters sent": lambda: _around(DeadLetterTopic, "send", after=_die),
-    "before staging": lambda: _around(EventLog, "stage", before=_die),
-    "staged, not synced": lambda: _around(os, "fsync", before=_die),
-    "in the transaction": lambda: _around(ledger, "_set_published", after=_die),
-    "committed": lambda: _around(ledger, "commit_entry", after=_die),
-    "between two renames": lambda: _around(Path, "rename", after=_die),
-    "renamed": lambda: _around(EventLog, "publish", after=_die),
+    "dead letters sent": partial(_around, DeadLetterTopic, "send", after=_die),
+    "before staging": partial(_around, EventLog, "stage", before=_die),
+    "staged, not synced": partial(_around, os, "fsync", before=_die),
+    "in the transaction": partial(_around, ledger, "_set_published", after=_die),
+    "committed": partial(_around, ledger, "commit_entry", after=_die),
+    "between two renames": partial(_around, Path, "rename", after=_die),
+    "renamed": partial(_around, EventLog, "publish", after=_die),
 }
 
 
-def _arm(point: str, number: int) -> None:
-    """Die at a point of the write of that number; a write without records does not count."""
+def _stop_at_commit() -> None:
+    _around(ledger, "commit_entry", before=lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def _arm(number: int, deed: Callable[[], None]) -> None:
+    """Do something when the write of that number begins; a write without records does not count."""
     real, begun = EventLogSink.write, [0]
 
     def write(sink: EventLogSink, records: Any, ranges: Mapping[int, tuple[int, int]]) -> Any:
         begun[0] += bool(ranges)
         if begun[0] == number:
-            KILL_POINTS[point]()
+            deed()
         return real(sink, records, ranges)
 
     setattr(EventLogSink, "write", write)  # noqa: B010  # mypy lets no method be assigned
 
 
-def _consume(place: Place, name: str, rule: StopRule, point: str | None, write: int) -> None:
-    if point is not None:
-        _arm(point, write)
-    place.consume(rule, name=name)
+def _die_at(point: str, write: int) -> None:
+    _arm(write, KILL_POINTS[point])
+
+
+def _consume(place: Place, name: str, rule: StopRule, prepare: Callable[[], None] | None) -> None:
+    if prepare is not None:
+        prepare()
+    try:
+        summary = place.consume(rule, name=name)
+    except StoreUnavailable as error:
+        sys.exit(error.exit_code)
+    (place.home / f"{name}.json").write_text(json.dumps({"events": summary.events, "fenced": summary.fenced}))
 
 
 def start_consumer(
-    place: Place, name: str, rule: StopRule = TO_THE_END, point: str | None = None, write: int = 2
+    place: Place, name: str, rule: StopRule = TO_THE_END, prepare: Callable[[], None] | None = None
 ) -> BaseProcess:
-    """A consumer in a process of its own; with a point it dies there."""
-    process = _FORKS.Process(target=_consume, args=(place, name, rule, point, write), daemon=True)
+    """A consumer in a process of its own.
+
+    Args:
+        place: home and broker.
+        name: of the consumer; its summary is left in `NAME.json` in the home.
+        rule: when it ends of its own accord.
+        prepare: run there first, such as `dies_at(point)`.
+    """
+    process = _FORKS.Process(target=_consume, args=(place, name, rule, prepare), daemon=True)
     process.start()
     return process
+
+
+def dies_at(point: str, write: int = 2) -> Callable[[], None]:
+    """Has a consumer kill itself at a point of its write of that number."""
+    return partial(_die_at, point, write)  # the name, because a function of a module cannot be sent there
+
+
+def stops_before_commit(write: int = 2) -> Callable[[], None]:
+    """Has a consumer stop, as by SIGSTOP, when all is staged and only the ledger's transaction is missing."""
+    return partial(_arm, write, _stop_at_commit)
 
 
 def _serve(folder: Path, port: int, ready: Path) -> None:
