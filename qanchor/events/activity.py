@@ -33,35 +33,59 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
         workspace.activity_columns as float64. Counts and sums are 0.0 without events; the days since
         the last event, however long ago, are null for a user who never had one.
     """
-    sql = _aggregates(workspace)
-    columns = [f"{sql[name]} AS {_quote(name)}" for name in workspace.activity_columns]
+    aggregates = {**_aggregates(), "newest": "min(age_us)"}
+    columns = [f"{sql} AS {_quote(name)}" for name, sql in _columns(workspace).items()]
     with _connected(log, requests) as connection:
-        aggregates = connection.execute(
-            # Requests meet their user's events once; every column is a filter over that join. Ages are whole
-            # microseconds: arithmetic on times with a zone goes through a calendar, ten times slower.
+        features = connection.execute(
+            # Requests meet their user's events once, and are counted modality by modality: a row passes the
+            # filters of its own alone. Ages are whole microseconds: arithmetic on times with a zone goes
+            # through a calendar, ten times slower.
             f"""
             WITH aged AS (
-                SELECT e.*, r.request, epoch_us(r.as_of) - epoch_us(e.event_time) AS age_us
-                FROM requests r LEFT JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
+                SELECT r.request, e.modality, {_amount(workspace)} AS amount,
+                    epoch_us(r.as_of) - epoch_us(e.event_time) AS age_us
+                FROM requests r JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
+            ), counted AS (
+                SELECT request, modality, {", ".join(f"{sql} AS {name}" for name, sql in aggregates.items())}
+                FROM aged GROUP BY request, modality
             )
-            SELECT {", ".join(columns)} FROM aged GROUP BY request ORDER BY request
+            SELECT {", ".join(columns)} FROM requests r LEFT JOIN counted USING (request)
+            GROUP BY r.request ORDER BY r.request
             """
         ).to_arrow_table()
-    return _with_keys(requests, aggregates)
+    return _with_keys(requests, features)
 
 
-def _aggregates(workspace: Workspace) -> dict[str, str]:
+def _aggregates() -> dict[str, str]:
+    """What is counted of the events of one request and modality."""
+    sql: dict[str, str] = {}
+    for days in names.ACTIVITY_WINDOWS_DAYS:
+        inside = f"FILTER (WHERE age_us <= {days * _DAY_US})"
+        sql[f"count_{days}d"] = f"(count(*) {inside})::DOUBLE"
+        sql[f"sum_{days}d"] = f"sum(amount) {inside}"
+    return sql
+
+
+def _amount(workspace: Workspace) -> str:
+    """The amount of an event, in the column that its modality has it in."""
+    amounts = " ".join(
+        f"WHEN {_literal(modality)} THEN e.{_quote(spec.amount)}"
+        for modality, spec in workspace.modalities.items()
+        if spec.amount
+    )
+    return f"CASE e.modality {amounts} END" if amounts else "NULL::DOUBLE"
+
+
+def _columns(workspace: Workspace) -> dict[str, str]:
+    """The view's columns from the counts of all modalities of one request."""
     sql: dict[str, str] = {}
     for modality, spec in workspace.modalities.items():
-        here = f"modality = {_literal(modality)}"
-        sql[f"act_{modality}_recency_days"] = f"min(age_us) FILTER (WHERE {here}) / {_DAY_US}.0"
+        here = f"FILTER (WHERE modality = {_literal(modality)})"
         for days in names.ACTIVITY_WINDOWS_DAYS:
-            inside = f"FILTER (WHERE {here} AND age_us <= {days * _DAY_US})"
-            sql[f"act_{modality}_count_{days}d"] = f"(count(age_us) {inside})::DOUBLE"
-            if spec.amount:
-                total = f"sum({_quote(spec.amount)}) {inside}"
-                sql[f"act_{modality}_sum_{days}d"] = f"coalesce({total}, 0.0)"
-    return sql
+            for kind in ("count", "sum") if spec.amount else ("count",):
+                sql[f"act_{modality}_{kind}_{days}d"] = f"coalesce(max({kind}_{days}d) {here}, 0.0)"
+        sql[f"act_{modality}_recency_days"] = f"max(newest) {here} / {_DAY_US}.0"
+    return {name: sql[name] for name in workspace.activity_columns}
 
 
 def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) -> pa.Table:
