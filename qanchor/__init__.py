@@ -14,7 +14,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Any
     Args:
         path: folder that `qanchor-cli pretrain` wrote, below `.qanchor/models`.
         device: auto, cpu, cuda, ...
-        precision: auto, float32 or bfloat16.
+        precision: auto, float32, bfloat16 or, on a CPU, int8.
 
     Returns:
         An object whose `embed(events, question, as_of)` gives user ids and unit vectors.

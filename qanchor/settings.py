@@ -68,8 +68,8 @@ class ComputeSettings(BaseModel, extra="forbid", frozen=True):
 
     threads: int = Field(0, ge=0, description="native threads; 0: all usable cores")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where it is native"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="auto: bfloat16 on a GPU that has it; int8: weights for embedding on a CPU"
     )
 
 

@@ -36,6 +36,10 @@ def load_embedder(
     loaded = load_model(home.root / model.path, compute.device, compute.precision)
     loaded.config.check_workspace(workspace)
     _check("model", model.version, model.content_hash, loaded.content_hash)
+    if compute.precision == "int8":
+        from qanchor.model.int8 import quantise
+
+        loaded = quantise(loaded)
     embedder = UserEmbedder(loaded, text_cache=home.cache / "texts")
     return embedder, [Anchor(space.query, _prompt(home, space)) for space in spaces]
 

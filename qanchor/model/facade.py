@@ -13,6 +13,7 @@ from qanchor.events.files import open_event_file
 from qanchor.events.history import EventArrays, arrays_from_table, microseconds
 from qanchor.model.checkpoint import LoadedModel, load_model
 from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.int8 import quantise
 from qanchor.model.soft_prompt import load_prompt
 from qanchor.workspace import Workspace
 
@@ -67,12 +68,14 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Use
     Args:
         path: folder that `qanchor-cli pretrain` wrote, below `.qanchor/models`.
         device: auto, cpu, cuda, ...
-        precision: auto, float32 or bfloat16.
+        precision: auto, float32, bfloat16 or, on a CPU, int8.
 
     Raises:
         CheckpointInvalid: it is not there, damaged, or of another format version.
+        WorkspaceInvalid: int8 is asked for on a GPU.
     """
-    return UserModel(load_model(Path(path), device, precision))
+    loaded = load_model(Path(path), device, precision)
+    return UserModel(quantise(loaded) if precision == "int8" else loaded)
 
 
 def _moment(as_of: datetime | str) -> datetime:

@@ -30,13 +30,14 @@ class Runtime:
 def choose_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     """The device and number format of this machine.
 
-    `auto` precision is bfloat16 on a GPU that has it. On a CPU it is float32 even where bfloat16 is native:
-    at the widths of tiny and small the products are too short to gain from it (a training step of tiny took
-    1.3 times as long), and cached prefixes would no longer equal full recomputation within 1e-5.
+    `auto` precision is bfloat16 on a GPU that has it. On a CPU it is float32 even where bfloat16 is native: a
+    training step of tiny took 1.3 times as long in it, and cached prefixes would no longer equal full
+    recomputation within 1e-5. Embedding does gain from it (docs/scale.md). With `int8` all that is not in
+    int8, and all training, is float32.
 
     Args:
         device: auto, cpu, cuda, cuda:1, ...
-        precision: auto, float32 or bfloat16.
+        precision: auto, float32, bfloat16 or int8.
 
     Raises:
         WorkspaceInvalid: the device does not exist here; unset QANCHOR_COMPUTE__DEVICE.
