@@ -48,7 +48,8 @@ class SegmentMetadata:
             'ivf' scans the codes of the nearest cells only; 'hnsw' walks a graph.
         rows: users.
         parameters: that a search runs with: cells probed, candidates ranked anew, ...
-        recall: share of the true 100 nearest found for held-out queries; 1 where exact.
+        recall: share of the true 100 nearest found for held-out queries, the harder of two sorts; 1 where
+            exact.
         queries: how many of them; 0 where exact.
         build_seconds: to train, fill and tune it.
         memory_bytes: what a search needs in memory besides the vectors that are mapped from disk.

@@ -69,6 +69,7 @@ class Segment:
             Inner products float32 [queries, k] (-inf where there are fewer) and rows int64 (-1 there).
         """
         there = len(self) if mask is None else int(np.count_nonzero(mask))
+        mask = None if there == len(self) else mask
         enough = min(k, there)
         wanted = enough
         if mask is not None:
@@ -112,6 +113,8 @@ class Segment:
         self, queries: Vectors, k: int, mask: Mask | None, found: tuple[Vectors, Rows], enough: int
     ) -> tuple[Vectors, Rows]:
         scores, rows = found
+        if mask is None and k == enough and rows.size and rows.min() >= 0:
+            return found
         kept = rows >= 0 if mask is None else (rows >= 0) & mask[rows]
         order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
         width = ((0, 0), (0, k - enough))

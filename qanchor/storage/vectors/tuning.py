@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qanchor.storage.vectors.exact import exact_search
-from qanchor.storage.vectors.metadata import RECALL_AT, Rows, SegmentMetadata, Vectors
+from qanchor.storage.vectors.metadata import RECALL_AT, Mask, Rows, SegmentMetadata, Vectors
 from qanchor.storage.vectors.native import load_faiss
 from qanchor.storage.vectors.segment import Segment
 
@@ -32,11 +32,15 @@ class Exam:
     neighbours: Rows
 
     def recall(self, segment: Segment) -> float:
-        """The share of the true neighbours that a segment's fast search finds."""
+        """The share of the true neighbours that a segment's fast search finds, of the harder sort of query."""
         wanted = self.neighbours.shape[1]
         found = without_own(segment.approximate(self.queries, wanted + 1)[1], self.own)
-        same = [np.isin(a, b).mean() for a, b in zip(self.neighbours, found, strict=True)]
-        return float(np.mean(same))
+        same = np.array([np.isin(a, b).mean() for a, b in zip(self.neighbours, found, strict=True)])
+        return float(min(same[sort].mean() for sort in self.sorts()))
+
+    def sorts(self) -> list[Mask]:
+        """Which queries are users and which lie between two, bool [queries] each."""
+        return [sort for sort in (self.own >= 0, self.own < 0) if sort.any()]
 
 
 def set_exam(matrix: Vectors, queries: int, seed: int) -> Exam:
@@ -79,7 +83,8 @@ def cells_needed(centres: Vectors, matrix: Vectors, exam: Exam, recall: float) -
     cell = np.argmax(matrix[exam.neighbours.ravel()] @ centres.T, axis=1).reshape(exam.neighbours.shape)
     ranks = np.take_along_axis(of_rank, cell, 1)
     # Half of what may be missed is missed here, the other half among the candidates.
-    return 1 + int(np.quantile(ranks, 1.0 - (1.0 - _strict(recall)) / 2.0, method="higher"))
+    share = 1.0 - (1.0 - _strict(recall)) / 2.0
+    return 1 + int(max(np.quantile(ranks[sort], share, method="higher") for sort in exam.sorts()))
 
 
 def tune(
@@ -132,8 +137,8 @@ def _tune_codes(segment: Segment, first: SegmentMetadata, practice: Exam, recall
         cells = faiss.SearchParametersIVF(nprobe=int(first.parameters["cells"]))
     base = faiss.downcast_index(segment.index.base_index)
     found = base.search(practice.queries, most, params=cells)[1]
-    ranks = np.concatenate([_ranks(a, b) for a, b in zip(found, practice.neighbours, strict=True)])
-    needed = np.quantile(ranks, _strict(recall), method="higher")
+    ranks = np.stack([_ranks(a, b) for a, b in zip(found, practice.neighbours, strict=True)])
+    needed = max(np.quantile(ranks[sort], _strict(recall), method="higher") for sort in practice.sorts())
     # Twice as many as wanted at least: the order by codes is never so good as to need fewer.
     candidates = max(2 * wanted, math.ceil(1 + needed))
     return replace(first, parameters={**first.parameters, "candidates": min(candidates, most)})
