@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("cli.jobs", "List, show or cancel jobs."),
     "index": ("cli.index", "Build the FAISS index of a scenario."),
     "lookalike": ("cli.lookalike", "Find the users most like a list of seeds."),
+    "audience": ("cli.audience", "Describe, judge, keep and combine audiences."),
     "head": ("cli.head", "Train a LightGBM head; score users."),
     "report": ("cli.report", "Write the report of every scenario."),
     "status": ("cli.status", "Say what is loaded, trained, written and served."),

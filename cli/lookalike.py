@@ -20,8 +20,9 @@ from cli.audience_options import (
     found_as_json,
     make_rules,
 )
+from cli.audience_show import show_found
 from cli.context import open_context
-from cli.output import JsonOption, print_json, print_table
+from cli.output import JsonOption, print_json
 
 _SHOWN = 50
 
@@ -73,13 +74,3 @@ def run(
             notes.append(f"{found.table.num_rows - _SHOWN:,} more rows: --out FILE or --json gives all")
     for note in notes:
         typer.echo(f"note: {note}", err=True)
-
-
-def show_found(table: object, title: str) -> None:
-    """The first rows of an audience as a table, the lists of nearest seeds on one line each."""
-    rows = [
-        {**row, "nearest_seeds": " ".join(row["nearest_seeds"] or []) or None}
-        for row in table.slice(0, _SHOWN).to_pylist()  # type: ignore[attr-defined]
-    ]
-    if rows:
-        print_table(title, rows)

@@ -73,6 +73,11 @@ class Home:
         return self.root / "indexes"
 
     @property
+    def audiences(self) -> Path:
+        """Saved audiences: `NAME/VERSION.parquet`, and beside each what it was made from."""
+        return self.root / "audiences"
+
+    @property
     def heads(self) -> Path:
         """LightGBM heads: `SCENARIO/VERSION/`."""
         return self.root / "heads"

@@ -1,6 +1,7 @@
 """What sets an audience apart from everybody else: how active its users are, and what they do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import Any
@@ -93,19 +94,50 @@ def profile_audience(
     Raises:
         NotReady: there are no features, or nobody to compare with.
     """
-    if population.features is None:
-        raise NotReady("there are no features to profile by", "Run `qanchor-cli backfill`.")
-    base = np.setdiff1d(np.flatnonzero(candidates.allowed), audience)
-    audience, base = _some(audience), _some(base)
-    if min(len(audience), len(base)) < 2:
-        raise NotReady("there is nobody to compare the audience with", "Ask for fewer users, or filter less.")
-    inside = np.arange(len(audience) + len(base)) < len(audience)
-    users = population.index.user_ids(np.concatenate([audience, base]))
+    users, inside = _compared(population, audience, candidates)
+    sizes = int(inside.sum()), int((~inside).sum())
     traits = _levels(population, users, inside)
-    shares = _SharedTraits(len(audience), len(base))
-    traits += shares.traits(_counts(population, log, users, inside))
+    with _seen(population, log, users, inside) as connection:
+        counts = _counts(connection, log.workspace)
+    traits += [
+        _share(kind, name, (found, others), sizes)
+        for kind, name, found, others in counts
+        if found + others >= _FEWEST_USERS
+    ]
     traits.sort(key=lambda trait: (-trait.certain, -abs(trait.effect), trait.name))
-    return Profile(len(audience), len(base), tuple(traits))
+    return Profile(*sizes, tuple(traits))
+
+
+def profile_mentions(
+    population: Population, audience: Rows, candidates: Candidates, log: EventLog, words: Sequence[str]
+) -> Trait:
+    """How many events of an audience's users name any of some words, beside those of everybody else.
+
+    It is what an audience in words can be held against without labels: a level, its means those of the
+    logarithm of the count. Events are those inside the history window before the index's cut-off.
+
+    Args:
+        population: the users.
+        audience: int64 [found], rows of the audience.
+        candidates: who could be found.
+        log: the events.
+        words: in lower case, as `match_words` gives them.
+
+    Raises:
+        NotReady: there is nobody to compare with.
+    """
+    users, inside = _compared(population, audience, candidates)
+    fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
+    told = "lower(concat_ws(' ', " + ", ".join(f'"{field}"' for field in fields) + "))"
+    with _seen(population, log, users, inside) as connection:
+        counts = connection.execute(
+            f"SELECT count(s.user_id) FROM chosen c LEFT JOIN"
+            f" (SELECT user_id FROM seen WHERE regexp_matches({told}, $pattern)) s USING (user_id)"
+            " GROUP BY c.user_id, c.place ORDER BY c.place",
+            {"pattern": rf"\b({'|'.join(words)})\b"},
+        ).fetchnumpy()
+    values = np.log1p(next(iter(counts.values())).astype(np.float64))
+    return _level(" or ".join(words), values[inside], values[~inside])
 
 
 def standardised_difference(
@@ -146,10 +178,26 @@ def log_ratio(found: tuple[int, int], users: tuple[int, int]) -> tuple[float, fl
     return effect, effect - reach, effect + reach
 
 
+def _compared(
+    population: Population, audience: Rows, candidates: Candidates
+) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Users of the audience and of the base, and which of them are of the audience."""
+    base = np.setdiff1d(np.flatnonzero(candidates.allowed), audience)
+    audience, base = _some(audience), _some(base)
+    if min(len(audience), len(base)) < 2:
+        raise NotReady("there is nobody to compare the audience with", "Ask for fewer users, or filter less.")
+    inside = np.arange(len(audience) + len(base)) < len(audience)
+    return population.index.user_ids(np.concatenate([audience, base])), inside
+
+
 def _some(rows: Rows) -> Rows:
     if len(rows) <= _MOST_USERS:
         return rows
     return np.random.default_rng(7).choice(rows, _MOST_USERS, replace=False)
+
+
+def _share(kind: str, name: str, found: tuple[int, int], sizes: tuple[int, int]) -> Trait:
+    return Trait(kind, name, found[0] / sizes[0], found[1] / sizes[1], *log_ratio(found, sizes))
 
 
 def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) -> list[Trait]:
@@ -166,46 +214,42 @@ def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) 
         known = np.isfinite(values)
         groups = values[known & inside], values[known & ~inside]
         if min(len(group) for group in groups) >= 2:
-            means = [float(np.sign(g.mean()) * np.expm1(abs(g.mean()))) for g in groups]
-            traits.append(Trait("level", name, means[0], means[1], *standardised_difference(*groups)))
+            traits.append(_level(name, *groups))
     return traits
 
 
-@dataclass(frozen=True)
-class _SharedTraits:
-    audience: int
-    base: int
-
-    def traits(self, counts: Sequence[tuple[str, str, int, int]]) -> list[Trait]:
-        sizes = self.audience, self.base
-        return [
-            Trait(kind, name, inside / sizes[0], outside / sizes[1], *log_ratio((inside, outside), sizes))
-            for kind, name, inside, outside in counts
-            if inside + outside >= _FEWEST_USERS
-        ]
+def _level(name: str, audience: NDArray[np.float64], base: NDArray[np.float64]) -> Trait:
+    """Of logarithms; the means are told as what they are logarithms of."""
+    means = [float(np.sign(g.mean()) * np.expm1(abs(g.mean()))) for g in (audience, base)]
+    return Trait("level", name, means[0], means[1], *standardised_difference(audience, base))
 
 
-def _counts(
-    population: Population, log: EventLog, users: pa.Array, inside: NDArray[np.bool_]
-) -> list[tuple[str, str, int, int]]:
-    """(kind, name, users of the audience, users of the base) of every modality and category value."""
-    workspace = log.workspace
+@contextmanager
+def _seen(population: Population, log: EventLog, users: pa.Array, inside: NDArray[np.bool_]) -> Iterator[Any]:
+    """A connection with the table `seen`: these users' events inside the window before the cut-off."""
     stop = population.as_of.astimezone(UTC)
-    start = stop - timedelta(days=workspace.window_days)
+    start = stop - timedelta(days=log.workspace.window_days)
     with log.connect() as connection:
-        connection.register("given", pa.table({USER_ID: users, "inside": inside}))
+        connection.register(
+            "given", pa.table({USER_ID: users, "inside": inside, "place": range(len(inside))})
+        )
         connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM given")
+        fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
+        listed = ", ".join(f'e."{field}"' for field in fields)
         connection.execute(
-            "CREATE TEMP TABLE seen AS SELECT e.*, c.inside FROM events e JOIN chosen c USING (user_id)"
-            " WHERE e.event_time >= $start AND e.event_time < $stop",
+            f"CREATE TEMP TABLE seen AS SELECT e.user_id, e.modality, c.inside, {listed} FROM events e"
+            " JOIN chosen c USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
             {"start": start, "stop": stop},
         )
-        counts = _grouped(connection, "modality", "modality", "modality")
-        for modality, field in _category_fields(workspace):
-            where = f"modality = {_literal(modality)}"
-            counts += _grouped(
-                connection, "category", f'"{field}"', f"{_literal(f'{modality} {field} ')} || value", where
-            )
+        yield connection
+
+
+def _counts(connection: Any, workspace: Workspace) -> list[tuple[str, str, int, int]]:
+    """(kind, name, users of the audience, users of the base) of every modality and category value."""
+    counts = _grouped(connection, "modality", "modality", "value")
+    for modality, field in _category_fields(workspace):
+        name = f"{_literal(f'{modality} {field} ')} || value"
+        counts += _grouped(connection, "category", f'"{field}"', name, f"modality = {_literal(modality)}")
     return counts
 
 
@@ -215,7 +259,7 @@ def _grouped(
     rows = connection.execute(
         f"""
         SELECT {name}, count(DISTINCT user_id) FILTER (inside), count(DISTINCT user_id) FILTER (NOT inside)
-        FROM (SELECT {value}, {value} AS value, user_id, inside FROM seen WHERE {where})
+        FROM (SELECT {value} AS value, user_id, inside FROM seen WHERE {where})
         WHERE length(value) BETWEEN 1 AND {_LONGEST_VALUE} GROUP BY ALL
         """
     ).fetchall()

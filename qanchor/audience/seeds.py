@@ -94,7 +94,9 @@ def find_seeds(population: Population, given: Sequence[str]) -> Seeds:
     chosen = rows[known & ~empty]
     vectors = population.index.vectors(chosen)
     if len(distinct) == 1 < len(given):
-        raise SeedsInvalid(f"the {len(given):,} seeds given are all the same user", "Give others, or it once.")
+        raise SeedsInvalid(
+            f"the {len(given):,} seeds given are all the same user", "Give others, or it once."
+        )
     if len(chosen) > 1 and not np.any(np.ptp(vectors, axis=0) > 1e-7):
         raise SeedsInvalid(
             f"the {len(chosen):,} seeds are identical: all have the same vector", "Give seeds that differ."

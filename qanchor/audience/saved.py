@@ -1,0 +1,238 @@
+"""Saved audiences: who is in them, what they were made from, and making them again."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import Engine
+
+from qanchor.audience.candidates import CandidateRules
+from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes
+from qanchor.audience.population import Population, open_population
+from qanchor.audience.scorers import Scorer
+from qanchor.audience.seeds import hash_users
+from qanchor.errors import AudienceInvalid, StateError
+from qanchor.home import Home
+from qanchor.names import USER_ID
+from qanchor.registry.audiences import find_audience, register_audience
+from qanchor.registry.tables import Audience, new_version
+from qanchor.workspace import Workspace
+
+LOOKALIKE, DESCRIBE = "lookalike", "describe"
+# Ranks users of a population by words: what `qanchor.audience.describe` offers.
+ReadWords = Callable[[Population, str], Scorer]
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+_ROLE = "role"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """An audience that was made again.
+
+    Args:
+        saved: the audience.
+        found: who would be in it now.
+        same: the same users in the same order.
+        added: users who are in it now and were not.
+        removed: users who were in it and are not now.
+        changes: what is not as it was when it was saved, one sentence each.
+    """
+
+    saved: Audience
+    found: Lookalikes
+    same: bool
+    added: int
+    removed: int
+    changes: tuple[str, ...]
+
+
+def save_found(
+    home: Home,
+    engine: Engine,
+    name: str,
+    made: tuple[Population, LookalikeRequest, Lookalikes],
+    text: str | None = None,
+) -> Audience:
+    """Keep a list that was found, with all that it takes to find it again.
+
+    Args:
+        home: where the files go.
+        engine: the registry.
+        name: lower-case letters, digits and `_.-`.
+        made: the users, what was asked, what was found.
+        text: the words, where there were any.
+
+    Raises:
+        AudienceInvalid: the name does not hold, or nobody was found.
+    """
+    population, request, found = made
+    rules = request.rules
+    parameters = {
+        "k": request.k,
+        "threshold": request.threshold,
+        "method": request.method,
+        "chosen_method": found.choice.method if found.choice else None,
+        "held_out_recall": dict(found.choice.recall) if found.choice else {},
+        "where": rules.where,
+        "include_seeds": rules.include_seeds,
+        "include_eventless": rules.include_eventless,
+        "exclude_hash": hash_users(rules.exclude) if rules.exclude else None,
+        "text": text,
+        "words_weight": request.words_weight,
+        "as_of": population.as_of.isoformat(),
+        "population": found.candidates.population,
+    }
+    row = Audience(
+        version=new_version(),
+        name=name,
+        kind=LOOKALIKE if text is None else DESCRIBE,
+        scenario=population.scenario,
+        index_version=population.version,
+        fingerprint=population.fingerprint,
+        seeds_hash=hash_users(request.seeds) if request.seeds else None,
+        parameters=parameters,
+    )
+    inputs = [(user, "seed") for user in request.seeds] + [(user, "exclude") for user in rules.exclude]
+    return write_audience_version(home, engine, row, found.table, inputs)
+
+
+def write_audience_version(
+    home: Home, engine: Engine, row: Audience, members: pa.Table, inputs: Sequence[tuple[str, str]] = ()
+) -> Audience:
+    """Write a version's files, then record it: what is recorded is whole.
+
+    Args:
+        home: where the files go.
+        engine: the registry.
+        row: all but path, rows and content_hash.
+        members: has user_id, in the order of their ranks.
+        inputs: (user id, role) of the users that it was made from.
+
+    Raises:
+        AudienceInvalid: the name does not hold, or there are no members.
+    """
+    if not _NAME.match(row.name):
+        raise AudienceInvalid(
+            f"the name {row.name!r} does not hold", "Use lower-case letters, digits and _.- (64 at most)."
+        )
+    if not members.num_rows:
+        raise AudienceInvalid(f"the audience {row.name!r} would be empty", "Ask for less.")
+    folder = home.audiences / row.name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{row.version}.parquet"
+    roles = {USER_ID: [user for user, _ in inputs], _ROLE: [role for _, role in inputs]}
+    schema = pa.schema({USER_ID: pa.string(), _ROLE: pa.string()})
+    _write(pa.table(roles, schema=schema), _inputs_path(path))
+    _write(members, path)
+    row.path = str(path.relative_to(home.root))
+    row.rows = members.num_rows
+    row.content_hash = members_hash(members)
+    return register_audience(engine, row)
+
+
+def read_members(home: Home, audience: Audience) -> pa.Table:
+    """The members of a saved audience, best first.
+
+    Raises:
+        StateError: the file is gone or was changed; save it again.
+    """
+    path = home.root / audience.path
+    name = f"{audience.name}@{audience.version}"
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StateError(f"the members of audience {name} cannot be read", "Save it again.") from error
+    if members_hash(table) != audience.content_hash:
+        raise StateError(f"the members of audience {name} were changed: {path}", "Save it again.")
+    return table
+
+
+def members_hash(members: pa.Table) -> str:
+    """SHA-256 of who is in it, in order."""
+    return hashlib.sha256("\n".join(members[USER_ID].to_pylist()).encode()).hexdigest()
+
+
+def replay(
+    home: Home, workspace: Workspace, engine: Engine, name: str, read_words: ReadWords | None = None
+) -> Replay:
+    """Find a saved audience again, in the index that serves now.
+
+    Args:
+        home: where the files lie.
+        workspace: names the features.
+        engine: the registry.
+        name: of the audience, or NAME@VERSION.
+        read_words: ranks by words; asked only for an audience that was described.
+
+    Raises:
+        AudienceInvalid: there is none, or it is the result of a set operation.
+        StateError: its files were changed.
+    """
+    saved = find_audience(engine, name)
+    if saved.scenario is None or saved.kind not in (LOOKALIKE, DESCRIBE):
+        raise AudienceInvalid(
+            f"audience {name!r} was made by {saved.kind} of others", "Make it again from these audiences."
+        )
+    before = read_members(home, saved)
+    population = open_population(home, workspace, engine, saved.scenario)
+    request = _request_of(home, saved)
+    text = saved.parameters["text"]
+    words = read_words(population, text) if text is not None and read_words is not None else None
+    changes = _changes(saved, population)
+    found = find_lookalikes(population, request, words)
+    chosen = found.choice.method if found.choice else None
+    if chosen != saved.parameters["chosen_method"]:
+        changes.append(f"the method is {chosen}, it was {saved.parameters['chosen_method']}")
+    then, now = set(before[USER_ID].to_pylist()), set(found.table[USER_ID].to_pylist())
+    same = members_hash(found.table) == saved.content_hash
+    if not same and not changes:
+        changes.append("the features or events before the cut-off have changed")
+    return Replay(saved, found, same, len(now - then), len(then - now), tuple(changes))
+
+
+def _request_of(home: Home, saved: Audience) -> LookalikeRequest:
+    told: Mapping[str, Any] = saved.parameters
+    seeds, exclude = _read_inputs(home.root / saved.path)
+    rules = CandidateRules(told["where"], exclude, told["include_seeds"], told["include_eventless"])
+    request = LookalikeRequest(seeds, told["k"], told["method"], told["threshold"], rules)
+    return replace(request, words_weight=told["words_weight"])
+
+
+def _read_inputs(path: Path) -> tuple[list[str], list[str]]:
+    try:
+        rows = pq.read_table(_inputs_path(path)).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise StateError(f"{_inputs_path(path)} cannot be read", "Save the audience again.") from error
+    seeds, exclude = ([row[USER_ID] for row in rows if row[_ROLE] == role] for role in ("seed", "exclude"))
+    return seeds, exclude
+
+
+def _changes(saved: Audience, population: Population) -> list[str]:
+    changes = []
+    if saved.fingerprint != population.fingerprint:
+        changes.append("the embedding space is another one: a new model, prompt or question")
+    if saved.index_version != population.version:
+        changes.append(f"the index is {population.version}, it was {saved.index_version}")
+    if saved.parameters["as_of"] != population.as_of.isoformat():
+        now, then = population.as_of.isoformat(), saved.parameters["as_of"]
+        changes.append(f"the embeddings are as of {now}, they were as of {then}")
+    return changes
+
+
+def _inputs_path(path: Path) -> Path:
+    return path.with_suffix(".inputs.parquet")
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    staged = path.with_name(f".{path.name}.tmp")
+    try:
+        pq.write_table(table, staged)
+        staged.replace(path)
+    finally:
+        staged.unlink(missing_ok=True)
