@@ -39,6 +39,9 @@ class _Clock:
     """Wall and CPU seconds of this process since it was made."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self, events: int) -> dict[str, float]:
@@ -48,6 +51,16 @@ class _Clock:
             "cpu_seconds": time.process_time() - self._cpu,
             "peak_mib": _peak_mib(),
         }
+
+
+class _FromStart(Silent):
+    """Restarts a clock when the consumer is connected and begins."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+
+    def start(self, label: str, total: int | None = None) -> None:
+        self._clock.start()
 
 
 def _assigned_client(settings: Settings) -> tuple[Any, int]:
@@ -83,10 +96,11 @@ def consume(settings: Settings, sync: bool) -> dict[str, float]:
     if not sync:
         _never_sync(engine)
     clock = _Clock()
+    progress = _FromStart(clock)
     options = ConsumeOptions(name="measured", rule=StopRule(at_end=True))
     places = (workspace, settings.state, engine)
-    summary = run_consumer(settings, places, options, threading.Event(), Silent())
-    # CPU of everything, joining the group included; wall from the first poll to the last commit.
+    summary = run_consumer(settings, places, options, threading.Event(), progress)
+    # CPU with joining the group, without connecting; wall from the first poll to the last commit.
     return {**clock.read(summary.events), "seconds": summary.seconds, "writes": summary.writes}
 
 

@@ -76,7 +76,7 @@ class DecodedRecords:
         count: how many records it was made of.
         start: offset of the first.
         end: offset of the last, plus one.
-        newest_ms: time of the newest record, milliseconds since the epoch.
+        newest_ms: time of the last record, milliseconds since the epoch.
     """
 
     tables: Sequence[NarrowTable]
@@ -102,7 +102,7 @@ def decode_records(decoder: EventDecoder, records: Sequence[Any]) -> DecodedReco
         len(records),
         first.offset,
         last.offset + 1,
-        max([record.timestamp for record in records]),
+        last.timestamp,
     )
 
 

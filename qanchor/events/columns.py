@@ -128,8 +128,11 @@ class EventTables:
         for modality, table in tables:
             by_modality[modality].append(table)
         now = np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")
-        parts = [self._widen(name, pa.concat_tables(some), now) for name, some in by_modality.items()]
-        return pa.concat_tables([self.schema.empty_table(), *parts]).combine_chunks()
+        parts = [
+            self._widen(name, pa.concat_tables(some).combine_chunks(), now)
+            for name, some in by_modality.items()
+        ]
+        return pa.concat_tables([self.schema.empty_table(), *parts])
 
     def _widen(self, modality: str, table: Any, now: Any) -> Any:
         count = table.num_rows
