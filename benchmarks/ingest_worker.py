@@ -60,6 +60,7 @@ class _FromStart(Silent):
         self._clock = clock
 
     def start(self, label: str, total: int | None = None) -> None:
+        super().start(label, total)
         self._clock.start()
 
 
