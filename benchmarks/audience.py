@@ -1,6 +1,6 @@
 """How fast and how well users are found, at a million users.
 
-    python -m benchmarks.audience [--quick] [--users N] [--folder DIR] [--prepare] [--json FILE]
+    python -m benchmarks.audience [--quick] [--users N] [--folder DIR] [--prepare] [--no-graphs] [--json FILE]
 
 Part one, the index: simulated vectors with clusters, and in all directions alike; ours beside exact search
 and the graphs of faiss and (where it is installed) hnswlib, single queries on one thread. Then a lookalike of
@@ -17,13 +17,15 @@ from benchmarks.harness import Bar, arguments, finish, table
 _COLUMNS = ("recall", "p50 ms", "p99 ms", "build s", "build cpu s", "bytes a user", "of these in memory")
 
 
-def measure_index(stage: Any, anew: bool) -> tuple[dict[str, Any], list[Bar]]:
+def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
     """One world: every index, and what more or less effort brings."""
     from benchmarks import audience_index as indexes
 
     slow = indexes.exact(stage)
-    fast, index = indexes.ours(stage, anew)
-    rows = [slow, fast, indexes.faiss_graph(stage), indexes.hnswlib_graph(stage)]
+    fast, index = indexes.ours(stage)
+    rows = [slow, fast]
+    if graphs:
+        rows += [indexes.faiss_graph(stage), indexes.hnswlib_graph(stage)]
     measured = [row for row in rows if row is not None]
     columns = ("index", *_COLUMNS, "load ms", "first query ms")
     print(f"\n{stage.world}, {stage.users:,} users, {stage.queries:,} held-out queries, one thread\n")
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, help="default 1,000,000; 100,000 with --quick")
     parser.add_argument("--folder", type=Path, help="keeps vectors and indexes; default: a temporary one")
     parser.add_argument("--prepare", action="store_true", help="build the graphs into --folder and stop")
+    parser.add_argument("--no-graphs", action="store_true", help="leave out the graphs of other libraries")
     parser.add_argument("--world", choices=["clustered", "isotropic"], help="this one only")
     options = parser.parse_args()
     from qanchor.threads import limit_threads
@@ -69,7 +72,7 @@ def main() -> None:
                 indexes.faiss_graph(stage)
                 indexes.hnswlib_graph(stage)
                 continue
-            parts = [measure_index(stage, anew=True)]
+            parts = [measure_index(stage, not options.no_graphs)]
             if world == "clustered":
                 parts.append(measure_lookalike(stage))
             for part, some in parts:

@@ -32,7 +32,7 @@ class Exam:
     neighbours: Rows
 
     def recall(self, segment: Segment) -> float:
-        """The share of the true neighbours that a segment's fast search finds, of the harder sort of query."""
+        """The share of the true neighbours that a fast search finds, for the harder sort of query."""
         wanted = self.neighbours.shape[1]
         found = without_own(segment.approximate(self.queries, wanted + 1)[1], self.own)
         same = np.array([np.isin(a, b).mean() for a, b in zip(self.neighbours, found, strict=True)])
