@@ -1,4 +1,4 @@
-"""The one place where thread counts are set.
+"""The one place where thread counts are set, and work that is done ahead in a thread.
 
 On two shared cores, OpenMP pools that fight each other cost a factor of ten: a thread that waits by
 spinning takes the core from the one it waits for.
@@ -6,7 +6,13 @@ spinning takes the core from the one it waits for.
 
 import os
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
+T = TypeVar("T")
+_END: Final = object()
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -32,3 +38,24 @@ def limit_threads(threads: int) -> int:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(size)
     return size
+
+
+def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
+    """The items in their order, made by a thread of their own, up to `most` before they are asked for.
+
+    An error of the maker is raised where its item would have come. A caller that stops early waits for the
+    item in the making, and no other is begun.
+
+    Args:
+        items: made by iterating.
+        most: how many may lie ready.
+    """
+    source = iter(items)
+    pool = ThreadPoolExecutor(1, "ahead")
+    try:
+        ready = deque(pool.submit(next, source, _END) for _ in range(most))
+        while (item := ready.popleft().result()) is not _END:
+            ready.append(pool.submit(next, source, _END))
+            yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)

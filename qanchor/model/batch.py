@@ -185,6 +185,10 @@ def _places(users: list[Int64], counts: Int64, heads: tuple[bool, bool]) -> tupl
 
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return tuple(item.to(device, non_blocking=True) for item in value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device) for item in value)
+    if not isinstance(value, Tensor):
+        return value
+    # Only from pinned memory does a copy to a GPU run beside the work that it does.
+    pinned = torch.device(device).type == "cuda" and value.device.type == "cpu"
+    return (value.pin_memory() if pinned else value).to(device, non_blocking=True)

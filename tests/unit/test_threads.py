@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+
+from qanchor.threads import ahead
 
 
 @pytest.mark.parametrize("order", ["import torch; limit_threads(1)", "limit_threads(1); import torch"])
@@ -23,3 +28,38 @@ def test_the_command_line_lets_waiting_threads_sleep_before_any_command_loads_th
         [sys.executable, "-c", script], env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=True
     ).stdout
     assert shown.endswith("PASSIVE\n")
+
+
+def test_items_come_in_order_and_are_made_ahead_up_to_the_limit() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    seen = []
+    for number in ahead(numbers(), most=3):
+        seen.append(number)
+        time.sleep(0.002)
+        assert len(made) <= len(seen) + 3
+    assert seen == made == list(range(20))
+
+
+def test_an_error_of_the_maker_comes_in_its_place() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("no second one")
+
+    items = ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="no second one"):
+        next(items)
+
+
+def test_a_caller_that_stops_early_leaves_no_thread() -> None:
+    before = threading.active_count()
+    items = ahead(iter(range(1000)), most=4)
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
