@@ -19,8 +19,8 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
     """
     from qanchor.registry.versions import list_heads
 
-    context = open_context()
-    context.workspace.scenario(scenario)
+    around = surroundings(open_context())
+    around.workspace.scenario(scenario)
     rows = [
         {
             "version": head.version,
@@ -30,7 +30,7 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
             "vectors": head.fingerprint[:12],
             "trained": head.created_at.isoformat(timespec="seconds"),
         }
-        for head in list_heads(context.engine, scenario)
+        for head in list_heads(around.engine, scenario)
     ]
     if json:
         print_json(rows)

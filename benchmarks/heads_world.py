@@ -1,0 +1,137 @@
+"""Users at random for timing heads: vectors and a hundred other features in a real feature repository."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qanchor.heads.train import Surroundings
+from qanchor.home import Home
+from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
+from qanchor.storage.features import FeatureRepository
+from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+
+SCENARIO = "risk"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+_FINGERPRINT = "f" * 32
+
+
+@dataclass(frozen=True)
+class HeadWorld:
+    """A home with labels and features, ready for `train_head`.
+
+    Args:
+        around: what heads read and write.
+        features: columns beside the vector.
+    """
+
+    around: Surroundings
+    features: int
+
+
+def make_world(root: Path, users: int, seed: int = 0) -> HeadWorld:
+    """A world whose labels depend on some of the features.
+
+    Args:
+        root: empty folder.
+        users: one label each.
+        seed: of everything.
+    """
+    from qanchor.registry.migrate import prepare
+    from qanchor.registry.session import open_engine
+
+    workspace, home = _workspace(root), Home(root / "home")
+    url = f"sqlite:///{home.root / 'qanchor.db'}"
+    engine = open_engine(url)
+    prepare(engine, url)
+    source = FeatureRepository(workspace, home)
+    around = Surroundings(source, home, engine, workspace)
+    random = np.random.default_rng(seed)
+    ids = [f"u{place:06d}" for place in range(users)]
+    hidden = _write_features(around, ids, random)
+    chances = 1 / (1 + np.exp(1.6 - hidden))
+    _load_labels(around, root, ids, (random.random(users) < chances).astype(np.int8))
+    _add_manifest(around, users)
+    features = len(workspace.activity_columns) + len(workspace.profile_columns)
+    return HeadWorld(around, features)
+
+
+def _workspace(root: Path) -> Workspace:
+    """Ten modalities with nine aggregates each, a profile with five more and five fields: 100 features."""
+    amount = {"amount": FieldSpec(type="number", amount=True)}
+    modalities = {f"kind_{place}": ModalitySpec(text="", fields=amount) for place in range(10)}
+    fields = {name: FieldSpec(type="number") for name in ("age", "limit", "tenure")}
+    fields |= {name: FieldSpec(type="text") for name in ("city", "job")}
+    modalities["profile"] = ModalitySpec(text="{city} {job}", fields=fields, profile=True)
+    scenario = ScenarioSpec(domain="risk", query="Will it happen at all?")
+    return Workspace(root / "feature_repo", 90, modalities, {SCENARIO: scenario})
+
+
+def _write_features(
+    around: Surroundings, ids: list[str], random: np.random.Generator
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Rows of all views an hour before the labels; what the labels depend on comes back."""
+    source, users = FeatureRepository(around.workspace, around.home), len(ids)
+    moments = pa.array([NOON - timedelta(hours=1)] * users, pa.timestamp("us", tz="UTC"))
+    keys = {"user_id": pa.array(ids), "event_timestamp": moments, "created": moments}
+    vectors = random.normal(size=(users, EMBEDDING_WIDTH)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    offsets = pa.array(np.arange(users + 1) * EMBEDDING_WIDTH, pa.int32())
+    embedding = {
+        f"emb_{SCENARIO}": pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel())),
+        "model_version": pa.array(["m1"] * users),
+        "n_events": pa.array([3] * users),
+        "last_event_ts": pa.array([NOON - timedelta(hours=2)] * users, pa.timestamp("us", tz="UTC")),
+    }
+    source.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), "rows")
+    activity = {name: random.lognormal(size=users) for name in around.workspace.activity_columns}
+    source.write_part(ACTIVITY_VIEW, pa.table(keys | activity), "rows")
+    profile = {
+        name: random.normal(size=users)
+        if kind == "number"
+        else random.choice(np.array(["east", "north", "south", "west"], dtype=object), users)
+        for name, kind in around.workspace.profile_columns.items()
+    }
+    source.write_part(PROFILE_VIEW, pa.table(keys | profile), "rows")
+    signal = 9.0 * vectors[:, :8].sum(axis=1) + np.log(activity["act_kind_0_sum_7d"]) + profile["prof_limit"]
+    return np.asarray(signal, dtype=np.float64)
+
+
+def _load_labels(
+    around: Surroundings, root: Path, ids: list[str], truth: "np.ndarray[tuple[int], np.dtype[np.int8]]"
+) -> None:
+    from qanchor.events.labels import LabelLoader
+
+    columns = {"user_id": ids, "as_of": [NOON] * len(ids), "label": truth, "fold": np.arange(len(ids)) % 5}
+    pq.write_table(pa.table(columns), root / "labels.parquet")
+    LabelLoader(around.home, around.engine, around.workspace).load(root / "labels.parquet", SCENARIO)
+
+
+def _add_manifest(around: Surroundings, users: int) -> None:
+    from qanchor.registry.manifests import activate_manifest, begin_manifest
+    from qanchor.registry.tables import EmbeddingManifest, ModelVersion, utc_now
+    from qanchor.registry.versions import register_model
+
+    model = ModelVersion(
+        version="m1",
+        preset="tiny",
+        path="models/m1",
+        content_hash="0" * 64,
+        trained_until=utc_now(),
+        metrics={},
+    )
+    register_model(around.engine, model)
+    manifest = EmbeddingManifest(
+        scenario=SCENARIO,
+        model_version="m1",
+        prompt_version=None,
+        fingerprint=_FINGERPRINT,
+        rows=users,
+        content_hash="0" * 64,
+        path=f"features/{embedding_view(SCENARIO)}",
+    )
+    activate_manifest(around.engine, begin_manifest(around.engine, manifest), users, "0" * 64)
+    FeatureRepository(around.workspace, around.home).set_fingerprint(SCENARIO, _FINGERPRINT)
