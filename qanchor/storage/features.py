@@ -87,9 +87,11 @@ class FeatureRepository:
         if isinstance(registry, dict) and "plugin=qanchor_home" in registry.get("path", ""):
             self.home.root.mkdir(parents=True, exist_ok=True)
             registry["path"] = f"sqlite:///{self.home.feast_registry}"
-        if isinstance(online, dict) and online["type"].endswith(".GuardedSqliteOnlineStore"):
+        if isinstance(online, dict) and ".Guarded" in online["type"]:
             # Here the reader says which moment the time to live is judged by.
-            online |= {"path": str(self.home.online_store), "ttl_on_read": False}
+            online["ttl_on_read"] = False
+            if online["type"].endswith(".GuardedSqliteOnlineStore"):
+                online["path"] = str(self.home.online_store)
         with _quiet():
             return FeatureStore(config=RepoConfig(**content, repo_path=self.workspace.repo))
 
@@ -201,19 +203,21 @@ class FeatureRepository:
             StateError: the online store lacks rows that the offline store has; look at `batch_engine`.
         """
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
-        due = {view: self._latest_users(view, end) for view in views}
+        due = {view: self._newest_rows(view, end) for view in views}
         with _quiet(), _views_applied():
             self.store.materialize(_BEGINNING, end, feature_views=list(views))
-        for view, users in due.items():
+        for view, rows in due.items():
             # Feast's own engines report success without a row written (Ray, with a vector index).
-            found = self._count_online(view, users[:: max(1, len(users) // _PROBED_USERS)][:_PROBED_USERS])
-            if users and not found:
+            probed = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), _PROBED_USERS)).astype(np.int64))
+            behind = self._count_behind(view, probed)
+            if behind:
                 raise StateError(
-                    f"{view} has {len(users)} users offline and none of those probed online",
+                    f"{view} has {len(rows)} users offline; of {len(probed)} probed, {behind} are not"
+                    " served what they have there",
                     "Look at batch_engine in feature_store.yaml.",
                 )
-            log.info("materialized view=%s users=%d end=%s", view, len(users), end.isoformat())
-        return {view: len(users) for view, users in due.items()}
+            log.info("materialized view=%s users=%d end=%s", view, len(rows), end.isoformat())
+        return {view: len(rows) for view, rows in due.items()}
 
     def clear_online(self, view: str) -> None:
         """Empty a view in the online store; until it is materialized again its users are unknown there."""
@@ -229,19 +233,22 @@ class FeatureRepository:
             online.update(self.store.config, [table], none, none, none, partial=True)
             online.update(self.store.config, none, [table], none, none, partial=True)
 
-    def _latest_users(self, view: str, end: datetime) -> list[str]:
+    def _newest_rows(self, view: str, end: datetime) -> pa.Table:
+        """User and event_timestamp of the newest row of each user."""
         self._schema(view)
         rows = latest_rows(self.home.view(view), _BEGINNING, end, timedelta(0))
-        users: list[str] = read_rows(rows, pa.schema({names.USER_ID: pa.string()}))[names.USER_ID].to_pylist()
-        return users
+        return read_rows(rows, pa.schema({names.USER_ID: pa.string(), names.EVENT_TIMESTAMP: parts.MOMENT}))
 
-    def _count_online(self, view: str, users: Sequence[str]) -> int:
-        if not users:
+    def _count_behind(self, view: str, rows: pa.Table) -> int:
+        """How many of these rows the online store has neither as they are nor newer."""
+        if not len(rows):
             return 0
         field = next(name for name in self._schema(view).names if name not in _KEYS)
-        response = self._read_online([f"{view}:{field}"], users)
-        # PRESENT or NULL_VALUE: there is a row; OUTSIDE_MAX_AGE cannot come, NOT_FOUND is none.
-        return sum(moment.seconds != 0 for moment in response.results[-1].event_timestamps)
+        response = self._read_online([f"{view}:{field}"], rows[names.USER_ID].to_pylist())
+        # Whole seconds, which are all that some stores keep; 0 where there is no row.
+        served = [moment.seconds for moment in response.results[-1].event_timestamps]
+        wanted = [int(moment.timestamp()) for moment in rows[names.EVENT_TIMESTAMP].to_pylist()]
+        return sum(has < wants for has, wants in zip(served, wanted, strict=True))
 
     def _read_online(self, features: Sequence[str], users: Sequence[str]) -> Any:
         with _quiet(), _views_applied():

@@ -15,6 +15,7 @@ from tests.integration.conftest import small_workspace
 
 T = datetime(2026, 3, 1, tzinfo=UTC)
 GUARDED = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
+GUARDED_REDIS = "qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"
 PART_FILES = "qanchor.storage.feast_ext.offline_store.PartFilesOfflineStore"
 ARROW = "qanchor.storage.feast_ext.engine.ArrowComputeEngine"
 
@@ -45,7 +46,9 @@ class FeastWorld:
                     path.unlink()
 
 
-def open_world(folder: Path, offline: dict[str, Any], online: dict[str, Any], engine: str) -> FeastWorld:
+def open_world(
+    folder: Path, offline: dict[str, Any], online: dict[str, Any], engine: str, project: str = "p"
+) -> FeastWorld:
     """A new store.
 
     Args:
@@ -53,6 +56,7 @@ def open_world(folder: Path, offline: dict[str, Any], online: dict[str, Any], en
         offline: Feast's section of that name.
         online: the same; SQLite where it names no type.
         engine: type of Feast's batch engine.
+        project: tells stores on one server apart.
     """
     from feast import FeatureStore, RepoConfig
 
@@ -61,10 +65,10 @@ def open_world(folder: Path, offline: dict[str, Any], online: dict[str, Any], en
     for view, schema in view_schemas(small_workspace()).items():
         ensure_part(home.view(view), schema)
     config = RepoConfig(
-        project="p",
+        project=project,
         provider="local",
         registry={"registry_type": "sql", "path": f"sqlite:///{folder / 'registry.db'}"},
-        online_store={"type": "sqlite", "path": str(folder / "online.db"), **online},
+        online_store={"type": "sqlite", **online},
         offline_store=offline,
         batch_engine={"type": engine},
         materialization={"online_write_batch_size": 10_000},

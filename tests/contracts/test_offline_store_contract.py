@@ -27,8 +27,12 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Feast
     """One store of each kind."""
     folder = tmp_path_factory.mktemp("offline")
     made = {
-        "stock": open_world(folder / "stock", {"type": "duckdb"}, {}, "local"),
-        "part files": open_world(folder / "ours", {"type": PART_FILES}, {}, ARROW),
+        "stock": open_world(
+            folder / "stock", {"type": "duckdb"}, {"path": str(folder / "stock.db")}, "local"
+        ),
+        "part files": open_world(
+            folder / "ours", {"type": PART_FILES}, {"path": str(folder / "ours.db")}, ARROW
+        ),
     }
     yield made
     for world in made.values():

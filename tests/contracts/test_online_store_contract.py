@@ -1,5 +1,7 @@
 """What every online store behind FeatureRepository must do; Feast's own passes it too."""
 
+import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -7,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.contracts.feast_worlds import GUARDED, GUARDED_REDIS
 
 pytestmark = [pytest.mark.integration]
 # On the stock store a time survives only in a process whose zone is UTC.
@@ -57,7 +61,7 @@ class Opened:
         return EntityKey(join_keys=["user_id"], entity_values=[Value(string_val=user)])
 
 
-def small_view(ttl: timedelta = timedelta(0)) -> Any:
+def small_view(ttl: timedelta = timedelta(0), name: str = "v") -> Any:
     """A Feast view with a vector of width 4 and a number."""
     from feast import Entity, FeatureView, Field, FileSource, ValueType
     from feast.types import Array, Float32, Int64, String
@@ -71,36 +75,45 @@ def small_view(ttl: timedelta = timedelta(0)) -> Any:
         path="/nowhere", timestamp_field="event_timestamp", created_timestamp_column="created"
     )
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
-    return FeatureView(name="v", entities=[user], schema=fields, source=source, ttl=ttl)
+    return FeatureView(name=name, entities=[user], schema=fields, source=source, ttl=ttl)
 
 
 def open_store(kind: str, path: Path, view: Any, **options: Any) -> Opened:
-    """A store of one of the kinds, its table made."""
+    """A store of one of the kinds, its table made.
+
+    Args:
+        kind: Feast's `type` of an online store.
+        path: SQLite's file; Redis is told apart by the project, which is named after it.
+        view: its only view.
+        **options: more of the configuration.
+    """
     from feast import RepoConfig
-    from feast.infra.online_stores.sqlite import SqliteOnlineStore
+    from feast.infra.online_stores.helpers import get_online_store_from_config
 
-    from qanchor.storage.feast_ext.online_store import GuardedSqliteOnlineStore
-
-    classes = {
-        "sqlite": SqliteOnlineStore,
-        "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore": GuardedSqliteOnlineStore,
-    }
+    place: dict[str, Any] = {"path": str(path)}
+    if "redis" in kind:
+        place = {"connection_string": os.environ["QANCHOR_TEST_REDIS"]}
     config = RepoConfig(
-        project="p",
+        project="p" if "redis" not in kind else f"p{zlib.crc32(str(path).encode())}",
         provider="local",
         registry={"registry_type": "sql", "path": "sqlite://"},
-        online_store={"type": kind, "path": str(path), **options},
+        online_store={"type": kind, **place, **options},
         entity_key_serialization_version=3,
     )
-    opened = Opened(classes[kind](), config, view)
+    opened = Opened(get_online_store_from_config(config.online_store), config, view)
     opened.store.update(config, [], [view], [], [], partial=False)
     return opened
 
 
-GUARDED = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
+needs_redis = pytest.mark.skipif(not os.environ.get("QANCHOR_TEST_REDIS"), reason="no Redis: make services")
+GUARDED_KINDS = [
+    pytest.param(GUARDED, id="guarded SQLite"),
+    pytest.param(GUARDED_REDIS, id="guarded Redis", marks=needs_redis),
+]
+KINDS = [pytest.param("sqlite", id="stock SQLite"), *GUARDED_KINDS]
 
 
-@pytest.fixture(params=["sqlite", GUARDED], ids=["stock", "guarded"])
+@pytest.fixture(params=KINDS)
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """A store of each kind."""
     made = open_store(request.param, tmp_path / "online.db", small_view())
@@ -145,6 +158,32 @@ def test_applying_again_keeps_rows_and_deleting_the_view_drops_them(opened: Open
     opened.store.update(opened.config, [opened.view], [], [], [], partial=False)
     opened.store.update(opened.config, [], [opened.view], [], [], partial=False)
     assert opened.numbers("a") == [None]
+
+
+def test_a_reader_gets_the_features_that_it_asks_for(opened: Opened) -> None:
+    opened.write(("a", _T, 1))
+    ((moment, values),) = opened.read("a", only=["n_events"])
+    # The stock store hands over all of them, and Feast picks.
+    assert (moment, values["n_events"].int64_val) == (_T, 1)
+
+
+def test_two_views_of_one_user_are_kept_apart(opened: Opened) -> None:
+    other = Opened(opened.store, opened.config, small_view(name="w"))
+    opened.store.update(opened.config, [], [opened.view, other.view], [], [], partial=False)
+    opened.write(("a", _T, 1))
+    other.write(("a", _T - timedelta(days=1), 2))
+    assert (opened.numbers("a"), other.numbers("a")) == ([1], [2])
+    opened.store.update(opened.config, [other.view], [opened.view], [], [], partial=False)
+    assert opened.numbers("a") == [1]
+
+
+def test_after_teardown_nothing_is_left(opened: Opened, tmp_path: Path) -> None:
+    opened.write(("a", _T, 1))
+    opened.store.teardown(opened.config, [opened.view], [])
+    again = open_store(opened.config.online_store.type, tmp_path / "online.db", opened.view)
+    found = again.numbers("a")
+    again.store.teardown(again.config, [again.view], [])
+    assert found == [None]
 
 
 def test_progress_counts_the_rows(opened: Opened) -> None:

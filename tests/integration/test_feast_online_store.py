@@ -1,6 +1,8 @@
 """The guarded online store: what Feast's own accepts, overwrites or mixes up, each fault by its letter."""
 
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
+from qanchor.storage.feast_ext import online_store
 from qanchor.storage.features import FeatureRepository
-from tests.contracts.test_online_store_contract import GUARDED, Opened, open_store, small_view
+from tests.contracts.feast_worlds import GUARDED, GUARDED_REDIS
+from tests.contracts.test_online_store_contract import GUARDED_KINDS, Opened, open_store, small_view
 from tests.unit.storage.rows import VIEW, embedding_rows
 
 pytestmark = [pytest.mark.integration]
@@ -29,6 +33,14 @@ def guarded(tmp_path: Path) -> Iterator[Opened]:
     opened.store.teardown(opened.config, [opened.view], [])
 
 
+@pytest.fixture(params=GUARDED_KINDS)
+def each_guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """The guarded stores, on SQLite and on Redis."""
+    opened = open_store(request.param, tmp_path / "online.db", small_view())
+    yield opened
+    opened.store.teardown(opened.config, [opened.view], [])
+
+
 def _row(user: str, event: datetime, created: datetime | None, vector: list[float], number: int = 0) -> Any:
     from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
@@ -40,38 +52,129 @@ def _write(opened: Opened, *rows: Any) -> None:
     opened.store.online_write_batch(opened.config, opened.view, list(rows), None)
 
 
-def test_a_late_row_does_not_overwrite_a_newer_one(guarded: Opened) -> None:
+def test_a_late_row_does_not_overwrite_a_newer_one(each_guarded: Opened) -> None:
     # Fault D: the stock store keeps whatever came last.
-    guarded.write(("a", _T, 1))
-    guarded.write(("a", _T - _US, 2), ("b", _T, 3))
-    assert guarded.numbers("a", "b") == [1, 3]
-    guarded.write(("a", _T + _US, 4))
-    assert guarded.numbers("a") == [4]
+    each_guarded.write(("a", _T, 1))
+    each_guarded.write(("a", _T - _US, 2), ("b", _T, 3))
+    assert each_guarded.numbers("a", "b") == [1, 3]
+    each_guarded.write(("a", _T + _US, 4))
+    assert each_guarded.numbers("a") == [4]
 
 
-def test_of_two_rows_of_one_moment_the_later_created_stays(guarded: Opened) -> None:
+def test_of_two_rows_of_one_moment_the_later_created_stays(each_guarded: Opened) -> None:
     vector = [0.0] * 4
-    _write(guarded, _row("a", _T, _T + 2 * _US, vector, 1))
-    _write(guarded, _row("a", _T, _T + _US, vector, 2), _row("a", _T, None, vector, 3))
+    _write(each_guarded, _row("a", _T, _T + 2 * _US, vector, 1))
+    _write(each_guarded, _row("a", _T, _T + _US, vector, 2), _row("a", _T, None, vector, 3))
+    assert each_guarded.numbers("a") == [1]
+    _write(each_guarded, _row("a", _T, _T + 2 * _US, vector, 4))
+    assert each_guarded.numbers("a") == [4]
+
+
+def test_of_writers_beside_each_other_the_newest_row_stays(each_guarded: Opened, tmp_path: Path) -> None:
+    # SQLite's stock store keeps what came last or finds the file locked; Redis's reads, then writes.
+    kind = each_guarded.config.online_store.type
+    writers = [open_store(kind, tmp_path / "online.db", each_guarded.view) for _ in range(3)]
+    users = [f"u{i}" for i in range(40)]
+
+    def write(number: int) -> None:
+        for step in np.random.default_rng(number).permutation(60):
+            if step % 3 == number:
+                writers[number].write(*((user, _T + int(step) * _US, int(step)) for user in users))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for writer in writers:
+        writer.store.close()
+    assert each_guarded.numbers(*users) == [59] * 40
+
+
+def test_a_row_that_the_stock_redis_store_wrote_is_taken_over(tmp_path: Path) -> None:
+    if not os.environ.get("QANCHOR_TEST_REDIS"):
+        pytest.skip("no Redis: make services")
+    stock = open_store("redis", tmp_path / "online.db", small_view())
+    stock.write(("a", _T, 1))
+    guarded = open_store(GUARDED_REDIS, tmp_path / "online.db", small_view())
+    guarded.write(("a", _T - _US, 2))
     assert guarded.numbers("a") == [1]
-    _write(guarded, _row("a", _T, _T + 2 * _US, vector, 4))
-    assert guarded.numbers("a") == [4]
+    # A new model's vector of the same cut-off; the stock store would skip it.
+    guarded.write(("a", _T, 3))
+    assert guarded.numbers("a") == stock.numbers("a") == [3]
+    guarded.store.teardown(guarded.config, [guarded.view], [])
+
+
+def test_redis_holds_the_bytes_of_the_stock_store(tmp_path: Path) -> None:
+    if not os.environ.get("QANCHOR_TEST_REDIS"):
+        pytest.skip("no Redis: make services")
+    moment = _T + timedelta(microseconds=123_456)
+    found = []
+    for kind in ("redis", GUARDED_REDIS):
+        opened = open_store(kind, tmp_path / kind, small_view())
+        _write(opened, _row("ü", moment, moment, [0.1, -2.0, 3.0, 4.0], 7))
+        client = opened.store._get_client(opened.config.online_store)
+        project = opened.config.project.encode()
+        (key,) = list(client.scan_iter(b"*" + project))
+        found.append((key.removesuffix(project), client.hgetall(key)))
+        opened.store.teardown(opened.config, [opened.view], [])
+    (stock_key, stock), (our_key, ours) = found
+    assert our_key == stock_key
+    assert ours.pop(b"_created:v") == b"%d" % (moment.timestamp() * 1_000_000)
+    assert ours == stock
+
+
+def test_a_redis_that_is_gone_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QANCHOR_TEST_REDIS", "127.0.0.1:1")
+    gone = open_store(GUARDED_REDIS, tmp_path / "online.db", small_view())
+    for ask in (lambda: gone.write(("a", _T, 1)), lambda: gone.numbers("a")):
+        with pytest.raises(StoreUnavailable, match="Start Redis"):
+            ask()
+
+
+def test_a_store_that_is_locked_or_damaged_names_the_remedy(
+    guarded: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_store, "_WAIT_SECONDS", 0.05)
+    guarded.store.close()
+    guarded.write(("a", _T, 1))
+    with sqlite3.connect(tmp_path / "online.db") as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked by another writer"):
+            guarded.write(("a", _T + _US, 2))
+        # Readers go on.
+        assert guarded.numbers("a") == [1]
+    other.close()
+    guarded.store.close()
+    (tmp_path / "online.db").write_bytes(b"no database" * 1_000)
+    with pytest.raises(StateError, match=r"damaged.*Delete online\.db"):
+        guarded.numbers("a")
+
+
+def test_a_full_disk_names_the_remedy_and_leaves_the_batch_out(guarded: Opened) -> None:
+    guarded.write(("a", _T, 1))
+    connection = guarded.store._get_conn(guarded.config)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(DiskFull, match="Free some space"):
+        guarded.write(*((f"u{i}", _T + _US, i) for i in range(2_000)))
+    assert guarded.numbers("a", "u0", "u1999") == [1, None, None]
 
 
 @pytest.mark.parametrize("bad", [[np.nan, 0, 0, 0], [np.inf, 0, 0, 0], [1.0, 0, 0], [1.0] * 5, []])
-def test_an_absurd_vector_is_refused_with_its_whole_batch(guarded: Opened, bad: list[float]) -> None:
+def test_an_absurd_vector_is_refused_with_its_whole_batch(each_guarded: Opened, bad: list[float]) -> None:
     # Fault K: Feast accepts NaN and times in the future.
     with pytest.raises(FeaturesInvalid, match="4 finite numbers"):
-        _write(guarded, _row("a", _T, _T, [1.0] * 4), _row("b", _T, _T, bad))
-    assert guarded.numbers("a", "b") == [None, None]
+        _write(each_guarded, _row("a", _T, _T, [1.0] * 4), _row("b", _T, _T, bad))
+    assert each_guarded.numbers("a", "b") == [None, None]
 
 
-def test_a_row_of_the_far_future_is_refused(guarded: Opened) -> None:
+def test_a_row_of_the_far_future_is_refused(each_guarded: Opened) -> None:
     now = datetime.now(UTC)
-    guarded.write(("a", now + timedelta(hours=23), 1))
+    each_guarded.write(("a", now + timedelta(hours=23), 1))
     with pytest.raises(FeaturesInvalid, match="future"):
-        guarded.write(("b", now, 2), ("a", now + timedelta(hours=25), 2))
-    assert guarded.numbers("a", "b") == [1, None]
+        each_guarded.write(("b", now, 2), ("a", now + timedelta(hours=25), 2))
+    assert each_guarded.numbers("a", "b") == [1, None]
 
 
 def test_rows_older_than_their_time_to_live_are_not_read(tmp_path: Path) -> None:
@@ -111,9 +214,9 @@ def test_times_are_utc_to_the_microsecond_in_any_zone(guarded: Opened, tmp_path:
     assert stored == [(int(_T.timestamp()), int(_T.timestamp()) * 1_000_000 + 123_456)]
 
 
-def test_a_time_without_a_zone_is_utc(guarded: Opened) -> None:
-    guarded.write(("a", _T.replace(tzinfo=None), 1))
-    assert guarded.read("a")[0][0] == _T
+def test_a_time_without_a_zone_is_utc(each_guarded: Opened) -> None:
+    each_guarded.write(("a", _T.replace(tzinfo=None), 1))
+    assert each_guarded.read("a")[0][0] == _T
 
 
 def test_a_table_that_the_stock_store_made_is_taken_over(tmp_path: Path) -> None:

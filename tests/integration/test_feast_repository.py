@@ -133,7 +133,7 @@ def test_an_engine_that_writes_nothing_is_found_out(
 
     features.write_part("user_emb_money", embedding_rows([("a", _T, _T)], scenario="money"), "p")
     monkeypatch.setattr(GuardedSqliteOnlineStore, "write_packed", lambda *_: None)
-    with pytest.raises(StateError, match="user_emb_money has 1 users offline"):
+    with pytest.raises(StateError, match="user_emb_money has 1 users offline; of 1 probed, 1"):
         features.materialize(["user_emb_money"], _T)
 
 

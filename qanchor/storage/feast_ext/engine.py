@@ -11,8 +11,7 @@ from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalC
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from pydantic import Field
 
-from qanchor.storage.feast_ext.online_store import GuardedSqliteOnlineStore
-from qanchor.storage.feast_ext.packing import pack_rows
+from qanchor.storage.feast_ext.packing import TakesPackedRows, pack_rows
 from qanchor.storage.feast_ext.views import part_folder, part_schema
 from qanchor.storage.parts import ensure_part
 from qanchor.storage.point_in_time import latest_rows, read_by_part
@@ -58,7 +57,7 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
     def _materialize_one(self, registry: Any, task: Any, **options: Any) -> Any:
         view = task.feature_view
         folder = part_folder(view)
-        if folder is None or not isinstance(self.online_store, GuardedSqliteOnlineStore):
+        if folder is None or not view.online or not isinstance(self.online_store, TakesPackedRows):
             return super()._materialize_one(registry, task, **options)
         rows = latest_rows(folder, task.start_time, task.end_time, self._overlap)
         self.written[view.name] = 0

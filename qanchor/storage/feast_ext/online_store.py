@@ -6,7 +6,7 @@ in the future are stored, time to live is ignored, times are whole seconds in th
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
-from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
 from feast.infra.online_stores.sqlite import _alter_table_add_column_if_missing as add_column
 from feast.infra.online_stores.sqlite import _quote_id as quote
@@ -22,18 +21,18 @@ from feast.infra.online_stores.sqlite import _table_id as table_id
 from feast.protos.feast.types.Value_pb2 import Value
 from pydantic import Field, StrictStr
 
-from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
 from qanchor.storage.feast_ext import registry
+from qanchor.storage.feast_ext.guards import EPOCH, MICROSECOND, check_future, check_vectors, oldest_served
 from qanchor.storage.feast_ext.home import home_of
-from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, stored_vectors
+from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_row, stored_vectors
 from qanchor.storage.parts import Matrix
 
 # Feast imports this module before it opens the registry, whose URL names the plug-in.
 registry.register()
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _KEYS_PER_QUERY = 5_000
+_WAIT_SECONDS = 30.0
 # Users come in no order: SQLite's own two MiB would read the key's tree anew for each of them.
 _CACHE_KIB = 65_536
 _CLASS: Final = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
@@ -80,10 +79,11 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
             path = Path(self._get_db_path(config))
             path.parent.mkdir(parents=True, exist_ok=True)
             # No detect_types: Feast's converters turn seconds into the local time of the process.
-            connection = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+            connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, check_same_thread=False)
+            with _answering(""):
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             self._conn = connection
         return self._conn
 
@@ -131,12 +131,12 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         Raises:
             FeaturesInvalid: a vector or time is refused; nothing of the batch is written.
         """
-        self._check_vectors(table, (values for _, values, _, _ in data))
+        check_vectors(table, (values for _, values, _, _ in data))
         version = config.entity_key_serialization_version
         rows = [
             row
             for entity, values, event, created in data
-            for row in _packed(serialize_entity_key(entity, version), values, event, created).stored()
+            for row in pack_row(serialize_entity_key(entity, version), values, event, created).stored()
         ]
         self._upsert(config, table, rows)
         if progress:
@@ -153,30 +153,14 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
     def clear(self, config: Any, table: Any) -> None:
         """Delete every row of a view: a rollback must get past the guard."""
         name = quote(self._table(config, table))
-        with self._writing, _table_exists(table.name), self._get_conn(config) as connection:
+        with self._writing, _answering(table.name), self._get_conn(config) as connection:
             connection.execute(f"DELETE FROM {name}")  # quoted
 
-    @staticmethod
-    def _check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
-        widths = {field.name: field.vector_length for field in view.features if field.vector_index}
-        for values in rows:
-            for name, width in widths.items():
-                vector = np.asarray(values[name].float_list_val.val, np.float32) if name in values else None
-                if vector is not None and (len(vector) != width or not np.isfinite(vector).all()):
-                    raise FeaturesInvalid(
-                        f"{view.name} got a vector that is not {width} finite numbers",
-                        "Embed these users again.",
-                    )
-
     def _upsert(self, config: Any, view: Any, rows: Sequence[StoredRow]) -> None:
-        limit = _micros(self.now() + timedelta(seconds=config.online_store.future_seconds))
-        if any(row[4] > limit for row in rows):
-            raise FeaturesInvalid(
-                f"{view.name} got a row whose event_timestamp lies in the future",
-                "Mend its time, or raise online_store.future_seconds.",
-            )
+        limit = self.now() + timedelta(seconds=config.online_store.future_seconds)
+        check_future(view, (row[4] for row in rows), limit)
         table = quote(self._table(config, view))
-        with self._writing, _table_exists(view.name), self._get_conn(config) as connection:
+        with self._writing, _answering(view.name), self._get_conn(config) as connection:
             connection.executemany(_UPSERT.format(table=table), rows)
 
     def online_read(
@@ -190,30 +174,28 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         version = config.entity_key_serialization_version
         keys = [serialize_entity_key(entity, version) for entity in entity_keys]
         found: dict[bytes, tuple[datetime, dict[str, Any]]] = {}
-        for key, name, blob, event_us in self._read(config, table, keys):
-            if requested_features is None or name in requested_features:
-                value = Value()
-                value.ParseFromString(blob)
-                found.setdefault(key, (_EPOCH + event_us * _MICROSECOND, {}))[1][name] = value
+        for key, name, blob, event_us in self._read(config, table, keys, requested_features):
+            value = Value()
+            value.ParseFromString(blob)
+            found.setdefault(key, (EPOCH + event_us * MICROSECOND, {}))[1][name] = value
         return [found.get(key, (None, None)) for key in keys]
 
-    def _read(self, config: Any, view: Any, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str, bytes, int]]:
+    def _read(
+        self, config: Any, view: Any, keys: Sequence[bytes], features: Sequence[str] | None
+    ) -> Iterator[tuple[bytes, str, bytes, int]]:
         connection, table = self._get_conn(config), quote(self._table(config, view))
-        oldest = self._oldest(config, view)
+        oldest = oldest_served(view, self.now(), config.online_store.ttl_on_read)
+        names = [field.name for field in view.features] if features is None else features
+        chosen = f" AND feature_name IN ({','.join('?' * len(names))})"
         for first in range(0, len(keys), _KEYS_PER_QUERY):
             some = keys[first : first + _KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
-            with _table_exists(view.name):
+            with _answering(view.name):
                 yield from connection.execute(
                     f"SELECT entity_key, feature_name, value, {_EVENT_US} FROM {table}"  # quoted
-                    f" WHERE entity_key IN ({marks}) AND {_EVENT_US} >= ?",
-                    (*some, oldest),
+                    f" WHERE entity_key IN ({marks}) AND {_EVENT_US} >= ?{chosen}",
+                    (*some, oldest, *names),
                 )
-
-    def _oldest(self, config: Any, view: Any) -> int:
-        if not config.online_store.ttl_on_read or not view.ttl:
-            return -(2**62)
-        return _micros(self.now() - view.ttl)
 
     def retrieve_online_documents_v2(  # noqa: PLR0913, PLR0917  # Feast's signature
         self,
@@ -245,13 +227,13 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
                 f"the query has {len(embedding)} dimensions, {table.name} has {field.vector_length}",
                 "Embed the query with the same model.",
             )
-        with _table_exists(table.name):
+        with _answering(table.name):
             stored = (
                 self._get_conn(config)
                 .execute(
                     f"SELECT entity_key, value FROM {quote(self._table(config, table))}"  # quoted
                     f" WHERE feature_name = ? AND {_EVENT_US} >= ?",
-                    (field.name, self._oldest(config, table)),
+                    (field.name, oldest_served(table, self.now(), config.online_store.ttl_on_read)),
                 )
                 .fetchall()
             )
@@ -293,15 +275,6 @@ _UPSERT = """
 """
 
 
-def _packed(key: bytes, values: dict[str, Any], event: datetime, created: datetime | None) -> PackedRows:
-    """One row as Feast hands it over."""
-    features = {
-        name: ([value.SerializeToString()], [extract_text_and_num(value, False)[0]])
-        for name, value in values.items()
-    }
-    return PackedRows([key], features, [_micros(event)], [None if created is None else _micros(created)])
-
-
 def _sort_key(entity: Any) -> tuple[Any, ...]:
     # The order that Feast groups keys by.
     return tuple(getattr(value, value.WhichOneof("val")) for value in entity.entity_values)
@@ -317,19 +290,28 @@ def _distances(matrix: Matrix, query: Matrix, metric: str) -> Matrix:
     return np.asarray(1.0 - products / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
-def _micros(moment: datetime) -> int:
-    # Feast's own convention: a time without a zone is UTC.
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - _EPOCH) // _MICROSECOND
-
-
 @contextmanager
-def _table_exists(view: str) -> Iterator[None]:
+def _answering(view: str) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):
-            raise
-        raise NotReady(
-            f"the online store has no view {view!r}", "Run `feast apply` in the repository."
-        ) from error
+    except sqlite3.Error as error:
+        raise _as_ours(error, view) from error
+
+
+def _as_ours(error: sqlite3.Error, view: str) -> Exception:
+    """What SQLite complains of, with the remedy; what nobody can mend stays as it is."""
+    reason = str(error)
+    if "no such table" in reason:
+        return NotReady(f"the online store has no view {view!r}", "Run `feast apply` in the repository.")
+    if "disk is full" in reason:
+        return DiskFull("no space left for the online store", "Free some space and run it again.")
+    if "locked" in reason:
+        return StoreUnavailable(
+            "the online store is locked by another writer", "Let it finish, then run this again."
+        )
+    if "malformed" in reason or "not a database" in reason:
+        return StateError(
+            f"the online store is damaged: {reason}",
+            "Delete online.db, run `feast apply` and materialize again.",
+        )
+    return error

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
+from qanchor.storage.feast_ext.guards import micros
 from qanchor.storage.parts import Matrix, vectors_of
 
 # A row of the store: key, feature, value, value_text, event and creation time in microseconds and in seconds.
@@ -51,6 +53,15 @@ class PackedRows:
                 yield key, name, values[i], texts[i], *times
 
 
+@runtime_checkable
+class TakesPackedRows(Protocol):
+    """An online store that spares a row the way through protobuf messages."""
+
+    def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
+        """Write rows of a view; one that is older than what is stored changes nothing."""
+        ...
+
+
 def pack_rows(table: pa.Table, view: Any) -> PackedRows:
     """Pack rows that Feast's generic path would turn into one protobuf message for each value.
 
@@ -75,6 +86,15 @@ def pack_rows(table: pa.Table, view: Any) -> PackedRows:
         event_us=_microseconds(table[source.timestamp_field]),
         created_us=_microseconds(table[created]) if created else [None] * len(table),
     )
+
+
+def pack_row(key: bytes, values: dict[str, Any], event: datetime, created: datetime | None) -> PackedRows:
+    """One row as Feast hands it over: protobuf values by feature name."""
+    features = {
+        name: ([value.SerializeToString()], [extract_text_and_num(value, False)[0]])
+        for name, value in values.items()
+    }
+    return PackedRows([key], features, [micros(event)], [None if created is None else micros(created)])
 
 
 def _pack_keys(users: pa.ChunkedArray, join_key: str) -> list[bytes]:

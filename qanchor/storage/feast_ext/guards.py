@@ -1,0 +1,62 @@
+"""What our online stores refuse before they write, and what they no longer serve."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+
+from qanchor.errors import FeaturesInvalid
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+_ALWAYS: Final = -(2**62)
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since the epoch; a time without a zone is UTC, as everywhere in Feast."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // MICROSECOND
+
+
+def check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
+    """Refuse vectors that would poison a search or a head.
+
+    Args:
+        view: the Feast view.
+        rows: protobuf values by feature name.
+
+    Raises:
+        FeaturesInvalid: one is not finite, or not as wide as the view says.
+    """
+    widths = {field.name: field.vector_length for field in view.features if field.vector_index}
+    for values in rows:
+        for name, width in widths.items():
+            vector = np.asarray(values[name].float_list_val.val, np.float32) if name in values else None
+            if vector is not None and (len(vector) != width or not np.isfinite(vector).all()):
+                raise FeaturesInvalid(
+                    f"{view.name} got a vector that is not {width} finite numbers", "Embed these users again."
+                )
+
+
+def check_future(view: Any, event_us: Iterable[int], limit: datetime) -> None:
+    """Refuse rows that would shut out every later one.
+
+    Args:
+        view: the Feast view.
+        event_us: event times, microseconds UTC.
+        limit: the last moment that is accepted.
+
+    Raises:
+        FeaturesInvalid: a row lies after it.
+    """
+    if max(event_us, default=_ALWAYS) > micros(limit):
+        raise FeaturesInvalid(
+            f"{view.name} got a row whose event_timestamp lies in the future",
+            "Mend its time, or raise online_store.future_seconds.",
+        )
+
+
+def oldest_served(view: Any, now: datetime, ttl_on_read: bool) -> int:
+    """The event time, microseconds UTC, of the oldest row of the view that is served."""
+    return micros(now - view.ttl) if ttl_on_read and view.ttl else _ALWAYS
