@@ -14,7 +14,10 @@ _SHOWN_ASIDE = 10
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cli.context import Context
     from qanchor.embedding.backfill import BackfillResult
+    from qanchor.embedding.gates import ScoreShift
+    from qanchor.storage.features import FeatureRepository
 
 
 def run(
@@ -70,7 +73,7 @@ def run(
     place = Surroundings(context.home, context.engine, features)
     load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
     with progress() as bar:
-        result = backfill(request, place, load, bar)
+        result = backfill(request, place, load, bar, _score_shift(context, features))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
@@ -84,6 +87,19 @@ def run(
             f"gates keep embeddings out of service: {describe_blocked(result.blocked)}",
             "Look into it; `qanchor-cli promote --force` puts them in service all the same.",
         )
+
+
+def _score_shift(context: "Context", features: "FeatureRepository") -> "ScoreShift | None":
+    """The gate that a scenario's head makes; None, and no head is loaded, where no scenario has one."""
+    from qanchor.registry.tables import Head
+    from qanchor.registry.versions import active_by_scenario
+
+    if not active_by_scenario(context.engine, Head, list(context.workspace.scenarios)):
+        return None
+    from qanchor.heads.shift import score_shift
+    from qanchor.heads.train import Surroundings
+
+    return score_shift(Surroundings(features, context.home, context.engine, context.workspace))
 
 
 def _show(result: "BackfillResult", scenarios: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,11 +46,11 @@ class Chain:
     world: World
     features: FeatureRepository
 
-    def backfill(self) -> BackfillResult:
+    def backfill(self, **options: Any) -> BackfillResult:
         """Everything, for all scenarios."""
         place = Surroundings(self.world.home, self.world.engine, self.features)
         load = partial(load_embedder, self.world.home, self.world.workspace, ComputeSettings())
-        return backfill(BackfillRequest(SCENARIOS), place, load, Silent())
+        return backfill(BackfillRequest(SCENARIOS, **options), place, load, Silent())
 
     def train(self, seed: int) -> str:
         """Put a random model in service; its version."""

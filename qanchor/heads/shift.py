@@ -1,0 +1,61 @@
+"""How far a head moves if new vectors take the place of those that serve: a gate of promotion."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qanchor.errors import NotReady
+from qanchor.heads.score import LoadedHead, load_head
+from qanchor.heads.train import Surroundings
+from qanchor.metrics import psi
+from qanchor.names import AS_OF, USER_ID, embedding_field
+from qanchor.registry.manifests import active_manifests
+
+Vectors = NDArray[np.float32]
+_MOST_USERS = 20_000
+
+
+def score_shift(
+    around: Surroundings,
+) -> Callable[[str, Sequence[str], Vectors, Vectors], float | None]:
+    """A function that says how far a scenario's champion moves between two sets of vectors of one space.
+
+    Activity and profile are those of the vectors that serve, both times: what moves is due to the vectors
+    alone.
+
+    Args:
+        around: feature repository, home, registry, workspace.
+
+    Returns:
+        (scenario, users, their vectors so far, their new ones) -> PSI of the scores; None where there is no
+        head, or it reads no vectors of the space that serves.
+    """
+
+    def shift(scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
+        manifest = active_manifests(around.engine, [scenario]).get(scenario)
+        if manifest is None or manifest.as_of is None:
+            return None
+        try:
+            head = load_head(scenario, around)
+        except NotReady:
+            return None
+        if not head.card.width or head.card.fingerprint != manifest.fingerprint:
+            return None
+        some = list(users[:_MOST_USERS])
+        times = pa.array([manifest.as_of.replace(tzinfo=UTC)] * len(some), pa.timestamp("us", tz="UTC"))
+        asked = pa.table({USER_ID: pa.array(some, pa.string()), AS_OF: times})
+        table = around.source.training_frame(asked, list(head.card.spec.views(around.workspace)))
+        before, after = (_scores(head, scenario, table, vectors[:_MOST_USERS]) for vectors in (old, new))
+        return psi(before, after)
+
+    return shift
+
+
+def _scores(head: LoadedHead, scenario: str, table: pa.Table, vectors: Vectors) -> NDArray[np.float64]:
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    name = embedding_field(scenario)
+    return head.score(table.set_column(table.column_names.index(name), name, column))
