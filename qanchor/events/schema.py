@@ -208,12 +208,6 @@ def _explain_malformed(text: str, payload: bytes) -> EventRejected:
     )
 
 
-def event_json_schema(workspace: Workspace) -> dict[str, Any]:
-    """The JSON Schema of an event on the wire."""
-    types = [_event_type(name, spec) for name, spec in workspace.modalities.items()]
-    return msgspec.json.schema(reduce(or_, types))
-
-
 class _Nothing(msgspec.Struct, tag_field=names.MODALITY, tag="\x00"):
     never: Annotated[int, msgspec.Meta(ge=1, le=0)]
 

@@ -1,4 +1,4 @@
-"""A hundred thousand damaged messages: each ends in the log or in the dead letters, none ends the consumer."""
+"""100,000 damaged messages: each ends in the event log or in the dead letters, none ends the consumer."""
 
 import asyncio
 import json

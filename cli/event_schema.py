@@ -1,0 +1,33 @@
+"""`qanchor-cli events schema`: what an event on the topic has to look like."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.output import print_json
+
+
+class SchemaFormat(StrEnum):
+    """Schema languages."""
+
+    JSON = "json"
+    AVRO = "avro"
+
+
+def schema(
+    form: Annotated[SchemaFormat, typer.Option("--format", help="Schema language.")] = SchemaFormat.JSON,
+) -> None:
+    """Print the JSON Schema of an event on the Kafka topic, or its Avro schema; made from modalities.yaml.
+
+    Example: qanchor-cli events schema > event.schema.json
+    """
+    from qanchor.events.published import avro_schema, json_schema
+    from qanchor.events.schema import EventDecoder
+
+    context = open_context()
+    if form is SchemaFormat.AVRO:
+        print_json(avro_schema(context.workspace))
+    else:
+        print_json(json_schema(EventDecoder(context.workspace, context.settings.events)))
