@@ -79,8 +79,10 @@ def recover(engine: Engine, log: EventLog) -> int:
         Number of files that were renamed into place.
     """
     abandoned = log.abandoned()  # before the ledger is read, see EventLog.recover
+    replaced = ledger.replaced_files(engine)  # before what replaces them: that has to be in place first
     committed = ledger.committed_files(engine)
     renamed = log.recover(committed, abandoned)
+    log.hide(replaced)
     settle(engine, log)
     in_place = {path.name for path in log.files()} if committed else set()
     ledger.mark_published(engine, in_place & set(committed))

@@ -4,17 +4,22 @@ Everything an append changes goes into one transaction. Offsets move by compare-
 that lost its partition without knowing (a zombie) is refused whole, files and all.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import CursorResult, Engine, insert, select, update
+from sqlalchemy import CursorResult, Engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from qanchor.errors import OffsetsFenced
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import LedgerFile, LedgerOffset, LoadedFile, utc_now
+
+COMMITTED: Final = "committed"
+PUBLISHED: Final = "published"
+REPLACED: Final = "replaced"
+_CHUNK: Final = 500  # names in one statement
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def commit_entry(engine: Engine, entry: LedgerEntry) -> None:
             _move_offsets(session, entry.offsets)
         if entry.files:
             rows = [
-                {"name": name, "event_date": day, "rows": rows, "state": "committed"}
+                {"name": name, "event_date": day, "rows": rows, "state": COMMITTED}
                 for name, day, rows in entry.files
             ]
             session.execute(insert(LedgerFile), rows)
@@ -98,14 +103,18 @@ def _move_offsets(session: Session, offsets: OffsetRanges) -> None:
             raise OffsetsFenced(offsets.topic, partition) from None
 
 
+def _chunks(file_names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(file_names), _CHUNK):
+        yield file_names[start : start + _CHUNK]
+
+
 def _set_published(session: Session, file_names: Sequence[str]) -> None:
-    for start in range(0, len(file_names), 500):
-        chunk = file_names[start : start + 500]
+    for chunk in _chunks(file_names):
         # Not one that compaction has replaced meanwhile.
         session.execute(
             update(LedgerFile)
-            .where(LedgerFile.name.in_(chunk), LedgerFile.state == "committed")
-            .values(state="published")
+            .where(LedgerFile.name.in_(chunk), LedgerFile.state == COMMITTED)
+            .values(state=PUBLISHED)
         )
 
 
@@ -119,11 +128,70 @@ def mark_published(engine: Engine, file_names: Iterable[str]) -> None:
 
 def committed_files(engine: Engine) -> dict[str, str]:
     """Event date by name of every file whose rename may still be due."""
+    return _files_in(engine, COMMITTED)
+
+
+def replaced_files(engine: Engine) -> dict[str, str]:
+    """Event date by name of every file that a compaction has replaced and nobody has deleted yet."""
+    return _files_in(engine, REPLACED)
+
+
+def _files_in(engine: Engine, state: str) -> dict[str, str]:
     with transaction(engine) as session:
         found = session.execute(
-            select(LedgerFile.name, LedgerFile.event_date).where(LedgerFile.state == "committed")
+            select(LedgerFile.name, LedgerFile.event_date).where(LedgerFile.state == state)
         )
         return {row.name: row.event_date for row in found}
+
+
+def files_by_date(engine: Engine) -> dict[str, dict[str, LedgerFile]]:
+    """The files that are data, by event date and name."""
+    found: dict[str, dict[str, LedgerFile]] = {}
+    with transaction(engine) as session:
+        for file in session.scalars(select(LedgerFile).where(LedgerFile.state != REPLACED)):
+            found.setdefault(file.event_date, {})[file.name] = file
+    return found
+
+
+def replace_files(engine: Engine, old: Iterable[LedgerFile], new: Sequence[tuple[str, str, int]]) -> bool:
+    """Make new files data in the place of old ones, in one transaction.
+
+    Args:
+        engine: the registry.
+        old: files that are data.
+        new: name, event date and rows of every staged file; they count as as old as the newest of `old`.
+
+    Returns:
+        Whether it did; not where some of the old ones had been replaced already, by another compaction.
+    """
+    files = {file.name: file for file in old}
+    newest = max(file.created_at for file in files.values())
+    with transaction(engine) as session:
+        changed = 0
+        for chunk in _chunks(sorted(files)):  # sorted, so that two compactions lock rows in one order
+            moved: CursorResult[Any] = session.execute(  # type: ignore[assignment]
+                update(LedgerFile)
+                .where(LedgerFile.name.in_(chunk), LedgerFile.state != REPLACED)
+                .values(state=REPLACED)
+            )
+            changed += moved.rowcount
+        if changed != len(files):
+            session.rollback()
+            return False
+        session.add_all(
+            LedgerFile(name=name, event_date=day, rows=rows, state=COMMITTED, created_at=newest)
+            for name, day, rows in new
+        )
+    return True
+
+
+def forget_files(engine: Engine, file_names: Iterable[str]) -> None:
+    """Drop replaced files that have been deleted."""
+    with transaction(engine) as session:
+        for chunk in _chunks(sorted(file_names)):
+            session.execute(
+                delete(LedgerFile).where(LedgerFile.name.in_(chunk), LedgerFile.state == REPLACED)
+            )
 
 
 def newest_files(engine: Engine, limit: int) -> dict[str, str]:
@@ -131,7 +199,7 @@ def newest_files(engine: Engine, limit: int) -> dict[str, str]:
     with transaction(engine) as session:
         found = session.execute(
             select(LedgerFile.name, LedgerFile.event_date)
-            .where(LedgerFile.state.in_(("committed", "published")))
+            .where(LedgerFile.state != REPLACED)
             .order_by(LedgerFile.created_at.desc())
             .limit(limit)
         )

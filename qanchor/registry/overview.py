@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
+from qanchor.registry.ledger import REPLACED
 from qanchor.registry.manifests import ACTIVE
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import (
@@ -132,7 +133,8 @@ def _events(session: Session) -> EventSummary:
         func.min(LedgerFile.event_date),
         func.max(LedgerFile.event_date),
     )
-    rows, files, first, last = session.execute(select(*columns)).one()
+    data = select(*columns).where(LedgerFile.state != REPLACED)
+    rows, files, first, last = session.execute(data).one()
     return EventSummary(int(rows), int(files), first, last)
 
 

@@ -230,7 +230,7 @@ class LedgerOffset(Base):
 
 
 class LedgerFile(Base):
-    """A Parquet file of the event log: 'committed' (rename may be due) or 'published'."""
+    """A Parquet file of the event log: 'committed' (rename may be due), 'published' or 'replaced'."""
 
     __tablename__ = "ledger_files"
     __table_args__ = (Index(None, "state"),)

@@ -23,6 +23,8 @@ import pyarrow.parquet as pq
 
 from qanchor import names
 from qanchor.errors import DiskFull, NotReady
+from qanchor.storage.event_query import distinct_events, file_list
+from qanchor.storage.replaced import hidden_files, hide_files
 from qanchor.storage.writer_lock import WriterLock, remove_if_free
 from qanchor.workspace import Workspace
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _SYNC_THREADS: Final = 8
+_SKIPPED_BY: Final = (names.EVENT_TIME, names.USER_ID, names.SOURCE_PARTITION, names.SOURCE_OFFSET)
 _TIME: Final = pa.timestamp("us", "UTC")
 _SQL_TYPES: Final = {
     pa.string(): "VARCHAR",
@@ -59,6 +62,11 @@ class StagedFile:
     rows: int
 
 
+def writer_of(file_name: str) -> str:
+    """Who wrote a file of the log; a writer's name may hold hyphens itself."""
+    return file_name.rsplit("-", 2)[0]
+
+
 class EventLog:
     """The event log of one workspace.
 
@@ -83,7 +91,16 @@ class EventLog:
 
     def files(self) -> list[Path]:
         """The data files, sorted by date and name."""
-        return sorted(self.root.glob(f"{names.EVENT_DATE}=*/[!_.]*.parquet"))
+        return self._list("*")
+
+    def files_of(self, event_date: str) -> list[Path]:
+        """The data files of one event date, sorted by name."""
+        return self._list(event_date)
+
+    def _list(self, event_date: str) -> list[Path]:
+        folder = f"{names.EVENT_DATE}={event_date}"
+        hidden = hidden_files(self.root, folder)  # before the files are listed, see replaced.py
+        return sorted(path for path in self.root.glob(f"{folder}/[!_.]*.parquet") if path not in hidden)
 
     def path(self, event_date: str, name: str) -> Path:
         """Where a file lies once it is data."""
@@ -98,26 +115,43 @@ class EventLog:
         Raises:
             DiskFull: no space; what this call wrote is removed again.
         """
+        with self.staging() as staged:
+            for event_date, part in _by_date(table.cast(self.schema)):
+                staged.append(StagedFile(self.new_name(), event_date, part.num_rows))
+                _write(part, self.staged_path(staged[-1]))
+        return staged
+
+    @contextmanager
+    def staging(self) -> Iterator[list[StagedFile]]:
+        """A list for the files written meanwhile; they are forced to the disk, or removed if that fails.
+
+        Raises:
+            DiskFull: no space.
+        """
         self.claim()
         staged: list[StagedFile] = []
         with disk_full_named(self.root):
             try:
-                for event_date, part in _by_date(table.cast(self.schema)):
-                    name = f"{self.owner}-{time.time_ns():x}-{self._sequence}.parquet"
-                    self._sequence += 1
-                    staged.append(StagedFile(name, event_date, part.num_rows))
-                    _write(part, self._staging / name)
-                _sync([self._staging / file.name for file in staged])
+                yield staged
+                _sync([self.staged_path(file) for file in staged])
                 _sync([self._staging])
             except BaseException:
                 self.discard(staged)
                 raise
-        return staged
+
+    def new_name(self) -> str:
+        """A name for a file of this writer that no other file ever had."""
+        self._sequence += 1
+        return f"{self.owner}-{time.time_ns():x}-{self._sequence}.parquet"
+
+    def staged_path(self, file: StagedFile) -> Path:
+        """Where a file lies until it is published."""
+        return self._staging / file.name
 
     def discard(self, staged: Iterable[StagedFile]) -> None:
         """Remove staged files that no commit will know."""
         for file in staged:
-            (self._staging / file.name).unlink(missing_ok=True)
+            self.staged_path(file).unlink(missing_ok=True)
 
     def publish(self, staged: Iterable[StagedFile]) -> None:
         """Rename committed files into place; a file that is there already is left alone.
@@ -132,7 +166,7 @@ class EventLog:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(target.parent)
             try:
-                (self._staging / file.name).rename(target)
+                self.staged_path(file).rename(target)
             except FileNotFoundError:
                 if not target.exists():
                     raise NotReady(
@@ -147,7 +181,7 @@ class EventLog:
         """Names of staged files whose writer is gone: its lock is free, so it can commit nothing more."""
         by_owner: dict[str, list[str]] = {lock.stem: [] for lock in self._staging.glob("*.lock")}
         for file in self._staging.glob("*.parquet"):
-            by_owner.setdefault(file.stem.rsplit("-", 2)[0], []).append(file.name)
+            by_owner.setdefault(writer_of(file.name), []).append(file.name)
         found = by_owner.pop(self.owner, []) if self._lock.is_held else []
         for owner, files in by_owner.items():
             if remove_if_free(self._lock_path(owner)):
@@ -172,9 +206,40 @@ class EventLog:
                 (self._staging / name).unlink(missing_ok=True)
         return len(here)
 
+    def hide(self, replaced: Mapping[str, str]) -> None:
+        """Take replaced files out of new readers' sight; what is hidden or deleted already is left alone.
+
+        Args:
+            replaced: event date by name; the files in their place have been published.
+        """
+        if not replaced:
+            return
+        hidden = hidden_files(self.root)
+        shown: dict[Path, list[str]] = {}
+        for name, event_date in replaced.items():
+            path = self.path(event_date, name)
+            if path not in hidden and path.exists():
+                shown.setdefault(path.parent, []).append(name)
+        for folder, file_names in shown.items():
+            hide_files(folder, file_names)
+        _sync(shown)
+
     def close(self) -> None:
         """Give up the writer's lock."""
         self._lock.release()
+
+    def open_duckdb(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
+        """A DuckDB connection in UTC that spills into this log's folder; arguments as of `connect`."""
+        import duckdb
+
+        config: dict[str, Any] = {"threads": threads or len(os.sched_getaffinity(0))}
+        if memory_limit:
+            config["memory_limit"] = memory_limit
+        connection = duckdb.connect(":memory:", config=config)
+        for setting in ("TimeZone='UTC'", "enable_progress_bar=false", "parquet_metadata_cache=true"):
+            connection.execute(f"SET {setting}")
+        connection.execute("SET temp_directory=?", [str(self.root / "_spill")])
+        return connection
 
     def connect(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
         """A DuckDB connection with the view `events`: this log's columns, each event_id once.
@@ -186,15 +251,7 @@ class EventLog:
             threads: DuckDB's threads; 0 takes the usable cores.
             memory_limit: such as "2GB"; default: DuckDB's own.
         """
-        import duckdb
-
-        config: dict[str, Any] = {"threads": threads or len(os.sched_getaffinity(0))}
-        if memory_limit:
-            config["memory_limit"] = memory_limit
-        connection = duckdb.connect(":memory:", config=config)
-        for setting in ("TimeZone='UTC'", "enable_progress_bar=false", "parquet_metadata_cache=true"):
-            connection.execute(f"SET {setting}")
-        connection.execute("SET temp_directory=?", [str(self.root / "_spill")])
+        connection = self.open_duckdb(threads, memory_limit)
         files = [str(path) for path in self.files()]
         connection.execute(f"CREATE VIEW events AS {self._query(connection, files)}")
         return connection
@@ -204,12 +261,12 @@ class EventLog:
         import duckdb
 
         days = pc.strftime(table[names.EVENT_TIME], "%Y-%m-%d").unique().to_pylist()
-        files = [str(f) for d in days for f in self.root.glob(f"{names.EVENT_DATE}={d}/[!_.]*.parquet")]
+        files = [str(path) for day in days for path in self.files_of(day)]
         if not files:
             return np.zeros(table.num_rows, dtype=bool)
         with duckdb.connect(":memory:", config={"threads": len(os.sched_getaffinity(0))}) as connection:
             known = connection.execute(
-                f"SELECT event_id FROM read_parquet({_sql_list(files)})"
+                f"SELECT event_id FROM read_parquet({file_list(files)})"
             ).to_arrow_table()
         return pc.is_in(table[names.EVENT_ID], known[names.EVENT_ID]).to_numpy()
 
@@ -218,28 +275,12 @@ class EventLog:
         if not files:
             columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
             return f"SELECT {columns} WHERE false"
-        plain = f"read_parquet({_sql_list(files)}, union_by_name=true, hive_partitioning=false)"
-        numbered = plain[:-1] + ", filename=true, file_row_number=true)"
-        present = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()}
+        relation, present = distinct_events(connection, files)
         columns = ", ".join(
             f'"{name}"::{kind} AS "{name}"' if name in present else f'NULL::{kind} AS "{name}"'
             for name, kind in types.items()
         )
-        if not self._find_repeats(connection, plain, numbered):
-            return f"SELECT {columns} FROM {plain}"
-        return f"SELECT {columns} FROM {numbered} ANTI JOIN repeats USING (filename, file_row_number)"
-
-    @staticmethod
-    def _find_repeats(connection: "duckdb.DuckDBPyConnection", plain: str, numbered: str) -> int:
-        # Repeats are few: finding them once here is cheaper than a window function in every query.
-        connection.execute(
-            f"""CREATE TEMP TABLE repeats AS SELECT filename, file_row_number FROM {numbered}
-            SEMI JOIN (SELECT event_id FROM {plain} GROUP BY event_id HAVING count(*) > 1) USING (event_id)
-            QUALIFY row_number() OVER
-                (PARTITION BY event_id ORDER BY _ingested_at, filename, file_row_number) > 1"""
-        )
-        found = connection.execute("SELECT count(*) FROM repeats").fetchone()
-        return int(found[0]) if found else 0
+        return f"SELECT {columns} FROM {relation}"
 
     def claim(self) -> None:
         """Take the owner's lock, once; the first write does so by itself.
@@ -248,10 +289,6 @@ class EventLog:
             NotReady: another process writes under this name.
         """
         self._lock.take()
-
-
-def _sql_list(files: Iterable[str]) -> str:
-    return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
 
 
 def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
@@ -268,12 +305,22 @@ def _by_date(table: Any) -> Iterator[tuple[str, Any]]:
         start = end
 
 
-def _write(table: Any, path: Path) -> None:
+def parquet_options(schema: Any) -> dict[str, Any]:
+    """How the log's files are written, as arguments for pyarrow."""
     # A dictionary of ids that never repeat costs time and saves nothing; lz4 takes two thirds of zstd's time.
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    repeating = [name for name in texts if name != names.EVENT_ID]
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return {
+        "compression": "lz4",
+        "use_dictionary": [name for name in texts if name != names.EVENT_ID],
+        # Small files are mostly headers: without the rest of them writing takes three quarters of the time.
+        "write_statistics": list(_SKIPPED_BY),
+        "store_schema": False,
+    }
+
+
+def _write(table: Any, path: Path) -> None:
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="lz4", use_dictionary=repeating)
+        pq.write_table(table, file, **parquet_options(table.schema))
 
 
 def _sync(paths: Collection[Path]) -> None:

@@ -1,0 +1,42 @@
+"""SQL over files of the event log, for DuckDB: each event_id once, whatever the files hold."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def file_list(files: Iterable[str]) -> str:
+    """A list of paths as an SQL literal."""
+    return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+
+
+def distinct_events(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> tuple[str, list[str]]:
+    """A relation of the files' rows, and its columns; of rows with one event_id the first ingested counts.
+
+    Args:
+        connection: gets a temporary table `repeats` of the rows that do not count.
+        files: paths, at least one; columns that some of them lack are NULL.
+
+    Returns:
+        What stands behind FROM, and the names of the files' columns.
+    """
+    plain = f"read_parquet({file_list(files)}, union_by_name=true, hive_partitioning=false)"
+    numbered = plain[:-1] + ", filename=true, file_row_number=true)"
+    columns = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()]
+    if not _find_repeats(connection, plain, numbered):
+        return plain, columns
+    return f"{numbered} ANTI JOIN repeats USING (filename, file_row_number)", columns
+
+
+def _find_repeats(connection: "duckdb.DuckDBPyConnection", plain: str, numbered: str) -> int:
+    # Repeats are few: finding them once here is cheaper than a window function in every query.
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE repeats AS SELECT filename, file_row_number FROM {numbered}
+        SEMI JOIN (SELECT event_id FROM {plain} GROUP BY event_id HAVING count(*) > 1) USING (event_id)
+        QUALIFY row_number() OVER
+            (PARTITION BY event_id ORDER BY _ingested_at, filename, file_row_number) > 1"""
+    )
+    found = connection.execute("SELECT count(*) FROM repeats").fetchone()
+    return int(found[0]) if found else 0
