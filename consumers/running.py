@@ -16,6 +16,7 @@ from consumers.assignment import Assignment
 from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.formats import open_decoder
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
@@ -23,7 +24,6 @@ from consumers.sinks.online import OnlineFeed, OnlineSink
 from qanchor.events.ingest import recover
 from qanchor.events.repeats import RepeatWindow
 from qanchor.events.rolling import RollingActivity
-from qanchor.events.schema import EventDecoder
 from qanchor.home import Home
 from qanchor.progress import Progress
 from qanchor.settings import Settings
@@ -110,7 +110,7 @@ def run_consumer(
     log = EventLog(home.events, workspace, name)
     dead_letters = DeadLetterTopic(kafka)
     sink = EventLogSink(
-        engine, log, EventDecoder(workspace, settings.events), dead_letters, kafka.group, kafka.topic,
+        engine, log, open_decoder(workspace, settings), dead_letters, kafka.group, kafka.topic,
         kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
     )  # fmt: skip
     log.claim()

@@ -51,6 +51,8 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     online_events: int = Field(
         5_000_000, ge=0, description="events kept in memory for that, 26 bytes each and more for each user"
     )
+    format: Literal["json", "avro"] = Field("json", description="of the messages; avro needs a registry")
+    schema_registry: str = Field("", description="URL of a Confluent-compatible schema registry, for avro")
     security: dict[str, str] = Field(
         default_factory=dict, description="extra kafka-python options: SASL, TLS"
     )
