@@ -101,6 +101,9 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     positive: str = Field("yes", description="an answer in words that means the label is 1")
     negative: str = Field("no", description="an answer in words that means the label is 0")
     description: str = ""
+    refresh_budget: float = Field(
+        0.0, ge=0, le=1, description="change of a user's history that a refresh leaves for later"
+    )
     gates: GateSpec = Field(default_factory=GateSpec, description="thresholds that keep bad vectors out")
     monotone: dict[str, Literal[-1, 1]] = Field(
         default_factory=dict, description="features that a head's score never falls (1) or rises (-1) with"

@@ -230,7 +230,7 @@ def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
         )
         for r in work.job.results()
     ]
-    edition = Edition(work.job.id, work.spaces, shards, work.plan.as_of)
+    edition = Edition(work.job.id, work.spaces, shards, work.plan.as_of, work.plan.ingested_until)
     manifests = write_candidates(edition, place)
     event_log = EventLog(place.home.events, work.workspace)
     views = _shared_views(work.plan.shared, event_log, work.workspace)

@@ -79,6 +79,7 @@ class Plan:
         as_of: the snapshot's cut-off, UTC; None without one.
         bounds: shard n has the requests bounds[n] to bounds[n + 1].
         events: of each shard's users, as they were when the plan was made.
+        ingested_until: the newest event's arrival then, UTC.
     """
 
     folder: Path
@@ -87,6 +88,7 @@ class Plan:
     as_of: datetime | None
     bounds: Sequence[int]
     events: Sequence[EventPart]
+    ingested_until: datetime
 
     @property
     def sizes(self) -> list[int]:
@@ -109,7 +111,7 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     """
     workspace, names = place.features.workspace, list(request.scenarios)
     event_log = EventLog(place.home.events, workspace)
-    first_events, newest = _first_events(event_log)
+    first_events, newest, ingested_until = _first_events(event_log)
     labelled = {name: label_pairs(place.home, name) for name in workspace.scenarios}
     if request.labels_only:
         _require_labels({name: labelled[name] for name in names})
@@ -128,7 +130,7 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     folder.mkdir(parents=True)
     try:
         parts = _split_events(event_log, workspace, requests, bounds, folder)
-        plan = Plan(folder, requests, union_of({0: shared}, 1), as_of, bounds, parts)
+        plan = Plan(folder, requests, union_of({0: shared}, 1), as_of, bounds, parts, ingested_until)
         _write(plan)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,10 +153,11 @@ def _split_events(
     return split_by_user(event_log, workspace, folder / "events", firsts, before=newest)
 
 
-def _first_events(event_log: EventLog) -> tuple[pa.Table, datetime]:
-    """Every user with the time of the first event, by user; and the newest event's time."""
+def _first_events(event_log: EventLog) -> tuple[pa.Table, datetime, datetime]:
+    """Every user with the time of the first event, by user; the newest event's time, and the last arrival."""
     query = """
-        SELECT user_id, epoch_us(min(event_time)) AS first, epoch_us(max(event_time)) AS last
+        SELECT user_id, epoch_us(min(event_time)) AS first, epoch_us(max(event_time)) AS last,
+            epoch_us(max(_ingested_at)) AS ingested
         FROM events GROUP BY user_id ORDER BY user_id
     """
     with event_log.connect() as connection:
@@ -163,7 +166,11 @@ def _first_events(event_log: EventLog) -> tuple[pa.Table, datetime]:
         raise NotReady(
             "the event log is empty", "Run `qanchor-cli events load FILE` or `qanchor-cli consume`."
         )
-    return table, datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=pc.max(table["last"]).as_py())
+    newest, ingested = (
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=pc.max(table[column]).as_py())
+        for column in ("last", "ingested")
+    )
+    return table, newest, ingested
 
 
 def label_pairs(home: Home, scenario: str) -> pa.Table:
@@ -210,6 +217,7 @@ def _write(plan: Plan) -> None:
     about = {
         "as_of": plan.as_of.isoformat() if plan.as_of else None,
         "bounds": list(plan.bounds),
+        "ingested_until": plan.ingested_until.isoformat(),
         "scenarios": plan.requests.wanted.shape[1],
         "events": [
             {"folder": str(part.folder.relative_to(plan.folder)), "columns": part.columns}
@@ -233,7 +241,15 @@ def read_plan(folder: Path) -> Plan | None:
         EventPart(folder / part["folder"], tuple((name, kind) for name, kind in part["columns"]))
         for part in about["events"]
     ]
-    return Plan(folder, _requests(table, wanted), _requests(shared, None), as_of, about["bounds"], events)
+    return Plan(
+        folder,
+        _requests(table, wanted),
+        _requests(shared, None),
+        as_of,
+        about["bounds"],
+        events,
+        datetime.fromisoformat(about["ingested_until"]),
+    )
 
 
 def _requests(table: pa.Table, wanted: Any) -> EmbeddingRequests:

@@ -86,12 +86,14 @@ class Edition:
         spaces: one per scenario.
         shards: in their order.
         as_of: the snapshot's cut-off, UTC; None where there is none.
+        ingested_until: the last arrival among the events that were read, UTC.
     """
 
     job_id: int
     spaces: Sequence[Space]
     shards: Sequence[FinishedShard]
     as_of: datetime | None
+    ingested_until: datetime
 
 
 def write_candidates(edition: Edition, place: Surroundings) -> dict[str, EmbeddingManifest]:
@@ -108,7 +110,8 @@ def write_candidates(edition: Edition, place: Surroundings) -> dict[str, Embeddi
             model_version=space.model.version,
             prompt_version=space.prompt.version if space.prompt else None,
             fingerprint=space.fingerprint,
-            as_of=edition.as_of.astimezone(UTC).replace(tzinfo=None) if edition.as_of else None,
+            as_of=without_zone(edition.as_of) if edition.as_of else None,
+            ingested_until=without_zone(edition.ingested_until),
             rows=0,
             content_hash="",
             path="",
@@ -136,6 +139,11 @@ def write_candidates(edition: Edition, place: Surroundings) -> dict[str, Embeddi
             path=str(folder.relative_to(place.home.root)),
         )
     return found
+
+
+def without_zone(moment: datetime) -> datetime:
+    """UTC as the registry keeps it."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def write_shared(

@@ -158,6 +158,7 @@ class EmbeddingManifest(Base):
     state: Mapped[str] = mapped_column(String(16), default="building")
     job_id: Mapped[int | None]
     gates: Mapped[dict[str, Any] | None]
+    ingested_until: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     activated_at: Mapped[datetime | None]
 
