@@ -42,7 +42,9 @@ def prepare_library() -> None:
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """Where the brokers are and how to prove who one is."""
+    version = tuple(int(part) for part in settings.api_version.split(".") if part)
     return {
+        **({"api_version": version} if version else {}),
         "bootstrap_servers": settings.brokers.split(","),
         "bootstrap_timeout_ms": _CONNECT_MS,
         **settings.security,

@@ -51,6 +51,11 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     online_events: int = Field(
         5_000_000, ge=0, description="events kept in memory for that, 26 bytes each and more for each user"
     )
+    api_version: str = Field(
+        "",
+        pattern=r"^(\d+(\.\d+)+)?$",
+        description="Kafka's version, such as 2.3; empty: ask the brokers",
+    )
     format: Literal["json", "avro"] = Field("json", description="of the messages; avro needs a registry")
     schema_registry: str = Field("", description="URL of a Confluent-compatible schema registry, for avro")
     security: dict[str, str] = Field(

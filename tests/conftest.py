@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+if "QANCHOR_KAFKA__BROKERS" in os.environ:  # the cluster for the streaming tests, and for them alone
+    os.environ["QANCHOR_TEST_BROKERS"] = os.environ["QANCHOR_KAFKA__BROKERS"]
 for _name in list(os.environ):
     if _name.startswith("QANCHOR_") and not _name.startswith("QANCHOR_TEST_"):
         del os.environ[_name]

@@ -71,6 +71,7 @@ class EmbeddedBroker:
         self.requests: dict[int, int] = defaultdict(int)
         self._folder, self._partitions = folder, partitions
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
@@ -102,7 +103,10 @@ class EmbeddedBroker:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
-        await asyncio.sleep(0)
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
         self.state.close()
 
     def _table(self) -> dict[int, _Handler]:
@@ -142,6 +146,10 @@ class EmbeddedBroker:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         try:
             while await self._answer_next(reader, writer):
                 pass

@@ -12,28 +12,28 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from qanchor.errors import EventsInvalid, NotReady
 from tests.integration.brokers import (
-    ThreadedBroker,
     environment,
     run_command,
     start_command,
     threaded_broker,
     wait_for,
 )
+from tests.integration.clusters import Cluster, running_cluster
 from tests.integration.places import Place, event_names, make_event, make_events
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with running_cluster(tmp_path / "broker") as running:
         yield running
 
 
 def test_the_commands_bring_a_file_to_the_log_and_its_bad_rows_to_the_dead_letters(
-    tmp_path: Path, broker: ThreadedBroker
+    tmp_path: Path, cluster: Cluster
 ) -> None:
-    place = Place(tmp_path / "home", broker.address)
+    place = cluster.place(tmp_path / "home")
     bad = [make_event(900, modality="unheard"), make_event(901, amount="much"), make_event(902, invoice=None)]
     path = tmp_path / "events.jsonl"
     path.write_text("".join(json.dumps(event) + "\n" for event in [*make_events(0, 300), *bad]))
@@ -46,14 +46,14 @@ def test_the_commands_bring_a_file_to_the_log_and_its_bad_rows_to_the_dead_lette
     assert summary["dead_letters"] == {"unknown_modality": 1, "wrong_type": 1, "missing_field": 1}
     assert sum(summary["lag"].values()) == 0
     assert place.ids() == (event_names(0, 300), 300)
-    letters = _dead_letters(broker.address)
+    letters = _dead_letters(cluster)
     assert {letter["dlq.reason"] for letter in letters} == set(summary["dead_letters"])
-    assert all(letter["dlq.topic"] == "user-events" and letter["dlq.offset"].isdigit() for letter in letters)
+    assert all(letter["dlq.topic"] == cluster.topic and letter["dlq.offset"].isdigit() for letter in letters)
 
 
-def _dead_letters(address: str) -> list[dict[str, str]]:
-    consumer = KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
-    consumer.assign([TopicPartition("user-events.dead", 0)])
+def _dead_letters(cluster: Cluster) -> list[dict[str, str]]:
+    consumer = KafkaConsumer(bootstrap_servers=cluster.address, auto_offset_reset="earliest")
+    consumer.assign([TopicPartition(cluster.dead_letter_topic, 0)])
     found: list[dict[str, str]] = []
     for records in consumer.poll(3_000).values():
         found += [{name: value.decode() for name, value in record.headers} for record in records]
@@ -61,8 +61,8 @@ def _dead_letters(address: str) -> list[dict[str, str]]:
     return found
 
 
-def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, broker: ThreadedBroker) -> None:
-    place = Place(tmp_path / "home", broker.address)
+def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, cluster: Cluster) -> None:
+    place = cluster.place(tmp_path / "home")
     for start in (0, 100):
         assert place.produce(make_events(start, start + 100)).sent == 100
         assert place.consume().events == 100
@@ -71,19 +71,17 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path: Path, broker: Thre
 
 @pytest.mark.parametrize(("remembered", "stored"), [(1000, 50), (0, 100)])
 def test_events_that_are_sent_again_are_dropped_at_once_or_on_read(
-    tmp_path: Path, broker: ThreadedBroker, remembered: int, stored: int
+    tmp_path: Path, cluster: Cluster, remembered: int, stored: int
 ) -> None:
-    place = Place(tmp_path / "home", broker.address, {"remembered_events": remembered})
+    place = cluster.place(tmp_path / "home", remembered_events=remembered)
     for _ in range(2):
         place.produce(make_events(0, 50))
     assert place.consume().events == stored
     assert place.ids() == (event_names(0, 50), stored)
 
 
-def test_events_that_are_sent_again_after_a_restart_are_dropped_too(
-    tmp_path: Path, broker: ThreadedBroker
-) -> None:
-    place = Place(tmp_path / "home", broker.address)
+def test_events_that_are_sent_again_after_a_restart_are_dropped_too(tmp_path: Path, cluster: Cluster) -> None:
+    place = cluster.place(tmp_path / "home")
     for events in (make_events(0, 50), make_events(30, 60)):
         place.produce(events)
         place.consume()
@@ -91,10 +89,10 @@ def test_events_that_are_sent_again_after_a_restart_are_dropped_too(
 
 
 def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
-    tmp_path: Path, broker: ThreadedBroker
+    tmp_path: Path, cluster: Cluster
 ) -> None:
     kafka = {"flush_events": 400, "flush_seconds": 0.05, "batch_events": 200}
-    place, count, dice = Place(tmp_path / "home", broker.address, kafka), 6_000, random.Random(7)
+    place, count, dice = cluster.place(tmp_path / "home", **kafka), 6_000, random.Random(7)
     place.produce(make_events(0, count))
     place.engine.dispose()
     for _ in range(4):
@@ -111,9 +109,9 @@ def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
     assert list((place.home / "events" / "_staging").glob("*.parquet")) == []
 
 
-def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, broker: ThreadedBroker) -> None:
+def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, cluster: Cluster) -> None:
     kafka = {"flush_events": 200, "flush_seconds": 0.1, "batch_events": 100, "session_seconds": 3}
-    place, count = Place(tmp_path / "home", broker.address, kafka), 4_000
+    place, count = cluster.place(tmp_path / "home", **kafka), 4_000
     place.produce(make_events(0, count // 2))
     place.engine.dispose()
     arguments = ["consume", "--until-idle", "6", "--json", "--name"]
@@ -131,12 +129,12 @@ def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, broker:
     assert place.ids() == (event_names(0, count), count)
 
 
-def test_sigterm_writes_what_was_read_and_ends_quickly(tmp_path: Path, broker: ThreadedBroker) -> None:
-    place = Place(tmp_path / "home", broker.address, {"flush_seconds": 600})
+def test_sigterm_writes_what_was_read_and_ends_quickly(tmp_path: Path, cluster: Cluster) -> None:
+    place = cluster.place(tmp_path / "home", flush_seconds=600)
     place.produce(make_events(0, 100))
     with start_command(["consume", "--json"], place.env) as process:
-        groups = broker.broker.state.groups
-        wait_for(lambda: "qanchor" in groups and groups["qanchor"].state.value == "Stable")
+        groups = cluster.inside.broker.state.groups
+        wait_for(lambda: cluster.group in groups and groups[cluster.group].state.value == "Stable")
         time.sleep(1.5)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -146,40 +144,38 @@ def test_sigterm_writes_what_was_read_and_ends_quickly(tmp_path: Path, broker: T
     assert time.monotonic() - began < 5
 
 
-def test_transaction_markers_and_aborted_messages_leave_no_trace(
-    tmp_path: Path, broker: ThreadedBroker
-) -> None:
-    producer = KafkaProducer(bootstrap_servers=broker.address, transactional_id="x")
+def test_transaction_markers_and_aborted_messages_leave_no_trace(tmp_path: Path, cluster: Cluster) -> None:
+    producer = KafkaProducer(bootstrap_servers=cluster.address, transactional_id=f"x-{cluster.suffix}")
     producer.init_transactions()
     for number in range(30):
         producer.begin_transaction()
-        producer.send("user-events", json.dumps(make_event(number)).encode(), key=b"k")
+        producer.send(cluster.topic, json.dumps(make_event(number)).encode(), key=b"k")
         producer.flush()
         producer.abort_transaction() if number % 3 == 0 else producer.commit_transaction()
     producer.close()
     kafka = {"flush_events": 5, "flush_seconds": 0.01, "batch_events": 3}
-    place = Place(tmp_path / "home", broker.address, kafka)
+    place = cluster.place(tmp_path / "home", **kafka)
     place.consume()
     assert place.ids()[0] == [name for i, name in enumerate(event_names(0, 30)) if i % 3]
 
 
 def test_a_flood_of_bad_messages_stops_the_consumer_and_moves_no_offset(
-    tmp_path: Path, broker: ThreadedBroker
+    tmp_path: Path, cluster: Cluster
 ) -> None:
-    place = Place(tmp_path / "home", broker.address)
+    place = cluster.place(tmp_path / "home")
     place.produce(make_events(0, 200, modality="unheard"))
     with pytest.raises(EventsInvalid, match="mostly unknown_modality"):
         place.consume()
-    tolerant = Place(place.home, broker.address, {"dead_letter_share": 1.0})
+    tolerant = cluster.place(place.home, dead_letter_share=1.0)
     assert tolerant.consume().rejected == {"unknown_modality": 200}
 
 
-def test_events_deleted_before_they_were_read_are_an_alarm(tmp_path: Path, broker: ThreadedBroker) -> None:
-    place = Place(tmp_path / "home", broker.address)
+def test_events_deleted_before_they_were_read_are_an_alarm(tmp_path: Path, cluster: Cluster) -> None:
+    place = cluster.place(tmp_path / "home")
     place.produce(make_events(0, 1, user_id="u"))
     place.consume()
     place.produce(make_events(1, 20, user_id="u"))
-    for partition in broker.broker.state.topics["user-events"].values():
+    for partition in cluster.inside.broker.state.topics[cluster.topic].values():
         partition.delete_before(partition.next)
     place.produce(make_events(20, 21, user_id="u"))
     with pytest.raises(NotReady, match="--skip-deleted"):
