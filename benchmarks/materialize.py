@@ -10,15 +10,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from benchmarks.harness import Bar, arguments, finish, table
 from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
+from qanchor.events.partition import split_by_user
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace, load_workspace
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parent.parent / "feature_repo"
 PROMPT_TOKENS = 6
 THREADS = 2
+SHARDS = 5
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def main() -> None:
         ours = _against_straightforward(bench, arrays, figures)
         _one_more_scenario(bench, arrays, figures)
         _reading(bench, ours, figures)
+        _in_shards(bench, figures)
     print(table([{"figure": name, "value": value} for name, value in figures.items()]))
     finish(figures, bars(figures), options.json)
 
@@ -126,7 +130,9 @@ def write_log(root: Path, workspace: Workspace, plan: Any) -> EventLog:
 
 
 def _read(bench: Bench) -> EventArrays:
-    return load_event_arrays(bench.log, bench.workspace, before=bench.as_of)
+    """What a snapshot reads: the window before its cut-off."""
+    after = bench.as_of - timedelta(days=bench.workspace.window_days)
+    return load_event_arrays(bench.log, bench.workspace, before=bench.as_of, after=after)
 
 
 def _requests(bench: Bench, arrays: EventArrays, users: int) -> tuple[Int64, Int64]:
@@ -206,7 +212,7 @@ def _reading(bench: Bench, ours: float, figures: dict[str, Any]) -> None:
     found: list[EventArrays] = []
 
     def read() -> None:
-        arrays = load_event_arrays(bench.log, bench.workspace, before=bench.as_of)
+        arrays = _read(bench)
         rows = np.arange(len(arrays.users))
         slice_histories(arrays, rows, np.full(len(rows), microseconds(bench.as_of)), bench.workspace)
         tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
@@ -216,6 +222,48 @@ def _reading(bench: Bench, ours: float, figures: dict[str, Any]) -> None:
     figures["events read"] = sum(len(part.time) for part in found[0].modalities)
     figures["users/s, read and tokenised"] = len(found[0].users) / seconds
     figures["read and tokenised by the model's rate"] = len(found[0].users) / seconds / ours
+
+
+def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
+    """Reading, embedding and writing shard by shard: one after the other, and overlapped."""
+    from qanchor.model.embedder import UserEmbedder
+    from qanchor.threads import ahead
+
+    everyone = _read(bench).users
+    firsts = everyone[:: -(-len(everyone) // SHARDS)].tolist()
+    after = bench.as_of - timedelta(days=bench.workspace.window_days)
+    folder = bench.log.root.parent
+    began = time.perf_counter()
+    parts = split_by_user(
+        bench.log, bench.workspace, folder / "split", firsts, before=bench.as_of, after=after
+    )
+    figures["seconds to split the log, per 1,000 users"] = (
+        (time.perf_counter() - began) * 1000 / len(everyone)
+    )
+    embedder = UserEmbedder(bench.loaded)
+
+    def embedded(arrays: EventArrays) -> Any:
+        rows = np.arange(len(arrays.users))
+        cutoffs = np.full(len(rows), microseconds(bench.as_of))
+        return embedder.embed(arrays, rows, cutoffs, bench.anchors)
+
+    def write(vectors: Any) -> None:
+        for number, found in enumerate(vectors):
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+            pq.write_table(pa.table({"vector": flat}), folder / f"{number}.parquet", compression="lz4")
+
+    def in_turn() -> None:
+        for part in parts:
+            write(embedded(load_event_arrays(part, bench.workspace)))
+
+    def overlapped() -> None:
+        read = ahead(load_event_arrays(part, bench.workspace) for part in parts)
+        for vectors in ahead(embedded(arrays) for arrays in read):
+            write(vectors)
+
+    alone, together = _turns(bench.rounds, [in_turn, overlapped])
+    figures["users/s, read, embedded and written in turn"] = len(everyone) / alone
+    figures["users/s, read, embedded and written, overlapped"] = len(everyone) / together
 
 
 def bars(figures: dict[str, Any]) -> list[Bar]:
