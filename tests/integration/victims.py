@@ -5,7 +5,6 @@ Production code knows nothing of this: the functions are replaced here, in the p
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -24,45 +23,23 @@ from qanchor.errors import StoreUnavailable
 from qanchor.registry import ledger
 from qanchor.storage.event_log import EventLog
 from tests.integration.brokers import wait_for
+from tests.integration.forks import FORKS, around, die
 from tests.integration.places import TO_THE_END, Place
-
-_FORKS: Final = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["pytest", __name__])
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _around(
-    owner: Any, name: str, before: Callable[[], object] = int, after: Callable[[], object] = int
-) -> None:
-    """Replace a function by one that does something before or after its next call."""
-    real = getattr(owner, name)
-
-    def replaced(*given: Any, **named: Any) -> Any:
-        before()
-        result = real(*given, **named)
-        after()
-        return result
-
-    setattr(owner, name, replaced)
-
 
 # The write path in its order, by what has just been done; each makes the write that begins the last.
 KILL_POINTS: Final[Mapping[str, Callable[[], None]]] = {
-    "dead letters sent": partial(_around, DeadLetterTopic, "send", after=_die),
-    "before staging": partial(_around, EventLog, "stage", before=_die),
-    "staged, not synced": partial(_around, os, "fsync", before=_die),
-    "in the transaction": partial(_around, ledger, "_set_published", after=_die),
-    "committed": partial(_around, ledger, "commit_entry", after=_die),
-    "between two renames": partial(_around, Path, "rename", after=_die),
-    "renamed": partial(_around, EventLog, "publish", after=_die),
+    "dead letters sent": partial(around, DeadLetterTopic, "send", after=die),
+    "before staging": partial(around, EventLog, "stage", before=die),
+    "staged, not synced": partial(around, os, "fsync", before=die),
+    "in the transaction": partial(around, ledger, "_set_published", after=die),
+    "committed": partial(around, ledger, "commit_entry", after=die),
+    "between two renames": partial(around, Path, "rename", after=die),
+    "renamed": partial(around, EventLog, "publish", after=die),
 }
 
 
 def _stop_at_commit() -> None:
-    _around(ledger, "commit_entry", before=lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    around(ledger, "commit_entry", before=lambda: os.kill(os.getpid(), signal.SIGSTOP))
 
 
 def _arm(number: int, deed: Callable[[], None]) -> None:
@@ -103,7 +80,7 @@ def start_consumer(
         rule: when it ends of its own accord.
         prepare: run there first, such as `dies_at(point)`.
     """
-    process = _FORKS.Process(target=_consume, args=(place, name, rule, prepare), daemon=True)
+    process = FORKS.Process(target=_consume, args=(place, name, rule, prepare), daemon=True)
     process.start()
     return process
 
@@ -144,7 +121,7 @@ class MortalBroker:
     def start(self) -> None:
         self._ready.unlink(missing_ok=True)
         arguments = (self._folder, self._port, self._ready)
-        self._process = _FORKS.Process(target=_serve, args=arguments, daemon=True)
+        self._process = FORKS.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         wait_for(self._ready.exists)
         self._port = int(self._ready.read_text())
