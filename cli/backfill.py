@@ -67,7 +67,7 @@ def run(
     if at_labels and as_of is not None:
         raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
     names = chosen(context.workspace, scenario, every)
-    request = BackfillRequest(names, _moment(as_of), at_labels, online, put_in_service, force, shard_users)
+    request = BackfillRequest(names, moment_of(as_of), at_labels, online, put_in_service, force, shard_users)
     sync_scenarios(context.engine, context.workspace)
     features = FeatureRepository(context.workspace, context.home)
     place = Surroundings(context.home, context.engine, features)
@@ -115,7 +115,12 @@ def _show(result: "BackfillResult", scenarios: int) -> None:
     typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s{rest}")
 
 
-def _moment(text: str | None) -> "datetime | None":
+def moment_of(text: str | None) -> "datetime | None":
+    """The moment that an option names, UTC where it has no zone.
+
+    Raises:
+        InputError: it is no date.
+    """
     from datetime import UTC, datetime
 
     from qanchor.errors import InputError

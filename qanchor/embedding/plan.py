@@ -111,7 +111,7 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     """
     workspace, names = place.features.workspace, list(request.scenarios)
     event_log = EventLog(place.home.events, workspace)
-    first_events, newest, ingested_until = _first_events(event_log)
+    first_events, newest, ingested_until = first_and_last_events(event_log)
     labelled = {name: label_pairs(place.home, name) for name in workspace.scenarios}
     if request.labels_only:
         _require_labels({name: labelled[name] for name in names})
@@ -153,7 +153,7 @@ def _split_events(
     return split_by_user(event_log, workspace, folder / "events", firsts, before=newest)
 
 
-def _first_events(event_log: EventLog) -> tuple[pa.Table, datetime, datetime]:
+def first_and_last_events(event_log: EventLog) -> tuple[pa.Table, datetime, datetime]:
     """Every user with the time of the first event, by user; the newest event's time, and the last arrival."""
     query = """
         SELECT user_id, epoch_us(min(event_time)) AS first, epoch_us(max(event_time)) AS last,

@@ -1,0 +1,346 @@
+"""Refresh: new vectors for the users whose history has changed, and for nobody else.
+
+A refresh makes a manifest of its own: the files of the one that serves, linked, and one more with the new
+vectors. So it is promoted, verified and rolled back as any other, and costs what the changed users cost. A
+user's vector says by its event_timestamp how old it is. The nightly backfill brings everybody to one moment
+again.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from qanchor.embedding.changes import Changes, find_changes
+from qanchor.embedding.plan import first_and_last_events
+from qanchor.embedding.publish import Surroundings, promote, without_zone
+from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
+from qanchor.embedding.shard import Embedder, ShardOutcome, ShardWork, Target
+from qanchor.embedding.spaces import Space, active_spaces
+from qanchor.errors import InputError, NotReady
+from qanchor.events.activity import activity_table, profile_table
+from qanchor.events.history import microseconds
+from qanchor.names import (
+    ACTIVITY_VIEW,
+    PROFILE_VIEW,
+    embedding_view,
+)
+from qanchor.progress import Progress
+from qanchor.registry.manifests import (
+    CANDIDATE,
+    active_manifest,
+    active_manifests,
+    begin_manifest,
+    note_manifest,
+    part_name,
+)
+from qanchor.registry.shards import DONE, ShardedJob, close_job, open_job
+from qanchor.registry.tables import EmbeddingManifest
+from qanchor.storage import checksums, parts
+from qanchor.storage.editions import edition_checksum, edition_parts
+from qanchor.storage.event_log import EventLog
+from qanchor.storage.online import OnlineView
+
+KIND: Final = "refresh"
+_ONLINE_ROWS: Final = 20_000
+
+LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
+
+
+@dataclass(frozen=True)
+class RefreshRequest:
+    """What is refreshed.
+
+    Args:
+        scenarios: names.
+        as_of: cut-off of the new vectors, UTC; None: just after the newest event.
+        budget: change of a history that is left for later; None: each scenario's refresh_budget.
+        online: whether the new vectors go to the online store too.
+    """
+
+    scenarios: Sequence[str]
+    as_of: datetime | None = None
+    budget: float | None = None
+    online: bool = True
+
+
+@dataclass(frozen=True)
+class ScenarioRefresh:
+    """What a refresh did for a scenario.
+
+    Args:
+        manifest: that serves now; the earlier one where no vector was due.
+        touched: users with new, late or expired events.
+        embedded: of these, whose vector is new.
+        pending: of these, whose change lies within the budget; their vectors stay for now.
+        largest_pending: the greatest change that was left.
+        set_aside: users that could not be embedded, with the reason.
+    """
+
+    manifest: EmbeddingManifest
+    touched: int
+    embedded: int
+    pending: int
+    largest_pending: float
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+
+
+def refresh(
+    request: RefreshRequest, place: Surroundings, load: LoadEmbedder, progress: Progress
+) -> dict[str, ScenarioRefresh]:
+    """Embed the users whose history has changed since their vectors were made, and put the new ones in
+    service.
+
+    Args:
+        request: what is refreshed.
+        place: where from and where to.
+        load: gives the model and one anchor per space; called only where a vector is due.
+        progress: whoever watches.
+
+    Returns:
+        By scenario.
+
+    Raises:
+        NotReady: a scenario was never embedded, or its vectors are of another space than the active model's;
+            or another refresh runs.
+        InputError: as_of lies before the vectors that serve.
+    """
+    workspace = place.features.workspace
+    spaces = active_spaces(place.engine, workspace, request.scenarios)
+    with _alone(place) as job:
+        serving = {space.scenario: _serving(space, place) for space in spaces}
+        event_log = EventLog(place.home.events, workspace)
+        _, newest, ingested_until = first_and_last_events(event_log)
+        moment = _moment(request, newest, serving)
+        changes = find_changes(list(serving.values()), moment, event_log, place)
+        budgets = [
+            workspace.scenario(s.scenario).refresh_budget if request.budget is None else request.budget
+            for s in spaces
+        ]
+        due = changes.scores > np.array(budgets)[:, None]
+        result = {
+            space.scenario: _untouched(serving[space.scenario], changes.scores[n], due[n])
+            for n, space in enumerate(spaces)
+        }
+        if due.any():
+            chosen = [n for n in range(len(spaces)) if due[n].any()]
+            made = _embed(
+                [spaces[n] for n in chosen], due[chosen], changes, moment, (place, load, progress, job)
+            )
+            edition = _Edition(job.id, moment, ingested_until, made)
+            result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, place, progress)
+    return result
+
+
+@contextmanager
+def _alone(place: Surroundings) -> Iterator[ShardedJob]:
+    """The job of the one refresh that runs; one that was killed leaves nothing that matters."""
+    job_id = open_job(place.engine, KIND, KIND, {}, [])
+    job = ShardedJob(place.engine, job_id)
+    job.resume()
+    if not job.lead():
+        raise NotReady("another refresh is running", "Wait for it, or stop it.")
+    try:
+        with job.holding(None):
+            yield job
+        close_job(place.engine, job_id, DONE)
+    except BaseException as error:
+        job.stop(error)
+        raise
+    finally:
+        shutil.rmtree(_scratch(place, job), ignore_errors=True)
+
+
+def _scratch(place: Surroundings, job: ShardedJob) -> Path:
+    return place.home.cache / KIND / str(job.id)
+
+
+def _serving(space: Space, place: Surroundings) -> EmbeddingManifest:
+    manifest = active_manifest(place.engine, space.scenario)
+    remedy = f"Run `qanchor-cli backfill --scenario {space.scenario}`."
+    if manifest.fingerprint != space.fingerprint:
+        raise NotReady(f"{space.scenario} has vectors of an earlier model or prompt", remedy)
+    if manifest.as_of is None or manifest.ingested_until is None:
+        raise NotReady(f"{space.scenario} has no vectors of a snapshot that could be refreshed", remedy)
+    return manifest
+
+
+def _moment(request: RefreshRequest, newest: datetime, serving: Mapping[str, EmbeddingManifest]) -> datetime:
+    """The cut-off of the new vectors: never before that of the vectors that serve."""
+    served = {name: m.as_of.replace(tzinfo=UTC) for name, m in serving.items() if m.as_of is not None}
+    if request.as_of is None:
+        return max(just_after(newest), *served.values())
+    moment = request.as_of.astimezone(UTC)
+    for scenario, known in served.items():
+        if known > moment:
+            raise InputError(
+                f"{scenario} has vectors as of {known:%Y-%m-%d %H:%M:%S}, after {moment:%Y-%m-%d %H:%M:%S}",
+                "Choose a later --as-of.",
+            )
+    return moment
+
+
+def _untouched(
+    manifest: EmbeddingManifest, scores: NDArray[np.float64], due: NDArray[np.bool_]
+) -> ScenarioRefresh:
+    waiting = scores[~due & (scores > 0)]
+    return ScenarioRefresh(
+        manifest, int((scores > 0).sum()), 0, len(waiting), float(waiting.max(initial=0.0))
+    )
+
+
+def _embed(
+    spaces: Sequence[Space],
+    due: NDArray[np.bool_],
+    changes: Changes,
+    moment: datetime,
+    means: tuple[Surroundings, LoadEmbedder, Progress, ShardedJob],
+) -> tuple[EmbeddingRequests, ShardOutcome, Path]:
+    place, load, progress, job = means
+    wanted = {}
+    for number in range(len(spaces)):
+        users = changes.users[due[number]]
+        wanted[number] = [pairs_table(users, np.full(len(users), microseconds(moment), np.int64))]
+    requests = union_of(wanted, len(spaces))
+    embedder, anchors = load(spaces)
+    targets = [Target(s.scenario, s.model.version, a) for s, a in zip(spaces, anchors, strict=True)]
+    folder = _scratch(place, job)
+    progress.start(f"refreshing {len(spaces)} scenarios", len(requests))
+    work = ShardWork(
+        changes.arrays,
+        place.features.workspace,
+        embedder,
+        targets,
+        folder,
+        threading.Event(),
+        progress.advance,
+    )
+    outcome = work.run(requests)
+    job.note(len(requests))
+    return requests, outcome, folder
+
+
+@dataclass(frozen=True)
+class _Edition:
+    """What a refresh has computed."""
+
+    job_id: int
+    moment: datetime
+    ingested_until: datetime
+    made: tuple[EmbeddingRequests, ShardOutcome, Path]
+
+
+def _put_in_service(
+    edition: _Edition,
+    spaces: Sequence[Space],
+    before: Mapping[str, ScenarioRefresh],
+    request: RefreshRequest,
+    place: Surroundings,
+    progress: Progress,
+) -> dict[str, ScenarioRefresh]:
+    requests, outcome, folder = edition.made
+    manifests = {
+        space.scenario: _candidate(before[space.scenario].manifest, edition, place)
+        for space in spaces
+        if outcome.rows[space.scenario]
+    }
+    run = min((manifest.id for manifest in manifests.values()), default=0)
+    delta = {embedding_view(name): pq.read_table(folder / f"{name}.parquet") for name in manifests}
+    delta |= _shared_rows(requests, run, place) if manifests else {}
+    if request.online:
+        # Before the switch: a row that is newer than its manifest harms nobody, a missing one might.
+        for view, table in delta.items():
+            online = OnlineView(place.features, view)
+            for start in range(0, len(table), _ONLINE_ROWS):
+                online.write(table.slice(start, _ONLINE_ROWS))
+    _require_same(before, place)
+    if manifests:
+        promote(manifests, place, progress, online=False)
+    return {
+        space.scenario: ScenarioRefresh(
+            manifests.get(space.scenario, before[space.scenario].manifest),
+            before[space.scenario].touched,
+            outcome.rows[space.scenario],
+            before[space.scenario].pending,
+            before[space.scenario].largest_pending,
+            outcome.set_aside,
+        )
+        for space in spaces
+    }
+
+
+def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surroundings) -> EmbeddingManifest:
+    """The files that serve and the new one, under a manifest of their own."""
+    scenario, view = serving.scenario, embedding_view(serving.scenario)
+    _, outcome, made = edition.made
+    manifest = begin_manifest(
+        place.engine,
+        EmbeddingManifest(
+            scenario=scenario,
+            model_version=serving.model_version,
+            prompt_version=serving.prompt_version,
+            fingerprint=serving.fingerprint,
+            as_of=without_zone(edition.moment),
+            ingested_until=without_zone(edition.ingested_until),
+            rows=0,
+            content_hash="",
+            path="",
+            job_id=edition.job_id,
+        ),
+    )
+    source, folder = place.home.root / serving.path, place.home.edition(view, manifest.id)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+    parts.ensure_part(folder, parts.embedding_schema(scenario))
+    for path in edition_parts(source):
+        parts.link_part(path, folder, path.stem)
+    parts.link_part(made / f"{scenario}.parquet", folder, part_name(manifest.id, 0))
+    parts.sync_folder(folder)
+    rows = serving.rows + outcome.rows[scenario]
+    known = serving.content_hash if "-" in serving.content_hash else edition_checksum(source, scenario)
+    total = checksums.combined([int(known.split("-")[0], 16), outcome.totals[scenario]])
+    note_manifest(
+        place.engine,
+        manifest,
+        state=CANDIDATE,
+        rows=rows,
+        content_hash=checksums.checksum(total, rows),
+        path=str(folder.relative_to(place.home.root)),
+    )
+    return manifest
+
+
+def _shared_rows(requests: EmbeddingRequests, run: int, place: Surroundings) -> dict[str, pa.Table]:
+    """Activity and profile of the same users and moment, written to the offline store."""
+    workspace = place.features.workspace
+    event_log = EventLog(place.home.events, workspace)
+    tables = {ACTIVITY_VIEW: activity_table(event_log, workspace, requests.table())}
+    if workspace.profile_columns:
+        tables[PROFILE_VIEW] = profile_table(event_log, workspace, requests.table())
+    for view, table in tables.items():
+        place.features.write_part(view, table, part_name(run, 0))
+    return tables
+
+
+def _require_same(before: Mapping[str, ScenarioRefresh], place: Surroundings) -> None:
+    """A backfill that was promoted meanwhile has newer vectors of everybody: this refresh is of no use."""
+    serving = active_manifests(place.engine, list(before))
+    for scenario, found in before.items():
+        if serving.get(scenario) is None or serving[scenario].id != found.manifest.id:
+            raise NotReady(f"the vectors of {scenario} were replaced meanwhile", "Run the refresh again.")
+
+
+def staleness_seconds(manifest: EmbeddingManifest, now: float | None = None) -> float:
+    """How long ago the moment lies up to which a manifest's users were last looked at."""
+    if manifest.as_of is None:
+        return float("inf")
+    return (time.time() if now is None else now) - manifest.as_of.replace(tzinfo=UTC).timestamp()
