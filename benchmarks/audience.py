@@ -23,7 +23,7 @@ def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
 
     slow = indexes.exact(stage)
     fast, index = indexes.ours(stage)
-    rows = [slow, fast]
+    rows: list[dict[str, Any] | None] = [slow, fast]
     if graphs:
         rows += [indexes.faiss_graph(stage), indexes.hnswlib_graph(stage)]
     measured = [row for row in rows if row is not None]
@@ -33,9 +33,12 @@ def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
     if rows[-1] is None:
         print("hnswlib is not installed: left out (pip install hnswlib)")
     points = indexes.curve(stage, index, slow["p50 ms"])
-    print("\n" + table(points))
-    figures = {f"{stage.world} {row['index']}": row for row in measured}
-    return {**figures, f"{stage.world} curve": points}, indexes.bars(stage.world, fast, slow)
+    kept, many = indexes.filtered(stage, index), indexes.many(stage, index)
+    for rows_of_table in (points, kept, many):
+        print("\n" + table(rows_of_table))
+    figures: dict[str, Any] = {f"{stage.world} {row['index']}": row for row in measured}
+    figures |= {f"{stage.world} curve": points, f"{stage.world} filters": kept, f"{stage.world} many": many}
+    return figures, indexes.bars(stage.world, fast, slow)
 
 
 def measure_lookalike(stage: Any) -> tuple[dict[str, Any], list[Bar]]:

@@ -181,6 +181,30 @@ def curve(stage: Stage, index: VectorIndex, exact_p50: float) -> list[dict[str, 
     return rows
 
 
+def filtered(stage: Stage, index: VectorIndex) -> list[dict[str, Any]]:
+    """Single queries with filters that keep a share of the users by chance."""
+    rows, some = [], stage.asked[:50]
+    for share in (0.001, 0.01, 0.05, 0.2, 0.5, 0.9):
+        allowed = np.random.default_rng(4).random(stage.users) < share
+        kept = np.flatnonzero(allowed)
+        true = kept[faiss.knn(some, stage.vectors[kept], K, faiss.METRIC_INNER_PRODUCT)[1]]
+        found = np.concatenate([index.search(query[None], K, allowed=allowed)[1] for query in some])
+        taken = latency(lambda query, mask=allowed: index.search(query, K, allowed=mask)[1], some, 50)  # type: ignore[misc]
+        rows.append({"kept by the filter": share, "recall": recall(found, true), **taken})
+    return rows
+
+
+def many(stage: Stage, index: VectorIndex) -> list[dict[str, Any]]:
+    """Single queries for many users."""
+    rows, some = [], stage.asked[:10]
+    for k in (10, 1_000, 10_000, stage.users // 20):
+        true = faiss.knn(some, stage.vectors, k, faiss.METRIC_INNER_PRODUCT)[1]
+        found = np.concatenate([index.search(query[None], k)[1] for query in some])
+        taken = latency(lambda query, wanted=k: index.search(query, wanted)[1], some, 10)  # type: ignore[misc]
+        rows.append({"k": k, "recall": recall(found, true), "p50 ms": taken["p50 ms"]})
+    return rows
+
+
 def faiss_graph(stage: Stage) -> dict[str, Any]:
     """faiss's HNSW graph, 32 edges, at the least effort that finds 0.98."""
     path = stage.place / "graph.faiss"

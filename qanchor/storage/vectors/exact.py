@@ -5,8 +5,9 @@ import numpy as np
 from qanchor.storage.vectors.metadata import Rows, Vectors
 from qanchor.storage.vectors.native import load_faiss
 
-# Copied vectors of one block stay in a core's share of the cache hierarchy's reach: 64 MiB at 128 dimensions.
-_BLOCK_ROWS = 131_072
+# Some rows are copied together this many at a time, so that the memory of one copy serves for the next.
+# Where more are wanted, longer blocks save merging.
+_BLOCK_ROWS = 32_768
 # Scores kept at a time, so that a thousand queries for fifty thousand users do not fill the memory.
 _MOST_SCORES = 32_000_000
 
@@ -31,18 +32,22 @@ def exact_search(matrix: Vectors, queries: Vectors, k: int, rows: Rows | None = 
 
 
 def _search(matrix: Vectors, queries: Vectors, k: int, rows: Rows | None) -> tuple[Vectors, Rows]:
-    faiss = load_faiss()
-    total = len(matrix) if rows is None else len(rows)
-    # All rows are read where they lie; some are copied together, a block at a time.
-    block = max(1, total) if rows is None else _BLOCK_ROWS
     best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
-    for start in range(0, total, block):
-        some = None if rows is None else rows[start : start + block]
-        part = matrix[start : start + block] if some is None else matrix[some]
-        scores, found = faiss.knn(queries, part, min(k, len(part)), faiss.METRIC_INNER_PRODUCT)
-        positions = found + start if some is None else np.where(found < 0, -1, some[found])
-        best = merge(best, (np.where(found < 0, -np.inf, scores).astype(np.float32), positions), k)
+    if rows is None:
+        return merge(best, _nearest(matrix, queries, k), k) if len(matrix) else best
+    block = max(_BLOCK_ROWS, 2 * k)
+    for start in range(0, len(rows), block):
+        some = rows[start : start + block]
+        # Not by `take`: a mapped matrix may lie at an odd address, and all of it would be copied first.
+        scores, found = _nearest(matrix[some], queries, k)
+        best = merge(best, (scores, np.where(found < 0, -1, some[found])), k)
     return best
+
+
+def _nearest(matrix: Vectors, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+    faiss = load_faiss()
+    scores, found = faiss.knn(queries, matrix, min(k, len(matrix)), faiss.METRIC_INNER_PRODUCT)
+    return np.where(found < 0, -np.inf, scores).astype(np.float32), found
 
 
 def merge(one: tuple[Vectors, Rows], other: tuple[Vectors, Rows], k: int) -> tuple[Vectors, Rows]:
