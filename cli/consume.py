@@ -9,15 +9,22 @@ from cli.output import JsonOption, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from consumers.event_consumer import ConsumeSummary
+    from consumers.standing import PartitionStanding, Standing
+
+app = typer.Typer(name="consume", add_completion=False, rich_markup_mode=None)
 
 
+@app.callback(invoke_without_command=True)
 def run(
+    context: typer.Context,
     name: Annotated[
         str | None, typer.Option(help="Of this consumer in its group; default: the host.")
     ] = None,
     stop_at_end: Annotated[bool, typer.Option(help="End once everything there now is written.")] = False,
     until_idle: Annotated[float | None, typer.Option(help="End after this many idle seconds.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Prometheus metrics on 127.0.0.1.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Metrics, /healthz and /readyz on 127.0.0.1.")
+    ] = None,
     skip_deleted: Annotated[bool, typer.Option(help="Go on where brokers deleted unread events.")] = False,
     online: Annotated[bool, typer.Option("--online", help="Keep online activity fresh, too.")] = False,
     as_json: JsonOption = False,
@@ -29,19 +36,21 @@ def run(
 
     Example: qanchor-cli consume --stop-at-end
     """
+    if context.invoked_subcommand is not None:
+        return
     import threading
 
     from consumers.event_consumer import StopRule
     from consumers.running import ConsumeOptions, run_consumer
     from consumers.stopping import end_process, stop_on_signals
 
-    context = open_context()
+    opened = open_context()
     stop = threading.Event()
     stop_on_signals(stop)
     options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted, online)
     with progress() as bar:
-        places = (context.workspace, context.home, context.engine)
-        summary = run_consumer(context.settings, places, options, stop, bar)
+        places = (opened.workspace, opened.home, opened.engine)
+        summary = run_consumer(opened.settings, places, options, stop, bar)
     if as_json:
         print_json(
             {
@@ -55,7 +64,7 @@ def run(
             }
         )
     else:
-        _show(summary, context.settings.kafka.dead_letter_topic)
+        _show(summary, opened.settings.kafka.dead_letter_topic)
     if stop.is_set():
         end_process(0)
 
@@ -67,4 +76,53 @@ def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:
     print_table("Consumed", rows)
     print(f"{summary.rate:,.0f} events/s over {summary.seconds:.1f} s, {summary.writes:,} writes")
     if summary.rejected:
-        print(f"dead letters with reasons: topic {dead_letter_topic}")
+        print(f"dead letters with reasons: topic {dead_letter_topic}; `qanchor-cli deadletters list`")
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Show by partition what is written, how much is left, who owns it, and when it moved last.
+
+    Lag is the topic's end minus the ledger, which is the truth; Kafka's own group offsets follow it. Without
+    a broker the ledger alone is shown, and the exit code is 4.
+
+    Example: qanchor-cli consume status
+    """
+    from consumers.standing import find_standing
+
+    context = open_context()
+    kafka = context.settings.kafka
+    standing = find_standing(kafka, context.engine)
+    rows = [_row(partition) for partition in standing.partitions]
+    if as_json:
+        print_json(
+            {"topic": kafka.topic, "group": kafka.group, "members": standing.members, "partitions": rows}
+        )
+    elif rows:
+        print_table(f"Topic {kafka.topic}, group {kafka.group}", rows)
+        print(_summary(standing))
+    else:
+        print(f"topic {kafka.topic} has no partition that is known; nothing was consumed yet")
+    if standing.broker_problem is not None:
+        raise standing.broker_problem
+
+
+def _row(partition: "PartitionStanding") -> dict[str, object]:
+    age = partition.commit_age_seconds()
+    return {
+        "partition": partition.partition,
+        "end": partition.end,
+        "written": partition.written,
+        "lag": partition.lag,
+        "online lag": partition.online_lag,
+        "owner": partition.owner,
+        "last commit, s ago": None if age is None else round(age, 1),
+    }
+
+
+def _summary(standing: "Standing") -> str:
+    if standing.broker_problem is not None:
+        return "what the ledger knows; ends, lag and owners are unknown"
+    left = sum(partition.lag or 0 for partition in standing.partitions)
+    running = ", ".join(standing.members) or "none: start `qanchor-cli consume`"
+    return f"{left:,} messages left; consumers running: {running}"

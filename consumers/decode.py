@@ -76,7 +76,8 @@ class DecodedRecords:
         count: how many records it was made of.
         start: offset of the first.
         end: offset of the last, plus one.
-        newest_ms: time of the last record, milliseconds since the epoch.
+        partition: where they came from.
+        oldest_ms: time of the first record, milliseconds since the epoch.
     """
 
     tables: Sequence[NarrowTable]
@@ -84,7 +85,8 @@ class DecodedRecords:
     count: int
     start: int
     end: int
-    newest_ms: int
+    partition: int
+    oldest_ms: int
 
 
 def decode_records(decoder: EventDecoder, records: Sequence[Any]) -> DecodedRecords:
@@ -102,7 +104,8 @@ def decode_records(decoder: EventDecoder, records: Sequence[Any]) -> DecodedReco
         len(records),
         first.offset,
         last.offset + 1,
-        last.timestamp,
+        first.partition,
+        first.timestamp,
     )
 
 
@@ -122,9 +125,12 @@ class DecodedBatch:
         return [letter for part in self.parts for letter in part.rejected]
 
     @property
-    def newest_ms(self) -> int:
-        """Time of the newest record, milliseconds since the epoch; 0 if there is none."""
-        return max((part.newest_ms for part in self.parts), default=0)
+    def oldest_ms(self) -> dict[int, int]:
+        """By partition the time of the record that has waited longest, milliseconds since the epoch."""
+        oldest: dict[int, int] = {}
+        for part in self.parts:
+            oldest.setdefault(part.partition, part.oldest_ms)
+        return oldest
 
     def table(self, decoder: EventDecoder) -> Any:
         """The valid events as a table of the event log."""

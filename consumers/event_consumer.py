@@ -23,6 +23,7 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata
 
 from consumers.assignment import Assignment, ReadyBatch
+from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import OnlineFeed
@@ -89,6 +90,7 @@ class ConsumerParts:
         assignment: rebalance listener and buffer.
         metrics: counts.
         progress: counts for people.
+        health: is told that the loop turns, if anybody asks.
         online: brings what is written to the online store, if that is wanted.
     """
 
@@ -97,6 +99,7 @@ class ConsumerParts:
     assignment: Assignment
     metrics: ConsumerMetrics
     progress: Progress
+    health: Health | None = None
     online: OnlineFeed | None = None
 
 
@@ -112,7 +115,7 @@ class EventConsumer:
     def __init__(self, parts: ConsumerParts, settings: KafkaSettings, rule: StopRule) -> None:
         self._client, self._sink, self._assignment = parts.client, parts.sink, parts.assignment
         self._metrics, self._progress = parts.metrics, parts.progress
-        self._online = parts.online
+        self._health, self._online = parts.health, parts.online
         self._settings, self._rule = settings, rule
         self._summary = ConsumeSummary()
         self._writer = ThreadPoolExecutor(1, "write")
@@ -179,7 +182,10 @@ class EventConsumer:
         if polled:
             self._last = time.monotonic()
             self._first = self._first or self._last
-        self._metrics.assigned(self._assignment.rebalances, len(self._assignment.owned))
+        owned = len(self._assignment.owned)
+        self._metrics.assigned(self._assignment.rebalances, owned, self._buffered)
+        if self._health is not None:
+            self._health.beat(owned)
 
     def _flush_if_due(self) -> None:
         full = self._buffered >= self._settings.flush_events
@@ -190,8 +196,9 @@ class EventConsumer:
             return
         if self._writing is None:
             self._submit()
-        elif full:
+        elif full and not self._client.paused():
             self._client.pause(*self._client.assignment())
+            self._metrics.paused()
 
     def _submit(self) -> None:
         batch = self._assignment.detach()
@@ -207,7 +214,7 @@ class EventConsumer:
         written = self._sink.write(batch.records, batch.ranges)
         seconds = time.monotonic() - began
         self._rate = max(_FIRST_RATE, len(batch.records) / max(seconds, 1e-3))
-        self._metrics.wrote(written, seconds)
+        self._metrics.wrote(written, len(batch.records), seconds)
         return written
 
     def _collect(self, wait: bool) -> None:

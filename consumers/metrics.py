@@ -1,76 +1,90 @@
 """What the consumer counts, for Prometheus."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+import pyarrow as pa
+import pyarrow.compute as pc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from consumers.sinks.event_log import Written
-from qanchor.errors import StoreUnavailable
+from qanchor.names import EVENT_TIME
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_LATENCIES = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
+_SIZES = (10, 100, 1_000, 10_000, 50_000, 100_000, 200_000, 500_000)
 
 
 class ConsumerMetrics:
-    """Counters and gauges of one consumer, in a registry of their own."""
+    """Counters, gauges and histograms of one consumer, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._events = self._counter("events", "Events written to the event log")
-        self._refused = Counter(
-            "qanchor_consumer_dead_letters", "Messages refused", ["reason"], registry=self.registry
-        )
+        self._refused = self._counter("dead_letters", "Messages refused", "reason")
+        self._repeated = self._counter("repeated_events", "Events left out because the log has them already")
+        self._late = self._counter("late_events", "Events of an earlier day than the day they came on (UTC)")
         self._fenced = self._counter("fenced_writes", "Writes refused because another consumer was first")
         self._retries = self._counter("poll_retries", "Polls that failed and were tried again")
+        self._paused = self._counter("pauses", "Times that polling was held up because writing is slower")
         self._rebalances = self._gauge("rebalances", "Assignments received since the start")
         self._owned = self._gauge("partitions", "Partitions owned")
+        self._buffered = self._gauge("buffered_messages", "Messages read that no write has taken yet")
         self._last_write = self._gauge("last_write_timestamp_seconds", "When the ledger last committed")
-        self._lag = Gauge(
-            "qanchor_consumer_lag", "Messages not yet in the event log", ["partition"], registry=self.registry
+        self._lag = self._gauge("lag", "Messages not yet in the event log", "partition")
+        self._online_lag = self._gauge("online_waiting_events", "Events that wait for the next online round")
+        self._batch = self._histogram("batch_messages", "Messages of one write", _SIZES)
+        self._write_seconds = self._histogram("write_seconds", "Time of one write, commit included", _SECONDS)
+        self._commit_seconds = self._histogram("commit_seconds", "Time of its SQL transaction", _SECONDS)
+        self._latency = self._histogram(
+            "latency_seconds", "From a write's oldest message to its commit", _LATENCIES, "partition"
         )
-        self._write_seconds = Histogram(
-            "qanchor_consumer_write_seconds", "Time of one write", buckets=_SECONDS, registry=self.registry
-        )
-        self._latency = Histogram(
-            "qanchor_consumer_latency_seconds",
-            "From a batch's newest message to its commit",
-            buckets=(*_SECONDS, 100.0, 1000.0),
-            registry=self.registry,
-        )
-
         self._online_rows = self._counter("online_rows", "Rows written to the online store")
-        self._online_failures = self._counter(
-            "online_failures", "Rounds that the online store left unanswered"
+        self._online_failures = self._counter("online_failures", "Rounds without an answer")
+        self._online_seconds = self._histogram("online_seconds", "Time of one round of rows", _SECONDS)
+        self._online_latency = self._histogram(
+            "online_latency_seconds", "From a write's oldest message to its rows", _LATENCIES, "partition"
         )
-        self._online_seconds = Histogram(
-            "qanchor_consumer_online_seconds",
-            "Time of one round of the online store",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._online_latency = Histogram(
-            "qanchor_consumer_online_latency_seconds",
-            "From a batch's newest message to its users' online rows",
-            buckets=(*_SECONDS, 100.0, 1000.0),
-            registry=self.registry,
+        self.registry.register(_CommitAge(self.last_commit))
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"qanchor_consumer_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"qanchor_consumer_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+        return Histogram(
+            f"qanchor_consumer_{name}", text, labels, buckets=tuple(buckets), registry=self.registry
         )
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"qanchor_consumer_{name}", text, registry=self.registry)
+    def last_commit(self) -> float:
+        """When the ledger was moved last, seconds since the epoch; 0 before the first time."""
+        return float(self.registry.get_sample_value("qanchor_consumer_last_write_timestamp_seconds") or 0.0)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"qanchor_consumer_{name}", text, registry=self.registry)
+    def wrote(self, written: Written, messages: int, seconds: float) -> None:
+        """Count one committed write.
 
-    def wrote(self, written: Written, seconds: float) -> None:
-        """Count one committed write."""
+        Args:
+            written: the write.
+            messages: how many it was made of.
+            seconds: how long it took, its commit included.
+        """
         now = time.time()
         self._events.inc(written.events)
+        self._repeated.inc(written.repeated)
+        self._late.inc(_count_late(written.table, now))
         for reason, count in written.rejected.items():
             self._refused.labels(reason).inc(count)
+        self._batch.observe(messages)
         self._write_seconds.observe(seconds)
+        self._commit_seconds.observe(written.commit_seconds)
         self._last_write.set(now)
-        if written.newest_ms:
-            self._latency.observe(max(0.0, now - written.newest_ms / 1000))
+        _observe_ages(self._latency, written.oldest_ms, now)
 
     def published(self, rows: int, seconds: float) -> None:
         """Count one round of online rows."""
@@ -79,12 +93,15 @@ class ConsumerMetrics:
 
     def shown(self, written: Written) -> None:
         """Note that a write's users are up to date in the online store."""
-        if written.newest_ms:
-            self._online_latency.observe(max(0.0, time.time() - written.newest_ms / 1000))
+        _observe_ages(self._online_latency, written.oldest_ms, time.time())
 
     def online_failed(self) -> None:
         """Count one round that the online store did not answer."""
         self._online_failures.inc()
+
+    def online_waiting(self, events: int) -> None:
+        """Note how many events the online store does not know yet."""
+        self._online_lag.set(events)
 
     def fenced(self) -> None:
         """Count one refused write."""
@@ -94,25 +111,46 @@ class ConsumerMetrics:
         """Count one poll that failed."""
         self._retries.inc()
 
-    def assigned(self, rebalances: int, owned: int) -> None:
-        """Note the group's state."""
+    def paused(self) -> None:
+        """Count one time that polling was held up."""
+        self._paused.inc()
+
+    def assigned(self, rebalances: int, owned: int, buffered: int) -> None:
+        """Note the group's state and what waits to be written."""
         self._rebalances.set(rebalances)
         self._owned.set(owned)
+        self._buffered.set(buffered)
 
     def lag(self, lag: Mapping[int, int]) -> None:
         """Note how many messages of each partition are not yet in the event log."""
         for partition, messages in lag.items():
             self._lag.labels(str(partition)).set(messages)
 
-    def serve(self, port: int) -> None:
-        """Offer the figures at http://127.0.0.1:PORT/metrics.
 
-        Raises:
-            StoreUnavailable: the port is taken; choose another one.
-        """
-        try:
-            start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"port {port} cannot be listened on: {error.strerror}", "Choose another --metrics-port."
-            ) from error
+def _count_late(table: Any, now: float) -> int:
+    """Events of a day before the current one."""
+    if table is None or not table.num_rows:
+        return 0
+    midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return pc.sum(pc.less(table[EVENT_TIME], pa.scalar(midnight))).as_py() or 0
+
+
+def _observe_ages(histogram: Histogram, oldest_ms: Mapping[int, int], now: float) -> None:
+    for partition, moment in oldest_ms.items():
+        histogram.labels(str(partition)).observe(max(0.0, now - moment / 1000))
+
+
+class _CommitAge(Collector):  # type: ignore[misc]  # the library has no types
+    """Seconds since the last commit, worked out when somebody asks."""
+
+    def __init__(self, last_commit: Callable[[], float]) -> None:
+        self._last_commit = last_commit
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The age, once there was a commit."""
+        last = self._last_commit()
+        if last:
+            text = "How long ago the ledger last committed"
+            yield GaugeMetricFamily(
+                "qanchor_consumer_last_write_age_seconds", text, value=max(0.0, time.time() - last)
+            )

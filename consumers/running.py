@@ -17,6 +17,7 @@ from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
 from consumers.formats import open_decoder
+from consumers.health import Health, HealthServer
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
@@ -32,6 +33,7 @@ from qanchor.storage.features import FeatureRepository
 from qanchor.storage.online import open_online_view
 from qanchor.workspace import Workspace
 
+_LONGEST_PAUSE_SECONDS = 300.0  # of the loop; then the group gives its partitions away
 _CLOSE_MS = 300  # a static member says no goodbye, and nothing else is under way
 
 
@@ -43,7 +45,7 @@ class ConsumeOptions:
         name: of this consumer, unlike every other's of its group: the static member id and the start of
             its file names; default: the host's name.
         rule: when it ends of its own accord.
-        metrics_port: offer Prometheus metrics there.
+        metrics_port: offer Prometheus metrics, /healthz and /readyz there.
         skip_deleted: go on at the oldest event where the brokers have deleted some unread.
         online: keep the activity view in the online store up to date, too.
         shown: called with each write once its users' online rows are up to date; for measurements.
@@ -73,6 +75,7 @@ def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mappi
         "max_poll_records": kafka.batch_events,
         "max_partition_fetch_bytes": 4 << 20,
         "session_timeout_ms": int(kafka.session_seconds * 1000),
+        "max_poll_interval_ms": int(_LONGEST_PAUSE_SECONDS * 1000),
         "heartbeat_interval_ms": int(min(3.0, kafka.session_seconds / 5) * 1000),
     }
 
@@ -102,9 +105,9 @@ def run_consumer(
     workspace, home, engine = places
     prepare_library()
     kafka, name = settings.kafka, options.name or socket.gethostname()
-    metrics = ConsumerMetrics()
-    if options.metrics_port is not None:
-        metrics.serve(options.metrics_port)
+    metrics, health = ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
+    port = options.metrics_port
+    server = None if port is None else HealthServer(port, metrics.registry, health)
     ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
     gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
     log = EventLog(home.events, workspace, name)
@@ -125,12 +128,14 @@ def run_consumer(
     decode = partial(decode_records, sink.decoder)
     assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
     try:
-        parts = ConsumerParts(client, sink, assignment, metrics, progress, online)
+        parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online)
         return EventConsumer(parts, kafka, options.rule).run(stop)
     finally:
         client.close(autocommit=False, timeout_ms=_CLOSE_MS)
         dead_letters.close()
         log.close()
+        if server is not None:
+            server.close()
 
 
 def _open_online(

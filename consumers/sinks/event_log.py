@@ -34,17 +34,19 @@ class Written:
         ranges: by partition the first offset it covers and the next one to read.
         events: rows added to the event log.
         rejected: messages sent to the dead letters, by reason.
-        newest_ms: time of the newest record, milliseconds since the epoch.
+        oldest_ms: by partition the time of the record that has waited longest, milliseconds since the epoch.
         repeated: events left out because the log holds them already.
         table: the rows, with the log's columns.
+        commit_seconds: how long the ledger's transaction took.
     """
 
     ranges: Mapping[int, tuple[int, int]]
     events: int
     rejected: Counter[str] = field(default_factory=Counter)
-    newest_ms: int = 0
+    oldest_ms: Mapping[int, int] = field(default_factory=dict)
     repeated: int = 0
     table: Any = None
+    commit_seconds: float = 0.0
 
     @property
     def ends(self) -> dict[int, int]:
@@ -92,7 +94,9 @@ class EventLogSink:
         fresh = self.window.select(records.table(self.decoder), ranges)
         rows = append(self.engine, self.log, fresh.table, OffsetRanges(self.group, self.topic, ranges))
         self.window.remember(fresh, ranges)
-        return Written(ranges, rows, reasons, records.newest_ms, fresh.repeated, fresh.table)
+        return Written(
+            ranges, rows, reasons, records.oldest_ms, fresh.repeated, fresh.table, self.log.commit_seconds
+        )
 
     def _too_many(self, reasons: Counter[str], records: int) -> EventsInvalid:
         reason, count = reasons.most_common(1)[0]

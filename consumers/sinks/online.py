@@ -200,7 +200,9 @@ class OnlineFeed:
     def offer(self, written: Written) -> None:
         """Publish a committed write soon."""
         self._waiting.append(written)
-        if sum(batch.events for batch in self._waiting) > self._most:
+        waiting = sum(batch.events for batch in self._waiting)
+        self._metrics.online_waiting(waiting)
+        if waiting > self._most:
             log.info("online_dropped_waiting events=%d", self._most)
             self._waiting = []
             self._memory.forget()
@@ -224,6 +226,7 @@ class OnlineFeed:
         if (now >= self._due and idle) or (news and not self._backoff):
             self._owned, self._due = owned, now + _LOOK_EVERY_SECONDS
             self._taken, self._waiting = self._waiting, []
+            self._metrics.online_waiting(0)
             self._running = self._thread.submit(self._publish, self._taken)
 
     def _publish(self, written: list[Written]) -> int:

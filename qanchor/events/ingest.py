@@ -7,6 +7,7 @@ or not at all.
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -61,7 +62,9 @@ def append(
         for table in [tables] if isinstance(tables, pa.Table) else tables:
             staged += log.stage(table)
         files = [(file.name, file.event_date, file.rows) for file in staged]
+        began = time.monotonic()
         ledger.commit_entry(engine, LedgerEntry(files, offsets, loaded, tuple(log.unconfirmed)))
+        log.commit_seconds = time.monotonic() - began
     except DatabaseUnavailable:
         raise  # it may have committed all the same: the staged files stay until recovery knows
     except BaseException:

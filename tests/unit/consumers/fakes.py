@@ -25,6 +25,7 @@ class Record:
     topic: str = TOPIC
     key: bytes | None = b"k"
     timestamp: int = 0
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def records(start: int, stop: int, partition: int = 0, **changes: Any) -> list[Record]:

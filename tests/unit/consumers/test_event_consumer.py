@@ -8,6 +8,7 @@ from kafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 
 from consumers.assignment import Assignment
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
 from qanchor.errors import EventsInvalid, NotReady
@@ -38,7 +39,7 @@ def _run(
     assignment = Assignment(client, sink.engine, "g", TOPIC, decode)
     asyncio.run(assignment.on_partitions_assigned(client.owned))
     client.polls.appendleft({})
-    parts = ConsumerParts(client, sink, assignment, ConsumerMetrics(), Silent())
+    parts = ConsumerParts(client, sink, assignment, ConsumerMetrics(), Silent(), Health(sink.engine, 300))
     consumer = EventConsumer(parts, KafkaSettings(topic=TOPIC, **settings), StopRule(at_end=True))
     return consumer.run(stop or threading.Event()), client
 

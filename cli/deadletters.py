@@ -1,0 +1,97 @@
+"""`qanchor-cli deadletters`: what was refused and why, and the way back."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from consumers.letter_box import Letter, LetterBox
+
+app = typer.Typer(
+    name="deadletters",
+    help="List the messages that were refused; send them back once that is mended.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ReasonOption = Annotated[str | None, typer.Option(help="Only those refused for this reason.")]
+
+
+@app.command("list")
+def list_letters(
+    reason: ReasonOption = None,
+    limit: Annotated[int, typer.Option(min=0, help="Show the newest so many one by one.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Count refused messages by reason, and show the newest with what exactly was wrong.
+
+    A message that was written to the dead-letter topic more than once counts once. Contents are not shown.
+
+    Example: qanchor-cli deadletters list --reason bad_time
+    """
+    from consumers.letter_box import read_letters
+
+    kafka = open_context().settings.kafka
+    box = read_letters(kafka)
+    letters = [letter for letter in box.letters if reason in (None, letter.reason)]
+    reasons = _by_reason(box, letters)
+    newest = [_shown(box, letter) for letter in letters[::-1][:limit]]
+    if as_json:
+        print_json({"letters": len(letters), "reasons": reasons, "newest": newest})
+    elif not letters:
+        print(f"no dead letters{f' of reason {reason}' if reason else ''} in topic {kafka.dead_letter_topic}")
+    else:
+        print_table(f"Dead letters of topic {kafka.dead_letter_topic}", reasons)
+        if newest:
+            print_table(f"The newest {len(newest)}", newest)
+
+
+def _by_reason(box: "LetterBox", letters: "list[Letter]") -> list[dict[str, object]]:
+    counts = Counter(letter.reason for letter in letters)
+    back = Counter(letter.reason for letter in letters if letter.first in box.replayed)
+    again = Counter(letter.reason for letter in letters if letter.was_sent_back)
+    return [
+        {"reason": name, "letters": n, "sent back": back[name], "refused again": again[name]}
+        for name, n in counts.most_common()
+    ]
+
+
+def _shown(box: "LetterBox", letter: "Letter") -> dict[str, object]:
+    return {
+        "origin": str(letter.origin),
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "refused at": f"{datetime.fromtimestamp(letter.refused_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "sent back": letter.first in box.replayed,
+    }
+
+
+@app.command()
+def replay(
+    reason: ReasonOption = None,
+    to: Annotated[str | None, typer.Option(help="Another topic than the one each came from.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what was sent back before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send refused messages back to where they came from, byte for byte, after what refused them is mended.
+
+    What has been sent back is not sent again, not even if it was refused again, unless --again says so.
+
+    Example: qanchor-cli deadletters replay --reason unknown_modality
+    """
+    from consumers.letter_box import replay_letters
+
+    kafka = open_context().settings.kafka
+    done = replay_letters(kafka, lambda letter: reason in (None, letter.reason), to, again)
+    if as_json:
+        print_json({"sent": done.sent, "sent_before": done.already})
+        return
+    print(f"{done.sent:,} dead letters sent back" + (f" to topic {to}" if to else ""))
+    if done.already:
+        print(f"{done.already:,} left alone: they have been sent back before (--again sends them once more)")
