@@ -9,29 +9,17 @@ stream's are, and `replay`, a year of history at once, where every write makes a
 """
 
 import argparse
-import json
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from benchmarks.harness import Bar, arguments, finish, table
+from benchmarks.ingest_live import freshness, takeover
+from benchmarks.ingest_setup import Bench, as_live, produce, running_broker, simulated_events
 
-REPO = Path(__file__).resolve().parent.parent / "feature_repo"
-_DAY_US = 86_400_000_000
 _BARE, _TUNED, _CONSUME, _UNSYNCED = "bare", "bare, tuned gc", "consume", "consume, no fsync"
 _ROLES = {
     _BARE: ("bare",),
@@ -39,98 +27,6 @@ _ROLES = {
     _CONSUME: ("consume",),
     _UNSYNCED: ("consume", "--no-sync"),
 }
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where a run happens.
-
-    Args:
-        folder: for the broker's log and the homes.
-        address: of the broker.
-    """
-
-    folder: Path
-    address: str
-
-    def environment(self, topic: str, **kafka: Any) -> dict[str, str]:
-        """What a process of a run sees; every one has a home of its own."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("QANCHOR_")}
-        settings = {"brokers": self.address, "topic": topic, "group": topic, **kafka}
-        home = tempfile.mkdtemp(prefix="home-", dir=self.folder)
-        return {
-            **clean,
-            **{f"QANCHOR_KAFKA__{name.upper()}": str(value) for name, value in settings.items()},
-            "QANCHOR_HOME": home,
-            "QANCHOR_REPO": str(REPO),
-        }
-
-    def play(self, topic: str, *role: str) -> dict[str, float]:
-        """One role of the worker, to its end."""
-        env = self.environment(topic)
-        command = [sys.executable, "-m", "benchmarks.ingest_worker", *role]
-        ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        shutil.rmtree(env["QANCHOR_HOME"])
-        if ended.returncode:
-            raise SystemExit(f"{' '.join(role)} failed: {ended.stderr[-2000:]}")
-        figures: dict[str, float] = json.loads(ended.stdout)
-        return figures
-
-
-@contextmanager
-def running_broker(folder: Path) -> Iterator[str]:
-    """The embedded broker in a process of its own; yields its address."""
-    ready = folder / "ready"
-    options = ("broker", "--port", "0", "--data-dir", str(folder / "broker"), "--ready-file", str(ready))
-    env = {**os.environ, "QANCHOR_HOME": str(folder), "QANCHOR_REPO": str(REPO)}
-    process = subprocess.Popen([sys.executable, "-m", "cli", *options], env=env, stdout=subprocess.DEVNULL)
-    try:
-        while not ready.exists():
-            if process.poll() is not None:
-                raise SystemExit("the embedded broker did not start")
-            time.sleep(0.05)
-        yield ready.read_text()
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def simulated_events(count: int) -> Any:
-    """The first `count` events of a simulated world, in order of arrival."""
-    from qanchor.simulation.config import WorldPlan
-    from qanchor.simulation.world import simulate_block
-
-    plan, block = WorldPlan(users=100_000, seed=7), 0
-    parts: list[Any] = []
-    while sum(part.num_rows for part in parts) < count:
-        parts.append(simulate_block(plan, block, ceilings=False).events)
-        block += 1
-    events = pa.concat_tables(parts)
-    order = pc.sort_indices(events, [("event_time", "ascending")])
-    # The whole year's worth of blocks, thinned: a slice would hold the year's first weeks only.
-    keep = np.linspace(0, events.num_rows - 1, count).astype(np.int64)
-    return events.take(order.take(pa.array(keep)))
-
-
-def as_live(events: Any) -> Any:
-    """The same events, in the same order, evenly over two days."""
-    start = int(events["event_time"][0].cast(pa.int64()).as_py()) // _DAY_US * _DAY_US
-    times = start + np.linspace(0, 2 * _DAY_US - 1, events.num_rows).astype(np.int64)
-    column = pa.array(times).cast(events.schema.field("event_time").type)
-    return events.set_column(events.schema.get_field_index("event_time"), "event_time", column)
-
-
-def produce(bench: Bench, topic: str, events: Any) -> float:
-    """Send events with `qanchor-cli produce`.
-
-    Returns:
-        Messages per second.
-    """
-    path = bench.folder / f"{topic}.parquet"
-    pq.write_table(events, path)
-    command = [sys.executable, "-m", "cli", "produce", str(path), "--json"]
-    ended = subprocess.run(command, env=bench.environment(topic), capture_output=True, text=True, check=True)
-    return float(json.loads(ended.stdout)["events_per_second"])
 
 
 @dataclass(frozen=True)
@@ -192,8 +88,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="qanchor-ingest-", dir=options.folder) as name:
         folder = Path(name)
         with running_broker(folder) as address:
-            figures, bars = measure(Bench(folder, address), options)
-    finish(figures, bars, options.json)
+            bench = Bench(folder, address)
+            figures, bars = measure(bench, options)
+            more_figures, more_bars = measure_live(bench, options.quick)
+    finish(figures | more_figures, bars + more_bars, options.json)
 
 
 def _options() -> argparse.Namespace:
@@ -234,6 +132,21 @@ def measure(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Any], 
         figures |= {f"{stream}_{role}": one for role, one in measured.rounds.items()}
     print(table(rows))
     return figures, bars
+
+
+def measure_live(bench: Bench, quick: bool) -> tuple[dict[str, Any], list[Bar]]:
+    """Takeover and freshness, and their bars."""
+    taken, fresh = takeover(bench), freshness(bench, 15 if quick else 40)
+    print(
+        f"\ntakeover after kill -9: {taken['takeover_seconds']:.1f} s, session time-out"
+        f" {taken['session_seconds']:.0f} s; produce to online at {fresh['online_rate']:,.0f} events/s:"
+        f" p50 {fresh['online_p50_seconds']:.2f} s, p99 {fresh['online_p99_seconds']:.2f} s"
+    )
+    beyond = taken["takeover_seconds"] - taken["session_seconds"]
+    return {**taken, **fresh}, [
+        Bar("takeover beyond the session time-out, s", beyond, 1.0, "lower"),
+        Bar("produce to online, p99, s", fresh["online_p99_seconds"], 2.0, "lower"),
+    ]
 
 
 if __name__ == "__main__":

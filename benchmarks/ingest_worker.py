@@ -7,18 +7,26 @@ import argparse
 import gc
 import json
 import os
+import signal
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+import numpy as np
+import pyarrow as pa
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from sqlalchemy import Engine, event
 
+from benchmarks.ingest_setup import as_live, simulated_events
 from consumers.decode import decode_events
+from consumers.encode import encode_table
 from consumers.event_consumer import StopRule
-from consumers.kafka_client import prepare_library
+from consumers.kafka_client import connection_options, prepare_library
 from consumers.running import ConsumeOptions, consumer_options, run_consumer
+from consumers.sinks.event_log import Written
 from qanchor.events.schema import EventDecoder
 from qanchor.progress import Silent
 from qanchor.registry.migrate import prepare
@@ -130,22 +138,91 @@ def decode(settings: Settings) -> dict[str, float]:
     return clock.read(valid)
 
 
+def pace(settings: Settings, rate: int, seconds: int) -> dict[str, float]:
+    """Send events that happen now, at a steady rate."""
+    decoder = EventDecoder(load_workspace(settings.repo_path), settings.events)
+    some = as_live(simulated_events(50_000))
+    moment = str(some["event_time"][0].as_py().isoformat(timespec="microseconds")).replace("+00:00", "Z")
+    some = some.set_column(
+        some.schema.get_field_index("event_time"),
+        "event_time",
+        pa.repeat(some["event_time"][0], some.num_rows),
+    )
+    messages = [(m.user.encode(), m.value.partition(moment.encode())) for m in encode_table(decoder, some)]
+    producer = KafkaProducer(**connection_options(settings.kafka), acks="all", linger_ms=5)
+    clock, sent = _Clock(), 0
+    began = time.monotonic()
+    while sent < rate * seconds:
+        due = int((time.monotonic() - began) * rate)
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
+        for number in range(sent, min(due, rate * seconds)):
+            key, (head, _, tail) = messages[number % len(messages)]
+            # Every event is sent once: its id is that of the simulated one, with the round before it.
+            value = (head + now + tail).replace(
+                b'"event_id":"', b'"event_id":"%d-' % (number // len(messages))
+            )
+            producer.send(settings.kafka.topic, value, key)
+            sent = number + 1
+        time.sleep(0.005)
+    producer.flush(30)
+    figures = clock.read(sent)
+    producer.close()
+    return figures
+
+
+def member(settings: Settings, name: str) -> None:
+    """A consumer of a group, until it is told to stop."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
+    run_consumer(settings, (workspace, settings.state, engine), ConsumeOptions(name=name), stop, Silent())
+
+
+def online(settings: Settings, ignored_seconds: float) -> dict[str, float]:
+    """`qanchor-cli consume --online`; seconds from each event to the online row that knows of it."""
+    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
+    found: list[tuple[Any, int]] = []
+
+    def shown(written: Written) -> None:
+        found.append((np.asarray(written.table["event_time"].cast(pa.int64())), time.time_ns() // 1000))
+
+    options = ConsumeOptions(name="fresh", rule=StopRule(idle_seconds=10), online=True, shown=shown)
+    run_consumer(settings, (workspace, settings.state, engine), options, threading.Event(), Silent())
+    sent = np.concatenate([times for times, _ in found])
+    waits = np.concatenate([now - times for times, now in found]) / 1e6
+    counted = waits[sent >= sent.min() + ignored_seconds * 1e6]
+    p50, p99 = np.percentile(counted, [50, 99])
+    return {
+        "online_p50_seconds": float(p50),
+        "online_p99_seconds": float(p99),
+        "online_max_seconds": float(counted.max()),
+        "online_events": len(counted),
+    }
+
+
 def main() -> None:
     """Play one role."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["bare", "consume", "decode"])
+    parser.add_argument("role", choices=["bare", "consume", "decode", "prepare", "pace", "member", "online"])
     parser.add_argument("--tuned-gc", action="store_true")
     parser.add_argument("--no-sync", action="store_true")
+    parser.add_argument("--rate", type=int, default=1_000)
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--name", default="measured")
+    parser.add_argument("--ignored-seconds", type=float, default=0.0)
     options = parser.parse_args()
     prepare_library()
     settings = load_settings()
-    if options.role == "bare":
-        figures = bare(settings, options.tuned_gc)
-    elif options.role == "consume":
-        figures = consume(settings, not options.no_sync)
-    else:
-        figures = decode(settings)
-    print(json.dumps(figures))
+    roles: dict[str, Callable[[], Any]] = {
+        "bare": lambda: bare(settings, options.tuned_gc),
+        "consume": lambda: consume(settings, not options.no_sync),
+        "decode": lambda: decode(settings),
+        "prepare": lambda: prepare(open_engine(settings.database_url), settings.database_url),
+        "pace": lambda: pace(settings, options.rate, options.seconds),
+        "member": lambda: member(settings, options.name),
+        "online": lambda: online(settings, options.ignored_seconds),
+    }
+    print(json.dumps(roles[options.role]()))
 
 
 if __name__ == "__main__":

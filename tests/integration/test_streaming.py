@@ -130,10 +130,10 @@ def test_two_consumers_share_a_topic_while_one_is_killed(tmp_path: Path, cluster
 
 
 def test_sigterm_writes_what_was_read_and_ends_quickly(tmp_path: Path, cluster: Cluster) -> None:
+    groups = cluster.inside.broker.state.groups
     place = cluster.place(tmp_path / "home", flush_seconds=600)
     place.produce(make_events(0, 100))
     with start_command(["consume", "--json"], place.env) as process:
-        groups = cluster.inside.broker.state.groups
         wait_for(lambda: cluster.group in groups and groups[cluster.group].state.value == "Stable")
         time.sleep(1.5)
         began = time.monotonic()
@@ -171,11 +171,11 @@ def test_a_flood_of_bad_messages_stops_the_consumer_and_moves_no_offset(
 
 
 def test_events_deleted_before_they_were_read_are_an_alarm(tmp_path: Path, cluster: Cluster) -> None:
-    place = cluster.place(tmp_path / "home")
+    topics, place = cluster.inside.broker.state.topics, cluster.place(tmp_path / "home")
     place.produce(make_events(0, 1, user_id="u"))
     place.consume()
     place.produce(make_events(1, 20, user_id="u"))
-    for partition in cluster.inside.broker.state.topics[cluster.topic].values():
+    for partition in topics[cluster.topic].values():
         partition.delete_before(partition.next)
     place.produce(make_events(20, 21, user_id="u"))
     with pytest.raises(NotReady, match="--skip-deleted"):
