@@ -1,12 +1,19 @@
 """Shared by integration tests: a feature repository that Feast has applied, once for each module."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from qanchor.home import Home
+from qanchor.registry import migrate
+from qanchor.registry.session import open_engine
+from qanchor.registry.tables import new_version
+from qanchor.settings import DatabaseSettings
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 if TYPE_CHECKING:
@@ -40,3 +47,21 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FeatureRepos
     repository.apply()
     yield repository
     repository.close()
+
+
+@pytest.fixture
+def postgres() -> Iterator[DatabaseSettings]:
+    """A new database with the registry's tables on the server that QANCHOR_TEST_POSTGRES names."""
+    server = os.environ.get("QANCHOR_TEST_POSTGRES")
+    if not server:
+        pytest.skip("QANCHOR_TEST_POSTGRES names no PostgreSQL server")
+    name = f"qanchor_{new_version()[-6:]}"
+    admin = open_engine(server).execution_options(isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    migrate.upgrade(url)
+    yield DatabaseSettings(url=url)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()

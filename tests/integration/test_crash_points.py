@@ -1,18 +1,12 @@
 """kill -9 at every step of the write path: after the next run nothing is missing, doubled or left over."""
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
-from qanchor.registry import migrate
 from qanchor.registry.ledger import next_offsets
-from qanchor.registry.session import open_engine
-from qanchor.registry.tables import new_version
 from qanchor.settings import DatabaseSettings
 from tests.integration.brokers import ThreadedBroker, threaded_broker
 from tests.integration.places import Place, event_names, make_event, make_events
@@ -38,24 +32,6 @@ _LEFT = {
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedBroker]:
     with threaded_broker(tmp_path_factory.mktemp("broker")) as running:
         yield running
-
-
-@pytest.fixture
-def database() -> Iterator[DatabaseSettings]:
-    """A new database with the registry's tables on the server that QANCHOR_TEST_POSTGRES names."""
-    server = os.environ.get("QANCHOR_TEST_POSTGRES")
-    if not server:
-        pytest.skip("QANCHOR_TEST_POSTGRES names no PostgreSQL server")
-    name = f"qanchor_{new_version()[-6:]}"
-    admin = open_engine(server).execution_options(isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    migrate.upgrade(url)
-    yield DatabaseSettings(url=url)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 def _kill_at(point: str, place: Place) -> None:
@@ -93,10 +69,10 @@ def test_killed_at_a_point_of_the_write_path_the_next_run_completes_the_log(
 
 @pytest.mark.parametrize("point", ["in the transaction", "committed"])
 def test_the_same_on_postgresql(
-    tmp_path: Path, broker: ThreadedBroker, database: DatabaseSettings, point: str
+    tmp_path: Path, broker: ThreadedBroker, postgres: DatabaseSettings, point: str
 ) -> None:
     kafka = {**_KAFKA, "topic": f"postgres-{point.replace(' ', '-')}"}
-    _kill_at(point, Place(tmp_path / "home", broker.address, kafka, database))
+    _kill_at(point, Place(tmp_path / "home", broker.address, kafka, postgres))
 
 
 def test_another_consumer_finishes_the_renames_of_one_that_was_killed(
