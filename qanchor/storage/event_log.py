@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _SYNC_THREADS: Final = 8
 _SKIPPED_BY: Final = (names.EVENT_TIME, names.USER_ID, names.SOURCE_PARTITION, names.SOURCE_OFFSET)
 _TIME: Final = pa.timestamp("us", "UTC")
+_REPEATS_MEMORY: Final = "512MB"
 _SQL_TYPES: Final = {
     pa.string(): "VARCHAR",
     pa.float64(): "DOUBLE",
@@ -84,6 +85,7 @@ class EventLog:
         self._staging = root / "_staging"
         self._sequence = 0
         self.unconfirmed: list[str] = []  # published, which the ledger does not know yet
+        self.commit_seconds = 0.0  # how long the last append's transaction took
         self._lock = WriterLock(self._lock_path(self.owner))
 
     def _lock_path(self, owner: str) -> Path:
@@ -251,9 +253,12 @@ class EventLog:
             threads: DuckDB's threads; 0 takes the usable cores.
             memory_limit: such as "2GB"; default: DuckDB's own.
         """
-        connection = self.open_duckdb(threads, memory_limit)
+        # Looking for repeats groups every id of the log: beyond this bound it spills to disk.
+        connection = self.open_duckdb(threads, memory_limit or _REPEATS_MEMORY)
         files = [str(path) for path in self.files()]
         connection.execute(f"CREATE VIEW events AS {self._query(connection, files)}")
+        if not memory_limit:
+            connection.execute("RESET memory_limit")
         return connection
 
     def holds(self, table: Any) -> Any:

@@ -35,6 +35,10 @@ def _read(log: EventLog, query: str = "SELECT event_id, page FROM events ORDER B
     return rows
 
 
+def _one(connection: Any, query: str) -> Any:
+    return connection.execute(query).fetchone()[0]
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> EventLog:
     return EventLog(tmp_path / "events", _WORKSPACE)
@@ -73,6 +77,14 @@ def test_of_one_event_id_the_first_ingested_counts(log: EventLog) -> None:
     log.publish(log.stage(_table(["a"], ingested=1, page="early")))
     log.publish(log.stage(_table(["b"], days=[3], ingested=9, page="later")))
     assert _read(log) == [("a", "early"), ("b", "late")]
+
+
+def test_looking_for_repeats_is_bounded_in_memory_and_what_follows_is_not(log: EventLog) -> None:
+    log.publish(log.stage(_table(["a", "b"])))
+    limit = "SELECT current_setting('memory_limit')"
+    with log.open_duckdb() as free, log.connect() as connection, log.connect(memory_limit="1GB") as bounded:
+        assert _one(connection, limit) == _one(free, limit)
+        assert _one(bounded, limit) != _one(free, limit)
 
 
 def test_columns_that_old_files_lack_are_null(tmp_path: Path, log: EventLog) -> None:
