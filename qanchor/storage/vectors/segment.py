@@ -19,6 +19,8 @@ _COPIED_VECTOR = 0.1
 _CODE = 0.0015
 _CANDIDATE = 0.35
 _STEP = 1.2
+# A scan misses nobody, and may cost this many times as much for that.
+_WORTH_OF_EXACT = 2.0
 # A batch shares the reading of the vectors.
 _BATCH, _BATCH_DISCOUNT = 20, 0.2
 # Of what a filter keeps by chance, this much more is searched for, so that few queries fall short.
@@ -74,7 +76,7 @@ class Segment:
         wanted = enough
         if mask is not None:
             wanted = min(len(self), math.ceil(_SLACK * enough * len(self) / max(1, there)) + _SPARE)
-        if self._scan_is_cheaper(len(queries), wanted, there):
+        if self._scan_is_worth_it(len(queries), wanted, there):
             return exact_search(self.matrix, queries, k, None if mask is None else np.flatnonzero(mask))
         scores, rows = self.approximate(queries, wanted)
         return self._completed(queries, k, mask, (scores, rows), enough)
@@ -97,7 +99,7 @@ class Segment:
         scores, rows = self.index.search(queries, k, params=chosen)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows
 
-    def _scan_is_cheaper(self, queries: int, k: int, there: int) -> bool:
+    def _scan_is_worth_it(self, queries: int, k: int, there: int) -> bool:
         kind, parameters = self.metadata.kind, self.metadata.parameters
         if kind == "flat" or there == 0:
             return True
@@ -105,9 +107,10 @@ class Segment:
         scan *= _BATCH_DISCOUNT if queries >= _BATCH else 1.0
         wider = max(1.0, k / RECALL_AT)
         if kind == "hnsw":
-            return scan <= parameters["effort"] * wider * _STEP
+            return scan <= _WORTH_OF_EXACT * parameters["effort"] * wider * _STEP
         share = min(1.0, parameters["cells"] * wider / parameters["of_cells"]) if kind == "ivf" else 1.0
-        return scan <= len(self) * share * _CODE + parameters["candidates"] * wider * _CANDIDATE
+        fast = len(self) * share * _CODE + parameters["candidates"] * wider * _CANDIDATE
+        return scan <= _WORTH_OF_EXACT * fast
 
     def _completed(
         self, queries: Vectors, k: int, mask: Mask | None, found: tuple[Vectors, Rows], enough: int
