@@ -54,11 +54,14 @@ def main() -> None:
 
     limit_threads(0)
     from qanchor.home import Home
+    from qanchor.registry.migrate import prepare
     from qanchor.registry.session import open_engine
     from qanchor.workspace import load_workspace
 
     home, workspace = Home(options.work / ".qanchor"), load_workspace(options.work / "feature_repo")
-    engine = open_engine(f"sqlite:///{home.database}")
+    url = f"sqlite:///{home.database}"
+    engine = open_engine(url)
+    prepare(engine, url)
     truth = pq.read_table(options.truth) if options.truth else None
     rows: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}

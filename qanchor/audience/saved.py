@@ -16,7 +16,7 @@ from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookal
 from qanchor.audience.population import Population, open_population
 from qanchor.audience.scorers import Scorer
 from qanchor.audience.seeds import hash_users
-from qanchor.errors import AudienceInvalid, StateError
+from qanchor.errors import AudienceInvalid, InputError, StateError
 from qanchor.home import Home
 from qanchor.names import USER_ID
 from qanchor.registry.audiences import find_audience, register_audience
@@ -171,7 +171,8 @@ def replay(
         read_words: ranks by words; asked only for an audience that was described.
 
     Raises:
-        AudienceInvalid: there is none, or it is the result of a set operation.
+        AudienceInvalid: there is none, it is the result of a set operation, or what it asked for cannot be
+            found any more.
         StateError: its files were changed.
     """
     saved = find_audience(engine, name)
@@ -185,7 +186,11 @@ def replay(
     text = saved.parameters["text"]
     words = read_words(population, text) if text is not None and read_words is not None else None
     changes = _changes(saved, population)
-    found = find_lookalikes(population, request, words)
+    try:
+        found = find_lookalikes(population, request, words)
+    except InputError as error:
+        why = "; ".join([error.problem, *changes])
+        raise AudienceInvalid(f"audience {name!r} cannot be made again: {why}", error.remedy) from error
     chosen = found.choice.method if found.choice else None
     if chosen != saved.parameters["chosen_method"]:
         changes.append(f"the method is {chosen}, it was {saved.parameters['chosen_method']}")
