@@ -11,6 +11,7 @@ SESSION_SECONDS = 6.0
 _RATE = 5_000
 _LONGEST_WAIT_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.02
+_LAST_SECONDS = 5.0  # for what was sent last
 
 
 def takeover(bench: Bench) -> dict[str, float]:
@@ -86,4 +87,6 @@ def freshness(bench: Bench, seconds: int) -> dict[str, float]:
     pace: dict[str, Any] = finished(
         bench.start(env, "pace", "--rate", str(_RATE), "--seconds", str(seconds + 8))
     )
+    time.sleep(_LAST_SECONDS)
+    consumer.send_signal(signal.SIGTERM)
     return {**finished(consumer), "online_rate": pace["events"] / pace["seconds"]}

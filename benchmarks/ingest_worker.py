@@ -170,12 +170,17 @@ def pace(settings: Settings, rate: int, seconds: int) -> dict[str, float]:
     return figures
 
 
-def member(settings: Settings, name: str) -> None:
-    """A consumer of a group, until it is told to stop."""
+def _stopped_by_signal() -> threading.Event:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+def member(settings: Settings, name: str) -> None:
+    """A consumer of a group, until it is told to stop."""
     workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
-    run_consumer(settings, (workspace, settings.state, engine), ConsumeOptions(name=name), stop, Silent())
+    places = (workspace, settings.state, engine)
+    run_consumer(settings, places, ConsumeOptions(name=name), _stopped_by_signal(), Silent())
 
 
 def online(settings: Settings, ignored_seconds: float) -> dict[str, float]:
@@ -186,8 +191,8 @@ def online(settings: Settings, ignored_seconds: float) -> dict[str, float]:
     def shown(written: Written) -> None:
         found.append((np.asarray(written.table["event_time"].cast(pa.int64())), time.time_ns() // 1000))
 
-    options = ConsumeOptions(name="fresh", rule=StopRule(idle_seconds=10), online=True, shown=shown)
-    run_consumer(settings, (workspace, settings.state, engine), options, threading.Event(), Silent())
+    options = ConsumeOptions(name="fresh", online=True, shown=shown)
+    run_consumer(settings, (workspace, settings.state, engine), options, _stopped_by_signal(), Silent())
     sent = np.concatenate([times for times, _ in found])
     waits = np.concatenate([now - times for times, now in found]) / 1e6
     counted = waits[sent >= sent.min() + ignored_seconds * 1e6]
