@@ -1,5 +1,6 @@
 """How far a head moves if new vectors take the place of those that serve: a gate of promotion."""
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC
 
@@ -7,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qanchor.errors import NotReady
+from qanchor.errors import CheckpointInvalid, NotReady
 from qanchor.heads.score import LoadedHead, load_head
 from qanchor.heads.train import Surroundings
 from qanchor.metrics import psi
 from qanchor.names import AS_OF, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
+
+log = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 _MOST_USERS = 20_000
@@ -31,7 +34,7 @@ def score_shift(
 
     Returns:
         (scenario, users, their vectors so far, their new ones) -> PSI of the scores; None where there is no
-        head, or it reads no vectors of the space that serves.
+        head that can be read, or it reads no vectors of the space that serves.
     """
 
     def shift(scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
@@ -40,7 +43,8 @@ def score_shift(
             return None
         try:
             head = load_head(scenario, around)
-        except NotReady:
+        except (NotReady, CheckpointInvalid) as error:
+            log.warning("no score shift scenario=%s reason=%s", scenario, error.problem)
             return None
         if not head.card.width or head.card.fingerprint != manifest.fingerprint:
             return None

@@ -47,3 +47,10 @@ def test_a_head_of_another_space_is_no_judge(world: World) -> None:
     train_head(SCENARIO, world.around, FAST, Silent())
     note_manifest(world.around.engine, active_manifest(world.around.engine, SCENARIO), fingerprint="e" * 32)
     assert score_shift(world.around)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+
+
+def test_a_head_that_was_edited_is_no_judge(world: World) -> None:
+    train_head(SCENARIO, world.around, FAST, Silent())
+    for card in world.around.home.heads.rglob("*.json"):
+        card.write_text("{}")
+    assert score_shift(world.around)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
