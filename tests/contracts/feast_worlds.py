@@ -2,7 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +88,22 @@ def definitions(home: Home) -> dict[str, Any]:
     spec.loader.exec_module(module)
     defined: dict[str, Any] = module.define(small_workspace(), home)
     return defined
+
+
+def foreign_objects(path: Path) -> list[Any]:
+    """A view of two shops that is none of ours: one file, a key and a feature of other types.
+
+    Args:
+        path: Parquet file to write; shop 7 sold 1, then 2, which was noted five days late.
+    """
+    import pandas as pd
+    from feast import Entity, FeatureView, Field, FileSource, ValueType
+    from feast.types import Int32, Int64
+
+    day = timedelta(days=1)
+    rows = {"shop_id": [7, 7], "sales": [1, 2], "at": [T, T + day], "made": [T, T + 5 * day]}
+    pd.DataFrame(rows).astype({"sales": "int32"}).to_parquet(path)
+    shop = Entity(name="shop", join_keys=["shop_id"], value_type=ValueType.INT64)
+    source = FileSource(path=str(path), timestamp_field="at", created_timestamp_column="made")
+    fields = [Field(name="shop_id", dtype=Int64), Field(name="sales", dtype=Int32)]
+    return [shop, FeatureView(name="shops", entities=[shop], schema=fields, source=source)]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from qanchor.errors import FeaturesInvalid
-from tests.contracts.feast_worlds import ARROW, PART_FILES, FeastWorld, T, open_world
+from tests.contracts.feast_worlds import ARROW, PART_FILES, FeastWorld, T, foreign_objects, open_world
 from tests.unit.storage.rows import VIEW, embedding_rows
 
 pytestmark = [pytest.mark.integration]
@@ -284,23 +284,18 @@ def test_asking_for_nothing_special_does_not_leak_either(ours: FeastWorld) -> No
     assert frame[_N].to_pylist() == [None, 0]
 
 
-def test_views_of_other_sources_are_joined_by_feast(ours: FeastWorld, tmp_path: Path) -> None:
-    from feast import Entity, FeatureView, Field, FileSource, ValueType
-    from feast.types import Int32, Int64
+def test_feasts_offline_write_does_not_touch_part_files(ours: FeastWorld) -> None:
+    # Fault H: Feast rewrites a file in place, and fails half-way on a folder.
+    rows = embedding_rows([("a", T, T)])
+    ours.write(VIEW, rows)
+    before = {path: path.read_bytes() for path in ours.home.view(VIEW).iterdir()}
+    with pytest.raises(FeaturesInvalid, match="never rewritten"):
+        ours.store.write_to_offline_store(VIEW, rows.to_pandas())
+    assert {path: path.read_bytes() for path in ours.home.view(VIEW).iterdir()} == before
 
-    rows = {
-        "shop_id": [7, 7],
-        "sales": [1, 2],
-        "at": pd.to_datetime([T, T + _DAY]),
-        "made": [T, T + 5 * _DAY],
-    }
-    pd.DataFrame(rows).astype({"sales": "int32"}).to_parquet(tmp_path / "shops.parquet")
-    shop = Entity(name="shop", join_keys=["shop_id"], value_type=ValueType.INT64)
-    source = FileSource(
-        path=str(tmp_path / "shops.parquet"), timestamp_field="at", created_timestamp_column="made"
-    )
-    fields = [Field(name="shop_id", dtype=Int64), Field(name="sales", dtype=Int32)]
-    ours.store.apply([shop, FeatureView(name="shops", entities=[shop], schema=fields, source=source)])
+
+def test_views_of_other_sources_are_joined_by_feast(ours: FeastWorld, tmp_path: Path) -> None:
+    ours.store.apply(foreign_objects(tmp_path / "shops.parquet"))
     ours.write(VIEW, embedding_rows([("a", T, T)]))
     labels = _labels([("a", T + 2 * _DAY), ("b", T - _DAY)]).assign(shop_id=7)
     frame = _join(ours, labels, ("shops:sales", f"{VIEW}:n_events"))

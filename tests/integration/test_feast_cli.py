@@ -103,3 +103,37 @@ def test_the_production_profile_applies(repo: Path, tmp_path: Path) -> None:
     )
     assert (tmp_path / "registry.db").exists()
     assert (tmp_path / "state" / "features" / VIEW / "empty.parquet").exists()
+
+
+@pytest.mark.skipif(
+    not (os.environ.get("QANCHOR_TEST_POSTGRES") and os.environ.get("QANCHOR_TEST_REDIS")),
+    reason="no PostgreSQL or no Redis: make services",
+)
+def test_the_production_profile_materializes_and_serves(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlalchemy as sa
+
+    url = os.environ["QANCHOR_TEST_POSTGRES"]
+    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(sa.text("DROP DATABASE IF EXISTS feast_profile"))
+        connection.execute(sa.text("CREATE DATABASE feast_profile"))
+    profile = repo / "profiles" / "production.yaml"
+    monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("FEAST_REGISTRY_URL", url.rsplit("/", 1)[0] + "/feast_profile")
+    monkeypatch.setenv("FEAST_REDIS", os.environ["QANCHOR_TEST_REDIS"])
+    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(profile))
+    features = FeatureRepository(load_workspace(repo), Home(tmp_path / "state"))
+    features.apply()
+    rows = [("prod-a", _T, _T), ("prod-b", _T, _T)]
+    features.write_part(VIEW, embedding_rows(rows), "p")
+    assert features.materialize([VIEW], _T) == {VIEW: 2}
+    served = features.online(["prod-b", "nobody", "prod-a"], [f"{VIEW}:n_events", f"{VIEW}:emb_fraud"], at=_T)
+    assert served[f"{VIEW}__n_events"].to_pylist() == [1, None, 0]
+    assert served["emb_fraud"].to_pylist() == [[1.0] * 128, None, [0.0] * 128]
+    # A new model's vectors of the same cut-off replace the old ones.
+    features.write_part(VIEW, embedding_rows([("x", _T, _T), *rows]).slice(1), "p")
+    features.materialize([VIEW], _T)
+    assert features.online(["prod-a"], [f"{VIEW}:n_events"], at=_T)[f"{VIEW}__n_events"].to_pylist() == [1]
+    features.store.teardown()
+    features.close()

@@ -137,6 +137,24 @@ def test_an_engine_that_writes_nothing_is_found_out(
         features.materialize(["user_emb_money"], _T)
 
 
+def test_rows_that_are_served_older_than_they_are_are_found_out(
+    features: FeatureRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fault B again: that a user is served something says nothing of this run.
+    from qanchor.storage.feast_ext.online_store import GuardedSqliteOnlineStore
+
+    users = ["served1", "served2"]
+    for day in (0, 1):
+        rows = [(user, _T + day * _DAY, _T) for user in users]
+        features.write_part("user_emb_money", embedding_rows(rows, scenario="money"), f"d{day}")
+        if day:
+            monkeypatch.setattr(GuardedSqliteOnlineStore, "write_packed", lambda *_: None)
+            with pytest.raises(StateError, match="2 users offline; of 2 probed, 2 are not served"):
+                features.materialize(["user_emb_money"], _T + day * _DAY)
+        else:
+            features.materialize(["user_emb_money"], _T)
+
+
 def test_rows_of_many_parts_and_batches_all_arrive(
     features: FeatureRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,9 @@ from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineS
 from feast.on_demand_feature_view import OnDemandFeatureView
 from pydantic import StrictStr
 
+from qanchor.errors import FeaturesInvalid
 from qanchor.storage.feast_ext.asof import AsofRetrievalJob, read_labels, view_join
+from qanchor.storage.feast_ext.views import part_folder
 
 _CLASS = "qanchor.storage.feast_ext.offline_store.PartFilesOfflineStore"
 
@@ -56,6 +58,20 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
             )
         labels = read_labels(entity_df)
         return AsofRetrievalJob(labels, ours, on_demand, full_feature_names, feature_refs, config.repo_path)
+
+    @staticmethod
+    def offline_write_batch(config: Any, feature_view: Any, table: Any, progress: Any) -> None:
+        """Refused for part files: Feast reads the whole source, adds the rows and writes it anew in place.
+
+        Raises:
+            FeaturesInvalid: the view lies in part files.
+        """
+        if part_folder(feature_view) is not None:
+            raise FeaturesInvalid(
+                f"{feature_view.name} lies in part files, which are never rewritten",
+                "Write a part with FeatureRepository.write_part, or run `qanchor-cli backfill`.",
+            )
+        DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
 
     def validate_data_source(self, config: Any, data_source: Any) -> None:
         """As Feast's, but silent where this very `feast apply` is about to make the folder."""
