@@ -64,7 +64,8 @@ class BackfillRequest:
             labels: content hashes of the scenarios' labels.
         """
         asked = [*sorted((s.scenario, s.fingerprint) for s in spaces), str(self.as_of), *labels]
-        options = [self.labels_only, self.online, self.promote, self.force, self.shard_users]
+        # Whoever ends the job decides on promotion: what was computed is the same.
+        options = [self.labels_only, self.online, self.shard_users]
         return hashlib.sha256(json.dumps([asked, options]).encode()).hexdigest()
 
 
