@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,6 +36,8 @@ _KEYS_PER_QUERY = 5_000
 _WAIT_SECONDS = 30.0
 # Users come in no order: SQLite's own two MiB would read the key's tree anew for each of them.
 _CACHE_KIB = 65_536
+# A statement of its own for each row takes half as long again, and gives up the interpreter each time.
+_ROWS_PER_STATEMENT = 100
 _CLASS: Final = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
 
 
@@ -160,8 +163,14 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         limit = self.now() + timedelta(seconds=config.online_store.future_seconds)
         check_future(view, (row[4] for row in rows), limit)
         table = quote(self._table(config, view))
+        whole = len(rows) - len(rows) % _ROWS_PER_STATEMENT
+        parts = (rows[first : first + _ROWS_PER_STATEMENT] for first in range(0, whole, _ROWS_PER_STATEMENT))
+        many, one = (
+            _UPSERT.format(table=table, rows=", ".join([_ROW] * count)) for count in (_ROWS_PER_STATEMENT, 1)
+        )
         with self._writing, _answering(view.name), self._get_conn(config) as connection:
-            connection.executemany(_UPSERT.format(table=table), rows)
+            connection.executemany(many, (tuple(chain.from_iterable(part)) for part in parts))
+            connection.executemany(one, rows[whole:])
 
     def online_read(
         self,
@@ -260,10 +269,11 @@ _CREATE = """
 """
 # Rows of the stock store have no microseconds; their seconds stand in.
 _EVENT_US = "coalesce(event_us, event_ts * 1000000)"
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
 _UPSERT = """
     INSERT INTO {table}
         (entity_key, feature_name, value, value_text, event_us, created_us, event_ts, created_ts)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {rows}
     ON CONFLICT (entity_key, feature_name) DO UPDATE SET
         value = excluded.value, value_text = excluded.value_text,
         event_us = excluded.event_us, created_us = excluded.created_us,
