@@ -124,5 +124,5 @@ def _summary(standing: "Standing") -> str:
     if standing.broker_problem is not None:
         return "what the ledger knows; ends, lag and owners are unknown"
     left = sum(partition.lag or 0 for partition in standing.partitions)
-    running = ", ".join(standing.members) or "none: start `qanchor-cli consume`"
-    return f"{left:,} messages left; consumers running: {running}"
+    members = ", ".join(standing.members) or "none, start `qanchor-cli consume`"
+    return f"{left:,} messages left; consumers in the group: {members}"

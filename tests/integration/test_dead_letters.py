@@ -9,7 +9,6 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from consumers.letter_box import Letter, read_letters, replay_letters
-from qanchor.errors import BrokerUnavailable
 from qanchor.settings import KafkaSettings
 from tests.integration.brokers import ThreadedBroker, environment, run_command, threaded_broker
 from tests.integration.places import Place, make_event, make_events
@@ -157,7 +156,5 @@ def test_a_topic_that_does_not_exist_holds_nothing(broker: ThreadedBroker) -> No
 
 
 def test_without_a_broker_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BrokerUnavailable, match="no Kafka broker answers"):
-        read_letters(KafkaSettings(brokers="127.0.0.1:1"))
     ended = run_command(["deadletters", "list"], environment(tmp_path, "127.0.0.1:1"))
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (4, 1)
