@@ -16,8 +16,8 @@ from qanchor.storage.vectors.native import load_faiss, numpy_view
 # Microseconds on one core, measured: what decides between scanning vectors and searching codes.
 _SCANNED_VECTOR = 0.03
 _COPIED_VECTOR = 0.1
-_CODE = 0.0015
-_CANDIDATE = 0.35
+_CODE = 0.0018
+_CANDIDATE = 0.2
 _STEP = 1.2
 # A scan misses nobody, and may cost this many times as much for that.
 _WORTH_OF_EXACT = 2.0
