@@ -32,6 +32,9 @@ def run(
         float | None,
         typer.Option(min=0, max=1, help="Change left for later; default: refresh_budget of scenarios.yaml."),
     ] = None,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Also users of whom nothing is new, but events have expired.")
+    ] = False,
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
     ] = True,
@@ -48,9 +51,10 @@ def run(
 ) -> None:
     """Embed the users whose history has changed since their vectors were made, and nobody else.
 
-    New and late events count, and events that have left the window. A change within the budget is left until
-    it has grown; a user's change is always measured against the vector that serves. What is new joins offline
-    store, online store and index under a manifest of its own.
+    New and late events count; with --expired also those that have left the window, which nearly every active
+    user has after a day. A change within the budget is left until it has grown; a user's change is always
+    measured against the vector that serves. What is new joins offline store, online store and index under a
+    manifest of its own.
 
     Example: qanchor-cli refresh --all --watch 300
     """
@@ -65,7 +69,7 @@ def run(
     names = chosen(context.workspace, scenario, every, ready)
     if not names:
         raise InputError("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
-    request = RefreshRequest(names, moment_of(as_of), budget, online)
+    request = RefreshRequest(names, moment_of(as_of), budget, online, expired)
     if watch is None:
         _show(_refresh(context, request, index), json)
     else:

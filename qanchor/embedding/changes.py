@@ -40,7 +40,11 @@ class Changes:
 
 
 def find_changes(
-    serving: Sequence[EmbeddingManifest], moment: datetime, event_log: EventLog, place: Surroundings
+    serving: Sequence[EmbeddingManifest],
+    moment: datetime,
+    event_log: EventLog,
+    place: Surroundings,
+    expired: bool = False,
 ) -> Changes:
     """The users whose histories have changed since the vectors that serve were made.
 
@@ -49,12 +53,13 @@ def find_changes(
         moment: the cut-off of new vectors, UTC.
         event_log: as it is now.
         place: where the vectors lie.
+        expired: whether users count of whom nothing is new, but events have left the window.
     """
     workspace = place.features.workspace
     since = min(m.ingested_until.replace(tzinfo=UTC) for m in serving if m.ingested_until) - _OVERLAP
-    served_from = min(m.as_of.replace(tzinfo=UTC) for m in serving if m.as_of)
     window = timedelta(days=workspace.window_days)
-    users = _touched(event_log, since, moment, (served_from - window, moment - window))
+    from_ = min(m.as_of.replace(tzinfo=UTC) for m in serving if m.as_of) if expired else moment
+    users = _touched(event_log, since, moment, (from_ - window, moment - window))
     known = [_known(place.home.root / m.path, users) for m in serving]
     oldest = min([int(cutoffs[cutoffs >= 0].min(initial=microseconds(moment))) for cutoffs, _ in known])
     after = datetime.fromtimestamp(oldest // 1_000_000, tz=UTC) - window

@@ -66,12 +66,14 @@ class RefreshRequest:
         as_of: cut-off of the new vectors, UTC; None: just after the newest event.
         budget: change of a history that is left for later; None: each scenario's refresh_budget.
         online: whether the new vectors go to the online store too.
+        expired: whether users count of whom nothing is new, but events have left the window.
     """
 
     scenarios: Sequence[str]
     as_of: datetime | None = None
     budget: float | None = None
     online: bool = True
+    expired: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ScenarioRefresh:
 
     Args:
         manifest: that serves now; the earlier one where no vector was due.
-        touched: users with new, late or expired events.
+        touched: users whose history is another.
         embedded: of these, whose vector is new.
         pending: of these, whose change lies within the budget; their vectors stay for now.
         largest_pending: the greatest change that was left.
@@ -122,7 +124,7 @@ def refresh(
         event_log = EventLog(place.home.events, workspace)
         _, newest, ingested_until = first_and_last_events(event_log)
         moment = _moment(request, newest, serving)
-        changes = find_changes(list(serving.values()), moment, event_log, place)
+        changes = find_changes(list(serving.values()), moment, event_log, place, request.expired)
         budgets = [
             workspace.scenario(s.scenario).refresh_budget if request.budget is None else request.budget
             for s in spaces

@@ -57,15 +57,16 @@ def _unshared(old: HistorySlices, new: HistorySlices) -> Shares:
 
 def _variation(arrays: EventArrays, old: HistorySlices, new: HistorySlices) -> Shares:
     """Total variation between the distributions of two histories; 1 where one of them alone is empty."""
-    keys, weights = [], []
-    for sign, slices in ((1.0, new), (-1.0, old)):
-        some, shares = _kinds(arrays, slices)
-        keys.append(some)
-        weights.append(sign * shares)
-    requests = len(old.cutoff)
-    codes, place = np.unique(np.concatenate(keys), return_inverse=True)
-    moved = np.abs(np.bincount(place, np.concatenate(weights), len(codes)))
-    result: Shares = np.bincount(codes // _kind_count(arrays), moved, requests) / 2
+    requests, kinds = len(old.cutoff), _kind_count(arrays)
+    some = [_kinds(arrays, slices) for slices in (old, new)]
+    codes, place = np.unique(np.concatenate(some), return_inverse=True)
+    shares = []
+    for slices, at in ((old, place[: len(some[0])]), (new, place[len(some[0]) :])):
+        kept = (slices.stop - slices.start).sum(axis=1)
+        # Whole counts before the division: equal histories differ by nothing, not by a rounding error.
+        shares.append(np.bincount(at, minlength=len(codes)) / np.maximum(1, kept)[codes // kinds])
+    moved = np.abs(shares[1] - shares[0])
+    result: Shares = np.bincount(codes // kinds, moved, requests) / 2
     empty = [(slices.stop == slices.start).all(axis=1) for slices in (old, new)]
     result[empty[0] != empty[1]] = 1.0
     return result
@@ -75,15 +76,13 @@ def _kind_count(arrays: EventArrays) -> int:
     return max(1, len(arrays.modalities) * len(arrays.texts))
 
 
-def _kinds(arrays: EventArrays, slices: HistorySlices) -> tuple[Int64, Shares]:
-    """A code of (request, modality, text) for every event of the slices, and its share of its history."""
-    kept = (slices.stop - slices.start).sum(axis=1)
-    codes, shares = [np.empty(0, np.int64)], [np.empty(0)]
+def _kinds(arrays: EventArrays, slices: HistorySlices) -> Int64:
+    """A code of (request, modality, text) for every event of the slices."""
+    codes = [np.empty(0, np.int64)]
     for column, events in enumerate(arrays.modalities):
         lengths = slices.stop[:, column] - slices.start[:, column]
         request = np.repeat(np.arange(len(lengths)), lengths)
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         text = events.text[np.repeat(slices.start[:, column], lengths) + within].astype(np.int64)
         codes.append((request * len(arrays.modalities) + column) * len(arrays.texts) + text)
-        shares.append(1.0 / kept[request])
-    return np.concatenate(codes), np.concatenate(shares)
+    return np.concatenate(codes)

@@ -136,10 +136,20 @@ def _add_late(world: World, rows: Sequence[tuple[str, float, str]], arrived: flo
 
 def test_events_that_left_the_window_count(world: World) -> None:
     add_events(world.home, world.workspace, [("eve", 95, "bill")])
-    found = _refresh(world, "takeout")["takeout"]
+    found = _refresh(world, "takeout", expired=True)["takeout"]
     assert found.embedded == 3  # eve is new, ann and bob have lost events, cyd's has not left yet
     rows = {row["user_id"]: row["n_events"] for row in world.rows("user_emb_takeout")}
     assert (rows["bob"], rows["eve"]) == (0, 1)
+
+
+def test_silent_users_wait_for_the_backfill_unless_they_are_asked_for(world: World) -> None:
+    add_events(world.home, world.workspace, [("eve", 95, "bill")])
+    assert _refresh(world, "takeout")["takeout"].embedded == 1
+
+
+def test_a_refresh_at_once_again_finds_nothing(world: World) -> None:
+    add_events(world.home, world.workspace, [("bob", 12, "bill"), ("ann", 12, "card")])
+    assert [_refresh(world, "takeout")["takeout"].embedded for _ in range(2)] == [2, 0]
 
 
 def test_a_small_change_waits_until_it_has_grown(world: World) -> None:

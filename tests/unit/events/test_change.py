@@ -47,6 +47,11 @@ def test_nothing_new_is_no_change(workspace: Workspace) -> None:
     assert _change(workspace, [("ann", 1, "a"), ("ann", 2, "b")], 5, 9, read=2) == 0.0
 
 
+def test_the_same_moment_again_is_no_change_at_all(workspace: Workspace) -> None:
+    events = [("ann", 1 + number / 100, "abc"[number % 3]) for number in range(49)]
+    assert _change(workspace, events, 5, 5, read=49) == 0.0
+
+
 def test_more_of_the_same_changes_little_and_something_else_much(workspace: Workspace) -> None:
     old = [("ann", 1 + number / 10, "ab"[number % 2]) for number in range(10)]
     same = _change(workspace, [*old, ("ann", 6, "a")], 5, 9, read=10)
