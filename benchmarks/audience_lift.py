@@ -74,7 +74,7 @@ def main() -> None:
         row = {"scenario": scenario, **measure(test, words, 4 if options.quick else options.repeats)}
         rows.append(row)
         figures |= {f"{scenario} {name}": value for name, value in row.items() if name != "scenario"}
-        if spec.domain == "marketing":
+        if truth is not None and spec.domain == "marketing":
             bars.append(Bar(f"{scenario}: lift at 5%", row["lift"], LEAST_LIFT, "higher"))
             bars.append(
                 Bar(f"{scenario}: above raw aggregates", row["lift"] - row["raw aggregates"], 0.0, "higher")
