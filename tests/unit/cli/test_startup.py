@@ -9,7 +9,14 @@ import pytest
 from cli.app import COMMANDS
 
 HEAVY = ("torch", "transformers", "feast", "faiss", "pandas", "pyarrow", "duckdb", "lightgbm", "sqlalchemy")
-GROUPS = {"index": "build", "db": "upgrade", "head": "train", "events": "load", "labels": "load"}
+GROUPS = {
+    "audience": "save",
+    "index": "build",
+    "db": "upgrade",
+    "head": "train",
+    "events": "load",
+    "labels": "load",
+}
 
 _PROBE = f"""
 import json, sys, time
