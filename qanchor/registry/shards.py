@@ -5,9 +5,6 @@ the database's clock. A worker that was stopped for longer than its lease finds 
 and what it computed is dropped.
 """
 
-import os
-import secrets
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +20,6 @@ from sqlalchemy import (
     and_,
     func,
     insert,
-    literal_column,
     or_,
     select,
     update,
@@ -32,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from qanchor.errors import NotReady, QAnchorError, StateError
+from qanchor.registry.leases import clock_ms, is_gone, new_owner
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import Job, JobShard, utc_now
 
@@ -39,10 +36,6 @@ WAITING, LEASED, DONE = "waiting", "leased", "done"
 RUNNING, FAILED, INTERRUPTED, CANCELLED = "running", "failed", "interrupted", "cancelled"
 LEASE_SECONDS: Final = 60.0
 _ERROR_LENGTH: Final = 512
-_CLOCKS: Final = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-}
 
 
 class LeaseLost(StateError):
@@ -75,16 +68,6 @@ class Counts:
     shards: int
     done: int
     size_done: int
-
-
-def new_owner() -> str:
-    """A worker's name: host and process, so that its neighbours can see that it is gone."""
-    return f"{socket.gethostname()[:64]}/{os.getpid()}/{secrets.token_hex(4)}"
-
-
-def clock_ms(engine: Engine) -> ColumnElement[int]:
-    """The database's clock as an SQL expression, milliseconds since the epoch."""
-    return literal_column(_CLOCKS[engine.dialect.name], BigInteger)
 
 
 def find_open_job(engine: Engine, key: str) -> Job | None:
@@ -389,19 +372,3 @@ def close_job(engine: Engine, job_id: int, state: str) -> None:
             .where(Job.id == job_id)
             .values(state=state, key=None, lease_owner=None, lease_until=None, finished_at=utc_now())
         )
-
-
-def is_gone(owner: str | None) -> bool:
-    """Whether a worker was a process of this host that has ended."""
-    if not owner:
-        return False
-    host, pid, _ = owner.split("/")
-    if host != socket.gethostname()[:64]:
-        return False  # another host's: only its lease tells
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -197,8 +197,8 @@ class Head(Base):
 class Audience(Base):
     """One version of a saved list of users; the members are a Parquet file.
 
-    `kind` says how it came about: 'lookalike', 'describe', or an operation on other audiences. Index, space and
-    seeds are those that it was made with; an operation has none of them.
+    `kind` says how it came about: 'lookalike', 'describe', or an operation on other audiences. Index, space
+    and seeds are those that it was made with; an operation has none of them.
     """
 
     __tablename__ = "audiences"

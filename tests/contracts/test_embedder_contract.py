@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from qanchor.embedding.backfill import Embedder
+from qanchor.embedding.shard import Embedder
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Anchor, UserEmbedder
 from qanchor.model.runtime import Runtime

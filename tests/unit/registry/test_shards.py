@@ -11,13 +11,13 @@ from sqlalchemy import Engine, update
 
 from qanchor.errors import InputError, NotReady, StateError
 from qanchor.registry.jobs import cancel_job, find_job, list_jobs
+from qanchor.registry.leases import is_gone
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine, transaction
 from qanchor.registry.shards import (
     LeaseLost,
     ShardedJob,
     find_open_job,
-    is_gone,
     is_worked_on,
     open_job,
 )
