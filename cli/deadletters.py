@@ -92,6 +92,6 @@ def replay(
     if as_json:
         print_json({"sent": done.sent, "sent_before": done.already})
         return
-    print(f"{done.sent:,} dead letters sent back" + (f" to topic {to}" if to else ""))
+    print(f"sent back{f' to topic {to}' if to else ''}: {done.sent:,}")
     if done.already:
-        print(f"{done.already:,} left alone: they have been sent back before (--again sends them once more)")
+        print(f"left alone, because sent back before: {done.already:,} (--again sends them once more)")

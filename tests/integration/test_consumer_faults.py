@@ -43,7 +43,8 @@ _FAULTS = {
 
 
 def test_faults_of_the_broker_cost_retries_and_no_event(tmp_path: Path, broker: ThreadedBroker) -> None:
-    place = Place(tmp_path / "home", broker.address, {"flush_seconds": 0.05, "batch_events": 100})
+    settings = {"flush_seconds": 0.05, "batch_events": 100, "session_seconds": 2.0}
+    place = Place(tmp_path / "home", broker.address, settings)
     place.produce(make_events(0, 500))
     for api, faults in _FAULTS.items():
         broker.inject(api, *faults)

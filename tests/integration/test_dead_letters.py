@@ -143,7 +143,7 @@ def test_the_commands_list_and_send_back(tmp_path: Path, broker: ThreadedBroker)
     assert len(content["newest"]) == 1
     assert "unheard" not in json.dumps([row for row in content["newest"] if row["reason"] == "not_json"])
     sent = run_command(["deadletters", "replay", "--reason", "not_json"], place.env)
-    assert sent.stdout.strip() == "1 dead letters sent back", sent.stderr
+    assert sent.stdout.strip() == "sent back: 1", sent.stderr
     text = run_command(["deadletters", "list", "--reason", "not_json"], place.env).stdout
     assert "True" in text
     none = run_command(["deadletters", "list", "--reason", "too_old"], place.env)
