@@ -113,7 +113,7 @@ def measure_quality(
     judged = _inside(population, request, seeds)
     if judged.sum() < _FEWEST_SEEDS:
         raise SeedsInvalid(
-            f"only {int(judged.sum())} seeds can be held out and looked for",
+            f"only {int(judged.sum())} of the seeds can be held out and looked for",
             f"Give {_FEWEST_SEEDS} or more that pass the filter.",
         )
     folds = fold_of(len(seeds.rows))

@@ -40,7 +40,7 @@ def test_the_method_is_chosen_anew_without_the_held_out_seeds() -> None:
 
 
 def test_too_few_seeds_cannot_be_judged() -> None:
-    with pytest.raises(SeedsInvalid, match="only 4 seeds can be held out"):
+    with pytest.raises(SeedsInvalid, match="only 4 of the seeds can be held out"):
         measure_quality(population_of(clustered()), LookalikeRequest(names(4), 10))
 
 
