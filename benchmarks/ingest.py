@@ -110,11 +110,10 @@ def measure(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Any], 
     events = simulated_events(options.events)
     figures: dict[str, Any] = {}
     bars: list[Bar] = []
-    rows: list[dict[str, Any]] = []
     for stream, content in (("live", as_live(events)), ("replay", events)):
         figures[f"{stream}_produce_rate"] = produce(bench, stream, content)
         measured = run_rounds(bench, stream, options.rounds)
-        rows += _rows(stream, measured)
+        print(table(_rows(stream, measured)) + "\n", flush=True)
         for name, values, bar in (
             ("wall", measured.ratios(), 0.60),
             ("CPU", measured.ratios("cpu_seconds"), 0.55),
@@ -130,7 +129,6 @@ def measure(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Any], 
         bare = max(measured.rate(_BARE), measured.rate(_TUNED))
         bars.append(Bar(f"{stream}: decode and validate / bare", rate / bare, 3.0, "higher"))
         figures |= {f"{stream}_{role}": one for role, one in measured.rounds.items()}
-    print(table(rows))
     return figures, bars
 
 
