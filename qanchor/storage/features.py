@@ -204,7 +204,7 @@ class FeatureRepository:
         """
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
         due = {view: self._newest_rows(view, end) for view in views}
-        with _quiet(), _views_applied():
+        with _quiet(), views_applied():
             self.store.materialize(_BEGINNING, end, feature_views=list(views))
         for view, rows in due.items():
             # Feast's own engines report success without a row written (Ray, with a vector index).
@@ -222,7 +222,7 @@ class FeatureRepository:
     def clear_online(self, view: str) -> None:
         """Empty a view in the online store; until it is materialized again its users are unknown there."""
         self._schema(view)
-        with _quiet(), _views_applied():
+        with _quiet(), views_applied():
             table = self.store.get_feature_view(view)
             online = self.store._get_provider().online_store
             if hasattr(online, "clear"):
@@ -251,7 +251,7 @@ class FeatureRepository:
         return sum(has < wants for has, wants in zip(served, wanted, strict=True))
 
     def _read_online(self, features: Sequence[str], users: Sequence[str]) -> Any:
-        with _quiet(), _views_applied():
+        with _quiet(), views_applied():
             rows = {names.USER_ID: list(users)}
             return self.store.get_online_features(list(features), rows, full_feature_names=True).proto
 
@@ -369,7 +369,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _views_applied() -> Iterator[None]:
+def views_applied() -> Iterator[None]:
+    """Say in one line that a view is not applied.
+
+    Raises:
+        NotReady: Feast does not know a view; run `feast apply`.
+    """
     from feast.errors import FeatureViewNotFoundException
 
     try:

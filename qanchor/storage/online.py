@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from qanchor import names
 from qanchor.errors import StoreUnavailable
-from qanchor.storage.features import FeatureRepository
-from qanchor.storage.features import _views_applied as views_applied
+from qanchor.storage.features import FeatureRepository, views_applied
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

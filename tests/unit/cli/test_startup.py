@@ -10,6 +10,8 @@ from cli.app import COMMANDS
 
 HEAVY = ("torch", "transformers", "feast", "faiss", "pandas", "pyarrow", "duckdb", "lightgbm", "sqlalchemy")
 GROUPS = {
+    "consume": "status",
+    "deadletters": "list",
     "audience": "save",
     "index": "build",
     "db": "upgrade",
