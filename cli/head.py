@@ -220,16 +220,21 @@ def score(
     unseen: Annotated[
         Unseen, typer.Option(help="A category that training did not have: refuse, or score as missing.")
     ] = Unseen.refuse,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Keep the scores as features, offline and online.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Score users, or everybody with an embedding, with the scenario's champion.
 
     Features come from the online store, or with --from offline from the offline store; either way only
     those that are fresh at --as-of count. Vectors of another embedding space than the head's are refused.
+    With --publish the scores become rows of the view user_score_SCENARIO, which Feast serves and joins.
 
     Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
     """
-    from qanchor.heads.score import ScoreRequest, read_users, score_users, write_scores
+    from qanchor.heads.score import ScoreRequest, publish_scores, read_users, score_users, write_scores
+    from qanchor.storage.features import FeatureRepository
 
     context = open_context()
     asked = read_users(users) if users else None
@@ -238,6 +243,8 @@ def score(
     scored = score_users(scenario, surroundings(context), request)
     if out:
         write_scores(scored.table, out)
+    if publish:
+        publish_scores(scenario, scored, FeatureRepository(context.workspace, context.home))
     summary = {
         "scenario": scenario,
         "head": scored.head,
@@ -246,6 +253,7 @@ def score(
         "users": scored.table.num_rows,
         "no_vector": scored.without_embedding,
         "out": str(out) if out else None,
+        "published": publish,
     }
     best = scored.table.sort_by([("score", "descending"), ("user_id", "ascending")])
     if json:

@@ -10,7 +10,9 @@ from cli.output import JsonOption, print_json, print_table
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, show or cancel jobs.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="List, show or cancel jobs."
+)
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The job's number, from `jobs list`.")]
 
