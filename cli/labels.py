@@ -13,7 +13,9 @@ from cli.output import JsonOption, print_json, print_table
 if TYPE_CHECKING:
     from qanchor.events.labels import LabelLoader
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Load the labels of a scenario.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Load the labels of a scenario."
+)
 
 
 @app.callback()
