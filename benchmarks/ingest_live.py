@@ -9,6 +9,7 @@ from benchmarks.ingest_setup import Bench, finished
 
 SESSION_SECONDS = 6.0
 _RATE = 5_000
+_STEADY_SECONDS = 4.0
 _LONGEST_WAIT_SECONDS = 60.0
 _LOOK_EVERY_SECONDS = 0.02
 _LAST_SECONDS = 5.0  # for what was sent last
@@ -39,12 +40,15 @@ def takeover(bench: Bench) -> dict[str, float]:
 
 
 def _wait_for_both(events: Path) -> None:
-    """Return once either member has written within the last second, so each owns partitions."""
+    """Return once both members have written again and again for a while, so each owns partitions."""
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
+    looks = 0
     while time.monotonic() < deadline:
         since = time.time() - 1.0
         newest = [path for path in events.glob("*/*.parquet") if _written(path) > since]
-        if {path.name.split("-")[0] for path in newest} == {"one", "two"}:
+        both = {path.name.split("-")[0] for path in newest} == {"one", "two"}
+        looks = looks + 1 if both else 0  # one alone may still be on its way into the group
+        if looks * 0.1 >= _STEADY_SECONDS:
             return
         time.sleep(0.1)
     raise SystemExit("two consumers did not share the topic")
