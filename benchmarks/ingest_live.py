@@ -24,7 +24,7 @@ def takeover(bench: Bench) -> dict[str, float]:
     topic = "takeover"
     env = bench.environment(topic, session_seconds=SESSION_SECONDS, flush_seconds=0.2)
     bench.start(env, "prepare").communicate()
-    producer = bench.start(env, "pace", "--rate", "2000", "--seconds", "40")
+    producer = bench.start(env, "pace", "--rate", "2000", "--seconds", "90")
     members = [bench.start(env, "member", "--name", name) for name in ("one", "two")]
     try:
         _wait_for_both(Path(env["QANCHOR_HOME"]) / "events")
