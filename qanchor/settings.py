@@ -47,7 +47,7 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
         0.5, gt=0, le=1, description="share of bad messages that stops the consumer"
     )
     online: bool = Field(False, description="keep the activity view in the online store up to date, too")
-    online_seconds: float = Field(0.5, gt=0, description="flush_seconds where the online store is kept up")
+    online_seconds: float = Field(0.3, gt=0, description="flush_seconds where the online store is kept up")
     online_events: int = Field(
         5_000_000, ge=0, description="events kept in memory for that, 26 bytes each and more for each user"
     )

@@ -5,7 +5,8 @@ event has just come for, without a scan of the log.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -42,6 +43,7 @@ class RollingActivity:
     def __init__(self, log: EventSource, workspace: Workspace, most_events: int) -> None:
         self._log, self._workspace, self._most = log, workspace, most_events
         self._kinds = tuple(workspace.modalities)
+        self._duckdb: duckdb.DuckDBPyConnection | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -62,7 +64,7 @@ class RollingActivity:
         if self._complete is None:
             self._read_all_if_few()
         users = []
-        with _connected(table) as connection:
+        with self._connect(table) as connection:
             for user, rows in self._grouped(connection):
                 users.append(user)
                 # A user who is not here is read from the log when asked for: it holds these events.
@@ -87,7 +89,8 @@ class RollingActivity:
         moments = [max(int(self._users[u]["time"].max()), floors.get(u, 0)) + 1 for u in known]
         for user, moment in zip(known, moments, strict=True):
             self._prune(user, moment - _WINDOW_US)
-        source = _Events(known, [self._users[u] for u in known], self._workspace)
+        events = _as_events(known, [self._users[user] for user in known], self._workspace)
+        source = _Source(lambda: self._connect(events))
         requests = pa.table({names.USER_ID: pa.array(known, pa.string()), names.AS_OF: _times(moments)})
         table = activity_table(source, self._workspace, requests)
         self._evict()
@@ -138,6 +141,18 @@ class RollingActivity:
             for user, rows in self._grouped(connection, "SEMI JOIN missing USING (user_id)"):
                 self._keep(user, rows)
 
+    def _connect(self, table: pa.Table) -> "duckdb.DuckDBPyConnection":
+        """A connection whose `events` are the table's rows; closing it forgets them."""
+        import duckdb
+
+        if self._duckdb is None:
+            self._duckdb = duckdb.connect(":memory:", config={"threads": 1})
+        connection = self._duckdb.cursor()  # a tenth of the cost of a database of its own
+        for setting in ("TimeZone='UTC'", "enable_progress_bar=false"):
+            connection.execute(f"SET {setting}")
+        connection.register("events", table)
+        return connection
+
     def _grouped(self, connection: "duckdb.DuckDBPyConnection", only: str = "") -> Iterator[tuple[str, Rows]]:
         amounts = " ".join(
             f"WHEN {_literal(name)} THEN {_quote(spec.amount)}"
@@ -166,36 +181,27 @@ class RollingActivity:
             yield user, rows[start:end].copy()  # a view would keep the whole query's rows
 
 
-class _Events:
-    """Events of some users as `activity_table` wants to see them."""
+@dataclass(frozen=True)
+class _Source:
+    """Events as `activity_table` wants to see them."""
 
-    def __init__(self, users: Sequence[str], rows: Sequence[Rows], workspace: Workspace) -> None:
-        every = np.concatenate([np.empty(0, _ROW), *rows])
-        owners = np.repeat(np.arange(len(users), dtype=np.int32), [len(part) for part in rows])
-        kinds = pa.array(list(workspace.modalities), pa.string())
-        columns: dict[str, Any] = {
-            names.USER_ID: pa.DictionaryArray.from_arrays(owners, pa.array(list(users), pa.string())),
-            names.EVENT_TIME: _times(every["time"]),
-            names.MODALITY: pa.DictionaryArray.from_arrays(every["kind"], kinds),
-        }
-        amounts = pa.array(np.ascontiguousarray(every["amount"]), from_pandas=True)  # NaN: null
-        for spec in workspace.modalities.values():
-            if spec.amount:
-                columns[spec.amount] = amounts
-        self._table = pa.table(columns)
-
-    def connect(self) -> Any:
-        return _connected(self._table)
+    connect: "Callable[[], duckdb.DuckDBPyConnection]"
 
 
-def _connected(table: pa.Table) -> "duckdb.DuckDBPyConnection":
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config={"threads": 1})
-    for setting in ("TimeZone='UTC'", "enable_progress_bar=false"):
-        connection.execute(f"SET {setting}")
-    connection.register("events", table)
-    return connection
+def _as_events(users: Sequence[str], rows: Sequence[Rows], workspace: Workspace) -> pa.Table:
+    every = np.concatenate([np.empty(0, _ROW), *rows])
+    owners = np.repeat(np.arange(len(users), dtype=np.int32), [len(part) for part in rows])
+    kinds = pa.array(list(workspace.modalities), pa.string())
+    columns: dict[str, Any] = {
+        names.USER_ID: pa.DictionaryArray.from_arrays(owners, pa.array(list(users), pa.string())),
+        names.EVENT_TIME: _times(every["time"]),
+        names.MODALITY: pa.DictionaryArray.from_arrays(every["kind"], kinds),
+    }
+    amounts = pa.array(np.ascontiguousarray(every["amount"]), from_pandas=True)  # NaN: null
+    for spec in workspace.modalities.values():
+        if spec.amount:
+            columns[spec.amount] = amounts
+    return pa.table(columns)
 
 
 def _merged(known: Rows, rows: Rows) -> Rows:

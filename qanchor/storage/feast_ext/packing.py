@@ -125,8 +125,7 @@ def _pack_scalars(column: pa.ChunkedArray, kind: str) -> tuple[list[bytes], list
         # Feast keeps whole seconds of a feature that is a time.
         column = pc.floor_temporal(column, unit="second").cast(pa.timestamp("s", "UTC")).cast(pa.int64())
     elif pa.types.is_floating(column.type):
-        # Feast cannot tell a missing number from NaN: both are stored as null.
-        column = pc.if_else(pc.is_nan(column), None, column)
+        return _pack_doubles(column)
     encoded = column.combine_chunks().dictionary_encode()
     protos = [Value(**{_VALUES[kind]: value}) for value in encoded.dictionary.to_pylist()]
     values = [proto.SerializeToString() for proto in protos]
@@ -136,6 +135,18 @@ def _pack_scalars(column: pa.ChunkedArray, kind: str) -> tuple[list[bytes], list
     texts.append(None)
     places = encoded.indices.fill_null(-1).to_pylist()
     return [values[i] for i in places], [texts[i] for i in places]
+
+
+def _pack_doubles(column: pa.ChunkedArray) -> tuple[list[bytes], list[str | None]]:
+    head = Value(double_val=1.0).SerializeToString()[:-8]  # before the eight bytes of any number
+    numbers = column.to_numpy().astype("<f8", copy=False)
+    raw = numbers.tobytes()
+    values = [head + raw[at : at + 8] for at in range(0, len(raw), 8)]
+    texts: list[str | None] = [str(number) for number in numbers.tolist()]
+    # Feast cannot tell a missing number from NaN: both are stored as null.
+    for i in np.flatnonzero(np.isnan(numbers)):
+        values[i], texts[i] = b"", None
+    return values, texts
 
 
 def _microseconds(column: pa.ChunkedArray) -> list[int]:
