@@ -51,7 +51,12 @@ def main() -> None:
     timed = _time_training(options)
     found |= timed
     bars += [
-        Bar("head train, 30,000 users x 228 features, seconds", timed["train_seconds"], 60, "lower"),
+        Bar(
+            f"head train, {timed['train_users']:,.0f} users x 228 features, seconds",
+            timed["train_seconds"],
+            60,
+            "lower",
+        ),
         Bar("scoring, users/s", timed["score_users_per_second"], 100_000, "higher"),
     ]
     if options.home:

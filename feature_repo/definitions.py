@@ -67,6 +67,14 @@ def define(workspace: Workspace, home: Home) -> dict[str, object]:
     if workspace.profile_columns:
         profile = [Field(name=name, dtype=TYPES[kind]) for name, kind in workspace.profile_columns.items()]
         shared.append(view(names.PROFILE_VIEW, profile, window, "the newest profile event"))
+
+    def score_view(scenario: str) -> FeatureView:
+        spec, field = workspace.scenarios[scenario], names.score_field(scenario)
+        fields = [Field(name=field, dtype=Float64), Field(name=f"{field}_head", dtype=String)]
+        words = f"what the head says: {spec.query}"
+        return view(names.score_view(scenario), fields, window, words, domain=spec.domain)
+
+    scores = [score_view(scenario) for scenario in workspace.scenarios]
     services = [
         FeatureService(
             name=names.service_name(domain),
@@ -77,7 +85,7 @@ def define(workspace: Workspace, home: Home) -> dict[str, object]:
         for domain in names.DOMAINS
         if workspace.domain(domain)
     ]
-    return {item.name: item for item in [user, *embeddings.values(), *shared, *services]}
+    return {item.name: item for item in [user, *embeddings.values(), *shared, *scores, *services]}
 
 
 # Feast collects the objects that it finds as attributes of this module.

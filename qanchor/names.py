@@ -47,6 +47,16 @@ def embedding_field(scenario: str) -> str:
     return f"emb_{scenario}"
 
 
+def score_view(scenario: str) -> str:
+    """The Feast view that holds one scenario's head scores."""
+    return f"user_score_{scenario}"
+
+
+def score_field(scenario: str) -> str:
+    """The probability's field in that view; `FIELD_head` beside it is the head's version."""
+    return f"score_{scenario}"
+
+
 def service_name(domain: str) -> str:
     """The Feast feature service of a domain."""
     return f"{domain}_v1"

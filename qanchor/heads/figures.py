@@ -45,7 +45,7 @@ def compare_scorers(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, d
 
     Returns:
         Figures by scorer; a baseline's `head_gain` is the head's area less its own, with DeLong's interval
-        and p-value.
+        and p-value, where there are two rows of each label.
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -53,11 +53,10 @@ def compare_scorers(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, d
     found = {name: figures(labels, values) for name, values in scores.items()}
     ones = int(labels.sum())
     for name in found.keys() - {"head"}:
-        gain = found["head"]["auc"] - found[name]["auc"]
-        found[name]["head_gain"] = gain
         if min(ones, len(labels) - ones) > 1:
             test = measure.compare_auc(labels, scores["head"], scores[name])
             found[name] |= {
+                "head_gain": test.difference.value,
                 "head_gain_low": test.difference.low,
                 "head_gain_high": test.difference.high,
                 "head_gain_p": test.p_value,

@@ -32,7 +32,7 @@ class FitOptions:
         monotone: 1 (never falls) or -1 (never rises) by feature name.
     """
 
-    rounds: int = 600
+    rounds: int = 450
     patience: int = 60
     seed: int = 7
     threads: int = 1

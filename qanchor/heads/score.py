@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from qanchor.heads.frame import model_version_column
 from qanchor.heads.spec import FeatureSpec, refuse_broken_vectors
 from qanchor.heads.train import Surroundings, check_space
 from qanchor.home import Home
-from qanchor.names import AS_OF, USER_ID, embedding_view
+from qanchor.names import AS_OF, CREATED, EVENT_TIMESTAMP, USER_ID, embedding_view, score_field, score_view
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_head, list_heads
@@ -150,7 +150,7 @@ def score_users(scenario: str, around: Surroundings, request: ScoreRequest | Non
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
     users = list(asked.users) if asked.users is not None else _everybody(scenario, around.home)
-    when = asked.moment or datetime.now(UTC)
+    when = asked.moment or _now()
     scores, without = [], 0
     for begin in range(0, len(users), _CHUNK):
         table = _features(head.card.spec, around, users[begin : begin + _CHUNK], asked.store, when)
@@ -166,6 +166,55 @@ def score_users(scenario: str, around: Surroundings, request: ScoreRequest | Non
         )
     result = pa.table({USER_ID: pa.array(users, pa.string()), "score": np.concatenate(scores)})
     return Scored(result, head.card.version, asked.store, when, without)
+
+
+class ScoreStore(Protocol):
+    """Where scores are kept; `qanchor.storage.features.FeatureRepository` is one."""
+
+    def write_part(self, view: str, table: pa.Table, part: str) -> Path:
+        """Write rows of a view to the offline store; a part of the same name is replaced."""
+        ...
+
+    def materialize(self, views: Sequence[str], end: datetime) -> dict[str, int]:
+        """Bring the newest row of every user up to a moment into the online store."""
+        ...
+
+
+def publish_scores(scenario: str, scored: Scored, store: ScoreStore) -> int:
+    """Put scores in service as features of their own: offline with their moment, online through Feast.
+
+    A row's `event_timestamp` is the moment that its features are of, `created` is now: no label before now
+    can be joined to it. Scoring again with the same head at the same moment replaces the rows.
+
+    Args:
+        scenario: its name.
+        scored: the scores.
+        store: offline and online store.
+
+    Returns:
+        Users that the online store holds scores of.
+
+    Raises:
+        NotReady: Feast does not know the view; run `feast apply` with the template's definitions.py.
+        FeaturesInvalid: a user stands in the scores twice.
+    """
+    users = scored.table[USER_ID]
+    if pc.count_distinct(users).as_py() != len(users):
+        raise FeaturesInvalid("a user stands in the scores twice", "Score each user once.")
+    field, view, rows = score_field(scenario), score_view(scenario), scored.table.num_rows
+    moments = (pa.array([moment] * rows, pa.timestamp("us", tz="UTC")) for moment in (scored.moment, _now()))
+    columns = {
+        USER_ID: users,
+        field: scored.table["score"],
+        f"{field}_head": pa.array([scored.head] * rows, pa.string()),
+        **dict(zip((EVENT_TIMESTAMP, CREATED), moments, strict=True)),
+    }
+    store.write_part(view, pa.table(columns), f"{scored.moment:%Y%m%dT%H%M%S%f}-{scored.head}")
+    return store.materialize([view], scored.moment)[view]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _older(scenario: str, around: Surroundings) -> str:

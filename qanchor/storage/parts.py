@@ -59,6 +59,10 @@ def view_schemas(workspace: Workspace) -> dict[str, pa.Schema]:
         schemas[names.PROFILE_VIEW] = _feature_schema(
             {name: _ARROW[kind] for name, kind in workspace.profile_columns.items()}
         )
+    for name in workspace.scenarios:
+        field = names.score_field(name)
+        columns = {field: pa.float64(), f"{field}_head": pa.string()}
+        schemas[names.score_view(name)] = _feature_schema(columns)
     return schemas
 
 

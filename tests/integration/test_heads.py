@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
-from qanchor.heads.score import ScoreRequest, score_users
+from qanchor.heads.score import ScoreRequest, publish_scores, score_users
 from qanchor.heads.train import Surroundings, train_head
 from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
 from qanchor.progress import Silent
@@ -103,3 +103,11 @@ def test_both_stores_score_alike_once_materialized(world: tuple[World, FeatureRe
     online = score_users(SCENARIO, made.around, ScoreRequest(users, "online", NOON))
     np.testing.assert_allclose(online.table["score"].to_numpy(), offline.table["score"].to_numpy(), atol=1e-6)
     assert (online.without_embedding, offline.without_embedding) == (1, 1)
+    assert publish_scores(SCENARIO, offline, repository) == len(users)
+    wanted = [f"user_score_{SCENARIO}:score_{SCENARIO}", f"user_score_{SCENARIO}:score_{SCENARIO}_head"]
+    served = repository.online(users, wanted, at=NOON)
+    assert served[f"score_{SCENARIO}"].to_pylist() == offline.table["score"].to_pylist()
+    assert set(served[f"score_{SCENARIO}_head"].to_pylist()) == {offline.head}
+    # Scores of today are no features of a label of yesterday, even where their own features were.
+    asked = pa.table({"user_id": users, "as_of": pa.array([NOON] * 21, pa.timestamp("us", tz="UTC"))})
+    assert repository.training_frame(asked, [f"user_score_{SCENARIO}"])[f"score_{SCENARIO}"].null_count == 21

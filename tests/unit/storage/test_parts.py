@@ -119,9 +119,7 @@ def test_a_wrong_type_is_refused() -> None:
 def test_every_view_of_the_template_has_columns() -> None:
     workspace = load_workspace(Path(__file__).parents[3] / "feature_repo")
     schemas = parts.view_schemas(workspace)
-    assert set(schemas) == {f"user_emb_{name}" for name in workspace.scenarios} | {
-        "user_activity",
-        "user_profile",
-    }
+    of_scenarios = {f"user_{kind}_{name}" for name in workspace.scenarios for kind in ("emb", "score")}
+    assert set(schemas) == of_scenarios | {"user_activity", "user_profile"}
     assert schemas["user_profile"].field("prof_credit_limit").type == pa.float64()
     assert all({"user_id", "event_timestamp", "created"} <= set(schema.names) for schema in schemas.values())
