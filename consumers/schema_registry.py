@@ -1,5 +1,6 @@
 """A Confluent-compatible schema registry, as much of it as a reader needs: the schema of an id, once."""
 
+import logging
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ class SchemaRegistry:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._session = requests.Session()
+        logging.getLogger("urllib3").setLevel(
+            logging.ERROR
+        )  # a line for each retry says no more than the error
         retry = Retry(
             _RETRIES,
             backoff_factor=0.1,
