@@ -68,3 +68,22 @@ def test_an_unusable_file_is_one_line_and_exit_code_2(
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_compact_says_what_became_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        run_command(["events", "load", str(_file(tmp_path / f"{name}.parquet", [name]))])
+    assert run_command(["events", "compact", "--older-than", "1"]) == 0
+    assert "Nothing to compact." in capsys.readouterr().out
+    assert run_command(["events", "compact"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Compacted 1 event dates before after files 3 1 events 3 3" in shown
+    assert "replaced files: 0 deleted, 3 kept for their grace period" in shown
+    assert run_command(["events", "compact", "--grace", "0", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["dates"], summary["deleted"], summary["waiting"]) == ([], 3, 0)
+
+
+def test_compact_refuses_a_date_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["events", "compact", "--before", "yesterday"]) == 2
+    assert "yesterday" in capsys.readouterr().err
