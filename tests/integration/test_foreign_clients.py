@@ -1,18 +1,23 @@
 """librdkafka, an independent implementation, against the embedded broker; ours against its mock cluster."""
 
+import io
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import confluent_kafka as librdkafka
+import fastavro
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from consumers.embedded_broker.server import Fault
+from qanchor.events.published import avro_schema
 from tests.integration.brokers import ThreadedBroker, threaded_broker
-from tests.integration.places import Place, event_names, make_events
+from tests.integration.places import WORKSPACE, Place, event_names, make_events
+from tests.unit.consumers.registry_stub import running_stub
 
 pytestmark = pytest.mark.integration
 
@@ -113,6 +118,29 @@ def test_events_that_librdkafka_sent_reach_the_event_log(broker: ThreadedBroker,
     place.produce(make_events(300, 400))
     assert place.consume().events == 400
     assert place.ids() == (event_names(0, 400), 400)
+
+
+def test_avro_messages_reach_the_event_log_and_unknown_schemas_the_dead_letters(
+    broker: ThreadedBroker, tmp_path: Path
+) -> None:
+    schema = avro_schema(WORKSPACE)
+    writer = fastavro.parse_schema(dict(schema))
+    values = []
+    for event in make_events(0, 100):
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(
+            stream, writer, {**event, "event_time": datetime.fromisoformat(event["event_time"])}
+        )
+        values.append(b"\x00" + (5).to_bytes(4) + stream.getvalue())
+    values[7] = b"\x00" + (6).to_bytes(4) + values[7][5:]
+    with running_stub() as registry:
+        registry.schemas[5] = schema
+        avro = {"topic": "avro", "group": "avro", "format": "avro", "schema_registry": registry.url}
+        place = Place(tmp_path / "home", broker.address, avro)
+        assert _send(broker.address, "avro", values) == []
+        summary = place.consume()
+    assert (summary.events, summary.rejected) == (99, {"unknown_schema": 1})
+    assert place.ids()[0] == [name for name in event_names(0, 100) if name != event_names(7, 8)[0]]
 
 
 def test_ours_runs_on_librdkafkas_mock_cluster(tmp_path: Path) -> None:
