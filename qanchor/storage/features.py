@@ -101,6 +101,10 @@ class FeatureRepository:
             online = self.store._get_provider().online_store
             if hasattr(online, "close"):
                 online.close()
+            for name in ("read_engine", "write_engine"):
+                engine = getattr(self.store.registry, name, None)
+                if engine is not None:
+                    engine.dispose()
             del self.__dict__["store"]
 
     def apply(self) -> list[str]:

@@ -115,8 +115,9 @@ def test_the_production_profile_materializes_and_serves(
     import sqlalchemy as sa
 
     url = os.environ["QANCHOR_TEST_POSTGRES"]
-    with sa.create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sa.text("DROP DATABASE IF EXISTS feast_profile"))
+    server = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with server.connect() as connection:
+        connection.execute(sa.text("DROP DATABASE IF EXISTS feast_profile WITH (FORCE)"))
         connection.execute(sa.text("CREATE DATABASE feast_profile"))
     profile = repo / "profiles" / "production.yaml"
     monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "state"))

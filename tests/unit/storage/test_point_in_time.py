@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qanchor.errors import NotReady
 from qanchor.storage.parts import embedding_schema, ensure_part, write_part
-from qanchor.storage.point_in_time import latest_rows, read_rows, rows_as_of
+from qanchor.storage.point_in_time import FOREVER, Places, latest_rows, read_by_part, read_rows, rows_as_of
 from tests.unit.storage.rows import Row, embedding_rows
 
 _T = datetime(2026, 5, 1, tzinfo=UTC)
@@ -123,6 +123,27 @@ def test_a_column_that_an_old_part_lacks_reads_as_null(tmp_path: Path) -> None:
     found = read_rows(rows_as_of(tmp_path, _requests([("a", _T), ("b", _T)]), _ALWAYS), _SCHEMA)
     assert found["n_events"].to_pylist() == [None, 0]
     assert found["model_version"].to_pylist() == ["m0", "m0"]
+
+
+def test_a_part_that_has_none_of_the_columns_reads_as_nulls(tmp_path: Path) -> None:
+    write_part(tmp_path, embedding_rows([("a", _T, _T)]).drop_columns(["n_events"]), "old")
+    rows = rows_as_of(tmp_path, _requests([("a", _T), ("b", _T)]), FOREVER)
+    found = read_rows(rows, pa.schema([_SCHEMA.field("n_events")]))
+    assert found["n_events"].to_pylist() == [None, None]
+
+
+def test_memory_holds_a_bounded_piece_of_a_part_at_a_time(tmp_path: Path) -> None:
+    users = [f"u{i:02d}" for i in range(50)]
+    _write(tmp_path, [(user, _T, _T) for user in users], parts=2)
+    labels = _requests([(user, _T) for user in reversed(users) if user != "u07"])
+    pieces = list(read_by_part(rows_as_of(tmp_path, labels, _ALWAYS), _SCHEMA, rows_at_once=7))
+    assert max(len(table) for _, table in pieces) <= 7
+    found = {int(place): user for places, table in pieces for place, user in _pairs(places, table)}
+    assert [found[place] for place in range(49)] == labels["user_id"].to_pylist()
+
+
+def _pairs(places: Places, table: pa.Table) -> Iterator[tuple[int, str]]:
+    return zip(places, table["user_id"].to_pylist(), strict=True)
 
 
 def test_a_folder_whose_name_holds_a_quote_can_be_read(tmp_path: Path) -> None:
