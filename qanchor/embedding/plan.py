@@ -151,7 +151,9 @@ def _split_events(
         return []
     firsts = [str(requests.users[bound]) for bound in bounds[:-1]]
     newest = datetime.fromtimestamp(int(requests.cutoffs.max()) // 1_000_000 + 1, tz=UTC)
-    return split_by_user(event_log, workspace, folder / "events", firsts, before=newest)
+    oldest = datetime.fromtimestamp(int(requests.cutoffs.min()) // 1_000_000, tz=UTC)
+    after = oldest - timedelta(days=workspace.window_days)
+    return split_by_user(event_log, workspace, folder / "events", firsts, before=newest, after=after)
 
 
 def first_and_last_events(event_log: EventLog) -> tuple[pa.Table, datetime, datetime]:
