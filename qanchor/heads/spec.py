@@ -126,7 +126,8 @@ def vectors(values: pa.ChunkedArray, width: int) -> Floats:
         )
     flat = np.asarray(array.flatten().to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, width)
     if not np.isfinite(flat).all():
-        flat = np.where(np.isfinite(flat).all(axis=1)[:, None], flat, np.float32(np.nan))
+        whole = np.isfinite(flat).all(axis=1, keepdims=True)
+        flat = np.where(whole, flat, np.float32(np.nan))
     if len(flat) == len(matrix):
         return flat
     matrix[lengths > 0] = flat
