@@ -8,7 +8,7 @@ QAnchorError
 │   ├── LabelsInvalid         a label file that breaks its contract
 │   ├── FeaturesInvalid       rows that the feature store refuses
 │   ├── SeedsInvalid          seeds that lookalike search cannot use
-│   ├── FilterInvalid         a filter on features that is no single yes-or-no expression, or that nobody passes
+│   ├── FilterInvalid         a filter on features that is no yes-or-no expression, or that nobody passes
 │   └── AudienceInvalid       a saved audience that is not there, or that cannot be made or combined so
 ├── StateError                exit 3: the command came too early, or things do not belong together
 │   ├── NotReady              a step that has to run first

@@ -5,6 +5,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no fault of the code: what has to be fast is measured by benchmarks.
+settings.register_profile("qanchor", deadline=None)
+settings.load_profile("qanchor")
 
 if "QANCHOR_KAFKA__BROKERS" in os.environ:  # the cluster for the streaming tests, and for them alone
     os.environ["QANCHOR_TEST_BROKERS"] = os.environ["QANCHOR_KAFKA__BROKERS"]

@@ -118,7 +118,7 @@ def vectors(values: pa.ChunkedArray, width: int) -> Floats:
     if pa.types.is_null(array.type):
         return matrix
     lengths = np.asarray(pc.list_value_length(array).fill_null(0))
-    wrong = lengths[(lengths != 0) & (lengths != width)]
+    wrong = lengths[np.logical_and(lengths != 0, lengths != width)]
     if len(wrong):
         raise InputError(
             f"a vector has width {wrong[0]}, not {width}",
