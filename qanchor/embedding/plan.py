@@ -6,6 +6,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -267,7 +268,7 @@ def remove_plan(home: Home, name: str) -> None:
     ago."""
     root = home.cache / "backfill"
     for folder in root.glob("*"):
-        if folder.name == name or folder.stat().st_mtime < time.time() - _FORGOTTEN_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-    if root.exists() and not any(root.iterdir()):
-        root.rmdir()
+        # Other workers clean up at the same moment: what is gone already is as it should be.
+        with suppress(FileNotFoundError):
+            if folder.name == name or folder.stat().st_mtime < time.time() - _FORGOTTEN_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +48,9 @@ def hide_files(folder: Path, file_names: Collection[str], moment: float | None =
 def expired_notes(root: Path, older_than_seconds: float) -> Iterator[tuple[Path, list[Path]]]:
     """Notes whose grace period is over, each with its files, those deleted already included."""
     for torn in root.glob("*/_replaced-*.part"):  # of a process that was killed
-        if time.time() - torn.stat().st_mtime >= max(older_than_seconds, _TORN_SECONDS):
-            torn.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process cleans up too
+            if time.time() - torn.stat().st_mtime >= max(older_than_seconds, _TORN_SECONDS):
+                torn.unlink()
     for note in sorted(root.glob(f"*/{_NOTE}")):
         if time.time() - json.loads(note.read_text(encoding="utf-8"))["at"] >= older_than_seconds:
             yield note, _named_in(note)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """Embedded as of two moments, with an index."""
     world = make_world(tmp_path_factory.mktemp("agree"))
     chain = Chain(world, FeatureRepository(world.workspace, world.home))
@@ -30,6 +30,15 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     build_scenario_index(world.home, world.engine, "money")
     yield chain
     chain.features.close()
+
+
+@pytest.fixture
+def chain(embedded: Chain) -> Iterator[Chain]:
+    """As `embedded`; what a test serves instead is taken back after it, for the next one."""
+    newest = active_manifest(embedded.world.engine, "money")
+    yield embedded
+    promote({"money": newest}, _place(embedded), Silent())
+    build_scenario_index(embedded.world.home, embedded.world.engine, "money")
 
 
 def _place(chain: Chain) -> Surroundings:
@@ -49,7 +58,7 @@ def _online(chain: Chain, statement: str) -> None:
 def test_stores_agree_after_a_backfill(chain: Chain) -> None:
     checks = _checks(chain)
     assert list(checks) == ["offline", "online", "index"]
-    assert all(check.agrees for check in checks.values())
+    assert [check for check in checks.values() if not check.agrees] == []
     assert [check.expected for check in checks.values()] == [7, 4, 4]
 
 
@@ -85,7 +94,6 @@ def test_an_offline_row_that_was_changed_is_found_by_its_checksum(chain: Chain) 
 
 
 def test_an_index_of_other_vectors_is_found(chain: Chain) -> None:
-    build_scenario_index(chain.world.home, chain.world.engine, "money")
     before, after = active_manifest(chain.world.engine, "money"), rollback_target("money", _place(chain))
     promote({"money": after}, _place(chain), Silent())
     index = _checks(chain)["index"]
@@ -97,8 +105,7 @@ def test_an_index_of_other_vectors_is_found(chain: Chain) -> None:
 
 def test_a_rollback_serves_the_earlier_moment_online_too(chain: Chain) -> None:
     place = _place(chain)
-    if active_manifest(chain.world.engine, "money").as_of != day(9.5).replace(tzinfo=None):
-        promote({"money": rollback_target("money", place)}, place, Silent())
+    promote({"money": rollback_target("money", place)}, place, Silent())
     served = chain.features.online(["ann"], ["user_emb_money:emb_money"], at=day(9.5))
     rows = {(row["user_id"], row["event_timestamp"]): row for row in chain.world.rows("user_emb_money")}
     assert served["emb_money"].to_pylist() == [rows["ann", day(9.5)]["emb_money"]]
