@@ -1,9 +1,11 @@
 """Building a consumer from settings, and running it."""
 
 import gc
+import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +24,7 @@ from consumers.kafka_client import connect, connection_options, ensure_topics, p
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import OnlineFeed, OnlineSink
+from qanchor.errors import InputError
 from qanchor.events.ingest import recover
 from qanchor.events.repeats import RepeatWindow
 from qanchor.events.rolling import RollingActivity
@@ -35,6 +38,8 @@ from qanchor.workspace import Workspace
 
 _LONGEST_PAUSE_SECONDS = 300.0  # of the loop; then the group gives its partitions away
 _CLOSE_MS = 300  # a static member says no goodbye, and nothing else is under way
+# It begins file names: readers pass over those that begin with `_` or `.`, and compaction's are its own.
+_NAME = re.compile(r"(?!compacted-)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,21 @@ def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mappi
     }
 
 
+def check_name(name: str) -> str:
+    """The name of a consumer, if files and group members can bear it.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot name a consumer.",
+            "Give --name letters, digits, dots, hyphens and underscores, beginning with a letter or digit,"
+            " and nothing that begins with `compacted-`.",
+        )
+    return name
+
+
 def run_consumer(
     settings: Settings,
     places: tuple[Workspace, Home, Engine],
@@ -97,6 +117,7 @@ def run_consumer(
         progress: counts messages.
 
     Raises:
+        InputError: the name cannot be one.
         BrokerUnavailable: no broker answers at the start; once it runs, it tries again by itself.
         NotReady: another consumer of this name runs, or events were deleted unread.
         EventsInvalid: too many messages are refused.
@@ -104,38 +125,35 @@ def run_consumer(
     """
     workspace, home, engine = places
     prepare_library()
-    kafka, name = settings.kafka, options.name or socket.gethostname()
+    kafka, name = settings.kafka, check_name(options.name or socket.gethostname())
     metrics, health = ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
-    port = options.metrics_port
-    server = None if port is None else HealthServer(port, metrics.registry, health)
-    ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
-    gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
-    log = EventLog(home.events, workspace, name)
-    dead_letters = DeadLetterTopic(kafka)
-    sink = EventLogSink(
-        engine, log, open_decoder(workspace, settings), dead_letters, kafka.group, kafka.topic,
-        kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
-    )  # fmt: skip
-    log.claim()
-    recover(engine, log)
-    # Imports and connects what the first write needs: a stop must not wait for that.
-    sink.write(DecodedBatch(), {})
-    online = _open_online(settings, places, options, metrics) if options.online or kafka.online else None
-    if online is not None:
-        kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
-    given = consumer_options(settings, name, options.skip_deleted)
-    client = connect(kafka, lambda: KafkaConsumer(**given))
-    decode = partial(decode_records, sink.decoder)
-    assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
-    try:
+    with ExitStack() as closing:
+        if options.metrics_port is not None:
+            closing.callback(HealthServer(options.metrics_port, metrics.registry, health).close)
+        ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
+        gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
+        log = EventLog(home.events, workspace, name)
+        closing.callback(log.close)
+        dead_letters = DeadLetterTopic(kafka)
+        closing.callback(dead_letters.close)
+        sink = EventLogSink(
+            engine, log, open_decoder(workspace, settings), dead_letters, kafka.group, kafka.topic,
+            kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
+        )  # fmt: skip
+        log.claim()
+        recover(engine, log)
+        # Imports and connects what the first write needs: a stop must not wait for that.
+        sink.write(DecodedBatch(), {})
+        online = _open_online(settings, places, options, metrics) if options.online or kafka.online else None
+        if online is not None:
+            kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
+        given = consumer_options(settings, name, options.skip_deleted)
+        client = connect(kafka, lambda: KafkaConsumer(**given))
+        closing.callback(client.close, autocommit=False, timeout_ms=_CLOSE_MS)
+        decode = partial(decode_records, sink.decoder)
+        assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
         parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online)
         return EventConsumer(parts, kafka, options.rule).run(stop)
-    finally:
-        client.close(autocommit=False, timeout_ms=_CLOSE_MS)
-        dead_letters.close()
-        log.close()
-        if server is not None:
-            server.close()
 
 
 def _open_online(
