@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.errors import NotReady
 from qanchor.events.history import EventArrays, Int64
 from qanchor.training.useru.answers import Describer, PhraseBook, Phrases
+from qanchor.training.useru.points import PointPlan, choose_points, first_day, fitting_horizons, held_last
 from qanchor.training.useru.questions import PAST_KINDS, Kind, phrase_question, scenario_topics
 from qanchor.training.useru.spans import DAY, Points, SpanReader
 from qanchor.training.useru.terms import Terms, find_terms
@@ -101,63 +101,16 @@ def build_pairs(
         NotReady: the events before `until` span less than two days; load more, or choose a later `until`.
     """
     rng = np.random.default_rng(seed)
-    first = _first_day(visible, until)
-    horizons = _horizons(config, workspace, (until - first) // DAY)
-    points = _choose_points(visible, until, first, horizons[0], config, rng)
-    points, trained = _held_last(points, len(visible.users), config, rng)
+    first = first_day(visible, until)
+    horizons = fitting_horizons(config.horizons_days, workspace, (until - first) // DAY)
+    points = choose_points(visible, first, PointPlan(until, horizons[0], config.step_days), rng)
+    points = points.take(np.arange(min(len(points), config.most_points)))
+    points, trained = held_last(points, len(visible.users), config.held_share, config.cell, rng)
     terms = find_terms(visible)
     reader = SpanReader(visible, workspace, terms)
     topics = find_topics(reader.read(points, -_TOPIC_DAYS).terms, terms, rng)
     writer = _Writer(reader, _World(visible.users, workspace, terms, topics), points, horizons, until)
     return writer.write(config, trained, rng)
-
-
-def _first_day(visible: EventArrays, until: int) -> int:
-    starts = [int(e.time.min()) for e in visible.modalities if len(e.time)]
-    if not starts or until - min(starts) < 2 * DAY:
-        raise NotReady(
-            "the events before the pre-training end span less than two days",
-            "Load more events, or give a later --until.",
-        )
-    return min(starts) // DAY * DAY
-
-
-def _horizons(config: UserUConfig, workspace: Workspace, span_days: int) -> tuple[int, ...]:
-    """Horizons that leave at least as many days to look back on, ascending."""
-    wanted = {*config.horizons_days, *(spec.horizon_days for spec in workspace.scenarios.values())}
-    fitting = tuple(sorted(days for days in wanted if days <= span_days // 2))
-    return fitting or (max(1, span_days // 2),)
-
-
-def _choose_points(
-    visible: EventArrays, until: int, first: int, shortest: int, config: UserUConfig, rng: np.random.Generator
-) -> Points:
-    """Cut-offs at midnight, `step_days` apart from a day of each user's own, where the user has a past."""
-    last = (until - shortest * DAY) // DAY * DAY
-    steps = max(1, (last - first) // (config.step_days * DAY))
-    users = len(visible.users)
-    shift = rng.integers(0, config.step_days, users)
-    rows = np.repeat(np.arange(users), steps)
-    back = np.tile(np.arange(steps), users) * config.step_days + shift[rows]
-    cutoffs = last - back * DAY
-    seen = np.full(users, until, np.int64)
-    for events in visible.modalities:
-        has = np.diff(events.offsets) > 0
-        seen[has] = np.minimum(seen[has], events.time[events.offsets[:-1][has]])
-    kept = np.flatnonzero((cutoffs > first) & (cutoffs > seen[rows]))
-    kept = rng.permutation(kept)[: config.most_points]
-    return Points(rows[kept].astype(np.int64), cutoffs[kept].astype(np.int64))
-
-
-def _held_last(
-    points: Points, users: int, config: UserUConfig, rng: np.random.Generator
-) -> tuple[Points, int]:
-    """The points with those of held-out users at the end, and how many are for training: whole cells."""
-    held = (rng.random(users) < config.held_share)[points.rows]
-    training, checking = np.flatnonzero(~held), np.flatnonzero(held)
-    if len(training) >= config.cell:
-        training = training[: len(training) // config.cell * config.cell]
-    return points.take(np.concatenate([training, checking])), len(training)
 
 
 # Words of one topic come within about this many days of each other.
