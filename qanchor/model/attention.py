@@ -1,0 +1,146 @@
+"""Where the anchor looks: its attention over a user's prefix and over the suffix that it closes.
+
+The decoder runs with eager attention, which alone gives its weights away, and only for as long as this takes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qanchor.events.history import EventArrays, Int64, slice_histories
+from qanchor.model.backbone import Backbone
+from qanchor.model.batch import EventBatch, collate
+from qanchor.model.checkpoint import LoadedModel
+from qanchor.model.config import ModelConfig
+from qanchor.model.embedder import Anchor, anchor_suffix
+from qanchor.model.prefix_cache import PrefixCache
+from qanchor.model.qanchor import QAnchor, Suffix
+
+USER, PROMPT, QUESTION = "user token", "soft prompt", "question"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class AnchorAttention:
+    """How the anchor of one question divides its attention.
+
+    Args:
+        groups: the user token, every modality (its events, its own token, its bounds), the soft prompt, and
+            the question with the anchor itself.
+        mass: float64 [layers, users, groups], mean over heads; sums to 1 over the groups.
+    """
+
+    groups: tuple[str, ...]
+    mass: NDArray[np.float64]
+
+
+def anchor_attention(
+    loaded: LoadedModel, arrays: EventArrays, rows: Int64, cutoffs: Int64, anchors: Sequence[Anchor]
+) -> list[AnchorAttention]:
+    """The attention of several anchors over the same users' histories; each prefix is encoded once.
+
+    Args:
+        loaded: the model.
+        arrays: the events.
+        rows: int64 [requests], rows of arrays.users; -1 is a user without events.
+        cutoffs: int64 [requests], microseconds UTC.
+        anchors: what is asked.
+
+    Raises:
+        CheckpointInvalid: a prompt is of another width.
+    """
+    config = loaded.config
+    groups = (USER, *config.modalities, PROMPT, QUESTION)
+    suffixes = [anchor_suffix(loaded, anchor) for anchor in anchors]
+    slices = slice_histories(arrays, rows, cutoffs, config.workspace())
+    texts = loaded.tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
+    found: list[list[NDArray[np.float64]]] = [[] for _ in anchors]
+    with torch.inference_mode(), loaded.runtime.autocast():
+        for start in range(0, len(rows), _BATCH):
+            some = np.arange(start, min(start + _BATCH, len(rows)))
+            batch = collate(arrays, slices.take(some), texts, loaded.normaliser, config)
+            batch = batch.to(loaded.runtime.device)
+            prefix = loaded.model.encode_prefix(batch)
+            owners = token_groups(batch, config)
+            for parts, suffix in zip(found, suffixes, strict=True):
+                weights = attention_weights(loaded.model, prefix, suffix)
+                parts.append(_grouped(weights, owners, suffix, len(groups)))
+    return [AnchorAttention(groups, np.concatenate(parts, axis=1)) for parts in found]
+
+
+def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Tensor:
+    """What the suffix's last token looks at, float32 [layers, users, heads, prefix + suffix tokens].
+
+    Heads that share a key are told apart; padding has weight 0; each row sums to 1.
+
+    Args:
+        model: in evaluation mode.
+        prefix: of the users; left as it is.
+        suffix: its question_ids are [tokens], the same for all users.
+    """
+    backbone, users = model.backbone, prefix.users
+    vectors = backbone.embed(suffix.question_ids)
+    if suffix.prompt is not None:
+        vectors = torch.cat([suffix.prompt.to(vectors.dtype), vectors])
+    tokens = len(vectors)
+    earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=vectors.device).tril()
+    sees = torch.cat([prefix.mask()[:, None].expand(-1, tokens, -1), earlier.expand(users, -1, -1)], dim=2)
+    # Eager attention adds its mask to the scores: a boolean one would count as 0 and 1.
+    mask = torch.zeros(sees.shape, dtype=vectors.dtype, device=vectors.device)
+    mask = mask.masked_fill(~sees, torch.finfo(vectors.dtype).min)
+    with _eager(backbone):
+        output = backbone.lm.model(
+            inputs_embeds=vectors.expand(users, -1, -1),
+            attention_mask=mask[:, None],
+            position_ids=prefix.lengths[:, None] + torch.arange(tokens, device=vectors.device),
+            past_key_values=prefix.overlay(),
+            use_cache=True,
+            output_attentions=True,
+        )
+    return torch.stack([layer[:, :, -1].float() for layer in output.attentions])
+
+
+def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
+    """Whose each prefix token is, int64 [users, tokens]: 0 the user token, 1 + m modality m, -1 padding.
+
+    Args:
+        batch: the histories.
+        config: says which summary tokens there are.
+    """
+    users, modalities = batch.counts.shape
+    each = torch.arange(1, modalities + 1, device=batch.counts.device).repeat(users)
+    owners = [torch.zeros(users, dtype=torch.int64, device=each.device)] if config.use_user_token else []
+    owners += [each] * (2 + int(config.use_modality_tokens))
+    flat = torch.cat([*owners, batch.segment % modalities + 1])
+    padded = flat.new_full((users * batch.tokens,), -1).index_copy(0, batch.place, flat)
+    return padded.view(users, batch.tokens)
+
+
+def _grouped(weights: Tensor, owners: Tensor, suffix: Suffix, groups: int) -> NDArray[np.float64]:
+    """Mean over heads, summed by group: [layers, users, groups]."""
+    prompt = 0 if suffix.prompt is None else len(suffix.prompt)
+    own = owners.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.question_ids))
+    place = torch.cat([owners, own.expand(len(owners), -1)], dim=1)
+    mass = weights.mean(dim=2).double()  # [layers, users, tokens]
+    # Padding goes to a group of its own, which is empty.
+    place = torch.where(place < 0, groups, place).expand(len(mass), -1, -1)
+    sums = mass.new_zeros(*mass.shape[:2], groups + 1).scatter_add(2, place, mass)
+    return np.asarray(sums[..., :groups].cpu().numpy(), dtype=np.float64)
+
+
+@contextmanager
+def _eager(backbone: Backbone) -> Iterator[None]:
+    """Eager attention while inside; then what it was before."""
+    lm: Any = backbone.lm
+    before = lm.config._attn_implementation
+    lm.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(before)
