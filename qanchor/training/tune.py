@@ -149,6 +149,7 @@ class _Tuner:
         )
         self._best: tuple[float, int, Tensor, Tensor] = (-1.0, 0, self.prompt, self.prototypes)
         self._losses: list[float] = []
+        self._checks: list[tuple[int, float]] = []
 
     def run(self, progress: Progress) -> None:
         """Steps until the validation part has nothing more to gain."""
@@ -189,7 +190,9 @@ class _Tuner:
                 "valid_auc_base_probe": round(base.valid_auc, 4),
                 "valid_auc_tuned_probe": round(new.valid_auc, 4),
                 "valid_auc_prototypes": round(auc, 4),
+                "tokens": len(prompt),
                 "best_step": step,
+                "valid_auc_by_step": self._checks,
                 "steps": len(self._losses),
                 "loss": self._losses,
                 "train_rows": len(self._train),
@@ -217,6 +220,7 @@ class _Tuner:
         vectors = self._bank.vectors(self._question, prompt, self._valid.requests)
         unit = normalize(prototypes, dim=-1).numpy()
         auc = float(roc_auc(self._valid.labels, vectors @ (unit[1] - unit[0])))
+        self._checks.append((step, round(auc, 4)))
         if auc > self._best[0]:
             self._best = (auc, step, prompt, prototypes)
 

@@ -53,7 +53,7 @@ def test_the_weights_of_the_first_layer_are_those_of_the_formula() -> None:
 
     def turned(states: torch.Tensor) -> torch.Tensor:
         half = states.shape[-1] // 2
-        return states * cos + torch.cat([-states[..., half:], states[..., :half]], -1) * sin
+        return torch.as_tensor(states * cos + torch.cat([-states[..., half:], states[..., :half]], -1) * sin)
 
     normed, width = layer.input_layernorm(vectors), layer.self_attn.head_dim
     queries = turned(layer.self_attn.q_proj(normed).view(1, -1, 6, width).transpose(1, 2))[0, :, -1]

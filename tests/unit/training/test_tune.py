@@ -107,6 +107,15 @@ def test_prompt_and_prototypes_have_their_shapes(loaded: LoadedModel, arrays: Ev
     assert {"valid_auc_base_probe", "valid_auc_tuned_probe", "valid_auc_prototypes"} <= set(tuned.metrics)
 
 
+def test_the_record_holds_the_course_of_the_tuning(loaded: LoadedModel, arrays: EventArrays) -> None:
+    metrics = _tune(loaded, arrays)["sails"].metrics
+    course = dict(metrics["valid_auc_by_step"])
+    assert metrics["tokens"] == CONFIG.tokens
+    assert min(course) == 0
+    assert course[metrics["best_step"]] == metrics["valid_auc_prototypes"] == max(course.values())
+    assert len(metrics["loss"]) == metrics["steps"] >= max(course)
+
+
 def test_a_scenario_tuned_beside_another_is_tuned_as_alone(loaded: LoadedModel, arrays: EventArrays) -> None:
     alone = _tune(loaded, arrays)["sails"]
     both = _tune(loaded, arrays, _labels("sings"), _labels("sails"))
