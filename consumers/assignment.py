@@ -5,6 +5,7 @@ that is assigned is read from the LEDGER's position; Kafka's own committed offse
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         self._buffer: dict[int, list[DecodedRecords]] = {}
         self.failure: QAnchorError | None = None
         self.rebalances = 0
+        self.changed = time.monotonic()
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Drop what was read from them: their next owner reads it again from the ledger."""
@@ -66,6 +68,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         """Read them from the ledger's position on."""
         with self._lock:
             self.rebalances += 1
+            self.changed = time.monotonic()
             try:
                 self._seek(assigned)
             except QAnchorError as error:
@@ -129,6 +132,14 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         with self._lock:
             self._fresh |= {p for p in self._client.assignment() if p.partition in self._owned}
             self._buffer = {}
+
+    def written(self) -> Mapping[int, int]:
+        """By partition the offset up to which the ledger has everything, whoever wrote it.
+
+        Raises:
+            DatabaseUnavailable: the ledger cannot be read.
+        """
+        return next_offsets(self._engine, self._group, self._topic)
 
     @property
     def owned(self) -> frozenset[int]:

@@ -27,6 +27,7 @@ from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import OnlineFeed
+from consumers.topic_end import TopicEnd
 from qanchor.errors import NotReady, OffsetsFenced
 from qanchor.progress import Progress
 from qanchor.settings import KafkaSettings
@@ -47,7 +48,7 @@ class StopRule:
 
     Args:
         idle_seconds: after this long without a message.
-        at_end: once it has everything that was there when it got its partitions.
+        at_end: once everything that was on the topic at first is written, by whichever consumer.
     """
 
     idle_seconds: float | None = None
@@ -121,7 +122,7 @@ class EventConsumer:
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[Written] | None = None
         self._written: dict[int, int] = {}
-        self._ends: dict[Any, int] = {}
+        self._end = TopicEnd(parts.client, parts.assignment, settings.topic, settings.session_seconds)
         self._buffered = self._polled = 0
         self._backoff = 0.0
         self._rate = _FIRST_RATE
@@ -285,18 +286,7 @@ class EventConsumer:
         idle = time.monotonic() - self._last
         if self._rule.idle_seconds is not None and idle >= self._rule.idle_seconds:
             return True
-        return self._rule.at_end and bool(self._assignment.owned) and self._is_at_end()
-
-    def _is_at_end(self) -> bool:
-        try:
-            partitions = self._client.assignment()
-            new = [partition for partition in partitions if partition not in self._ends]
-            if new:
-                self._ends.update(self._client.end_offsets(new, timeout_ms=5_000))
-            # Not the last message's offset: transaction markers lie behind it.
-            return all((self._client.position(p, timeout_ms=1_000) or 0) >= self._ends[p] for p in partitions)
-        except (KafkaError, IllegalStateError, KeyError):
-            return False  # a rebalance in between: look again after the next poll
+        return self._rule.at_end and bool(self._assignment.owned) and self._end.is_reached()
 
     def _measure_lag_if_due(self) -> None:
         if time.monotonic() - self._measured >= _LAG_EVERY_SECONDS:

@@ -93,6 +93,9 @@ class FakeClient:
     def end_offsets(self, places: Sequence[Any], timeout_ms: int) -> dict[Any, int]:
         return {place: self.ends.get(place, 0) for place in places}
 
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {place.partition for place in self.owned | self.ends.keys() if place.topic == topic}
+
     def position(self, place: Any, timeout_ms: int) -> int:
         return self.positions.get(place, 0)
 
