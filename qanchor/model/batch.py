@@ -12,8 +12,10 @@ from torch import Tensor
 from qanchor.events.history import EventArrays, HistorySlices
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser, event_features, summary_features
+from qanchor.model.tabular import tabular_features
 from qanchor.model.tokens import TokenisedTexts
 
+Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 
@@ -23,7 +25,7 @@ class EventBatch:
 
     Events of all users stand in one flat row, sorted by (modality, user, time): only the sequence that
     the backbone reads is padded, on the right. A prefix is
-    [usr; mdl of every modality; for every modality: start, events, end].
+    [usr; mdl of every modality; tabular tokens; for every modality: start, events, end].
 
     Args:
         texts: int64 [texts], the batch's distinct texts as indices of EventArrays.texts.
@@ -33,9 +35,11 @@ class EventBatch:
         segment: int64 [events], user * modalities + modality.
         numbers: per modality float32 [events of it, event_feature_width].
         summary: per modality float32 [batch, summary_feature_width].
+        tabular: float32 [batch, tabular_width], point-in-time aggregates; of no width where no token is made.
         counts: int64 [batch, modalities], events.
         place: int64 [tokens of the batch without padding], flat place in [batch * tokens] of, in this order:
-            user tokens, modality tokens by (user, modality), start tokens, end tokens alike, events.
+            user tokens, modality tokens by (user, modality), tabular tokens by user, start tokens, end tokens
+            by (user, modality), events.
         lengths: int64 [batch], prefix tokens of each user; at least 1.
         tokens: the longest of them.
     """
@@ -47,6 +51,7 @@ class EventBatch:
     segment: Tensor
     numbers: tuple[Tensor, ...]
     summary: tuple[Tensor, ...]
+    tabular: Tensor
     counts: Tensor
     place: Tensor
     lengths: Tensor
@@ -98,7 +103,7 @@ def collate(
         texts: arrays.texts as token ids.
         normaliser: scales the numbers.
         config: the model's.
-        dropout: leaves events out at random, for training; the summaries still count them all.
+        dropout: leaves events out at random, for training; summaries and aggregates still count them all.
     """
     parts = [_gather(arrays, slices, column, normaliser, config) for column in range(len(arrays.modalities))]
     if dropout is not None and dropout.share > 0:
@@ -106,7 +111,7 @@ def collate(
         parts = [_kept(part, keep) for part, keep in zip(parts, kept, strict=True)]
     users, modalities = slices.start.shape
     counts = np.stack([np.bincount(p["user"], minlength=users) for p in parts], axis=1)
-    place, lengths, tokens = _places([p["user"] for p in parts], counts, _heads(config))
+    place, lengths, tokens = _places([p["user"] for p in parts], counts, config)
     used, index = np.unique(np.concatenate([p["text"] for p in parts]), return_inverse=True)
     width = int(texts.lengths[used].max(initial=1))
     text_ids = texts.ids[used, :width]
@@ -119,6 +124,7 @@ def collate(
         segment=torch.from_numpy(segment),
         numbers=tuple(torch.from_numpy(p["numbers"]) for p in parts),
         summary=tuple(torch.from_numpy(p["summary"]) for p in parts),
+        tabular=torch.from_numpy(_tabular(arrays, slices, normaliser, config)),
         counts=torch.from_numpy(counts.astype(np.int64)),
         place=torch.from_numpy(place),
         lengths=torch.from_numpy(lengths),
@@ -126,12 +132,17 @@ def collate(
     )
 
 
-def _heads(config: ModelConfig) -> tuple[bool, bool]:
-    return config.use_user_token, config.use_modality_tokens
-
-
 def _head_tokens(config: ModelConfig, modalities: int) -> int:
-    return int(config.use_user_token) + modalities * int(config.use_modality_tokens)
+    own = int(config.use_user_token) + modalities * int(config.use_modality_tokens)
+    return own + config.tabular_tokens
+
+
+def _tabular(
+    arrays: EventArrays, slices: HistorySlices, normaliser: Normaliser, config: ModelConfig
+) -> Float32:
+    if not config.tabular_tokens:
+        return np.empty((len(slices.cutoff), 0), np.float32)
+    return tabular_features(arrays, slices, normaliser, config)
 
 
 def _gather(
@@ -163,19 +174,20 @@ def _kept(part: Mapping[str, NDArray[Any]], keep: NDArray[np.bool_]) -> dict[str
     return {name: value if name == "summary" else value[keep] for name, value in part.items()}
 
 
-def _places(users: list[Int64], counts: Int64, heads: tuple[bool, bool]) -> tuple[Int64, Int64, int]:
+def _places(users: list[Int64], counts: Int64, config: ModelConfig) -> tuple[Int64, Int64, int]:
     """Where every token of the prefix stands, the users' lengths, and the padded length."""
     batch, modalities = counts.shape
-    user_token, modality_tokens = heads
-    head = int(user_token) + modalities * int(modality_tokens)
+    head = _head_tokens(config, modalities)
     groups = counts + 2
     lengths = head + groups.sum(axis=1)
     tokens = int(lengths.max(initial=1))
     base = np.arange(batch)[:, None] * tokens
     starts = base + head + np.cumsum(groups, axis=1) - groups  # [batch, modalities]
-    pieces = [base[:, 0]] if user_token else []
-    if modality_tokens:
-        pieces.append((base + int(user_token) + np.arange(modalities)).ravel())
+    pieces = [base[:, 0]] if config.use_user_token else []
+    if config.use_modality_tokens:
+        pieces.append((base + int(config.use_user_token) + np.arange(modalities)).ravel())
+    if config.tabular_tokens:
+        pieces.append((base + head - config.tabular_tokens + np.arange(config.tabular_tokens)).ravel())
     pieces += [starts.ravel(), (starts + counts + 1).ravel()]
     for column, user in enumerate(users):
         count = counts[:, column]

@@ -11,6 +11,8 @@ from qanchor.workspace import ModalitySpec, Workspace
 
 Preset = Literal["tiny", "small", "paper"]
 
+# Models stored before there were any hold none, so that the field's own default is 0.
+TABULAR_TOKENS = 4
 PAPER_BACKBONE = "Qwen/Qwen2.5-0.5B-Instruct"
 PAPER_TEXT_ENCODER = "thenlper/gte-base"
 
@@ -68,6 +70,7 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     max_answer_tokens: int = Field(200, gt=1)
     use_user_token: bool = True
     use_modality_tokens: bool = True
+    tabular_tokens: int = Field(0, ge=0, description="prefix tokens made of point-in-time aggregates")
 
     def workspace(self) -> Workspace:
         """The modalities as a workspace without scenarios, to read and slice events for this model."""
@@ -152,5 +155,6 @@ def preset_config(preset: str, workspace: Workspace, **changes: Any) -> ModelCon
         "preset": preset,
         "window_days": workspace.window_days,
         "modalities": dict(workspace.modalities),
+        "tabular_tokens": TABULAR_TOKENS,
     }
     return ModelConfig(**{**fields, **_SIZES[preset], **changes})

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from qanchor.model.batch import EventBatch
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import RECENT_AGE, event_feature_width, summary_feature_width
+from qanchor.model.tabular import tabular_width
 from qanchor.model.text_encoder import TextEncoder
 
 _FORGETS_DAYS = 14.0
 # Events of weeks ago alone are no news: with less than this weight the recent mean fades to zero.
 _ANY_WEIGHT = 0.05
+_TABULAR_WIDTHS = 2  # inner width of the aggregates' encoder, in widths of the backbone
 
 
 def adapter(width: int, out: int) -> nn.Sequential:
@@ -26,6 +28,43 @@ def adapter(width: int, out: int) -> nn.Sequential:
 def numbers_encoder(features: int, width: int) -> nn.Sequential:
     """The numeric part that stands beside a text or a mean."""
     return nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+
+
+class TabularTokens(nn.Module):
+    """Point-in-time aggregates to prefix tokens, as the paper's structured features become tokens.
+
+    Args:
+        features: aggregates of a user.
+        tokens: how many tokens they become.
+        width: inside.
+        out: of a token.
+    """
+
+    def __init__(self, features: int, tokens: int, width: int, out: int) -> None:
+        super().__init__()
+        # Statistics are stored with the weights, and no optimiser moves them.
+        self.mean = nn.Parameter(torch.zeros(features), requires_grad=False)
+        self.spread = nn.Parameter(torch.ones(features), requires_grad=False)
+        self.encode = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, tokens * out))
+        self._out = out
+
+    @torch.no_grad()
+    def fit(self, tabular: Tensor) -> None:
+        """Take over mean and spread of aggregates that training may see, [points, features]."""
+        values = tabular.double()
+        spread = values.std(0, correction=0)
+        self.mean.copy_(values.mean(0))
+        self.spread.copy_(torch.where(spread > _SAME, spread, torch.ones_like(spread)))
+
+    def forward(self, tabular: Tensor) -> Tensor:
+        """Tokens by user, [batch * tokens, out]."""
+        scaled = ((tabular - self.mean) / self.spread).clamp(-_CLIP, _CLIP)
+        tokens: Tensor = self.encode(scaled)
+        return tokens.view(-1, self._out)
+
+
+_CLIP = 5.0
+_SAME = 1e-4
 
 
 class HierarchicalEncoder(nn.Module):
@@ -54,6 +93,9 @@ class HierarchicalEncoder(nn.Module):
         self.event_adapters = nn.ModuleList(adapter(width, out) for _ in specs)
         self.modality_adapter = adapter(width, out)
         self.user_adapter = adapter(width, out)
+        if config.tabular_tokens:
+            features = tabular_width(config)
+            self.tabular = TabularTokens(features, config.tabular_tokens, _TABULAR_WIDTHS * out, out)
         self.starts = nn.Parameter(torch.randn(len(specs), out) * 0.1)
         self.ends = nn.Parameter(torch.randn(len(specs), out) * 0.1)
         self.absent_modality = nn.Parameter(torch.randn(len(specs), out) * 0.1)
@@ -90,6 +132,8 @@ class HierarchicalEncoder(nn.Module):
             present = (batch.counts > 0)[:, :, None]
             absent = self.absent_modality.to(means.dtype)
             tokens.append(torch.where(present, self.modality_adapter(means), absent).flatten(0, 1))
+        if self.config.tabular_tokens:
+            tokens.append(self.tabular(batch.tabular))
         tokens += [bound.expand(users, -1, -1).flatten(0, 1) for bound in (self.starts, self.ends)]
         sizes = [len(part) for part in batch.numbers]
         parts = torch.split(vectors, sizes)

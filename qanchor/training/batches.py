@@ -17,6 +17,8 @@ from qanchor.events.history import EventArrays, HistorySlices, slice_histories
 from qanchor.model.batch import EventBatch, EventDropout, collate
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser
+from qanchor.model.hierarchy import HierarchicalEncoder
+from qanchor.model.tabular import tabular_features
 from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer, TokenisedTexts
 from qanchor.training.useru.pairs import PairSet
@@ -114,6 +116,13 @@ class BatchBuilder:
         users = torch.from_numpy(self.pairs.points.rows[points])
         summaries = torch.from_numpy(self._summaries[self._span[points], points[:, None]])
         return PairBatch(events, self._cut(questions), self._cut(answers), users, summaries)
+
+    def fit_tabular(self, encoder: HierarchicalEncoder) -> None:
+        """Let the encoder standardise aggregates by those of the points, or of a sample."""
+        if self._config.tabular_tokens:
+            sample = self._slices.take(np.arange(min(len(self.pairs.points), _SEEDING_POINTS)))
+            values = tabular_features(self._arrays, sample, self._normaliser, self._config)
+            encoder.tabular.fit(torch.from_numpy(values))
 
     def seed_texts(self, encoder: BagTextEncoder) -> None:
         """Begin the tokens' vectors where tokens of the same users at the same time lie near each other.

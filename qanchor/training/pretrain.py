@@ -116,6 +116,7 @@ def pretrain(
         widen_fresh_weights(model.backbone, config.seed)
     if isinstance(model.encoder.text_encoder, BagTextEncoder):
         builder.seed_texts(model.encoder.text_encoder)
+    builder.fit_tabular(model.encoder)
     model.to(runtime.device)
     key = _key(config, model_config, pairs, visible)
     first = [builder.build(points_of_step(pairs, config.points, step, config.seed)) for step in range(4)]

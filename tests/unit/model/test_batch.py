@@ -41,9 +41,10 @@ def test_events_stand_in_time_order_between_their_bounds() -> None:
     slices = slices_at(arrays, [0, 1], [960, 960])
     batch = WORLD.batch(arrays, slices)
     modalities = len(arrays.modalities)
-    head = 2 * (1 + 3 * modalities)
+    before = 1 + modalities + WORLD.config.tabular_tokens
+    head = 2 * (before + 2 * modalities)
     events = batch.place[head:] % batch.tokens
-    starts = (batch.place[2 * (1 + modalities) : 2 * (1 + 2 * modalities)] % batch.tokens).view(2, modalities)
+    starts = (batch.place[2 * before : 2 * (before + modalities)] % batch.tokens).view(2, modalities)
     taken = 0
     for modality in range(modalities):
         for user in range(2):

@@ -139,8 +139,8 @@ def test_how_many_events_there_were_is_seen() -> None:
     slices = slices_at(arrays, [0], [900])
     suffix = Suffix(question(WORLD, 0))
     vectors = []
-    for factor in (1, 10):
-        slices.window_events[:] *= factor
+    for divisor in (1, 2):
+        slices.window_events[:] //= divisor
         vectors.append(WORLD.model.read_out(WORLD.model.encode_prefix(WORLD.batch(arrays, slices)), suffix))
     assert (vectors[0] - vectors[1]).abs().max() > 1e-5
 
@@ -200,7 +200,8 @@ def test_every_parameter_learns() -> None:
     output = world.model.forward_pairs(batch, *pairs(world))
     loss = output.ntp_loss - (output.anchor * output.answer).sum() + (output.anchor @ output.anchor.T).sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    without = [name for name, parameter in world.model.named_parameters() if parameter.grad is None]
+    learned = [(name, p) for name, p in world.model.named_parameters() if p.requires_grad]
+    without = [name for name, parameter in learned if parameter.grad is None]
     assert without == []
 
 
