@@ -107,7 +107,7 @@ def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Te
 
 
 def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
-    """Whose each prefix token is, int64 [users, tokens]: 0 the user token, 1 + m modality m, -1 padding.
+    """Whose each prefix token is, int64 [users, tokens]: 0 the user's, 1 + m modality m, -1 padding.
 
     Args:
         batch: the histories.
@@ -116,7 +116,10 @@ def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
     users, modalities = batch.counts.shape
     each = torch.arange(1, modalities + 1, device=batch.counts.device).repeat(users)
     owners = [torch.zeros(users, dtype=torch.int64, device=each.device)] if config.use_user_token else []
-    owners += [each] * (2 + int(config.use_modality_tokens))
+    owners += [each] * int(config.use_modality_tokens)
+    # Aggregates are over all of a user's modalities.
+    owners += [torch.zeros(users * config.tabular_tokens, dtype=torch.int64, device=each.device)]
+    owners += [each] * 2
     flat = torch.cat([*owners, batch.segment % modalities + 1])
     padded = flat.new_full((users * batch.tokens,), -1).index_copy(0, batch.place, flat)
     return padded.view(users, batch.tokens)

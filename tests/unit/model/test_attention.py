@@ -85,7 +85,8 @@ def test_every_prefix_token_belongs_to_its_modality(tokens: tuple[bool, bool]) -
     heads = 2 + int(tokens[1])
     for user in range(len(REQUESTS)):
         counts = torch.bincount(owners[user][owners[user] >= 0], minlength=4)
-        assert counts.tolist() == [int(tokens[0]), *(batch.counts[user] + heads).tolist()]
+        own = int(tokens[0]) + world.config.tabular_tokens
+        assert counts.tolist() == [own, *(batch.counts[user] + heads).tolist()]
         assert (owners[user] >= 0).sum() == batch.lengths[user]
 
 
