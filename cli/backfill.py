@@ -59,6 +59,8 @@ def run(
     from qanchor.embedding.load import load_embedder
     from qanchor.embedding.plan import BackfillRequest
     from qanchor.embedding.publish import Surroundings
+    from qanchor.embedding.spaces import settled_precision
+    from qanchor.embedding.worker import LocalEngine
     from qanchor.errors import GatesFailed, InputError
     from qanchor.registry.versions import sync_scenarios
     from qanchor.storage.features import FeatureRepository
@@ -67,13 +69,16 @@ def run(
     if at_labels and as_of is not None:
         raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
     names = chosen(context.workspace, scenario, every)
-    request = BackfillRequest(names, moment_of(as_of), at_labels, online, put_in_service, force, shard_users)
+    precision = settled_precision(context.settings.compute)
+    request = BackfillRequest(
+        names, moment_of(as_of), at_labels, online, put_in_service, force, shard_users, precision
+    )
     sync_scenarios(context.engine, context.workspace)
     features = FeatureRepository(context.workspace, context.home)
     place = Surroundings(context.home, context.engine, features)
     load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
     with progress() as bar:
-        result = backfill(request, place, load, bar, _score_shift(context, features))
+        result = backfill(request, place, LocalEngine(load), bar, _score_shift(context, features))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:

@@ -59,6 +59,7 @@ def run(
     Example: qanchor-cli refresh --all --watch 300
     """
     from qanchor.embedding.refresh import RefreshRequest
+    from qanchor.embedding.spaces import settled_precision
     from qanchor.errors import InputError
     from qanchor.registry.manifests import active_manifests
 
@@ -69,7 +70,8 @@ def run(
     names = chosen(context.workspace, scenario, every, ready)
     if not names:
         raise InputError("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
-    request = RefreshRequest(names, moment_of(as_of), budget, online, expired)
+    precision = settled_precision(context.settings.compute)
+    request = RefreshRequest(names, moment_of(as_of), budget, online, expired, precision)
     if watch is None:
         _show(_refresh(context, request, index), json)
     else:

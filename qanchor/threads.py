@@ -7,7 +7,7 @@ spinning takes the core from the one it waits for.
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -40,7 +40,7 @@ def limit_threads(threads: int) -> int:
     return size
 
 
-def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
+def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
     """The items in their order, made by a thread of their own, up to `most` before they are asked for.
 
     An error of the maker is raised where its item would have come. A caller that stops early waits for the

@@ -7,11 +7,10 @@ this machine or on another one with the same home and database. The last one put
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from sqlalchemy import select
@@ -28,16 +27,17 @@ from qanchor.embedding.publish import (
     write_shared,
 )
 from qanchor.embedding.requests import EmbeddingRequests
-from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target
 from qanchor.embedding.spaces import Space, active_spaces
+from qanchor.embedding.worker import WAIT_SECONDS, Engine, ShardTask, Tally, redo_lost_shards, shard_folder
 from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.events.history import load_event_arrays, microseconds
+from qanchor.events.history import microseconds
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
 from qanchor.registry.manifests import ACTIVE, note_manifest
+from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
-from qanchor.registry.shards import DONE, LeaseLost, ShardedJob
+from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
@@ -45,10 +45,6 @@ from qanchor.workspace import Workspace
 log = logging.getLogger(__name__)
 
 _SHARED_ROWS: Final = 200_000
-_WAIT_SECONDS: Final = 0.5
-
-# The active model with one anchor per space, in their order; called once the cheap checks are done.
-LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -89,34 +85,22 @@ class _Work:
     spaces: Sequence[Space]
     plan: Plan
     job: ShardedJob
-    progress: Progress
-    embedded: int = 0
-    seconds: float = 0.0
-    shown: int = 0
+    tally: Tally
     blocked: dict[str, list[GateResult]] = field(default_factory=dict)
 
     @property
     def workspace(self) -> Workspace:
         return self.place.features.workspace
 
-    def advance(self, requests: int) -> None:
-        self.embedded += requests
-        self.shown += requests
-        self.progress.advance(requests)
-
-    def catch_up(self) -> None:
-        """Show what other workers have finished meanwhile."""
-        done = self.job.counts().size_done
-        self.job.note(done)
-        if done > self.shown:
-            self.progress.advance(done - self.shown)
-            self.shown = done
+    @property
+    def progress(self) -> Progress:
+        return self.tally.progress
 
 
 def backfill(
     request: BackfillRequest,
     place: Surroundings,
-    load: LoadEmbedder,
+    engine: Engine,
     progress: Progress,
     score_shift: ScoreShift | None = None,
 ) -> BackfillResult:
@@ -125,7 +109,7 @@ def backfill(
     Args:
         request: what is embedded.
         place: where from and where to.
-        load: gives the model and one anchor per space.
+        engine: computes the shards.
         progress: whoever watches.
         score_shift: how far a head's scores move; a gate where it is given.
 
@@ -135,14 +119,16 @@ def backfill(
         InputError: as_of lies in the future, or before the vectors of another model that are served.
         StateError: the online store took fewer rows than there are.
     """
-    spaces = active_spaces(place.engine, place.features.workspace, request.scenarios)
+    spaces = active_spaces(place.engine, place.features.workspace, request.scenarios, request.precision)
     progress.start("reading events")
     job, plan, warnings = join(request, place, spaces)
-    work = _Work(request, place, spaces, plan, job, progress)
+    work = _Work(request, place, spaces, plan, job, Tally(job, progress))
     try:
         job.resume()
-        embedder, anchors = load(spaces)
-        _embed(work, embedder, anchors)
+        progress.start(f"embedding {len(spaces)} scenarios", len(plan.requests))
+        redo_lost_shards(job, plan)
+        work.tally.catch_up()
+        engine.run(ShardTask(job, plan, place.features.workspace, spaces), work.tally)
         if _lead(work):
             with job.holding(None):
                 _put_in_service(work, score_shift)
@@ -152,55 +138,6 @@ def backfill(
         job.stop(error)
         raise
     return _result(work, warnings)
-
-
-def _embed(work: _Work, embedder: Embedder, anchors: Sequence[Any]) -> None:
-    """Do shards until none is left to do, by this worker or by others."""
-    targets = [Target(s.scenario, s.model.version, a) for s, a in zip(work.spaces, anchors, strict=True)]
-    work.progress.start(f"embedding {len(targets)} scenarios", len(work.plan.requests))
-    _redo_lost_shards(work)
-    work.catch_up()
-    while True:
-        number = work.job.claim()
-        if number is not None:
-            _do_shard(work, number, embedder, targets)
-        work.catch_up()
-        counts = work.job.counts()
-        if counts.done == counts.shards:
-            return
-        if number is None:
-            time.sleep(_WAIT_SECONDS)  # others hold the last shards; if they die, their leases run out
-
-
-def _shard_folder(work: _Work, result: Mapping[str, Any]) -> Path:
-    return work.plan.folder / str(result["folder"])
-
-
-def _redo_lost_shards(work: _Work) -> None:
-    lost = [r.number for r in work.job.results() if not _shard_folder(work, r.result).is_dir()]
-    if lost:
-        work.job.reset(lost)
-
-
-def _do_shard(work: _Work, number: int, embedder: Embedder, targets: Sequence[Target]) -> None:
-    requests = work.plan.shard(number)
-    began, shown = time.monotonic(), work.shown
-    # A name of its own: a worker that comes back from the dead must not write into its successor's files.
-    folder = work.plan.folder / f"{number:05d}-{work.job.owner.rsplit('/', 1)[-1]}"
-    try:
-        with work.job.holding(number) as stop:
-            arrays = load_event_arrays(work.plan.events[number], work.workspace)
-            shard = ShardWork(arrays, work.workspace, embedder, targets, folder, stop, work.advance)
-            outcome = shard.run(requests)
-            work.job.finish(number, {"folder": folder.name, **outcome.as_json()})
-    except (LeaseLost, StopShard):
-        log.warning("shard_lost job=%d shard=%d", work.job.id, number)
-        work.shown = shown
-    except BaseException:
-        work.job.release(number)
-        raise
-    finally:
-        work.seconds += time.monotonic() - began
 
 
 def _lead(work: _Work) -> bool:
@@ -216,7 +153,7 @@ def _lead(work: _Work) -> bool:
             return False
         if key is None:
             raise NotReady(f"job {work.job.id} was {state}", "Start it anew.")
-        time.sleep(_WAIT_SECONDS)
+        time.sleep(WAIT_SECONDS)
     return True
 
 
@@ -224,7 +161,7 @@ def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
     place, request = work.place, work.request
     shards = [
         FinishedShard(
-            _shard_folder(work, r.result),
+            shard_folder(work.plan, r.result),
             r.result["rows"],
             {name: int(total, 16) for name, total in r.result["totals"].items()},
         )
@@ -288,8 +225,8 @@ def _result(work: _Work, warnings: Sequence[str]) -> BackfillResult:
         job_id=work.job.id,
         as_of=work.plan.as_of,
         requests=len(work.plan.requests),
-        embedded=work.embedded,
-        seconds=work.seconds,
+        embedded=work.tally.embedded,
+        seconds=work.tally.seconds,
         manifests={name: found[name] for name in work.request.scenarios},
         current_users=current_users(work.plan, work.request.scenarios),
         set_aside=aside,

@@ -86,7 +86,7 @@ def judge(
     """
     limits = place.features.workspace.scenario(manifest.scenario).gates
     new = current_vectors(place.home.root / manifest.path, manifest.scenario)
-    results = [_at_most("bad vectors", _bad_share(new), 0.0)]
+    results = [_at_most("bad vectors", bad_share(new.vectors), 0.0)]
     if wanted_users:
         results.append(_at_least("coverage", len(new) / wanted_users, limits.min_coverage))
     served = active_manifests(place.engine, [manifest.scenario]).get(manifest.scenario)
@@ -102,7 +102,7 @@ def judge(
         overlap = _neighbour_overlap(old.vectors[old_rows], new.vectors[new_rows])
         results.append(_at_least("neighbour overlap", overlap, limits.min_neighbour_overlap))
     if served.fingerprint == manifest.fingerprint and len(old_rows) >= _FEWEST:
-        drift = _centroid_drift(old.vectors[old_rows], new.vectors[new_rows])
+        drift = centroid_drift(old.vectors[old_rows], new.vectors[new_rows])
         results.append(_at_most("centroid drift", drift, limits.max_centroid_drift))
         users = new.users.take(new_rows).to_pylist()
         shift = score_shift and score_shift(
@@ -121,11 +121,11 @@ def _at_most(gate: str, value: float, limit: float) -> GateResult:
     return GateResult(gate, float(value), limit, bool(value <= limit), at_least=False)
 
 
-def _bad_share(current: CurrentVectors) -> float:
-    """Share of vectors that are not finite or not of unit length."""
-    if not len(current):
+def bad_share(vectors: NDArray[np.float32]) -> float:
+    """Share of vectors, (users, dim), that are not finite or not of unit length."""
+    if not len(vectors):
         return 0.0
-    norms = np.linalg.norm(current.vectors, axis=1)
+    norms = np.linalg.norm(vectors, axis=1)
     return float(np.mean(~(np.abs(norms - 1.0) <= _NORM_TOLERANCE)))
 
 
@@ -141,7 +141,8 @@ def _sampled(rows: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(rows)[:_SAMPLE]).astype(np.int64)
 
 
-def _centroid_drift(old: NDArray[np.float32], new: NDArray[np.float32]) -> float:
+def centroid_drift(old: NDArray[np.float32], new: NDArray[np.float32]) -> float:
+    """1 - cosine of the mean vectors of two sets, (users, dim) each."""
     before, after = old.mean(axis=0, dtype=np.float64), new.mean(axis=0, dtype=np.float64)
     return float(1.0 - before @ after / max(np.linalg.norm(before) * np.linalg.norm(after), 1e-12))
 

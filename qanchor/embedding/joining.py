@@ -14,8 +14,9 @@ from qanchor.embedding.spaces import Space
 from qanchor.errors import InputError, NotReady, QAnchorError
 from qanchor.registry.jobs import record_failure
 from qanchor.registry.manifests import active_manifests
+from qanchor.registry.open_jobs import INTERRUPTED, close_job, find_open_job, is_worked_on, open_job
 from qanchor.registry.session import transaction
-from qanchor.registry.shards import INTERRUPTED, ShardedJob, close_job, find_open_job, is_worked_on, open_job
+from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import Job
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ def load_embedder(
     Args:
         home: where models lie.
         workspace: its modalities have to be the model's.
-        compute: device and number format.
-        spaces: all of one model.
+        compute: device.
+        spaces: all of one model and number format.
 
     Raises:
         CheckpointInvalid: a folder is missing, damaged or not the one that was registered, or the model was
@@ -32,11 +32,12 @@ def load_embedder(
     from qanchor.model.checkpoint import load_model
     from qanchor.model.embedder import Anchor, UserEmbedder
 
-    model = spaces[0].model
-    loaded = load_model(home.root / model.path, compute.device, compute.precision)
+    # What the spaces say counts: `auto` may stand for another format on the machine that named them.
+    model, precision = spaces[0].model, spaces[0].precision
+    loaded = load_model(home.root / model.path, compute.device, precision)
     loaded.config.check_workspace(workspace)
     _check("model", model.version, model.content_hash, loaded.content_hash)
-    if compute.precision == "int8":
+    if precision == "int8":
         from qanchor.model.int8 import quantise
 
         loaded = quantise(loaded)

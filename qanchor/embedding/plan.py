@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
-from qanchor.embedding.spaces import Space
+from qanchor.embedding.spaces import FLOAT32, Space
 from qanchor.errors import InputError, NotReady
 from qanchor.events.history import microseconds
 from qanchor.events.labels import read_labels
@@ -47,6 +47,7 @@ class BackfillRequest:
         promote: whether what passes its gates is put in service at once.
         force: whether it is put in service even where a gate fails.
         shard_users: users of a shard, which is what a kill costs.
+        precision: number format of the model: float32, bfloat16 or int8; part of the embedding space.
     """
 
     scenarios: Sequence[str]
@@ -56,6 +57,7 @@ class BackfillRequest:
     promote: bool = True
     force: bool = False
     shard_users: int = SHARD_USERS
+    precision: str = FLOAT32
 
     def key(self, spaces: Sequence[Space], labels: Sequence[str]) -> str:
         """A hash of what is asked: two backfills of one key are one job.

@@ -9,12 +9,12 @@ again.
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +25,9 @@ from qanchor.embedding.changes import Changes, find_changes
 from qanchor.embedding.plan import first_and_last_events
 from qanchor.embedding.publish import Surroundings, promote, without_zone
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
-from qanchor.embedding.shard import Embedder, ShardOutcome, ShardWork, Target
-from qanchor.embedding.spaces import Space, active_spaces
+from qanchor.embedding.shard import ShardOutcome, ShardWork, Target
+from qanchor.embedding.spaces import FLOAT32, Space, active_spaces
+from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, NotReady
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import microseconds
@@ -44,7 +45,8 @@ from qanchor.registry.manifests import (
     note_manifest,
     part_name,
 )
-from qanchor.registry.shards import DONE, ShardedJob, close_job, open_job
+from qanchor.registry.open_jobs import DONE, close_job, open_job
+from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
@@ -53,8 +55,6 @@ from qanchor.storage.online import OnlineView
 
 KIND: Final = "refresh"
 _ONLINE_ROWS: Final = 20_000
-
-LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class RefreshRequest:
         budget: change of a history that is left for later; None: each scenario's refresh_budget.
         online: whether the new vectors go to the online store too.
         expired: whether users count of whom nothing is new, but events have left the window.
+        precision: number format of the model: float32, bfloat16 or int8; that of the vectors that serve.
     """
 
     scenarios: Sequence[str]
@@ -74,6 +75,7 @@ class RefreshRequest:
     budget: float | None = None
     online: bool = True
     expired: bool = False
+    precision: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def refresh(
         InputError: as_of lies before the vectors that serve.
     """
     workspace = place.features.workspace
-    spaces = active_spaces(place.engine, workspace, request.scenarios)
+    spaces = active_spaces(place.engine, workspace, request.scenarios, request.precision)
     with _alone(place) as job:
         serving = {space.scenario: _serving(space, place) for space in spaces}
         event_log = EventLog(place.home.events, workspace)
@@ -171,7 +173,9 @@ def _serving(space: Space, place: Surroundings) -> EmbeddingManifest:
     manifest = active_manifest(place.engine, space.scenario)
     remedy = f"Run `qanchor-cli backfill --scenario {space.scenario}`."
     if manifest.fingerprint != space.fingerprint:
-        raise NotReady(f"{space.scenario} has vectors of an earlier model or prompt", remedy)
+        raise NotReady(
+            f"{space.scenario} has vectors of an earlier model or prompt, or of another number format", remedy
+        )
     if manifest.as_of is None or manifest.ingested_until is None:
         raise NotReady(f"{space.scenario} has no vectors of a snapshot that could be refreshed", remedy)
     return manifest

@@ -5,7 +5,7 @@ A user whose data breaks the encoder is set aside with the reason; the shard goe
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ from qanchor.embedding.vector_rows import VectorRows, what_was_read
 from qanchor.errors import QAnchorError, StateError
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.storage import checksums, parts
+from qanchor.threads import ahead
 from qanchor.workspace import Workspace
 
 CHUNK_REQUESTS: Final = 2_048
@@ -109,48 +110,55 @@ class ShardWork:
         outcome = ShardOutcome({t.scenario: 0 for t in self.targets}, {t.scenario: 0 for t in self.targets})
         writers: dict[str, Any] = {}
         rows = self.arrays.user_rows(requests.users)
+        # Vectors are written while the next ones are made.
+        made = ahead(self._chunks(requests, rows, outcome))
         try:
-            for scenarios, members in requests.groups():
-                for start in range(0, len(members), CHUNK_REQUESTS):
-                    if self.stop.is_set():
-                        raise StopShard
-                    some = members[start : start + CHUNK_REQUESTS]
-                    self._chunk(requests, rows, scenarios, some, (outcome, writers))
-                    self.advance(len(some))
+            for scenarios, some, found in made:
+                for members, vectors in found:
+                    self._write(requests, rows, scenarios, (members, vectors), (outcome, writers))
+                self.advance(len(some))
         finally:
+            made.close()
             for writer in writers.values():
                 writer.close()
         parts.sync_folder(self.folder)
         return outcome
 
-    def _chunk(
+    def _chunks(
+        self, requests: EmbeddingRequests, rows: Int64, outcome: ShardOutcome
+    ) -> Iterator[tuple[Int64, Int64, list[tuple[Int64, NDArray[np.float32]]]]]:
+        """Scenarios, requests, and the vectors of those that could be embedded."""
+        for scenarios, members in requests.groups():
+            for start in range(0, len(members), CHUNK_REQUESTS):
+                if self.stop.is_set():
+                    raise StopShard
+                some = members[start : start + CHUNK_REQUESTS]
+                yield scenarios, some, self._embedded(requests, rows, scenarios, some, outcome)
+
+    def _write(
         self,
         requests: EmbeddingRequests,
         rows: Int64,
         scenarios: Int64,
-        some: Int64,
+        made: tuple[Int64, NDArray[np.float32]],
         into: tuple[ShardOutcome, dict[str, Any]],
     ) -> None:
-        outcome, writers = into
-        for members, vectors in self._embedded(requests, rows, scenarios, some, outcome):
-            cutoffs, users = requests.cutoffs[members], requests.users[members]
-            events, last = what_was_read(
-                self.arrays, slice_histories(self.arrays, rows[members], cutoffs, self.workspace)
+        (members, vectors), (outcome, writers) = made, into
+        cutoffs, users = requests.cutoffs[members], requests.users[members]
+        slices = slice_histories(self.arrays, rows[members], cutoffs, self.workspace)
+        events, last = what_was_read(self.arrays, slices)
+        for number, found in zip(scenarios, vectors, strict=True):
+            target = self.targets[number]
+            table = VectorRows(users, cutoffs, found, events, last).table(
+                target.scenario, target.model_version
             )
-            for number, found in zip(scenarios, vectors, strict=True):
-                target = self.targets[number]
-                table = VectorRows(users, cutoffs, found, events, last).table(
-                    target.scenario, target.model_version
-                )
-                if target.scenario not in writers:
-                    path = self.folder / f"{target.scenario}.parquet"
-                    writers[target.scenario] = parts.part_writer(
-                        path, parts.embedding_schema(target.scenario)
-                    )
-                writers[target.scenario].write_table(table)
-                total = checksums.total(checksums.row_hashes(users, cutoffs, found))
-                outcome.rows[target.scenario] += len(users)
-                outcome.totals[target.scenario] = checksums.combined([outcome.totals[target.scenario], total])
+            if target.scenario not in writers:
+                path = self.folder / f"{target.scenario}.parquet"
+                writers[target.scenario] = parts.part_writer(path, parts.embedding_schema(target.scenario))
+            writers[target.scenario].write_table(table)
+            total = checksums.total(checksums.row_hashes(users, cutoffs, found))
+            outcome.rows[target.scenario] += len(users)
+            outcome.totals[target.scenario] = checksums.combined([outcome.totals[target.scenario], total])
 
     def _embedded(
         self,

@@ -2,13 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Engine
 
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.registry.tables import ModelVersion, PromptVersion
 from qanchor.registry.versions import active_by_scenario, active_model
+from qanchor.settings import ComputeSettings
 from qanchor.workspace import Workspace
+
+FLOAT32: Final = "float32"
+BFLOAT16: Final = "bfloat16"
+# Looked at first: importing torch to ask it costs two seconds.
+_GPU_FILES: Final = Path("/dev")
+_GPU_PATTERNS: Final = ("nvidia[0-9]*", "kfd", "dxg")
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,8 @@ class Space:
         model: that reads histories.
         prompt: that sharpens the question; None where the scenario was not tuned on this model.
         stale_prompt: a prompt of an earlier model, which is left out.
-        fingerprint: of all of these.
+        fingerprint: of all of these, and of the number format.
+        precision: the number format that vectors are made in: float32, bfloat16 or int8.
     """
 
     scenario: str
@@ -30,15 +40,41 @@ class Space:
     prompt: PromptVersion | None
     stale_prompt: str | None
     fingerprint: str
+    precision: str = FLOAT32
 
 
-def active_spaces(engine: Engine, workspace: Workspace, scenarios: Sequence[str]) -> list[Space]:
+def settled_precision(compute: ComputeSettings, on_gpu: bool | None = None) -> str:
+    """The number format that `auto` stands for here: float32, bfloat16 or int8.
+
+    Args:
+        compute: device and number format as they are set.
+        on_gpu: whether the model will run on a GPU, of whatever machine; None: look at this one.
+    """
+    if compute.precision != "auto":
+        return compute.precision
+    if on_gpu is not None:
+        return BFLOAT16 if on_gpu else FLOAT32
+    if compute.device == "cpu" or not _may_have_gpu():
+        return FLOAT32
+    from qanchor.model.runtime import choose_runtime
+
+    return str(choose_runtime(compute.device).dtype).removeprefix("torch.")
+
+
+def _may_have_gpu() -> bool:
+    return any(True for pattern in _GPU_PATTERNS for _ in _GPU_FILES.glob(pattern))
+
+
+def active_spaces(
+    engine: Engine, workspace: Workspace, scenarios: Sequence[str], precision: str = FLOAT32
+) -> list[Space]:
     """The spaces that a backfill of these scenarios writes to.
 
     Args:
         engine: the registry.
         workspace: gives the questions.
         scenarios: names.
+        precision: of the vectors, from `settled_precision`.
 
     Raises:
         NotReady: there is no model yet; run `qanchor-cli pretrain`.
@@ -61,7 +97,8 @@ def active_spaces(engine: Engine, workspace: Workspace, scenarios: Sequence[str]
                 model=model,
                 prompt=prompt,
                 stale_prompt=found.version if found and not fits else None,
-                fingerprint=fingerprint(model.content_hash, prompt_hash, query, EMBEDDING_WIDTH),
+                fingerprint=fingerprint(model.content_hash, prompt_hash, query, EMBEDDING_WIDTH, precision),
+                precision=precision,
             )
         )
     return spaces

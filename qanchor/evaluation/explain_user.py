@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qanchor.embedding.load import load_embedder
-from qanchor.embedding.spaces import active_spaces
+from qanchor.embedding.spaces import active_spaces, settled_precision
 from qanchor.errors import FingerprintMismatch, NotReady
 from qanchor.evaluation.edited_log import read_events
 from qanchor.evaluation.explain_events import Explainer, MovedScore, explain_events
@@ -173,7 +173,7 @@ def load_explainer(around: Surroundings, compute: ComputeSettings, head: LoadedH
         CheckpointInvalid: a file of the head or the model was edited.
     """
     scenario = head.card.scenario
-    spaces = active_spaces(around.engine, around.workspace, [scenario])
+    spaces = active_spaces(around.engine, around.workspace, [scenario], settled_precision(compute))
     if spaces[0].fingerprint != head.card.fingerprint:
         raise FingerprintMismatch(
             f"the head reads vectors of {head.card.fingerprint[:12]}, the model in service writes "

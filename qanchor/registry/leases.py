@@ -13,9 +13,18 @@ _CLOCKS: Final = {
 }
 
 
-def new_owner() -> str:
-    """A worker's name: host and process, so that its neighbours can see that it is gone."""
-    return f"{socket.gethostname()[:64]}/{os.getpid()}/{secrets.token_hex(4)}"
+def new_token() -> str:
+    """What tells two workers of one process apart."""
+    return secrets.token_hex(4)
+
+
+def new_owner(token: str = "") -> str:
+    """A worker's name: host and process, so that its neighbours can see that it is gone, and a token.
+
+    Args:
+        token: chosen by whoever starts the worker and wants to know it again; default: a new one.
+    """
+    return f"{socket.gethostname()[:64]}/{os.getpid()}/{token or new_token()}"
 
 
 def clock_ms(engine: Engine) -> ColumnElement[int]:

@@ -5,37 +5,34 @@ the database's clock. A worker that was stopped for longer than its lease finds 
 and what it computed is dropped.
 """
 
+import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    CursorResult,
-    Engine,
-    and_,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import BigInteger, ColumnElement, CursorResult, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from qanchor.errors import NotReady, QAnchorError, StateError
 from qanchor.registry.leases import clock_ms, is_gone, new_owner
+from qanchor.registry.open_jobs import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    LEASED,
+    RUNNING,
+    WAITING,
+    close_job,
+)
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import Job, JobShard, utc_now
 
-WAITING, LEASED, DONE = "waiting", "leased", "done"
-RUNNING, FAILED, INTERRUPTED, CANCELLED = "running", "failed", "interrupted", "cancelled"
 LEASE_SECONDS: Final = 60.0
 _ERROR_LENGTH: Final = 512
+_GUESSED_AMONG: Final = 64
 
 
 class LeaseLost(StateError):
@@ -68,42 +65,6 @@ class Counts:
     shards: int
     done: int
     size_done: int
-
-
-def find_open_job(engine: Engine, key: str) -> Job | None:
-    """The unfinished job of a key."""
-    with transaction(engine) as session:
-        return session.scalar(select(Job).where(Job.key == key))
-
-
-def open_job(engine: Engine, kind: str, key: str, parameters: Mapping[str, Any], sizes: Sequence[int]) -> int:
-    """Record a job with its shards, unless there is an unfinished one of that key.
-
-    Args:
-        engine: the registry.
-        kind: the command's name.
-        key: what was asked, hashed.
-        parameters: what was asked; JSON values.
-        sizes: of every shard, in units of work.
-
-    Returns:
-        The job's id, which may be that of another worker's job.
-    """
-    try:
-        with transaction(engine) as session:
-            row = Job(kind=kind, key=key, parameters=dict(parameters), total=sum(sizes))
-            session.add(row)
-            session.flush()
-            shards = [
-                {"job_id": row.id, "number": n, "state": WAITING, "attempts": 0, "size": size}
-                for n, size in enumerate(sizes)
-            ]
-            if shards:
-                session.execute(insert(JobShard), shards)
-            return row.id
-    except IntegrityError:
-        with transaction(engine) as session:
-            return session.execute(select(Job.id).where(Job.key == key)).scalar_one()
 
 
 class ShardedJob:
@@ -146,8 +107,11 @@ class ShardedJob:
                 update(Job).where(Job.id == self.id, Job.lease_owner.in_(gone)).values(lease_until=None)
             )
 
-    def claim(self) -> int | None:
-        """Lease the first shard that nobody works on.
+    def claim(self, prefer: int | None = None) -> int | None:
+        """Lease a shard that nobody works on.
+
+        Args:
+            prefer: this one, where it is free; otherwise the first.
 
         Returns:
             Its number, or None where there is none left to take.
@@ -155,30 +119,77 @@ class ShardedJob:
         Raises:
             NotReady: the job was cancelled.
         """
-        free = or_(
-            JobShard.state == WAITING, and_(JobShard.state == LEASED, JobShard.lease_until < self._now)
-        )
+        mine = and_(JobShard.job_id == self.id, self._is_free)
+        first = select(func.min(JobShard.number)).where(mine).scalar_subquery()
+        if prefer is not None:
+            self._require_running()
+            with transaction(self._engine) as session:
+                if (claimed := self._lease(session, and_(mine, JobShard.number == prefer))) is not None:
+                    return claimed
         for _ in range(100):
             self._require_running()
             with transaction(self._engine) as session:
-                mine = and_(JobShard.job_id == self.id, free)
-                first = select(func.min(JobShard.number)).where(mine).scalar_subquery()
-                claimed = session.execute(
-                    update(JobShard)
-                    .where(mine, JobShard.number == first)
-                    .values(
-                        state=LEASED,
-                        owner=self.owner,
-                        lease_until=self._now + self._lease_ms,
-                        attempts=JobShard.attempts + 1,
-                    )
-                    .returning(JobShard.number),
-                    execution_options={"synchronize_session": False},
-                ).scalar()
+                claimed = self._lease(session, and_(mine, JobShard.number == first))
                 left = session.scalar(select(func.count()).select_from(JobShard).where(mine))
             if claimed is not None or not left:
                 return claimed
         return None  # others were faster a hundred times over: ask again later
+
+    @property
+    def _is_free(self) -> ColumnElement[bool]:
+        ran_out = and_(JobShard.state == LEASED, JobShard.lease_until < self._now)
+        return or_(JobShard.state == WAITING, ran_out)
+
+    def _lease(self, session: Session, which: ColumnElement[bool]) -> int | None:
+        taken = (
+            update(JobShard)
+            .where(which)
+            .values(
+                state=LEASED,
+                owner=self.owner,
+                lease_until=self._now + self._lease_ms,
+                attempts=JobShard.attempts + 1,
+            )
+        )
+        return session.execute(taken.returning(JobShard.number), execution_options=_PLAIN).scalar()
+
+    def likely_next(self) -> int | None:
+        """A free shard that is worth preparing for, without any claim to it; None where none is free.
+
+        Alone, a worker goes by number. Beside others it takes one by chance: not all should prepare the same.
+        """
+        free = select(JobShard.number).where(JobShard.job_id == self.id, self._is_free)
+        others = select(func.count()).where(
+            JobShard.job_id == self.id, JobShard.state == LEASED, JobShard.owner != self.owner
+        )
+        with transaction(self._engine) as session:
+            numbers = list(session.scalars(free.order_by(JobShard.number).limit(_GUESSED_AMONG)))
+            if not numbers or not session.scalar(others):
+                return numbers[0] if numbers else None
+        return random.choice(numbers)
+
+    def disown(self, token: str) -> None:
+        """Free the shards of a worker that is known to be dead, without waiting for its leases.
+
+        Args:
+            token: the end of its name, as it was given to `new_owner`.
+        """
+        with transaction(self._engine) as session:
+            session.execute(
+                update(JobShard)
+                .where(JobShard.job_id == self.id, JobShard.state == LEASED, _has_token(token))
+                .values(state=WAITING, lease_until=None),
+                execution_options=_PLAIN,
+            )
+
+    def size_done_by(self, tokens: Collection[str]) -> int:
+        """Work in the shards that some workers have finished; `tokens` are the ends of their names."""
+        mine = or_(*map(_has_token, tokens))
+        query = select(func.coalesce(func.sum(JobShard.size), 0)).where(
+            JobShard.job_id == self.id, JobShard.state == DONE, mine
+        )
+        with transaction(self._engine) as session:
+            return int(session.scalar(query) or 0) if tokens else 0
 
     def _require_running(self) -> None:
         with transaction(self._engine) as session:
@@ -338,6 +349,10 @@ class ShardedJob:
 _PLAIN: Final[Any] = {"synchronize_session": False}
 
 
+def _has_token(token: str) -> ColumnElement[bool]:
+    return JobShard.owner.endswith(f"/{token}", autoescape=True)
+
+
 def _count(result: Any) -> int:
     return int(result.rowcount) if isinstance(result, CursorResult) else 0
 
@@ -348,27 +363,3 @@ def _is_worked_on(session: Session, job_id: int, now: ColumnElement[int]) -> boo
     )
     led = select(func.count()).where(Job.id == job_id, Job.lease_until >= now)
     return bool(session.scalar(leased) or session.scalar(led))
-
-
-def is_worked_on(engine: Engine, job_id: int) -> bool:
-    """Whether a worker that has not died holds a lease of the job."""
-    with transaction(engine) as session:
-        owners = select(JobShard.owner).where(
-            JobShard.job_id == job_id, JobShard.state == LEASED, JobShard.lease_until >= clock_ms(engine)
-        )
-        leader = select(Job.lease_owner).where(Job.id == job_id, Job.lease_until >= clock_ms(engine))
-        found = [*session.scalars(owners), *session.scalars(leader)]
-        young = select(Job.id).where(
-            Job.id == job_id, Job.state == RUNNING, Job.heartbeat_at > utc_now() - timedelta(seconds=5)
-        )
-        return any(not is_gone(owner) for owner in found) or (not found and bool(session.scalar(young)))
-
-
-def close_job(engine: Engine, job_id: int, state: str) -> None:
-    """End a job for good: it cannot be resumed."""
-    with transaction(engine) as session:
-        session.execute(
-            update(Job)
-            .where(Job.id == job_id)
-            .values(state=state, key=None, lease_owner=None, lease_until=None, finished_at=utc_now())
-        )

@@ -18,6 +18,7 @@ from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.load import load_embedder
 from qanchor.embedding.plan import BackfillRequest
 from qanchor.embedding.publish import Surroundings
+from qanchor.embedding.worker import LocalEngine
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.events.labels import read_labels
 from qanchor.model.build import build_model, make_tokenizer
@@ -50,7 +51,7 @@ class Chain:
         """Everything, for all scenarios."""
         place = Surroundings(self.world.home, self.world.engine, self.features)
         load = partial(load_embedder, self.world.home, self.world.workspace, ComputeSettings())
-        return backfill(BackfillRequest(SCENARIOS, **options), place, load, Silent())
+        return backfill(BackfillRequest(SCENARIOS, **options), place, LocalEngine(load), Silent())
 
     def train(self, seed: int) -> str:
         """Put a random model in service; its version."""

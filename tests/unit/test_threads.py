@@ -61,5 +61,5 @@ def test_a_caller_that_stops_early_leaves_no_thread() -> None:
     before = threading.active_count()
     items = ahead(iter(range(1000)), most=4)
     next(items)
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert threading.active_count() == before

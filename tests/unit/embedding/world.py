@@ -17,6 +17,7 @@ from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.plan import BackfillRequest
 from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.spaces import Space
+from qanchor.embedding.worker import LocalEngine
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.home import Home
@@ -183,7 +184,7 @@ class World:
     def backfill(self, *scenarios: str, **options: Any) -> BackfillResult:
         """Run one, for all scenarios unless some are named."""
         request = BackfillRequest(scenarios or SCENARIOS, **options)
-        return backfill(request, self.place, self.load, Silent())
+        return backfill(request, self.place, LocalEngine(self.load), Silent())
 
     def rows(self, view: str) -> list[dict[str, Any]]:
         """The offline rows of a view, by user and time."""

@@ -13,14 +13,9 @@ from qanchor.errors import InputError, NotReady, StateError
 from qanchor.registry.jobs import cancel_job, find_job, list_jobs
 from qanchor.registry.leases import is_gone
 from qanchor.registry.migrate import prepare
+from qanchor.registry.open_jobs import find_open_job, is_worked_on, open_job
 from qanchor.registry.session import open_engine, transaction
-from qanchor.registry.shards import (
-    LeaseLost,
-    ShardedJob,
-    find_open_job,
-    is_worked_on,
-    open_job,
-)
+from qanchor.registry.shards import LeaseLost, ShardedJob
 from qanchor.registry.tables import Job, JobShard, utc_now
 
 _GONE = f"{socket.gethostname()}/{2**22 + 1}/x"  # above the kernel's greatest process id
