@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audience": ("cli.audience", "Describe, judge, keep and combine audiences."),
     "head": ("cli.head", "Train a LightGBM head; score users."),
     "report": ("cli.report", "Write the report of every scenario."),
+    "monitor": ("cli.monitor", "Watch drift, calibration, label delay and freshness; raise alarms."),
     "status": ("cli.status", "Say what is loaded, trained, written and served."),
     "doctor": ("cli.doctor", "Say what is missing and how to get it."),
     "db": ("cli.db", "Create or upgrade the registry's schema."),

@@ -35,6 +35,11 @@ class Home:
         return self.root / "labels"
 
     @property
+    def label_arrivals(self) -> Path:
+        """When each label first came in: `SCENARIO.parquet` each."""
+        return self.root / "label_arrivals"
+
+    @property
     def features(self) -> Path:
         """Feast's offline store: one folder of part files per view."""
         return self.root / "features"
@@ -68,6 +73,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def useru(self) -> Path:
+        """Built sets of pre-training pairs, one folder each; in `replies` what language models answered."""
+        return self.root / "useru"
+
+    @property
     def indexes(self) -> Path:
         """FAISS indexes: `SCENARIO/VERSION/`."""
         return self.root / "indexes"
@@ -81,6 +91,11 @@ class Home:
     def heads(self) -> Path:
         """LightGBM heads: `SCENARIO/VERSION/`."""
         return self.root / "heads"
+
+    @property
+    def monitoring(self) -> Path:
+        """What `monitor` found: `SCENARIO/YYYY-MM.parquet`."""
+        return self.root / "monitoring"
 
     @property
     def reports(self) -> Path:

@@ -91,6 +91,32 @@ class GateSpec(BaseModel, extra="forbid", frozen=True):
     max_score_shift: float = Field(0.25, ge=0, description="PSI of the head's scores, in one embedding space")
 
 
+class MonitorSpec(BaseModel, extra="forbid", frozen=True):
+    """What a scenario in service must keep; beyond it `qanchor-cli monitor` raises an alarm."""
+
+    max_score_psi: float = Field(0.25, ge=0, description="PSI of published scores from the head's test rows")
+    max_embedding_psi: float = Field(
+        0.25, ge=0, description="mean PSI of the vectors' components from the head's training rows"
+    )
+    max_centroid_drift: float = Field(
+        0.25, ge=0, le=2, description="1 - cosine of the mean vector and that of the head's training rows"
+    )
+    max_calibration_error: float = Field(
+        0.05, ge=0, le=1, description="expected calibration error of scores whose outcome is known"
+    )
+    max_label_wait_days: float = Field(
+        45, gt=0, description="how long scores may wait for labels once their outcome is known"
+    )
+    max_embedding_age_days: float | None = Field(None, gt=0, description="default: ttl_days")
+    max_score_age_days: float | None = Field(None, gt=0, description="default: ttl_days")
+    min_embedding_coverage: float = Field(
+        0.95, ge=0, le=1, description="share of the users active within the window with a fresh vector"
+    )
+    min_score_coverage: float = Field(
+        0.9, ge=0, le=1, description="share of the users with a fresh vector with a fresh score"
+    )
+
+
 class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     """One business scenario: the question that anchors its embedding, and how long that stays fresh."""
 
@@ -105,6 +131,7 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
         0.0, ge=0, le=1, description="change of a user's history that a refresh leaves for later"
     )
     gates: GateSpec = Field(default_factory=GateSpec, description="thresholds that keep bad vectors out")
+    monitor: MonitorSpec = Field(default_factory=MonitorSpec, description="thresholds of alarms in service")
     monotone: dict[str, Literal[-1, 1]] = Field(
         default_factory=dict, description="features that a head's score never falls (1) or rises (-1) with"
     )

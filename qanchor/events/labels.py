@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,6 +19,7 @@ from sqlalchemy import Engine
 
 from qanchor.errors import LabelsInvalid, NotReady
 from qanchor.events.ceilings import take_ceiling
+from qanchor.events.label_arrivals import arrivals, read_arrivals, write_arrivals
 from qanchor.events.label_rows import LABEL_SCHEMA, read_label_rows
 from qanchor.home import Home
 from qanchor.names import AS_OF, EVENT_TIME, FOLD, LABEL, SPLIT, SPLITS, USER_ID
@@ -186,10 +188,24 @@ class LabelLoader:
             warnings.append(
                 f"{without:,} of {labels.table.num_rows:,} rows ({share:.1%}) have no event before as_of."
             )
+        arrived = self._arrivals(labels)
         _write(labels, self._home)
+        write_arrivals(self._home, scenario, arrived)
         take_ceiling(path, scenario, self._home)
         _register(labels, self._home, self._engine)
         return LoadedLabels(labels, parts, without, tuple(warnings))
+
+    def _arrivals(self, labels: Labels) -> pa.Table:
+        """When each row first came in; those that are new come in now."""
+        known = read_arrivals(self._home, labels.scenario)
+        with transaction(self._engine) as session:
+            row = session.get(LabelSet, labels.scenario)
+        if known is None and row is not None:
+            # Labels of an earlier version have no arrivals: they came in when they were loaded.
+            with suppress(NotReady):
+                before = read_labels(self._home, labels.scenario).table
+                known = arrivals(before, None, row.created_at.replace(tzinfo=UTC))
+        return arrivals(labels.table, known, datetime.now(UTC))
 
     def _without_history(self, labels: Labels) -> int | None:
         """Rows with no event before as_of; None where there are no events at all."""
