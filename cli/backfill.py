@@ -1,5 +1,6 @@
 """`qanchor-cli backfill`: scenario embeddings into both stores."""
 
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +12,22 @@ from cli.scenarios import AllOption, ScenariosOption, chosen
 
 _SHOWN_ASIDE = 10
 
+
+class EngineName(StrEnum):
+    """Where shards are computed."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from cli.context import Context
     from qanchor.embedding.backfill import BackfillResult
+    from qanchor.embedding.cluster import ClusterOptions
     from qanchor.embedding.gates import ScoreShift
+    from qanchor.embedding.worker import Engine
     from qanchor.storage.features import FeatureRepository
 
 
@@ -44,6 +55,22 @@ def run(
     shard_users: Annotated[
         int, typer.Option(min=1, help="Users of a shard: what a killed worker has to do again.")
     ] = 8_192,
+    engine: Annotated[EngineName, typer.Option(help="Where shards are computed.")] = EngineName.LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            metavar="HOST:PORT",
+            help="A running Ray cluster; without it one is started here and ended with the backfill.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With ray: workers; default: as many as there is room for.")
+    ] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="With ray; default: 1.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="With ray; parts of one are shared; default: none.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Embed users for scenarios, as of now and of every label's own time, into the offline and online stores.
@@ -51,16 +78,17 @@ def run(
     A user's history is encoded once for all scenarios. The work is done in shards: the same command in a
     second terminal, or on another machine with the same home and database, takes a part; after a kill it goes
     on with what is left. Nothing is visible before all of it is written and has passed its quality gates.
+    With --engine ray the shards are spread over a Ray cluster, whose nodes share the home and the database.
 
     Example: qanchor-cli backfill --scenario takeout --scenario money --as-of 2026-11-01
+
+    Example: qanchor-cli backfill --all --engine ray --ray-address 10.0.0.5:6379 --gpus-per-worker 1
     """
     from qanchor.embedding.backfill import backfill
     from qanchor.embedding.gates import describe_blocked
-    from qanchor.embedding.load import load_embedder
     from qanchor.embedding.plan import BackfillRequest
     from qanchor.embedding.publish import Surroundings
     from qanchor.embedding.spaces import settled_precision
-    from qanchor.embedding.worker import LocalEngine
     from qanchor.errors import GatesFailed, InputError
     from qanchor.registry.versions import sync_scenarios
     from qanchor.storage.features import FeatureRepository
@@ -69,16 +97,16 @@ def run(
     if at_labels and as_of is not None:
         raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
     names = chosen(context.workspace, scenario, every)
-    precision = settled_precision(context.settings.compute)
+    cluster = _cluster(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
+    precision = settled_precision(context.settings.compute, cluster.gpus > 0 if cluster else None)
     request = BackfillRequest(
         names, moment_of(as_of), at_labels, online, put_in_service, force, shard_users, precision
     )
     sync_scenarios(context.engine, context.workspace)
     features = FeatureRepository(context.workspace, context.home)
     place = Surroundings(context.home, context.engine, features)
-    load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
     with progress() as bar:
-        result = backfill(request, place, LocalEngine(load), bar, _score_shift(context, features))
+        result = backfill(request, place, _engine(context, cluster), bar, _score_shift(context, features))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
@@ -92,6 +120,33 @@ def run(
             f"gates keep embeddings out of service: {describe_blocked(result.blocked)}",
             "Look into it; `qanchor-cli promote --force` puts them in service all the same.",
         )
+
+
+def _cluster(
+    engine: EngineName, address: str | None, workers: int | None, cpus: int | None, gpus: float | None
+) -> "ClusterOptions | None":
+    """What was asked of Ray; None where it was not asked for."""
+    from qanchor.errors import InputError
+
+    if engine is EngineName.LOCAL:
+        if workers or cpus or gpus:
+            raise InputError("workers and their sizes are for a cluster", "Add --engine ray.")
+        return None
+    from qanchor.embedding.cluster import LOCAL, ClusterOptions, require_ray
+
+    require_ray()
+    return ClusterOptions(address or LOCAL, workers or 0, cpus or 1, gpus or 0.0)
+
+
+def _engine(context: "Context", cluster: "ClusterOptions | None") -> "Engine":
+    if cluster is not None:
+        from qanchor.embedding.cluster import RayEngine
+
+        return RayEngine(context.settings, cluster)
+    from qanchor.embedding.load import load_embedder
+    from qanchor.embedding.worker import LocalEngine
+
+    return LocalEngine(partial(load_embedder, context.home, context.workspace, context.settings.compute))
 
 
 def _score_shift(context: "Context", features: "FeatureRepository") -> "ScoreShift | None":

@@ -18,13 +18,16 @@ QAnchorError
 │   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
 ├── TrainingDiverged          exit 1: the loss is no number any more
+├── BatchTooLarge             exit 1: a training batch does not fit in memory
 └── StoreUnavailable          exit 4: a database, broker or disk that does not answer
     ├── BrokerUnavailable
     ├── DatabaseUnavailable
-    └── DiskFull
+    ├── DiskFull
+    └── WriterUnavailable     a language model that does not answer
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class QAnchorError(Exception):
@@ -41,6 +44,16 @@ class QAnchorError(Exception):
         super().__init__(f"{problem.rstrip('.')}. {remedy}")
         self.problem = problem
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of other processes arrive whole, whatever the arguments of their class are."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[QAnchorError], args: tuple[Any, ...], values: dict[str, Any]) -> QAnchorError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(values)
+    return error
 
 
 class InputError(QAnchorError):
@@ -127,14 +140,40 @@ class FingerprintMismatch(StateError):
 
 
 class TrainingDiverged(QAnchorError):
-    """The loss is no number any more."""
+    """The loss is no number any more.
 
-    def __init__(self, step: int, learning_rate: float) -> None:
+    Args:
+        step: that failed, from 0.
+        learning_rate: at its peak.
+        kept: the step whose state is kept, if any is.
+    """
+
+    def __init__(self, step: int, learning_rate: float, kept: int | None = None) -> None:
+        remedy = "Lower the learning rate, and look for absurd amounts in the events."
+        if kept is not None:
+            remedy += f" The state of step {kept} is kept: a lower --learning-rate goes on from there."
         super().__init__(
-            f"the training loss is no number at step {step} (learning rate {learning_rate:g})",
-            "Lower the learning rate, and look for absurd amounts in the events.",
+            f"the training loss is no number at step {step} (learning rate {learning_rate:g})", remedy
         )
         self.step = step
+
+
+class BatchTooLarge(QAnchorError):
+    """A training batch does not fit in memory.
+
+    Args:
+        points: that were computed at a time.
+        step: that failed, from 0; what was learned before it is kept.
+    """
+
+    def __init__(self, points: int, step: int) -> None:
+        fewer = f"--grad-cache {max(1, points // 4)}" if points > 1 else "--gradient-checkpointing"
+        super().__init__(
+            f"{points} points at a time do not fit in memory (step {step})",
+            f"Run it again with {fewer}, which gives the same result and goes on from step {step}, "
+            "or with fewer --points.",
+        )
+        self.points = points
 
 
 class StoreUnavailable(QAnchorError):
@@ -153,3 +192,7 @@ class DatabaseUnavailable(StoreUnavailable):
 
 class DiskFull(StoreUnavailable):
     """No space left where state has to be written."""
+
+
+class WriterUnavailable(StoreUnavailable):
+    """A language model does not answer, however often it is asked."""

@@ -1,0 +1,316 @@
+"""Shards of a backfill on a Ray cluster: actors that hold the model, each a worker like any other.
+
+Ray starts processes and notices when one dies; who does which shard, and what is done, is in the registry as
+ever. So a worker that dies costs its shard, workers outside the cluster may help, and the result is that of
+one process. Every node needs the same QANCHOR_HOME and registry.
+"""
+
+import importlib.util
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from qanchor.embedding.load import load_embedder
+from qanchor.embedding.plan import read_plan
+from qanchor.embedding.spaces import Space
+from qanchor.embedding.worker import WAIT_SECONDS, LocalEngine, ShardTask, Tally
+from qanchor.errors import InputError, NotReady, QAnchorError, StateError, StoreUnavailable
+from qanchor.progress import Silent
+from qanchor.registry.leases import new_owner, new_token
+from qanchor.registry.session import open_engine
+from qanchor.registry.shards import ShardedJob
+from qanchor.settings import Settings
+from qanchor.threads import limit_threads
+
+if TYPE_CHECKING:
+    from qanchor.embedding.worker import LoadEmbedder
+
+LOCAL: Final = "local"
+_MOST_DEATHS: Final = 3  # of one seat: what kills so many in a row will kill the next
+_CONNECT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How shards are spread.
+
+    Args:
+        address: of a running cluster, as Ray writes it; "local" starts one here for this backfill.
+        workers: actors; 0: as many as there is room for.
+        cpus: cores of one worker, which are its native threads.
+        gpus: of one worker; parts of one are shared.
+    """
+
+    address: str = LOCAL
+    workers: int = 0
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """What a worker is told; sent to its process.
+
+    Args:
+        settings: with absolute paths.
+        job_id: of the backfill.
+        folder: name of the plan's folder.
+        spaces: one per scenario.
+        token: names the worker, so that its shards can be freed when it dies.
+        threads: native threads.
+    """
+
+    settings: Settings
+    job_id: int
+    folder: str
+    spaces: Sequence[Space]
+    token: str
+    threads: int
+
+
+class ClusterWorker:
+    """One worker in a process of the cluster.
+
+    Args:
+        order: what it has to do.
+    """
+
+    def __init__(self, order: WorkerOrder) -> None:
+        self._order = order
+
+    def work(self) -> None:
+        """Do shards until none is left to do, by this worker or by others.
+
+        Raises:
+            NotReady: this node does not see the home, or the job was cancelled.
+            QAnchorError: as of a backfill in one process.
+        """
+        from qanchor.workspace import load_workspace
+
+        order, settings = self._order, self._order.settings
+        limit_threads(order.threads)
+        home = settings.state
+        plan = read_plan(home.cache / "backfill" / order.folder)
+        if plan is None:
+            raise NotReady(
+                f"node {socket.gethostname()} does not see the backfill's plan under {home.root}",
+                "Put QANCHOR_HOME on storage that every node mounts at the same path.",
+            )
+        workspace = load_workspace(settings.repo_path)
+        engine = open_engine(settings.database_url, settings.database.busy_seconds)
+        try:
+            job = ShardedJob(engine, order.job_id, new_owner(order.token))
+            task = ShardTask(job, plan, workspace, order.spaces)
+            LocalEngine(self.loader(settings)).run(task, Tally(job, Silent()))
+        finally:
+            engine.dispose()
+
+    def loader(self, settings: Settings) -> "LoadEmbedder":
+        """What gives the model."""
+        from qanchor.workspace import load_workspace
+
+        workspace = load_workspace(settings.repo_path)
+        return lambda spaces: load_embedder(settings.state, workspace, settings.compute, spaces)
+
+
+@dataclass
+class _Seat:
+    """A place for a worker; who dies is replaced."""
+
+    tokens: list[str] = field(default_factory=list)
+    actor: Any = None
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Computes shards on a Ray cluster.
+
+    Args:
+        settings: of this process; workers get the same.
+        options: how shards are spread.
+        worker: the class of the actors.
+    """
+
+    settings: Settings
+    options: ClusterOptions
+    worker: type[ClusterWorker] = ClusterWorker
+
+    def run(self, task: ShardTask, tally: Tally) -> None:
+        """Do shards until none is left to do, by the cluster or by others.
+
+        Raises:
+            NotReady: Ray is not installed, or the registry cannot be shared with the cluster's nodes.
+            InputError: the cluster is too small for what is asked.
+            StoreUnavailable: no cluster answers at the address.
+            StateError: workers keep dying.
+        """
+        require_ray()
+        if not task.job.counts().shards:
+            return
+        began = time.monotonic()
+        with _connected(self.options) as ray:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            room = room_for(self.options, nodes, self.settings.database_url)
+            workers = min(self.options.workers or room, task.job.counts().shards)
+            seats = [_Seat() for _ in range(workers)]
+            try:
+                self._watch(ray, seats, task, tally)
+            finally:
+                self._leave(ray, seats, task.job)
+                tally.embedded = task.job.size_done_by([token for seat in seats for token in seat.tokens])
+                tally.seconds = time.monotonic() - began
+
+    def _watch(self, ray: Any, seats: Sequence[_Seat], task: ShardTask, tally: Tally) -> None:
+        working = {self._start(ray, seat, task): seat for seat in seats}
+        deaths = 0
+        while working:
+            ended, _ = ray.wait(list(working), timeout=WAIT_SECONDS)
+            tally.catch_up()
+            for reference in ended:
+                seat = working.pop(reference)
+                if _ended_well(ray, reference):
+                    continue
+                deaths += 1
+                # Ray knows that it is dead: nobody has to wait for its lease.
+                task.job.disown(seat.tokens[-1])
+                if len(seat.tokens) < _MOST_DEATHS:
+                    working[self._start(ray, seat, task)] = seat
+        counts = task.job.counts()
+        if counts.done < counts.shards:
+            raise StateError(
+                f"{deaths} Ray workers died, and {counts.shards - counts.done} shards are left",
+                "Look at memory and at Ray's logs; the same command goes on with what is left.",
+            )
+
+    def _start(self, ray: Any, seat: _Seat, task: ShardTask) -> Any:
+        options, seat_token = self.options, new_token()
+        settings = self.settings.model_copy(
+            update={
+                "home": self.settings.state.root,
+                "repo": self.settings.repo_path,
+                "database": self.settings.database.model_copy(update={"url": self.settings.database_url}),
+            }
+        )
+        order = WorkerOrder(
+            settings, task.job.id, task.plan.folder.name, task.spaces, seat_token, options.cpus
+        )
+        actor_class = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)(self.worker)
+        seat.tokens.append(seat_token)
+        seat.actor = actor_class.remote(order)
+        return seat.actor.work.remote()
+
+    @staticmethod
+    def _leave(ray: Any, seats: Sequence[_Seat], job: ShardedJob) -> None:
+        """Leave no worker behind, on a cluster that lives on either."""
+        for seat in seats:
+            if seat.actor is not None:
+                ray.kill(seat.actor)
+                job.disown(seat.tokens[-1])
+
+
+def room_for(options: ClusterOptions, nodes: Sequence[Mapping[str, float]], database_url: str) -> int:
+    """How many workers a cluster can hold.
+
+    Args:
+        options: what one takes.
+        nodes: resources of every node, as Ray names them.
+        database_url: of the registry.
+
+    Raises:
+        NotReady: the registry cannot be shared by the nodes; use PostgreSQL.
+        InputError: there is no room for the workers that are asked for.
+    """
+    if len(nodes) > 1 and database_url.startswith("sqlite"):
+        raise NotReady(
+            f"the registry is a SQLite file, and the Ray cluster has {len(nodes)} nodes",
+            "Set QANCHOR_DATABASE__URL to a PostgreSQL database that every node reaches.",
+        )
+    wanted = {"CPU": float(options.cpus), "GPU": options.gpus}
+    # A worker lies on one node, so room is counted node by node.
+    room = sum(
+        int(min(node.get(kind, 0.0) / much for kind, much in wanted.items() if much)) for node in nodes
+    )
+    least = max(1, options.workers)
+    if room < least:
+        raise InputError(
+            f"the Ray cluster has room for {room} workers of {options.cpus} CPUs and {options.gpus:g} GPUs "
+            f"each, not for {least}",
+            "Ask for fewer or smaller workers, or enlarge the cluster.",
+        )
+    return room
+
+
+def require_ray() -> None:
+    """Check that Ray is there, without importing it.
+
+    Raises:
+        NotReady: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise NotReady("ray is not installed", "Run `pip install 'qanchor[ray]'`.")
+
+
+def _ended_well(ray: Any, reference: Any) -> bool:
+    """Whether a worker has come to its end; False where its process died."""
+    try:
+        ray.get(reference)
+    except ray.exceptions.RayActorError:
+        return False
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, QAnchorError):
+            raise error.cause from None
+        raise
+    return True
+
+
+@contextmanager
+def _connected(options: ClusterOptions) -> Iterator[Any]:
+    """Ray, connected; what was started is stopped at the end."""
+    local = options.address == LOCAL
+    # Before Ray is imported. Nothing is sent to its makers, and a cluster of one machine listens on loopback
+    # alone, as Ray does by itself where it supports no other.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if local:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    else:
+        _require_answer(options.address)
+    import ray
+
+    if local:
+        cores = max(len(os.sched_getaffinity(0)), options.workers * options.cpus)
+        started = {"num_cpus": cores, "include_dashboard": False}
+    else:
+        started = {}
+    try:
+        ray.init(address=options.address, log_to_driver=False, logging_level="ERROR", **started)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _unreachable(options.address, str(error)) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Ask the port first: Ray itself tries for a minute, and ends the process in some cases."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address == "auto":
+            return
+        raise InputError(f"{address!r} is no address of a Ray cluster", "Write it as HOST:PORT, or `local`.")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from error
+
+
+def _unreachable(address: str, reason: str) -> StoreUnavailable:
+    first = (reason.splitlines() or [""])[0]
+    return StoreUnavailable(
+        f"no Ray cluster answers at {address}: {first}",
+        "Start one with `ray start --head`, or leave --ray-address out.",
+    )
