@@ -100,7 +100,7 @@ def _kill_members(place: Place, broker: MortalBroker, kills: int) -> None:
                 point = dice.choice(list(KILL_POINTS)) if dice.random() < 0.5 else None
                 prepare = dies_at(point, dice.randint(1, 4)) if point else None
                 members[name] = start_consumer(place, name, StopRule(), prepare)
-        _await_progress(place, 5.0 if dice.random() < 0.7 else dice.uniform(0.0, 0.5))
+        _await_progress(place, 60.0 if dice.random() < 0.7 else dice.uniform(0.0, 0.5))
         time.sleep(dice.uniform(0.0, 0.05))
         members[dice.choice(["one", "two"])].kill()
         if dice.random() < 0.12:
