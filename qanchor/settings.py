@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qanchor.errors import WorkspaceInvalid
@@ -96,6 +96,16 @@ class IndexSettings(BaseModel, extra="forbid", frozen=True):
     shard_users: int = Field(20_000_000, ge=10_000, description="most users of one index file")
 
 
+class LlmSettings(BaseModel, extra="forbid", frozen=True):
+    """The language model that writes answers for pre-training, where one is wanted."""
+
+    url: str = Field("", description="base of an OpenAI-compatible endpoint, such as http://HOST:PORT/v1")
+    model: str = Field("", description="name of the model there")
+    api_key: SecretStr = Field(SecretStr(""), description="sent as a bearer token")
+    timeout_seconds: float = Field(60.0, gt=0, description="for one attempt")
+    attempts: int = Field(5, gt=0, description="before the endpoint counts as unavailable")
+
+
 class LogSettings(BaseModel, extra="forbid", frozen=True):
     """What the log says."""
 
@@ -118,6 +128,7 @@ class Settings(BaseSettings):
     events: EventSettings = EventSettings()
     compute: ComputeSettings = ComputeSettings()
     index: IndexSettings = IndexSettings()
+    llm: LlmSettings = LlmSettings()
     log: LogSettings = LogSettings()
 
     @property

@@ -17,7 +17,7 @@ from qanchor.workspace import Workspace
 Phrases = NDArray[np.int32]  # [rows, phrases], -1 where the row has no more
 
 COUNT_WORDS = ("nothing", "one", "two", "few", "some", "several", "many", "lots", "masses")
-_COUNT_FROM = np.array([1, 2, 3, 5, 9, 17, 33, 65])
+COUNT_LEVELS = np.array([1, 2, 3, 5, 9, 17, 33, 65])
 _NEAREST_WORDS = ("at once", "soon", "this week", "this month", "late", "never")
 _NEAREST_FROM = np.array([1.0, 3.0, 7.0, 30.0, 1e6])
 _LEVELS = 10
@@ -63,9 +63,9 @@ class Describer:
         self._terms = terms
         self._book = book
         self._names = [name.replace("_", " ") for name in workspace.modalities]
-        self._counts = np.searchsorted(_COUNT_FROM, span.counts, side="right")
+        self._counts = np.searchsorted(COUNT_LEVELS, span.counts, side="right")
         self._nothing = span.counts.sum(axis=1) == 0
-        self._active = self._leveled("active days", np.searchsorted(_COUNT_FROM, span.active_days, "right"))
+        self._active = self._leveled("active days", np.searchsorted(COUNT_LEVELS, span.active_days, "right"))
         self._per_name = np.stack(
             [self._leveled(name, self._counts[:, i]) for i, name in enumerate(self._names)], axis=1
         )
@@ -75,7 +75,7 @@ class Describer:
         ]
         self._topics = topics
         self._topic_counts = (span.terms @ topics.members()).toarray().astype(np.int64)
-        self._topic_levels = np.searchsorted(_COUNT_FROM, self._topic_counts, side="right")
+        self._topic_levels = np.searchsorted(COUNT_LEVELS, self._topic_counts, side="right")
         phrases = [f"{name} {word}" for name in topics.names for word in COUNT_WORDS]
         self._topic_phrases = book.numbers(phrases).reshape(-1, len(COUNT_WORDS))
         self._told_topics = self._top_topics()
@@ -95,7 +95,7 @@ class Describer:
     def modality(self, position: int) -> Phrases:
         """One modality: how much near and far, when first, its numbers, how often its words."""
         name = self._names[position]
-        parts = np.searchsorted(_COUNT_FROM, self._span.halves[:, :, position], side="right")
+        parts = np.searchsorted(COUNT_LEVELS, self._span.halves[:, :, position], side="right")
         ranked = self._ranked_within[position]
         answer = np.concatenate(
             [
@@ -155,7 +155,7 @@ class Describer:
         return np.where(counts[rows, ranked] > 0, phrases, -1).astype(np.int32)
 
     def _levels(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.searchsorted(_COUNT_FROM, counts, side="right")
+        return np.searchsorted(COUNT_LEVELS, counts, side="right")
 
     def _leveled(self, name: str, level: NDArray[np.int64]) -> Phrases:
         return self._book.numbers([f"{name} {word}" for word in COUNT_WORDS])[level]
@@ -180,7 +180,7 @@ class Describer:
     def _counted(self, ranked: NDArray[np.int64]) -> Phrases:
         points = np.repeat(np.arange(len(ranked)), ranked.shape[1])
         found = np.asarray(self._span.terms[points, np.maximum(ranked, 0).ravel()]).reshape(ranked.shape)
-        return self._counted_table(ranked, np.searchsorted(_COUNT_FROM, found, side="right"))
+        return self._counted_table(ranked, np.searchsorted(COUNT_LEVELS, found, side="right"))
 
     def _counted_table(self, terms: NDArray[np.int64], levels: NDArray[np.int64]) -> Phrases:
         """Phrase 'word level' for each term; -1 for no term."""
@@ -207,7 +207,7 @@ class Describer:
         group = point * len(self._names) + self._terms.modality[term]
         order = np.argsort(group, kind="stable")
         rank = np.empty(len(group), np.int64)
-        rank[order] = _rank_within(group[order])
+        rank[order] = rank_within(group[order])
         kept = rank < _PER_MODALITY
         return self._ranked_table(point[kept], term[kept], _TOP_WHOLE)
 
@@ -215,7 +215,7 @@ class Describer:
         self, point: NDArray[np.int64], term: NDArray[np.int64], most: int
     ) -> NDArray[np.int64]:
         """The first `most` terms of each point, int64 [points, most]; points ascend."""
-        rank = _rank_within(point)
+        rank = rank_within(point)
         result = np.full((len(self._nothing), most), -1, np.int64)
         kept = rank < most
         result[point[kept], rank[kept]] = term[kept]
@@ -253,7 +253,7 @@ def _by_weight(counts: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return point[order].astype(np.int64), counts.indices[order].astype(np.int64)
 
 
-def _rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_within(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Position of each entry within its run of equal, adjacent groups."""
     if not len(groups):
         return groups

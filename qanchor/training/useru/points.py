@@ -7,6 +7,7 @@ import numpy as np
 
 from qanchor.errors import NotReady
 from qanchor.events.history import EventArrays
+from qanchor.training.useru.answers import rank_within
 from qanchor.training.useru.spans import DAY, Points
 from qanchor.workspace import Workspace
 
@@ -19,7 +20,7 @@ class PointPlan:
         until: microseconds UTC; every point can look ahead some days and stays before it.
         shortest_days: what each point can look ahead at least.
         step_days: days between a user's cut-offs.
-        most_per_user: the newest cut-offs of a user that are kept; None: all.
+        most_per_user: cut-offs of a user that are kept, by chance; None: all.
     """
 
     until: int
@@ -63,7 +64,6 @@ def choose_points(visible: EventArrays, first: int, plan: PointPlan, rng: np.ran
     steps = max(1, (last - first) // (plan.step_days * DAY))
     users = len(visible.users)
     shift = rng.integers(0, plan.step_days, users)
-    steps = min(steps, plan.most_per_user or steps)
     rows = np.repeat(np.arange(users), steps)
     back = np.tile(np.arange(steps), users) * plan.step_days + shift[rows]
     cutoffs = last - back * DAY
@@ -72,6 +72,9 @@ def choose_points(visible: EventArrays, first: int, plan: PointPlan, rng: np.ran
         has = np.diff(events.offsets) > 0
         seen[has] = np.minimum(seen[has], events.time[events.offsets[:-1][has]])
     kept = rng.permutation(np.flatnonzero((cutoffs > first) & (cutoffs > seen[rows])))
+    if plan.most_per_user is not None:
+        order = kept[np.argsort(rows[kept], kind="stable")]
+        kept = kept[np.isin(kept, order[rank_within(rows[order]) < plan.most_per_user])]
     return Points(rows[kept].astype(np.int64), cutoffs[kept].astype(np.int64))
 
 
