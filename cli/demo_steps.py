@@ -232,7 +232,7 @@ def _run_steps(run: _Run) -> None:
     run.step("labels", _cli("labels", "load-all", str(plan.input / "labels")))
     run.step("feast apply", _feast("apply"), cwd=plan.work / "feature_repo")
     run.step("pretrain", _cli("pretrain", "--minutes", str(plan.minutes)))
-    run.step("tune", _cli("tune", "--all"))
+    run.step("tune", _cli("tune", "--all", "--steps", "120"))
     run.step("backfill", _cli("backfill", "--all"))
     run.step("index", _cli("index", "build", "--all"))
     first = next(

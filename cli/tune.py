@@ -15,7 +15,9 @@ def run(
     test_fold: Annotated[
         int | None, typer.Option("--test-fold", help="Fold left alone; default: the highest.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Most optimiser steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Most optimiser steps; default: 500.")
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, max=64, help="Soft prompt vectors.")] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same prompt.")] = 0,
     json: JsonOption = False,

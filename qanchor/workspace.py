@@ -126,6 +126,9 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     ttl_days: int = Field(30, gt=0, le=3650, description="how long an embedding may be served")
     positive: str = Field("yes", description="an answer in words that means the label is 1")
     negative: str = Field("no", description="an answer in words that means the label is 0")
+    classes: tuple[str, ...] = Field(
+        (), max_length=64, description="an answer for each label from 0 on, where there are more than two"
+    )
     description: str = ""
     refresh_budget: float = Field(
         0.0, ge=0, le=1, description="change of a user's history that a refresh leaves for later"
@@ -135,6 +138,24 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     monotone: dict[str, Literal[-1, 1]] = Field(
         default_factory=dict, description="features that a head's score never falls (1) or rises (-1) with"
     )
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """An answer in words for each label, from 0 on."""
+        return self.classes or (self.negative, self.positive)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the answers say anything."""
+        return bool(self.classes) or {self.negative, self.positive} != {"no", "yes"}
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> "ScenarioSpec":
+        if self.classes and (len(self.classes) < 3 or len(set(self.classes)) < len(self.classes)):
+            raise ValueError("classes must be three or more different answers; two are positive and negative")
+        if not self.classes and self.positive.strip().lower() == self.negative.strip().lower():
+            raise ValueError("positive and negative are the same answer")
+        return self
 
 
 class _ModalitiesFile(BaseModel, extra="forbid", frozen=True):

@@ -28,7 +28,7 @@ _SHAPE = "A label file has columns user_id, as_of, label and, if wanted, fold or
 _MEND = "Mend or remove that row and load the file again."
 
 
-def read_label_rows(path: Path, bounds: EventSettings) -> pa.Table:
+def read_label_rows(path: Path, bounds: EventSettings, classes: int = 2) -> pa.Table:
     """The checked rows of a label file, sorted by user and time; absent fold or split is null.
 
     Dates and times without a zone are UTC. Row numbers in messages count data rows from 1.
@@ -36,6 +36,7 @@ def read_label_rows(path: Path, bounds: EventSettings) -> pa.Table:
     Args:
         path: Parquet (.parquet) or CSV (.csv).
         bounds: what counts as an absurd time.
+        classes: how many labels there are, from 0 on.
 
     Returns:
         A table of LABEL_SCHEMA.
@@ -55,7 +56,7 @@ def read_label_rows(path: Path, bounds: EventSettings) -> pa.Table:
         [
             _users(source[USER_ID]),
             _times(source[AS_OF], bounds),
-            _labels(source[LABEL]),
+            _labels(source[LABEL], classes),
             _folds(source) if _present(source, FOLD) else pa.nulls(source.num_rows, pa.int16()),
             _splits(source[SPLIT]) if _present(source, SPLIT) else pa.nulls(source.num_rows, pa.string()),
         ],
@@ -145,10 +146,11 @@ def _numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.asarray(pd.to_numeric(values.to_pandas(), errors="coerce"), dtype=np.float64)
 
 
-def _labels(values: pa.ChunkedArray) -> pa.Array:
+def _labels(values: pa.ChunkedArray, classes: int) -> pa.Array:
     numbers = _numbers(values)
     _refuse(_nulls(values), LABEL, "is empty")
-    _refuse(~np.isin(numbers, (0.0, 1.0)), LABEL, "is neither 0 nor 1", values)
+    allowed = "neither 0 nor 1" if classes == 2 else f"no whole number from 0 to {classes - 1}"
+    _refuse(~np.isin(numbers, np.arange(classes)), LABEL, f"is {allowed}", values)
     return pa.array(numbers.astype(np.int8))
 
 

@@ -57,8 +57,8 @@ class Labels:
 
     @property
     def positives(self) -> int:
-        """Rows with label 1."""
-        return int(pc.sum(self.table[LABEL]).as_py() or 0)
+        """Rows with another label than 0."""
+        return int(np.count_nonzero(np.asarray(self.table[LABEL])))
 
     @cached_property
     def content_hash(self) -> str:
@@ -172,8 +172,8 @@ class LabelLoader:
             UnknownScenario: scenarios.yaml does not name it.
             LabelsInvalid: the file breaks the contract; the message names row and column. Nothing is written.
         """
-        self._workspace.scenario(scenario)
-        labels = Labels(scenario, read_label_rows(path, self._bounds))
+        classes = len(self._workspace.scenario(scenario).answers)
+        labels = Labels(scenario, read_label_rows(path, self._bounds, classes))
         parts, warnings = _check_parts(labels)
         without = self._without_history(labels)
         if without is None:
@@ -248,7 +248,7 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
     for part in SPLITS:
         table = labels.part(part)
         counts[part] = table.num_rows
-        ones = int(pc.sum(table[LABEL]).as_py() or 0)
+        ones = int(np.count_nonzero(np.asarray(table[LABEL])))
         if ones not in (0, table.num_rows):
             continue
         found = f"only label {min(ones, 1)}" if table.num_rows else "no rows"

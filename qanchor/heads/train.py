@@ -106,10 +106,16 @@ def train_head(scenario: str, around: Surroundings, options: TrainOptions, progr
         UnknownScenario: scenarios.yaml does not name it.
         NotReady: labels, embeddings or aggregates are missing; the message names the command to run.
         FingerprintMismatch: the view's vectors are not those of the active manifest; run the backfill.
-        LabelsInvalid: a part holds one class, or the prompt was tuned on rows that would be tested on.
+        LabelsInvalid: a part holds one class, the prompt was tuned on rows that would be tested on, or the
+            scenario has more than two classes.
         InputError: a constraint names no numeric feature, or nothing varies.
     """
-    around.workspace.scenario(scenario)
+    classes = len(around.workspace.scenario(scenario).answers)
+    if classes > 2:
+        raise LabelsInvalid(
+            f"scenario {scenario!r} has {classes} classes, and a head tells two apart",
+            f"Run `qanchor-cli tune --scenario {scenario}`: its prototypes tell all of them apart.",
+        )
     progress.start(f"head {scenario}", total=4)
     labels = read_labels(around.home, scenario)
     manifest = active_manifest(around.engine, scenario)

@@ -1,7 +1,7 @@
 """From the registry and the log to a trained model or prompt, and back into the registry."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from qanchor.errors import InputError, LabelsInvalid
 from qanchor.events.history import EventArrays, Int64
 from qanchor.events.labels import Labels
 from qanchor.home import Home
+from qanchor.model.adapters import merge_adapters
 from qanchor.model.checkpoint import LoadedModel, save_model
 from qanchor.model.soft_prompt import SoftPrompt, save_prompt
 from qanchor.names import AS_OF, LABEL, USER_ID
@@ -23,7 +24,16 @@ from qanchor.registry.tables import ModelVersion, PromptVersion, new_version
 from qanchor.registry.versions import register_model, register_prompt
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.pretrain import PretrainConfig, PretrainResult
-from qanchor.training.tune import LabelledRequests, TuneConfig, TunedPrompt, TuneTask, tune_prompt
+from qanchor.training.run_log import save_curves
+from qanchor.training.tune import (
+    LabelledRequests,
+    TuneConfig,
+    TunedPrompt,
+    TuneTask,
+    check_classes,
+    tune_prompt,
+)
+from qanchor.training.tune_rows import choose_rows
 from qanchor.workspace import Workspace
 
 
@@ -52,8 +62,18 @@ def choose_until(asked: datetime | None, earliest_cutoff: datetime | None) -> da
     return asked
 
 
-def record_model(result: PretrainResult, config: PretrainConfig, home: Home, engine: Engine) -> ModelVersion:
-    """Save a pre-trained model and make it the one that serves."""
+def record_model(
+    result: PretrainResult, config: PretrainConfig, home: Home, engine: Engine, merge: bool = False
+) -> ModelVersion:
+    """Save a pre-trained model with a picture of its curves, and make it the one that serves.
+
+    Args:
+        result: of the run.
+        config: of the run.
+        home: gets the model's folder.
+        engine: the registry's.
+        merge: fold adapters into the weights; the folder then holds decoder and text encoder itself.
+    """
     version = new_version()
     path = Path("models") / version
     about: dict[str, Any] = {
@@ -63,7 +83,10 @@ def record_model(result: PretrainResult, config: PretrainConfig, home: Home, eng
         "metrics": result.metrics,
     }
     home.models.mkdir(parents=True, exist_ok=True)
-    content_hash = save_model(home.root / path, result.model, result.tokenizer, result.normaliser, about)
+    model = merge_adapters(result.model) if merge else result.model
+    content_hash = save_model(home.root / path, model, result.tokenizer, result.normaliser, about)
+    if result.steps:
+        save_curves(result.steps, home.root / path / "loss.png")
     return register_model(
         engine,
         ModelVersion(
@@ -108,33 +131,63 @@ def tune_scenarios(
         progress: told of every history and step.
 
     Raises:
-        LabelsInvalid: a scenario's train or valid part has one class only, or has no such fold.
+        LabelsInvalid: a scenario's train or valid part has no rows or lacks a class, or no user of its labels
+            has events.
     """
-    parts = {}
-    for some in labels:
-        train, valid = (some.part(part, tuning.test_fold) for part in ("train", "valid"))
-        if not len(train) or not len(valid):
+    tables = [part for some in labels for part in _learned_from(some, tuning.test_fold)]
+    rows, cutoffs, places = _requests(arrays, tables)
+    tasks = [
+        _task(tuning, some.scenario, places[2 * i : 2 * i + 2], tables[2 * i : 2 * i + 2])
+        for i, some in enumerate(labels)
+    ]
+    for task in tasks:
+        check_classes(task)
+        if (rows[task.train.requests] < 0).all():
             raise LabelsInvalid(
-                f"scenario {some.scenario!r} has no rows in its {'valid' if len(train) else 'train'} part",
-                "Load more labels, or give them a split column.",
+                f"no user of the train part of scenario {task.scenario!r} has events",
+                "Load their events, or correct user_id in the labels.",
             )
-        parts[some.scenario] = train, valid
-    rows, cutoffs, places = _requests(arrays, [table for pair in parts.values() for table in pair])
     loaded = tuning.loaded
-    parts_of_model = loaded.model, loaded.tokenizer, loaded.normaliser
-    bank = PrefixBank(*parts_of_model, tuning.workspace, torch.float16)
-    bank.fill(arrays, rows, cutoffs, progress)
-    tuned = {}
-    for number, (scenario, tables) in enumerate(parts.items()):
-        train, valid = (
-            LabelledRequests(places[2 * number + i], np.asarray(table[LABEL]).astype(np.int64))
-            for i, table in enumerate(tables)
+    bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, tuning.workspace, torch.float16)
+    asked = np.unique(np.concatenate([p.requests for task in tasks for p in (task.train, task.valid)]))
+    bank.fill(arrays, rows[asked], cutoffs[asked], progress)
+    return {
+        task.scenario: tune_prompt(_within(task, asked), loaded.model, bank, tuning.config, progress)
+        for task in tasks
+    }
+
+
+def _learned_from(labels: Labels, test_fold: int | None) -> tuple[pa.Table, pa.Table]:
+    """The train and valid part."""
+    train, valid = labels.part("train", test_fold), labels.part("valid", test_fold)
+    if not len(train) or not len(valid):
+        raise LabelsInvalid(
+            f"scenario {labels.scenario!r} has no rows in its {'valid' if len(train) else 'train'} part",
+            "Load more labels, or give them a split column.",
         )
-        query = tuning.workspace.scenario(scenario).query
-        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
-        task = TuneTask(scenario, question.to(loaded.runtime.device), train, valid)
-        tuned[scenario] = tune_prompt(task, loaded.model, bank, tuning.config, progress)
-    return tuned
+    return train, valid
+
+
+def _task(tuning: Tuning, scenario: str, places: Sequence[Int64], tables: Sequence[pa.Table]) -> TuneTask:
+    """A scenario's question and label rows, those of the train part sampled where there are too many."""
+    loaded, spec = tuning.loaded, tuning.workspace.scenario(scenario)
+    train, valid = (
+        LabelledRequests(place, np.asarray(table[LABEL]).astype(np.int64))
+        for place, table in zip(places, tables, strict=True)
+    )
+    kept = choose_rows(train.requests, train.labels, tuning.config.most_rows, tuning.config.seed)
+    train = LabelledRequests(train.requests[kept], train.labels[kept])
+    question = loaded.tokenizer.encode_questions([spec.query], loaded.config.max_question_tokens)[0]
+    return TuneTask(scenario, question.to(loaded.runtime.device), train, valid, len(spec.answers))
+
+
+def _within(task: TuneTask, asked: Int64) -> TuneTask:
+    """The task with its requests counted among those that were encoded."""
+    train, valid = (
+        LabelledRequests(np.searchsorted(asked, part.requests), part.labels)
+        for part in (task.train, task.valid)
+    )
+    return replace(task, train=train, valid=valid)
 
 
 def record_prompt(

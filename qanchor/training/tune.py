@@ -10,20 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from qanchor.errors import LabelsInvalid
 from qanchor.events.history import Int64
-from qanchor.linear_probe import LinearProbe, ProbeRows, fit_probe
-from qanchor.metrics import roc_auc
 from qanchor.model.qanchor import QAnchor, Suffix
 from qanchor.progress import Progress
 from qanchor.training.losses import prompt_loss
 from qanchor.training.prefixes import PrefixBank
-
-CLASSES = 2
+from qanchor.training.tune_objective import (
+    class_auc,
+    geometry_loss,
+    initial_prototypes,
+    probe_auc,
+    spread_of,
+)
+from qanchor.training.tune_rows import even_chances
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,25 @@ class TuneConfig:
     Args:
         tokens: soft prompt vectors.
         steps: most optimiser steps.
-        batch: users in a step.
+        batch: users in a step, of each class as many.
         learning_rate: of the prompt.
         prototype_rate: learning rate of the prototypes.
         weight_decay: pulls the prompt towards where it began.
+        geometry_weight: of the loss that keeps what the base embedding tells beside the labels.
         temperature: of the prototypes' softmax.
         check_every: steps between looks at the validation part.
         patience: looks without gain before it stops.
         seed: of everything.
-        most_rows: label rows of a scenario to learn from, by chance; their prefixes stay in memory.
+        most_rows: label rows of a scenario to learn from; their prefixes stay in memory.
     """
 
     tokens: int = 6
-    steps: int = 120
+    steps: int = 500
     batch: int = 128
     learning_rate: float = 1e-2
     prototype_rate: float = 5e-3
     weight_decay: float = 1e-3
+    geometry_weight: float = 1.0
     temperature: float = 0.07
     check_every: int = 20
     patience: int = 3
@@ -63,7 +68,7 @@ class LabelledRequests:
 
     Args:
         requests: int64 [rows].
-        labels: int64 [rows], 0 or 1.
+        labels: class of each row, int64 [rows], from 0 on.
     """
 
     requests: Int64
@@ -97,12 +102,14 @@ class TuneTask:
         question_ids: int64 [tokens], ending in `<|user_emb|>`.
         train: what is learned from.
         valid: what decides when to stop.
+        classes: how many classes there are.
     """
 
     scenario: str
     question_ids: Tensor
     train: LabelledRequests
     valid: LabelledRequests
+    classes: int = 2
 
 
 def tune_prompt(
@@ -118,34 +125,42 @@ def tune_prompt(
         progress: told of every step.
 
     Raises:
-        LabelsInvalid: the train or valid part has one class only; load labels of both.
+        LabelsInvalid: the train or valid part lacks a class; load labels of every class.
     """
-    for name, part in (("train", task.train), ("valid", task.valid)):
-        if len(np.unique(part.labels)) < CLASSES:
-            raise LabelsInvalid(
-                f"the {name} part of scenario {task.scenario!r} has labels of one class only",
-                "Load labels with both classes in every part.",
-            )
+    check_classes(task)
     began = time.monotonic()
     tuner = _Tuner(task, model, bank, config)
     tuner.run(progress)
     return tuner.result(round(time.monotonic() - began, 2))
 
 
+def check_classes(task: TuneTask) -> None:
+    """Refuse a task whose train or valid part lacks a class.
+
+    Raises:
+        LabelsInvalid: it does; the message names part and class.
+    """
+    for name, part in (("train", task.train), ("valid", task.valid)):
+        counts = np.bincount(part.labels, minlength=task.classes)
+        if not counts.all():
+            raise LabelsInvalid(
+                f"the {name} part of scenario {task.scenario!r} has no row with label {counts.argmin()}",
+                "Load labels of every class in every part, or name another --test-fold.",
+            )
+
+
 class _Tuner:
     def __init__(self, task: TuneTask, model: QAnchor, bank: PrefixBank, config: TuneConfig) -> None:
-        self._scenario, self._question, self._config = task.scenario, task.question_ids, config
+        self._task, self._question, self._config = task, task.question_ids, config
         self._model, self._bank = model, bank
         seed = int.from_bytes(hashlib.blake2b(task.scenario.encode(), digest_size=4).digest())
         self._chance = np.random.default_rng([config.seed, seed])
-        self._train = self._some(task.train)
-        self._valid = task.valid
-        base_train = bank.vectors(task.question_ids, None, self._train.requests)
-        self._base = base_train, bank.vectors(task.question_ids, None, self._valid.requests)
+        parts = [bank.vectors(task.question_ids, None, p.requests) for p in (task.train, task.valid)]
+        self._base = parts[0], parts[1]
         self._start = self._initial_prompt()
         self.prompt = nn.Parameter(self._start.clone())
         self.prototypes = nn.Parameter(
-            _initial_prototypes(base_train, self._train.labels, config.temperature)
+            initial_prototypes(parts[0], task.train.labels, task.classes, config.temperature)
         )
         self._best: tuple[float, int, Tensor, Tensor] = (-1.0, 0, self.prompt, self.prototypes)
         self._losses: list[float] = []
@@ -153,20 +168,18 @@ class _Tuner:
 
     def run(self, progress: Progress) -> None:
         """Steps until the validation part has nothing more to gain."""
-        config = self._config
-        positive = float(self._train.labels.mean())
-        weights = torch.tensor([0.5 / (1 - positive), 0.5 / positive], dtype=torch.float32)
+        config, train = self._config, self._task.train
         groups = [
             {"params": [self.prompt], "lr": config.learning_rate},
             {"params": [self.prototypes], "lr": config.prototype_rate},
         ]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+        chances = even_chances(train.labels)
         self._check(0)
-        progress.start(f"tuning {self._scenario}", config.steps)
+        progress.start(f"tuning {self._task.scenario}", config.steps)
         for step in range(config.steps):
-            chosen = self._chance.integers(0, len(self._train), config.batch)
-            loss = self._loss(chosen, weights)
+            loss = self._loss(self._chance.choice(len(train), config.batch, p=chances))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -181,45 +194,52 @@ class _Tuner:
     def result(self, seconds: float) -> TunedPrompt:
         """The best prompt by the validation part, and what a linear probe makes of it and of the base."""
         auc, step, prompt, prototypes = self._best
-        tuned = [self._bank.vectors(self._question, prompt, p.requests) for p in (self._train, self._valid)]
-        base, new = self._probed(self._base[0], self._base[1]), self._probed(tuned[0], tuned[1])
+        train, valid = self._task.train, self._task.valid
+        tuned = [self._bank.vectors(self._question, prompt, part.requests) for part in (train, valid)]
+        probes = [
+            probe_auc((vectors[0], train.labels), (vectors[1], valid.labels))
+            for vectors in (self._base, tuned)
+        ]
         return TunedPrompt(
             prompt,
             normalize(prototypes, dim=-1),
             {
-                "valid_auc_base_probe": round(base.valid_auc, 4),
-                "valid_auc_tuned_probe": round(new.valid_auc, 4),
+                "valid_auc_base_probe": round(probes[0], 4),
+                "valid_auc_tuned_probe": round(probes[1], 4),
                 "valid_auc_prototypes": round(auc, 4),
                 "tokens": len(prompt),
+                "classes": self._task.classes,
                 "best_step": step,
                 "valid_auc_by_step": self._checks,
                 "steps": len(self._losses),
                 "loss": self._losses,
-                "train_rows": len(self._train),
-                "valid_rows": len(self._valid),
-                "train_positives": int(self._train.labels.sum()),
+                "spread_base": spread_of(self._base[1]),
+                "spread_tuned": spread_of(tuned[1]),
+                "train_rows": len(train),
+                "valid_rows": len(valid),
+                "train_positives": int(np.count_nonzero(train.labels)),
                 "seconds": seconds,
             },
         )
 
-    def _probed(self, train: NDArray[np.float32], valid: NDArray[np.float32]) -> LinearProbe:
-        return fit_probe(ProbeRows(train, self._train.labels, valid, self._valid.labels))
-
-    def _loss(self, chosen: Int64, weights: Tensor) -> Tensor:
-        prefix = self._bank.take(self._train.requests[chosen])
-        vectors = self._model.read_out(prefix, Suffix(self._question, self.prompt))
-        labels = torch.from_numpy(self._train.labels[chosen])
-        loss = prompt_loss(
-            vectors, normalize(self.prototypes, dim=-1), labels, self._config.temperature, weights
-        )
-        moved: Tensor = (self.prompt - self._start).square().sum()
-        return loss + self._config.weight_decay * moved
+    def _loss(self, chosen: Int64) -> Tensor:
+        config, train = self._config, self._task.train
+        # As a block of one suffix, whose part that no prefix reaches is computed once for all users.
+        block = self._model.suffix_block([Suffix(self._question, self.prompt)])
+        vectors = self._model.read_out_block(self._bank.take(train.requests[chosen]), block)[0]
+        labels = torch.from_numpy(train.labels[chosen])
+        prototypes = normalize(self.prototypes, dim=-1)
+        loss = prompt_loss(vectors, prototypes, labels, config.temperature)
+        loss = loss + config.weight_decay * (self.prompt - self._start).square().sum()
+        if config.geometry_weight > 0:
+            base = torch.from_numpy(self._base[0][chosen])
+            loss = loss + config.geometry_weight * geometry_loss(vectors, base)
+        return loss
 
     def _check(self, step: int) -> None:
         prompt, prototypes = self.prompt.detach().clone(), self.prototypes.detach().clone()
-        vectors = self._bank.vectors(self._question, prompt, self._valid.requests)
-        unit = normalize(prototypes, dim=-1).numpy()
-        auc = float(roc_auc(self._valid.labels, vectors @ (unit[1] - unit[0])))
+        vectors = self._bank.vectors(self._question, prompt, self._task.valid.requests)
+        auc = class_auc(self._task.valid.labels, vectors @ normalize(prototypes, dim=-1).numpy().T)
         self._checks.append((step, round(auc, 4)))
         if auc > self._best[0]:
             self._best = (auc, step, prompt, prototypes)
@@ -230,36 +250,3 @@ class _Tuner:
         tokens = self._config.tokens
         noise = torch.from_numpy(self._chance.normal(0.0, 0.02, (tokens, words.shape[1])).astype(np.float32))
         return words.repeat(-(-tokens // max(1, len(words))), 1)[:tokens] + noise
-
-    def _some(self, part: LabelledRequests) -> LabelledRequests:
-        if len(part) <= self._config.most_rows:
-            return part
-        chosen = np.sort(self._chance.permutation(len(part))[: self._config.most_rows])
-        return LabelledRequests(part.requests[chosen], part.labels[chosen])
-
-
-def _initial_prototypes(vectors: NDArray[np.float32], labels: Int64, temperature: float) -> Tensor:
-    """Two directions whose difference is the classes' linear discriminant on the base vectors.
-
-    The vectors lie in a narrow cone, where the class means differ less than chance moves them; the
-    discriminant starts the tuning from what a linear probe would see.
-
-    Args:
-        vectors: unit vectors, [rows, dim].
-        labels: int64 [rows].
-        temperature: of the softmax, which decides how far apart they begin.
-
-    Returns:
-        float32 [classes, dim].
-    """
-    ones, zeros = vectors[labels == 1].astype(np.float64), vectors[labels == 0].astype(np.float64)
-    centre = (ones.mean(0) + zeros.mean(0)) / 2
-    within = np.concatenate([ones - ones.mean(0), zeros - zeros.mean(0)])
-    spread = within.T @ within / len(within)
-    ridge = 0.1 * np.trace(spread) / len(spread) + 1e-9
-    axis = np.linalg.solve(spread + ridge * np.eye(len(spread)), ones.mean(0) - zeros.mean(0))
-    # Moved along the centre until the point between the classes scores the same for both.
-    axis -= centre * (axis @ centre) / (centre @ centre)
-    axis *= temperature / max(1e-9, float(np.std(within @ axis)))
-    middle = centre / np.linalg.norm(centre)
-    return torch.from_numpy(np.stack([middle - axis / 2, middle + axis / 2]).astype(np.float32))

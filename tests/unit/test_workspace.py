@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from qanchor.errors import UnknownScenario, WorkspaceInvalid
-from qanchor.workspace import load_workspace
+from qanchor.workspace import ScenarioSpec, load_workspace
 
 _ROOT = Path(__file__).resolve().parents[2]
 _REPOSITORIES = [
@@ -88,3 +88,17 @@ def test_unknown_scenario_names_the_known_ones(tmp_path: Path) -> None:
     workspace = load_workspace(_write(tmp_path / "r", _modalities(), scenarios))
     with pytest.raises(UnknownScenario, match="Known: churn"):
         workspace.scenario("chrun")
+
+
+def test_a_scenario_of_many_classes_names_an_answer_for_each() -> None:
+    many = ScenarioSpec(
+        domain="risk", query="How late will this user pay?", classes=("in time", "late", "never")
+    )
+    assert many.answers == ("in time", "late", "never")
+    two = ScenarioSpec(domain="risk", query="Will this user pay late?", positive="late", negative="in time")
+    assert two.answers == ("in time", "late")
+    assert many.has_words
+    assert not ScenarioSpec(domain="risk", query="Will this user pay late?").has_words
+    for wrong in ({"classes": ("a", "b")}, {"classes": ("a", "b", "a")}, {"positive": "no"}):
+        with pytest.raises(ValueError, match="answer"):
+            ScenarioSpec(domain="risk", query="Will this user pay late?", **wrong)

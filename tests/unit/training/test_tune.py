@@ -130,6 +130,38 @@ def test_one_class_in_a_part_is_refused_by_name(loaded: LoadedModel, arrays: Eve
         _tune(loaded, arrays, Labels("sails", ones))
 
 
+def test_a_scenario_of_three_classes_gets_three_prototypes(loaded: LoadedModel, arrays: EventArrays) -> None:
+    sails = WORKSPACE.scenarios["sails"].model_copy(update={"classes": ("never", "once", "often")})
+    workspace = replace(WORKSPACE, scenarios={"sails": sails})
+    table = _labels().table
+    users = np.arange(40)
+    three = table.set_column(2, "label", pa.array((users % 3).astype(np.int8)))
+    three = three.set_column(4, "split", pa.array(np.array(["train", "valid", "test"])[(users // 3) % 3]))
+    tuned = tune_scenarios(Tuning(loaded, workspace, CONFIG), arrays, [Labels("sails", three)], Silent())[
+        "sails"
+    ]
+    assert tuned.prototypes.shape == (3, 12)
+    assert tuned.metrics["classes"] == 3
+    assert 0 <= tuned.metrics["valid_auc_prototypes"] <= 1
+
+
+def test_a_missing_class_is_refused_before_any_history_is_encoded(
+    loaded: LoadedModel, arrays: EventArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PrefixBank, "fill", lambda *_: pytest.fail("encoded"))
+    sails = WORKSPACE.scenarios["sails"].model_copy(update={"classes": ("never", "once", "often")})
+    workspace = replace(WORKSPACE, scenarios={"sails": sails})
+    with pytest.raises(LabelsInvalid, match="no row with label 2"):
+        tune_scenarios(Tuning(loaded, workspace, CONFIG), arrays, [_labels()], Silent())
+
+
+def test_labels_none_of_whose_users_has_events_are_refused(loaded: LoadedModel, arrays: EventArrays) -> None:
+    table = _labels().table
+    strangers = table.set_column(0, "user_id", pa.array([f"nobody{i}" for i in range(40)]))
+    with pytest.raises(LabelsInvalid, match="no user of the train part"):
+        _tune(loaded, arrays, Labels("sails", strangers))
+
+
 def test_labels_of_users_without_events_are_fine(loaded: LoadedModel, arrays: EventArrays) -> None:
     tuned = _tune(loaded, arrays, _labels(unknown=True))["sails"]
     assert torch.isfinite(tuned.vectors).all()
