@@ -35,7 +35,8 @@ class EventBatch:
         segment: int64 [events], user * modalities + modality.
         numbers: per modality float32 [events of it, event_feature_width].
         summary: per modality float32 [batch, summary_feature_width].
-        tabular: float32 [batch, tabular_width], point-in-time aggregates; of no width where no token is made.
+        tabular: float32 [batch, tabular_width], point-in-time aggregates, NaN where hidden; of no width where
+            no token is made.
         counts: int64 [batch, modalities], events.
         place: int64 [tokens of the batch without padding], flat place in [batch * tokens] of, in this order:
             user tokens, modality tokens by (user, modality), tabular tokens by user, start tokens, end tokens
@@ -69,15 +70,18 @@ class EventBatch:
 
 @dataclass(frozen=True)
 class EventDropout:
-    """Random removal of events from a training batch.
+    """Random removal of events, and of aggregates, from a training batch.
 
     Args:
         share: probability that an event is left out.
         generator: makes it repeatable.
+        aggregates: probability that a number of the summaries or the aggregates is hidden. With all of them
+            in sight the model learns users by heart.
     """
 
     share: float
     generator: np.random.Generator
+    aggregates: float = 0.0
 
 
 def prefix_lengths(slices: HistorySlices, config: ModelConfig) -> Int64:
@@ -103,12 +107,17 @@ def collate(
         texts: arrays.texts as token ids.
         normaliser: scales the numbers.
         config: the model's.
-        dropout: leaves events out at random, for training; summaries and aggregates still count them all.
+        dropout: leaves events out at random, for training; summaries and aggregates still count them all,
+            and lose numbers of their own.
     """
     parts = [_gather(arrays, slices, column, normaliser, config) for column in range(len(arrays.modalities))]
     if dropout is not None and dropout.share > 0:
         kept = [dropout.generator.random(len(part["user"])) >= dropout.share for part in parts]
         parts = [_kept(part, keep) for part, keep in zip(parts, kept, strict=True)]
+    summaries, tabular = [p["summary"] for p in parts], _tabular(arrays, slices, normaliser, config)
+    if dropout is not None and dropout.aggregates > 0:
+        summaries = [values * _shown(values, dropout) / (1 - dropout.aggregates) for values in summaries]
+        tabular = np.where(_shown(tabular, dropout), tabular, np.float32(np.nan))
     users, modalities = slices.start.shape
     counts = np.stack([np.bincount(p["user"], minlength=users) for p in parts], axis=1)
     place, lengths, tokens = _places([p["user"] for p in parts], counts, config)
@@ -123,8 +132,8 @@ def collate(
         text_index=torch.from_numpy(index.astype(np.int64)),
         segment=torch.from_numpy(segment),
         numbers=tuple(torch.from_numpy(p["numbers"]) for p in parts),
-        summary=tuple(torch.from_numpy(p["summary"]) for p in parts),
-        tabular=torch.from_numpy(_tabular(arrays, slices, normaliser, config)),
+        summary=tuple(torch.from_numpy(values.astype(np.float32)) for values in summaries),
+        tabular=torch.from_numpy(tabular),
         counts=torch.from_numpy(counts.astype(np.int64)),
         place=torch.from_numpy(place),
         lengths=torch.from_numpy(lengths),
@@ -135,6 +144,10 @@ def collate(
 def _head_tokens(config: ModelConfig, modalities: int) -> int:
     own = int(config.use_user_token) + modalities * int(config.use_modality_tokens)
     return own + config.tabular_tokens
+
+
+def _shown(values: NDArray[Any], dropout: EventDropout) -> NDArray[np.bool_]:
+    return dropout.generator.random(values.shape) >= dropout.aggregates
 
 
 def _tabular(

@@ -57,9 +57,12 @@ class TabularTokens(nn.Module):
         self.spread.copy_(torch.where(spread > _SAME, spread, torch.ones_like(spread)))
 
     def forward(self, tabular: Tensor) -> Tensor:
-        """Tokens by user, [batch * tokens, out]."""
+        """Tokens by user, [batch * tokens, out]; what is hidden (NaN) counts as the mean."""
+        known = ~tabular.isnan()
         scaled = ((tabular - self.mean) / self.spread).clamp(-_CLIP, _CLIP)
-        tokens: Tensor = self.encode(scaled)
+        # The numbers that are left speak louder, so that tokens are as large as without dropout.
+        louder = known.shape[1] / known.sum(1, keepdim=True).clamp(min=1)
+        tokens: Tensor = self.encode(torch.where(known, scaled, 0.0) * louder)
         return tokens.view(-1, self._out)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from qanchor.training.useru.spans import Span
+from qanchor.training.useru.summaries import SummaryShares, summarise
 from qanchor.training.useru.terms import Terms
 from qanchor.training.useru.topics import Topics
 from qanchor.workspace import Workspace
@@ -23,7 +24,6 @@ _NEAREST_FROM = np.array([1.0, 3.0, 7.0, 30.0, 1e6])
 _LEVELS = 10
 _TOP_WHOLE, _TOP_MODALITY, _TOP_TOPICS = 3, 6, 6
 _PER_MODALITY = 3
-_SUMMARY_SHARES = (0.75, 0.1, 0.05, 0.1)
 
 
 @dataclass
@@ -123,26 +123,13 @@ class Describer:
         parts = [self._topic_phrases[topics, levels], self._active[points, None], self._told_topics[points]]
         return np.concatenate(parts, axis=1).astype(np.int32)
 
-    def summary(self) -> NDArray[np.float32]:
+    def summary(self, shares: SummaryShares | None = None) -> NDArray[np.float32]:
         """The span in numbers that a linear readout can aim at, [points, numbers].
 
-        Roots of the counts of topics, of modalities and of days with any event, and logarithms of the
-        modalities' own numbers, each standardised; 0 where one is missing. Each of the four groups weighs
-        by its share, however many numbers it has: how often a user comes is one number among hundreds.
+        Args:
+            shares: how much each group of numbers weighs; None: as the class says.
         """
-        numbers = [np.sign(values) * np.log1p(np.abs(values)) for values in self._span.numbers]
-        groups = (
-            np.sqrt(self._topic_counts),
-            np.sqrt(self._span.counts),
-            np.sqrt(self._span.active_days)[:, None],
-            np.concatenate(numbers, axis=1),
-        )
-        width = sum(group.shape[1] for group in groups)
-        weighed = [
-            _standardised(group) * np.sqrt(share * width / max(1, group.shape[1]))
-            for group, share in zip(groups, _SUMMARY_SHARES, strict=True)
-        ]
-        return np.concatenate(weighed, axis=1).astype(np.float32)
+        return summarise(self._span, self._topic_counts, shares or SummaryShares())
 
     def _top_topics(self) -> Phrases:
         """The most telling topics of each point with their levels; -1 where there is none."""
@@ -226,16 +213,6 @@ class Describer:
         answer[nothing] = -1
         answer[nothing, 0] = self._book.number(text)
         return answer
-
-
-def _standardised(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns of mean 0 and spread 1, cut at five spreads; 0 for NaN."""
-    missing = np.isnan(table)
-    kept = np.maximum((~missing).sum(axis=0), 1)
-    centred = np.where(missing, 0.0, table)
-    centred = np.where(missing, 0.0, centred - centred.sum(axis=0) / kept)
-    spread = np.sqrt((centred**2).sum(axis=0) / kept)
-    return (centred / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5)
 
 
 def _by_weight(counts: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,7 +8,7 @@ Source: arXiv 2602.14492, section 3.1 (D_future and D_uqa).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from qanchor.training.useru.answers import Describer, PhraseBook, Phrases
 from qanchor.training.useru.points import PointPlan, choose_points, first_day, fitting_horizons, held_last
 from qanchor.training.useru.questions import PAST_KINDS, Kind, phrase_question, scenario_topics
 from qanchor.training.useru.spans import DAY, Points, SpanReader
+from qanchor.training.useru.summaries import SummaryShares
 from qanchor.training.useru.terms import Terms, find_terms
 from qanchor.training.useru.topics import Topics, find_topics
 from qanchor.workspace import Workspace
@@ -35,6 +36,7 @@ class UserUConfig:
         questions: questions asked about each point.
         shares: how often each kind is asked, in the order of Kind.
         held_share: share of users whose points are kept out of training, to check it on.
+        summary: how much each group of a span's numbers weighs in the summary loss.
     """
 
     horizons_days: tuple[int, ...] = (7, 30, 60, 90)
@@ -44,6 +46,7 @@ class UserUConfig:
     questions: int = 4
     shares: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.05, 0.05, 0.1)
     held_share: float = 0.04
+    summary: SummaryShares = field(default_factory=SummaryShares)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class _Writer:
         for members, slot, rows in written:
             answers[members, slot, : rows.shape[1]] = rows
         texts = tuple(self._questions.texts), tuple(self._book.texts)
-        summaries = {days: describer.summary() for days, describer in self._describers.items()}
+        summaries = {days: describer.summary(config.summary) for days, describer in self._describers.items()}
         data = self._points, kind, days, question, answers, summaries
         return PairSet(self._world.users, *data, *texts, config.cell, trained)
 

@@ -89,3 +89,23 @@ def test_users_without_events_have_a_prefix(rows: list[int]) -> None:
     batch = WORLD.batch(arrays, slices_at(arrays, rows, [960] * len(rows)))
     assert batch.text_index.shape == (0,)
     assert (batch.lengths > 0).all()
+
+
+def test_hidden_aggregates_count_as_the_mean_and_the_others_speak_louder() -> None:
+    arrays = random_arrays(2)
+    slices = slices_at(arrays, [0, 1, 2, 3, 4], [960] * 5)
+    texts = WORLD.tokenizer.tokenise_events(arrays.texts)
+    dropout = EventDropout(0.0, np.random.default_rng(0), aggregates=0.5)
+    whole = collate(arrays, slices, texts, WORLD.normaliser, WORLD.config)
+    part = collate(arrays, slices, texts, WORLD.normaliser, WORLD.config, dropout)
+    hidden = part.tabular.isnan()
+    assert 0.3 < float(hidden.float().mean()) < 0.7
+    assert torch.equal(part.tabular[~hidden], whole.tabular[~hidden])
+    tokens = WORLD.model.encoder.tabular
+    louder = hidden.shape[1] / (~hidden).sum(1, keepdim=True)
+    shown = torch.where(hidden, tokens.mean, part.tabular)
+    scaled = ((shown - tokens.mean) / tokens.spread).clamp(-5, 5) * louder
+    expected = tokens.encode(scaled).view(-1, WORLD.config.backbone.width)
+    torch.testing.assert_close(tokens(part.tabular), expected)
+    for one, other in zip(whole.summary, part.summary, strict=True):
+        assert torch.equal(other[other != 0], (2 * one)[other != 0])

@@ -1,0 +1,88 @@
+"""A span in standardised numbers that a linear readout of the embedding can aim at."""
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanchor.training.useru.spans import Span
+
+Floats = NDArray[np.float64]
+
+_TERMS = 64
+_AT_LEAST = (1, 2, 3, 5, 9, 17)
+_QUANTILES = (0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class SummaryShares:
+    """How much each group of numbers weighs, however many numbers it has; 0 leaves a group out.
+
+    How often a user comes is one number among hundreds, so that groups, not numbers, are weighed.
+
+    Args:
+        topics: roots of the counts of topics.
+        counts: roots of the counts of modalities.
+        days: root of the days with any event.
+        numbers: logarithms of the modalities' own numbers.
+        levels: whether a modality comes so and so often, and its numbers reach so and so much: what a
+            label asks; and how soon it comes.
+        terms: roots of the counts of the most common words.
+    """
+
+    topics: float = 0.75
+    counts: float = 0.1
+    days: float = 0.05
+    numbers: float = 0.1
+    levels: float = 0.0
+    terms: float = 0.0
+
+
+def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares) -> NDArray[np.float32]:
+    """The span's numbers, each standardised over the points and weighed by its group; 0 for a missing one.
+
+    Args:
+        span: what happened.
+        topic_counts: int64 [points, topics].
+        shares: of the groups.
+
+    Returns:
+        float32 [points, numbers].
+    """
+    numbers = [np.sign(values) * np.log1p(np.abs(values)) for values in span.numbers]
+    groups: tuple[Floats, ...] = (
+        np.sqrt(topic_counts),
+        np.sqrt(span.counts),
+        np.sqrt(span.active_days)[:, None],
+        np.concatenate(numbers, axis=1),
+        _levels(span) if shares.levels else np.empty((len(span.counts), 0)),
+        np.sqrt(span.terms[:, :_TERMS].toarray()) if shares.terms else np.empty((len(span.counts), 0)),
+    )
+    kept = [(group, share) for group, share in zip(groups, astuple(shares), strict=True) if share]
+    width = sum(group.shape[1] for group, _ in kept)
+    weighed = [standardised(group) * np.sqrt(share * width / max(1, group.shape[1])) for group, share in kept]
+    return np.concatenate(weighed, axis=1).astype(np.float32)
+
+
+def _levels(span: Span) -> Floats:
+    columns = [np.log1p(np.minimum(span.nearest, abs(span.days)))]
+    columns += [(span.counts >= least).astype(np.float64) for least in _AT_LEAST]
+    for values in span.numbers:
+        for column in values.T:
+            present = column[np.isfinite(column)]
+            if len(present):
+                cuts = np.quantile(present, _QUANTILES)
+                # Without events there is no sum: it reaches nothing.
+                columns.append((np.nan_to_num(column, nan=-np.inf)[:, None] >= cuts).astype(np.float64))
+    return np.concatenate(columns, axis=1)
+
+
+def standardised(values: Floats) -> Floats:
+    """Columns of mean 0 and spread 1, cut at five spreads; 0 for NaN."""
+    missing = np.isnan(values)
+    kept = np.maximum((~missing).sum(axis=0), 1)
+    centred = np.where(missing, 0.0, values)
+    centred = np.where(missing, 0.0, centred - centred.sum(axis=0) / kept)
+    spread = np.sqrt((centred**2).sum(axis=0) / kept)
+    result: Floats = (centred / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5)
+    return result
