@@ -1,0 +1,237 @@
+"""What embeddings are worth on real data, beside hand-made features.
+
+    python -m benchmarks.quality [--data DIR] [--set NAME]... [--cache DIR] [--quick] [--json FILE]
+
+Tasks, cut-offs and folds are the data sets' own. Pre-training sees no label and nothing at or after a set's
+earliest cut-off; prompts and heads for a fold see labels of the other folds alone. Without the data the
+benchmark says so and ends. Models and vectors are kept in --cache by configuration and content of the data.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Bar, arguments, finish, table
+from benchmarks.quality_data import DATA_SETS, DataSet, Task, load_data_set
+from benchmarks.quality_figures import Figures, Gain, Resampler, figures_of
+from benchmarks.quality_given import COLES, COLES_SECONDS
+from benchmarks.quality_heads import (
+    BEST,
+    LINEAR,
+    TREES,
+    Block,
+    Candidates,
+    FeaturesOfFold,
+    Scored,
+    score_head,
+)
+from benchmarks.quality_model import TaskVectors, TrainedModel, embed_tasks, train_model
+from benchmarks.quality_recipes import recipe_of
+from qanchor.progress import Silent
+
+REFERENCE = "best head, aggregates"
+UNTRAINED = "linear probe, untrained"
+BASE = "linear probe, base"
+TUNED = "linear probe, tuned"
+PROTOTYPES = "prototypes, tuned"
+TREES_ALONE = "LightGBM, aggregates"
+TUNED_HEAD = "best head, tuned"
+FUSED_HEAD = "best head, aggregates + tuned"
+FUSED_BASE = "best head, aggregates + base"
+
+
+def main() -> None:
+    """Train or take from the cache, fit heads, print."""
+    options = _options()
+    folders = [options.data / name for name in options.set or DATA_SETS]
+    missing = [folder for folder in folders if not (folder / "events.parquet").exists()]
+    if missing:
+        print(f"skipped: there is no {missing[0]}; --data names the folder that holds the data sets")
+        return
+    from qanchor.threads import limit_threads
+
+    limit_threads(options.threads)
+    measured = [_measure(load_data_set(folder), options) for folder in folders]
+    _report(measured, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = arguments(__doc__ or "")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    shared = Path(__file__).parents[2] / "shared" / "benchmarks"
+    parser.add_argument("--data", type=Path, default=shared, help="folder of the data sets")
+    parser.add_argument("--set", action="append", choices=DATA_SETS, help="one data set alone")
+    parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/quality"))
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--draws", type=int, default=1_000, help="of the bootstrap")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One data set's scores.
+
+    Args:
+        data: the data set.
+        scores: by row of the table and task, [rows].
+        chosen: the heads chosen, by row and task.
+        trained: the model's seconds.
+        tune_seconds: of all prompts.
+    """
+
+    data: DataSet
+    scores: Mapping[str, Mapping[str, Any]]
+    chosen: Mapping[str, Mapping[str, tuple[str, ...]]]
+    trained: TrainedModel
+    tune_seconds: float
+
+
+def _measure(data: DataSet, options: argparse.Namespace) -> Measured:
+    recipe, progress = recipe_of(data.name, options.quick), Silent()
+    trained = train_model(data, recipe.pretrain, options.cache, progress)
+    untrained = train_model(data, replace(recipe.pretrain, steps=0, minutes=None), options.cache, progress)
+    vectors = embed_tasks(data, trained.loaded, recipe.tune, options.cache, progress)
+    control = embed_tasks(data, untrained.loaded, None, options.cache, progress)
+    scores: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, task in data.tasks.items():
+        for row, scored in _heads(task, vectors[name], control[name]).items():
+            scores.setdefault(row, {})[name] = scored.scores
+            chosen.setdefault(row, {})[name] = scored.chosen
+        scores.setdefault(PROTOTYPES, {})[name] = vectors[name].prototypes
+    seconds = sum(part.tune_seconds for part in vectors.values())
+    return Measured(data, scores, chosen, trained, seconds)
+
+
+def _heads(task: Task, vectors: TaskVectors, control: TaskVectors) -> dict[str, Scored]:
+    hand_made = Block(task.aggregates, "quantile")
+
+    def tuned(outer: int) -> Block:
+        return Block(vectors.tuned[outer], "standard")
+
+    def fixed(*blocks: Block) -> FeaturesOfFold:
+        return lambda _: blocks
+
+    base = Block(vectors.base, "standard")
+    plan: dict[str, tuple[Candidates, FeaturesOfFold]] = {
+        UNTRAINED: (LINEAR, fixed(Block(control.base, "standard"))),
+        BASE: (LINEAR, fixed(base)),
+        TUNED: (LINEAR, lambda outer: (tuned(outer),)),
+        "logistic, aggregates": (LINEAR, fixed(hand_made)),
+        TREES_ALONE: (TREES, fixed(hand_made)),
+        REFERENCE: (BEST, fixed(hand_made)),
+        TUNED_HEAD: (BEST, lambda outer: (tuned(outer),)),
+        FUSED_BASE: (BEST, fixed(hand_made, base)),
+        FUSED_HEAD: (BEST, lambda outer: (hand_made, tuned(outer))),
+    }
+    return {
+        row: score_head(features, task.labels, task.folds, among) for row, (among, features) in plan.items()
+    }
+
+
+def _report(measured: Sequence[Measured], options: argparse.Namespace) -> None:
+    data = [one.data for one in measured]
+    tasks = [task for one in data for task in one.tasks.values()]
+    scores = {
+        row: {name: values for one in measured for name, values in one.scores[row].items()}
+        for row in measured[0].scores
+    }
+    found = {row: {t.name: figures_of(t, by_task[t.name]) for t in tasks} for row, by_task in scores.items()}
+    print(table([_printed(row, by_task) for row, by_task in found.items()]))
+    print()
+    resampler = Resampler(data, options.draws)
+    gains = {row: resampler.gain(scores[row], scores[REFERENCE]) for row in scores if row != REFERENCE}
+    print(table([_gain_row(row, gain) for row, gain in gains.items()]))
+    print()
+    for one in measured:
+        for row, by_task in one.chosen.items():
+            if row in (REFERENCE, TUNED_HEAD, FUSED_HEAD):
+                print(f"{row}: " + "; ".join(f"{name} {', '.join(c)}" for name, c in by_task.items()))
+    print()
+    print(table([_time_row(one) for one in measured]))
+    finish(_figures(found, gains, measured), _bars(found, gains, measured), options.json)
+
+
+def _mean(by_task: Mapping[str, Figures]) -> Figures:
+    values = list(by_task.values())
+    return Figures(float(np.mean([v.auc for v in values])), float(np.mean([v.ks for v in values])))
+
+
+def _printed(row: str, by_task: Mapping[str, Figures]) -> dict[str, str]:
+    cells = {name: f"{value.auc:.4f} / {value.ks:.3f}" for name, value in by_task.items()}
+    mean = _mean(by_task)
+    return {"AUC / KS": row, **cells, "mean": f"{mean.auc:.4f} / {mean.ks:.3f}"}
+
+
+def _gain_row(row: str, gain: Gain) -> dict[str, str]:
+    return {
+        f"minus {REFERENCE}, mean over tasks": row,
+        "AUC (95%)": f"{gain.auc.value:+.4f} ({gain.auc.low:+.4f} to {gain.auc.high:+.4f})",
+        "KS (95%)": f"{gain.ks.value:+.4f} ({gain.ks.low:+.4f} to {gain.ks.high:+.4f})",
+    }
+
+
+def _time_row(one: Measured) -> dict[str, Any]:
+    return {
+        "data set": one.data.name,
+        "pre-training, s": round(one.trained.seconds),
+        "of CPU": round(one.trained.cpu_seconds),
+        "CoLES (given), s": COLES_SECONDS[one.data.name],
+        "tuning, 5 folds, s": round(one.tune_seconds),
+        "steps": one.trained.loaded.metadata["metrics"]["steps"],
+        "parameters": one.trained.loaded.metadata["metrics"]["parameters"],
+    }
+
+
+def _figures(
+    found: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        f"{row}, {name}, {kind}": getattr(value, kind)
+        for row, by_task in found.items()
+        for name, value in {**by_task, "mean": _mean(by_task)}.items()
+        for kind in ("auc", "ks")
+    }
+    for row, gain in gains.items():
+        figures[f"{row}, gain"] = [
+            *(gain.auc.value, gain.auc.low, gain.auc.high),
+            *(gain.ks.value, gain.ks.low, gain.ks.high),
+        ]
+    return figures | {f"seconds, {one.data.name}": one.trained.seconds for one in measured}
+
+
+def _bars(
+    found: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
+) -> list[Bar]:
+    tasks = list(found[BASE])
+    coles = float(np.mean([COLES[name].auc for name in tasks]))
+    base, tuned = _mean(found[BASE]).auc, _mean(found[TUNED]).auc
+    head, fused = gains[TUNED_HEAD], gains[FUSED_HEAD]
+    worst = min(found[BASE][name].auc - found[UNTRAINED][name].auc for name in tasks)
+    share = max(one.trained.seconds / COLES_SECONDS[one.data.name] for one in measured)
+    return [
+        Bar("base probe above CoLES' (given), AUC", base - coles, 0.005, "higher"),
+        Bar("share of CoLES' training time, the larger one", share, 0.5, "lower"),
+        Bar("tuned probe above CoLES' (given), AUC", tuned - coles, 0.015, "higher"),
+        Bar(
+            "tuned probe above LightGBM on aggregates, AUC",
+            tuned - _mean(found[TREES_ALONE]).auc,
+            0.0,
+            "higher",
+        ),
+        Bar("head on tuned above the reference, AUC", head.auc.value, -0.005, "higher"),
+        Bar("head on tuned above the reference, KS", head.ks.value, -0.005, "higher"),
+        Bar("fused head above the reference, AUC", fused.auc.value, 0.005, "higher"),
+        Bar("fused head above the reference, KS", fused.ks.value, 0.010, "higher"),
+        Bar("the same, AUC, lower end of its interval", fused.auc.low, 0.0, "higher"),
+        Bar("the same, KS, lower end of its interval", fused.ks.low, 0.0, "higher"),
+        Bar("base above untrained, the task where least, AUC", worst, 0.0, "higher"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
