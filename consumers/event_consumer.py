@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ class EventConsumer:
         self._end = TopicEnd(parts.client, parts.assignment, settings.topic, settings.session_seconds)
         self._buffered = self._polled = 0
         self._backoff = 0.0
+        self._held = False  # the partitions are paused, because a write is in flight and the next one is full
         self._rate = _FIRST_RATE
         self._first: float | None = None
         self._last = self._flushed = self._measured = time.monotonic()
@@ -157,7 +159,7 @@ class EventConsumer:
     def _poll(self, stop: threading.Event) -> dict[Any, list[Any]]:
         try:
             polled: dict[Any, list[Any]] = self._client.poll(
-                _POLL_MS, max_records=self._settings.batch_events
+                0 if self._held else _POLL_MS, max_records=self._settings.batch_events
             )
         except OffsetOutOfRangeError as error:
             raise NotReady(
@@ -172,6 +174,9 @@ class EventConsumer:
             stop.wait(self._backoff)
             return {}
         self._backoff = 0.0
+        if self._held and self._writing is not None:
+            # Nothing can come until this write is done: what is waited for is that, and not messages.
+            wait_for([self._writing], _POLL_MS / 1000)
         return polled
 
     def _take(self, polled: dict[Any, list[Any]]) -> None:
@@ -193,12 +198,15 @@ class EventConsumer:
         waited = time.monotonic() - self._flushed >= self._settings.flush_seconds
         if self._rule.at_end and not self._polled:
             waited = True  # nothing more has come: no reason to keep the last events back
+        if self._held and not full:
+            self._release()  # a refused write or a revoked partition took its records out of the buffer
         if not self._buffered or not (full or waited):
             return
         if self._writing is None:
             self._submit()
-        elif full and not self._client.paused():
+        elif full and not self._held:
             self._client.pause(*self._client.assignment())
+            self._held = True
             self._metrics.paused()
 
     def _submit(self) -> None:
@@ -206,9 +214,12 @@ class EventConsumer:
         self._buffered, self._flushed = 0, time.monotonic()
         if batch.records:
             self._writing = self._writer.submit(self._write, batch)
-        paused = self._client.paused()
-        if paused:
-            self._client.resume(*paused)
+        if self._held:
+            self._release()
+
+    def _release(self) -> None:
+        self._client.resume(*self._client.paused())
+        self._held = False
 
     def _write(self, batch: ReadyBatch) -> Written:
         began = time.monotonic()

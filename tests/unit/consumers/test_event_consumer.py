@@ -103,6 +103,95 @@ def test_a_refused_write_is_read_again_from_the_ledger(sink: EventLogSink) -> No
     assert next_offsets(sink.engine, "g", TOPIC) == {0: 10}
 
 
+class _SlowWrites:
+    """Holds the first write up until it is released, so that the next batch is full before it is done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release = threading.Event()
+        real = EventLogSink.write
+
+        def write(*arguments: Any) -> Any:
+            assert self.release.wait(10)
+            return real(*arguments)
+
+        monkeypatch.setattr(EventLogSink, "write", write)
+
+
+def _unless_held(client: FakeClient, batch: dict[Any, list[Record]], tries: list[int]) -> Any:
+    """As a broker: partitions that are paused give nothing."""
+
+    def again(client: FakeClient) -> Any:
+        return _unless_held(client, batch, tries)
+
+    tries[0] += 1
+    assert tries[0] < 100, "the partitions are held back for good"
+    if client.held or not client.sought:
+        client.polls.append(again)
+        return {}
+    return batch
+
+
+def test_partitions_held_back_are_read_on_after_a_refused_write(
+    sink: EventLogSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, tries = _SlowWrites(monkeypatch), [0]
+
+    def overtaken(client: FakeClient) -> Any:
+        assert client.held == {place(0)}
+        commit_entry(sink.engine, LedgerEntry(offsets=OffsetRanges("g", TOPIC, {0: (0, 8)})))
+        client.sought.clear()  # until the refused write has led to another seek, nothing comes
+        writes.release.set()
+        return {}
+
+    polls = [
+        {place(0): records(0, 5)},
+        {place(0): records(5, 7)},
+        overtaken,
+        lambda client: _unless_held(client, {place(0): records(8, 10)}, tries),
+    ]
+    summary, client = _run(sink, polls, flush_events=1)
+    assert (summary.fenced, summary.events) == (1, 2)
+    assert client.held == set()
+    assert next_offsets(sink.engine, "g", TOPIC) == {0: 10}
+
+
+def test_partitions_held_back_are_read_on_after_another_one_was_revoked(
+    sink: EventLogSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, tries = _SlowWrites(monkeypatch), [0]
+    listeners: list[Assignment] = []
+    real = Assignment.take
+
+    def take(assignment: Assignment, polled: Any) -> int:
+        listeners.append(assignment)
+        return real(assignment, polled)
+
+    monkeypatch.setattr(Assignment, "take", take)
+
+    def revoked(client: FakeClient) -> Any:
+        assert client.held
+        asyncio.run(listeners[0].on_partitions_revoked({place(1)}))
+        client.owned.discard(place(1))
+        writes.release.set()
+        return {}
+
+    def assigned(client: FakeClient) -> Any:
+        client.owned.add(place(1))
+        asyncio.run(listeners[0].on_partitions_assigned({place(1)}))
+        return {}
+
+    polls = [
+        assigned,
+        {place(0): records(0, 5)},
+        {place(1): records(0, 3, partition=1)},
+        revoked,
+        lambda client: _unless_held(client, {place(0): records(5, 10)}, tries),
+    ]
+    summary, client = _run(sink, polls, flush_events=1)
+    assert summary.events == 10
+    assert client.held == set()
+
+
 def test_an_error_of_the_sink_ends_the_run(sink: EventLogSink) -> None:
     with pytest.raises(EventsInvalid):
         _run(sink, [{place(0): [Record(i, b"{") for i in range(200)]}])
