@@ -6,6 +6,9 @@ from numpy.typing import ArrayLike
 from qanchor.errors import InputError
 from qanchor.metrics.tally import Floats
 
+# An empty bin counts as a ten-thousandth, the customary floor, or one empty bin would be infinite drift.
+SMALLEST_SHARE = 1e-4
+
 
 def psi(expected: ArrayLike, actual: ArrayLike, bins: int = 10) -> float:
     """Population stability index: how far `actual` moved from `expected`, 0 where not at all.
@@ -29,7 +32,6 @@ def psi(expected: ArrayLike, actual: ArrayLike, bins: int = 10) -> float:
 
 def _shares(values: Floats, edges: Floats) -> Floats:
     counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)
-    # An empty bin counts as a ten-thousandth, the customary floor, or one empty bin would be infinite drift.
-    floored = np.maximum(counts / len(values), 1e-4)
+    floored = np.maximum(counts / len(values), SMALLEST_SHARE)
     result: Floats = floored / floored.sum()
     return result
