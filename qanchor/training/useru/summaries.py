@@ -70,10 +70,9 @@ def _levels(span: Span) -> Floats:
     for values in span.numbers:
         for column in values.T:
             present = column[np.isfinite(column)]
-            if len(present):
-                cuts = np.quantile(present, _QUANTILES)
-                # Without events there is no sum: it reaches nothing.
-                columns.append((np.nan_to_num(column, nan=-np.inf)[:, None] >= cuts).astype(np.float64))
+            cuts = np.quantile(present, _QUANTILES) if len(present) else np.full(len(_QUANTILES), np.inf)
+            # Without events there is no sum: it reaches nothing.
+            columns.append((np.nan_to_num(column, nan=-np.inf)[:, None] >= cuts).astype(np.float64))
     return np.concatenate(columns, axis=1)
 
 
