@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lookalike": ("cli.lookalike", "Find the users most like a list of seeds."),
     "audience": ("cli.audience", "Describe, judge, keep and combine audiences."),
     "head": ("cli.head", "Train a LightGBM head; score users."),
+    "explain": ("cli.explain", "Say where a scenario's anchor looks, before and after tuning."),
     "report": ("cli.report", "Write the report of every scenario."),
     "monitor": ("cli.monitor", "Watch drift, calibration, label delay and freshness; raise alarms."),
     "status": ("cli.status", "Say what is loaded, trained, written and served."),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from qanchor.audience.lift import Quality
-from qanchor.evaluation.charts import Axis, Chart, Series
+from qanchor.evaluation.chart import Axis, Chart, Series
 from qanchor.evaluation.images import save_chart
 
 _SHARES = 60

@@ -1,92 +1,17 @@
-"""What the report plots, as numbers: a chart is data first, then SVG for the page and PNG beside it."""
+"""What the report plots of a head's scores."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qanchor import metrics
+from qanchor.audience.lift import wilson_interval
+from qanchor.evaluation.chart import Axis, Chart, Series, Tone, rounded, thinned
 
-Tone = Literal["head", "probe", "aggregates", "positive", "negative", "guide"]
-Shape = Literal["line", "area", "dots", "points"]
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
-_MOST_POINTS = 160
 SCORER_NAMES: dict[str, str] = {"head": "head", "probe": "linear probe", "aggregates": "aggregates"}
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line, area or set of points.
-
-    Args:
-        name: in the legend; empty: not listed there.
-        tone: its role, which the theme gives a colour.
-        shape: how it is drawn; `dots` are joined to nothing and large, `points` small.
-        x: positions in the chart's range.
-        y: as long as x.
-    """
-
-    name: str
-    tone: Tone
-    shape: Shape
-    x: list[float]
-    y: list[float]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis.
-
-    Args:
-        label: what it measures; empty: no axis is drawn.
-        low: left or lower end.
-        high: right or upper end.
-        percent: ticks are shares.
-        ticks: places and words, where they are not evenly spaced numbers.
-    """
-
-    label: str
-    low: float
-    high: float
-    percent: bool = False
-    ticks: tuple[tuple[float, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart, independent of how it is drawn.
-
-    Args:
-        name: file name of its PNG.
-        title: above it.
-        note: one line below the title that says what to look for.
-        x: horizontal axis.
-        y: vertical axis.
-        series: drawn in this order.
-        rules: x positions of vertical rules, with what they mean.
-    """
-
-    name: str
-    title: str
-    note: str
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...]
-    rules: tuple[tuple[float, str], ...] = field(default=())
-
-
-def _thin(*columns: NDArray[np.float64]) -> list[list[float]]:
-    """The columns at up to 160 places spread over the length of the curve, both ends kept."""
-    size = len(columns[0])
-    if size > _MOST_POINTS:
-        steps = sum(np.abs(np.diff(column)) / max(float(np.ptp(column)), 1e-12) for column in columns)
-        travelled = np.concatenate(([0.0], np.cumsum(np.asarray(steps, dtype=np.float64))))
-        wanted = np.linspace(0, travelled[-1], _MOST_POINTS)
-        places = np.unique(np.append(np.searchsorted(travelled, wanted).clip(0, size - 1), (0, size - 1)))
-        columns = tuple(column[places] for column in columns)
-    return [[round(float(value), 5) for value in column] for column in columns]
 
 
 def roc_chart(labels: Labels, scores: dict[str, Scores]) -> Chart:
@@ -95,7 +20,7 @@ def roc_chart(labels: Labels, scores: dict[str, Scores]) -> Chart:
     for name in ("aggregates", "probe", "head"):
         if name in scores:
             curve = metrics.roc_curve(labels, scores[name])
-            x, y = _thin(curve.false_positive_rate, curve.true_positive_rate)
+            x, y = thinned(curve.false_positive_rate, curve.true_positive_rate)
             series.append(Series(SCORER_NAMES[name], _tone(name), "line", x, y))
     axes = Axis("false positive rate", 0, 1, True), Axis("true positive rate", 0, 1, True)
     return Chart("roc", "ROC", "Further up and left is better; the diagonal is chance.", *axes, tuple(series))
@@ -110,7 +35,7 @@ def ks_chart(labels: Labels, scores: Scores) -> Chart:
     curve, best = metrics.roc_curve(labels, scores), metrics.ks(labels, scores)
     rate = float(labels.mean())
     taken = rate * curve.true_positive_rate + (1 - rate) * curve.false_positive_rate
-    x, caught, wrong = _thin(taken, curve.true_positive_rate, curve.false_positive_rate)
+    x, caught, wrong = thinned(taken, curve.true_positive_rate, curve.false_positive_rate)
     at = float(taken[np.flatnonzero(curve.thresholds == best.threshold)[0]])
     series = (
         Series("label 0", "negative", "line", x, wrong),
@@ -191,47 +116,71 @@ def lift_chart(labels: Labels, scores: dict[str, Scores]) -> Chart:
     return Chart("lift", "Lift", "Times as many positives as a random draw would hold.", *axes, tuple(series))
 
 
+def gain_chart(labels: Labels, scores: dict[str, Scores]) -> Chart:
+    """Which part of all label-1 users the best-scored share of users holds."""
+    series = [Series("", "guide", "line", [0, 1], [0, 1])]
+    rate = float(labels.mean())
+    for name in ("aggregates", "probe", "head"):
+        if name in scores:
+            curve = metrics.roc_curve(labels, scores[name])
+            taken = rate * curve.true_positive_rate + (1 - rate) * curve.false_positive_rate
+            x, y = thinned(taken, curve.true_positive_rate)
+            series.append(Series(SCORER_NAMES[name], _tone(name), "line", x, y))
+    reached = metrics.gain_at(labels, scores["head"], 0.1)
+    return Chart(
+        "gain",
+        "Gain",
+        f"The best-scored tenth of the users holds {reached:.0%} of all with label 1.",
+        Axis("share of users taken, best first", 0, 1, True),
+        Axis("share of label 1 reached", 0, 1, True),
+        tuple(series),
+        ((0.1, "a tenth"),),
+    )
+
+
 def calibration_chart(labels: Labels, scores: Scores) -> Chart:
-    """Predicted against observed rates, in tenths of the users."""
+    """Predicted against observed rates, in tenths of the users, with Wilson's 95% intervals."""
     bins = metrics.calibration_bins(labels, scores)
-    top = min(1.0, 1.15 * float(max(bins.predicted.max(), bins.observed.max(), 0.05)))
-    points = [round(float(v), 5) for v in bins.predicted], [round(float(v), 5) for v in bins.observed]
+    counted = zip(bins.observed, bins.rows, strict=True)
+    ends = [wilson_interval(round(float(rate * rows)), int(rows)) for rate, rows in counted]
+    low, high = [end[0] for end in ends], [end[1] for end in ends]
+    top = min(1.0, 1.08 * max(float(bins.predicted.max()), *high, 0.05))
+    predicted, observed = rounded(bins.predicted), rounded(bins.observed)
     series = (
         Series("", "guide", "line", [0, top], [0, top]),
-        Series("", "head", "line", *points),
-        Series("a tenth of the users", "head", "dots", *points),
+        Series("", "head", "whiskers", predicted, rounded(np.array(low)), rounded(np.array(high))),
+        Series("", "head", "line", predicted, observed),
+        Series("a tenth of the users, 95% interval", "head", "dots", predicted, observed),
     )
     axes = Axis("predicted rate", 0, top, True), Axis("observed rate", 0, top, True)
     return Chart("calibration", "Calibration", "On the diagonal, a score is a probability.", *axes, series)
 
 
-def map_chart(vectors: NDArray[np.float32], labels: Labels, most: int = 1_200, seed: int = 7) -> Chart:
-    """The embeddings' first two principal components, coloured by label.
+def importance_chart(groups: Mapping[str, float]) -> Chart | None:
+    """What the head's scores are made of: mean absolute contributions by group of features.
 
     Args:
-        vectors: (rows, width), finite.
-        labels: 0 or 1, (rows,).
-        most: rows drawn, taken at random in the proportion of the classes.
-        seed: of that choice.
+        groups: the card's, the largest first.
     """
-    if len(vectors) > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), most, replace=False))
-        vectors, labels = vectors[chosen], labels[chosen]
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
-    _, spread, axes = np.linalg.svd(centred, full_matrices=False)
-    flat = centred @ axes[:2].T
-    if flat.shape[1] < 2:
-        flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-    explained = float((spread[:2] ** 2).sum() / max((spread**2).sum(), 1e-12))
-    low, high = np.quantile(flat, (0.005, 0.995), axis=0)
-    margin = 0.06 * np.maximum(high - low, 1e-6)
-    flat = np.clip(flat, low - margin / 2, high + margin / 2)
-    series = []
-    classes: tuple[tuple[int, Tone], ...] = ((0, "negative"), (1, "positive"))
-    for label, tone in classes:
-        rows = flat[labels == label]
-        x, y = ([round(float(v), 4) for v in rows[:, axis]] for axis in range(2))
-        series.append(Series(f"label {label}", tone, "points", x, y))
-    bounds = [Axis("", float(low[i] - margin[i]), float(high[i] + margin[i])) for i in range(2)]
-    note = f"Two principal components of the embedding; they hold {explained:.0%} of its variance."
-    return Chart("map", "Embedding map", note, bounds[0], bounds[1], tuple(series))
+    total = sum(groups.values())
+    if total <= 0:
+        return None
+    shares = {name.removeprefix("activity:"): value / total for name, value in groups.items()}
+    places = [float(place) for place in range(len(shares), 0, -1)]
+    bars = Series(
+        "",
+        "head",
+        "bars",
+        rounded(np.array(list(shares.values()))),
+        places,
+        words=[f"{share:.0%}" for share in shares.values()],
+    )
+    names = tuple(zip(places, shares, strict=True))
+    return Chart(
+        "importance",
+        "What the score is made of",
+        "Mean size of contributions (SHAP): the embedding, each modality's aggregates, the profile.",
+        Axis("share of all contributions", 0, 1.18 * max(shares.values()), True),
+        Axis("", 0.4, len(shares) + 0.6, ticks=names),
+        (bars,),
+    )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from qanchor.evaluation.charts import Chart, Series
+from qanchor.evaluation.chart import Chart, Series
 from qanchor.evaluation.overview import OverviewRow
 from qanchor.evaluation.svg import ticks
 
@@ -45,7 +45,9 @@ def save_chart(chart: Chart, path: Path) -> None:
     with mpl.rc_context(_style()):
         figure = Figure(figsize=(5, 3.7))
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.13, 0.14, 0.84, 0.76))
+        # Names beside the axis need more room than numbers do.
+        left = min(0.13 + 0.012 * max((len(words) for _, words in chart.y.ticks), default=0), 0.35)
+        axes = figure.add_axes((left, 0.14, 0.97 - left, 0.76))
         for series in chart.series:
             _plot(axes, series)
         for at, words in chart.rules:
@@ -68,6 +70,14 @@ def save_chart(chart: Chart, path: Path) -> None:
 
 def _plot(axes: Any, series: Series) -> None:
     colour, label = COLOURS[series.tone], series.name or "_"
+    if series.shape == "bars":
+        bars = axes.barh(series.y, series.x, height=0.34, color=colour, label=label, zorder=3)
+        if series.words:
+            axes.bar_label(bars, series.words, padding=3, fontsize=8, color="#4b5158")
+        return
+    if series.shape == "whiskers":
+        axes.vlines(series.x, series.y, series.until, color=colour, linewidth=1.1, alpha=0.6)
+        return
     if series.shape in ("dots", "points"):
         size = 26 if series.shape == "dots" else 5
         axes.scatter(

@@ -1,6 +1,6 @@
 """What the report says, collected once: the data, the model, and every scenario's head on its test part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,86 +10,45 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from qanchor.audience.index import open_scenario_index
-from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
-from qanchor.audience.population import Population
-from qanchor.errors import InputError, NotReady, StateError
+from qanchor.errors import CheckpointInvalid, NotReady
+from qanchor.evaluation.anchor import AnchorFindings, ScenarioRows, explain_anchors
+from qanchor.evaluation.anchor_charts import attention_chart
+from qanchor.evaluation.chart import Chart
 from qanchor.evaluation.charts import (
-    Chart,
     calibration_chart,
+    gain_chart,
+    importance_chart,
     ks_chart,
     lift_chart,
-    map_chart,
     roc_chart,
     score_chart,
 )
+from qanchor.evaluation.data_card import DataCard, data_card
+from qanchor.evaluation.decisions import Campaign, Confusion, campaigns, confusion
+from qanchor.evaluation.embedding_maps import pca_chart, sample_rows
+from qanchor.evaluation.findings import Check, Statement, check, statements
+from qanchor.evaluation.lookalike_sample import LookalikeSample, sample_lookalikes
 from qanchor.evaluation.overview import OverviewRow, overview_row, way_to_ceiling
+from qanchor.evaluation.tuning_curves import TuningCurves, tuning_curves
 from qanchor.events.ceilings import read_ceilings
 from qanchor.events.labels import Labels, read_labels
 from qanchor.events.stats import measure_log
-from qanchor.heads.card import HeadCard, read_card, read_scores
-from qanchor.heads.frame import PART
-from qanchor.heads.spec import column, vector_width, vectors
+from qanchor.heads.card import HeadCard, read_card, read_scores, read_stored_frame
+from qanchor.heads.frame import PART, HeadFrame
+from qanchor.heads.spec import column, vectors
 from qanchor.heads.train import SCORERS, Surroundings
-from qanchor.names import AS_OF, LABEL, USER_ID, embedding_field, embedding_view
+from qanchor.metrics import CalibrationBins, calibration_bins, roc_auc
+from qanchor.names import LABEL, embedding_field
 from qanchor.progress import Progress
 from qanchor.registry.manifests import active_manifests
-from qanchor.registry.session import transaction
-from qanchor.registry.tables import Head, PromptVersion
+from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_by_scenario, find_active_model
+from qanchor.settings import ComputeSettings
 from qanchor.storage.event_log import EventLog
+from qanchor.workspace import ScenarioSpec
 
-_SEEDS, _SHOWN = 50, 8
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Decisions at the KS threshold, counted on the test part.
-
-    Args:
-        threshold: score from which a user is flagged.
-        true_positives: flagged, label 1.
-        false_positives: flagged, label 0.
-        false_negatives: not flagged, label 1.
-        true_negatives: not flagged, label 0.
-    """
-
-    threshold: float
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-    true_negatives: int
-
-    @property
-    def precision(self) -> float:
-        """Share of label 1 among the flagged."""
-        return self.true_positives / max(self.true_positives + self.false_positives, 1)
-
-    @property
-    def recall(self) -> float:
-        """Share of label 1 that is flagged."""
-        return self.true_positives / max(self.true_positives + self.false_negatives, 1)
-
-
-@dataclass(frozen=True)
-class LookalikeSample:
-    """What the index finds for known positives.
-
-    Args:
-        seeds: users with label 1 in the training part that were searched with.
-        taken: users taken, a tenth of the index.
-        labelled: how many of them have a test label.
-        rate: share of label 1 among those; None where there are none.
-        base_rate: share of label 1 in the test part.
-        best: rank, user_id, cosine, and label or None.
-    """
-
-    seeds: int
-    taken: int
-    labelled: int
-    rate: float | None
-    base_rate: float
-    best: tuple[dict[str, Any], ...]
+_MAP_ROWS = 1_000
+_NOT_ASKED = "The anchor was not looked at: run the report without --no-explain."
 
 
 @dataclass(frozen=True)
@@ -98,35 +57,58 @@ class ScenarioSummary:
 
     Args:
         card: of its head.
-        domain: risk, marketing or engagement.
-        query: the question that anchors its embedding.
-        horizon_days: prediction window.
-        label_rows: of the whole label set.
-        positives: of the whole label set.
+        spec: its question, domain and horizon.
+        data: rows of its labels and parts.
         overview: its areas.
         ceiling: best reachable area, where known.
         way: how far the head has come from chance to the ceiling.
-        charts: ROC, KS, scores, lift, calibration and, with vectors, the map.
-        tuned: areas of a linear probe before and after tuning, on the validation part; None where unknown.
+        statements: its figures in plain words.
+        checks: what a reader would ask first.
+        charts: ROC, gain, lift, KS, scores, calibration.
+        importance: what the score is made of; None where nothing contributes.
+        calibration: predicted and observed rates in tenths of the users.
         confusion: decisions at the KS threshold.
+        campaigns: the best 1, 5, 10 and 20% of the users.
+        anchor: what was found of the anchor; None where it was not looked at.
+        anchor_absent: why not, in words.
+        anchor_charts: attention and maps, or the map of the vectors in service alone.
+        curves: of the tuning.
         lookalikes: None without an index.
         warnings: what has changed since the head was trained.
+        scores: user_id, as_of, label, part and scores of the test rows.
     """
 
     card: HeadCard
-    domain: str
-    query: str
-    horizon_days: int
-    label_rows: int
-    positives: int
+    spec: ScenarioSpec
+    data: DataCard
     overview: OverviewRow
     ceiling: float | None
     way: float | None
+    statements: tuple[Statement, ...]
+    checks: tuple[Check, ...]
     charts: tuple[Chart, ...]
-    tuned: tuple[float | None, float | None]
+    importance: Chart | None
+    calibration: CalibrationBins
     confusion: Confusion
+    campaigns: tuple[Campaign, ...]
+    anchor: AnchorFindings | None
+    anchor_absent: str
+    anchor_charts: tuple[Chart, ...]
+    curves: TuningCurves
     lookalikes: LookalikeSample | None
     warnings: tuple[str, ...]
+    scores: pa.Table
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return self.card.scenario
+
+    @property
+    def all_charts(self) -> tuple[Chart, ...]:
+        """Every chart of the scenario, in the order of the page."""
+        made = (self.importance,) if self.importance else ()
+        return (*self.charts, *made, *self.anchor_charts, *self.curves.charts)
 
 
 @dataclass(frozen=True)
@@ -148,13 +130,33 @@ class ReportSummary:
     missing: tuple[str, ...]
 
 
-def summarise(around: Surroundings, scenarios: Sequence[str], progress: Progress) -> ReportSummary:
-    """Collect everything that the report of some scenarios says.
+@dataclass(frozen=True)
+class _Stored:
+    card: HeadCard
+    scores: pa.Table
+    frame: HeadFrame
+
+    @property
+    def test_scores(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+        """Labels of the test rows, and their scores by scorer."""
+        test = self.scores.filter(pc.equal(self.scores[PART], "test"))
+        scores = {name: test[name].to_numpy() for name in SCORERS if test[name].null_count == 0}
+        return np.asarray(test[LABEL], dtype=np.int64), scores
+
+
+def summarise(
+    around: Surroundings,
+    scenarios: Sequence[str],
+    progress: Progress,
+    compute: ComputeSettings | None = None,
+) -> ReportSummary:
+    """Collect what the report of some scenarios says.
 
     Args:
         around: feature repository, home, registry, workspace.
         scenarios: names, in order.
         progress: counts scenarios.
+        compute: what the model runs on to explain the anchor; None: the anchor is not looked at.
 
     Raises:
         NotReady: none of them has a head yet; run `qanchor-cli head train`.
@@ -163,15 +165,43 @@ def summarise(around: Surroundings, scenarios: Sequence[str], progress: Progress
     heads = active_by_scenario(around.engine, Head, scenarios)
     if not heads:
         raise NotReady("there is no head to report on", "Run `qanchor-cli head train --all`.")
+    stored = {name: _read(around, row) for name, row in heads.items()}
+    anchors = _anchors(around, compute, stored, progress)
     ceilings = read_ceilings(around.home)
     progress.start("report", total=len(heads))
     found = []
-    for name, row in heads.items():
-        found.append(_scenario(around, name, row, ceilings.get(name)))
+    for name, one in stored.items():
+        found.append(_scenario(around, one, ceilings.get(name), anchors[name]))
         progress.advance(note=name)
     data = measure_log(EventLog(around.home.events, around.workspace))
     missing = tuple(name for name in scenarios if name not in heads)
     return ReportSummary(datetime.now(UTC), data, _model(around), tuple(found), missing)
+
+
+def _read(around: Surroundings, row: Head) -> _Stored:
+    folder = around.home.root / row.path
+    card = read_card(folder, str(row.metrics.get("card_hash")))
+    stored = _Stored(card, read_scores(folder), read_stored_frame(folder, card))
+    truth, test = stored.test_scores
+    if abs(roc_auc(truth, test["head"]) - card.metrics["head"]["auc"]) > 1e-9:
+        raise CheckpointInvalid(
+            f"the scores of {folder} are not those that its card was made from",
+            f"Run `qanchor-cli head train --scenario {card.scenario}` again.",
+        )
+    return stored
+
+
+def _anchors(
+    around: Surroundings, compute: ComputeSettings | None, stored: Mapping[str, _Stored], progress: Progress
+) -> Mapping[str, AnchorFindings | str]:
+    if compute is None:
+        return dict.fromkeys(stored, _NOT_ASKED)
+    rows = [ScenarioRows(one.card, one.frame) for one in stored.values()]
+    try:
+        return explain_anchors(around, compute, rows, progress)
+    except (NotReady, CheckpointInvalid) as error:
+        # The heads' own figures need no model: the page says what is missing and does without.
+        return dict.fromkeys(stored, f"The model cannot be read: {error}")
 
 
 def _model(around: Surroundings) -> dict[str, Any] | None:
@@ -187,104 +217,74 @@ def _model(around: Surroundings) -> dict[str, Any] | None:
     }
 
 
-def _scenario(around: Surroundings, name: str, row: Head, ceiling: float | None) -> ScenarioSummary:
-    folder = around.home.root / row.path
-    card = read_card(folder, str(row.metrics.get("card_hash")))
-    table = read_scores(folder)
-    test = table.filter(pc.equal(table[PART], "test"))
-    truth = np.asarray(test[LABEL], dtype=np.int64)
-    scores = {s: test[s].to_numpy() for s in SCORERS if test[s].null_count == 0}
+def _scenario(
+    around: Surroundings, stored: _Stored, ceiling: float | None, looked: AnchorFindings | str
+) -> ScenarioSummary:
+    card, name = stored.card, stored.card.scenario
+    anchor = looked if isinstance(looked, AnchorFindings) else None
     spec, labels = around.workspace.scenario(name), read_labels(around.home, name)
-    tuning = _tuning(around, card)
+    truth, scores = stored.test_scores
     head = card.metrics["head"]
-    charts = [
-        roc_chart(truth, scores),
-        ks_chart(truth, scores["head"]),
-        score_chart(truth, scores["head"]),
-        lift_chart(truth, scores),
-        calibration_chart(truth, scores["head"]),
-    ]
+    warnings = tuple(_changes(around, card, labels))
+    base = anchor.gain.base["auc"] if anchor and anchor.gain else None
     return ScenarioSummary(
         card=card,
-        domain=spec.domain,
-        query=spec.query,
-        horizon_days=spec.horizon_days,
-        label_rows=labels.table.num_rows,
-        positives=labels.positives,
-        overview=overview_row(name, card.metrics, _number(tuning, "test_auc_base_probe"), ceiling),
+        spec=spec,
+        data=data_card(labels, stored.scores),
+        overview=overview_row(name, card.metrics, base, ceiling),
         ceiling=ceiling,
         way=way_to_ceiling(head["auc"], ceiling),
-        charts=(*charts, *_maps(around, name, test, truth)),
-        tuned=(_number(tuning, "valid_auc_base_probe"), _number(tuning, "valid_auc_tuned_probe")),
-        confusion=_confusion(truth, scores["head"], head["ks_threshold"]),
-        lookalikes=_lookalikes(around, name, table, test),
-        warnings=tuple(_changes(around, card, labels)),
+        statements=statements(card, spec, ceiling, anchor),
+        checks=check(card, warnings),
+        charts=_charts(truth, scores),
+        importance=importance_chart(card.importance["groups"]),
+        calibration=calibration_bins(truth, scores["head"]),
+        confusion=confusion(truth, scores["head"], head["ks_threshold"]),
+        campaigns=campaigns(head),
+        anchor=anchor,
+        anchor_absent="" if isinstance(looked, AnchorFindings) else looked,
+        anchor_charts=(attention_chart(anchor.attention), *anchor.maps) if anchor else _plain_map(stored),
+        curves=tuning_curves(around.engine, name, card.prompt_version),
+        lookalikes=sample_lookalikes(around, name, stored.scores),
+        warnings=warnings,
+        scores=_with_probes(stored, anchor),
     )
 
 
-def _tuning(around: Surroundings, card: HeadCard) -> dict[str, Any]:
-    """What tuning the scenario's prompt measured; empty where it is untuned."""
-    if card.prompt_version is None:
-        return {}
-    with transaction(around.engine) as session:
-        prompt = session.get(PromptVersion, card.prompt_version)
-        return dict(prompt.metrics) if prompt else {}
-
-
-def _number(values: dict[str, Any], name: str) -> float | None:
-    value = values.get(name)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _maps(around: Surroundings, name: str, test: pa.Table, truth: NDArray[np.int64]) -> list[Chart]:
-    view, field = embedding_view(name), embedding_field(name)
-    frame = around.source.training_frame(test.select([USER_ID, AS_OF]), [view])
-    values = column(frame, field)
-    width = vector_width(values)
-    if not width:
-        return []
-    matrix = vectors(values, width)
-    held = np.isfinite(matrix[:, 0])
-    return [map_chart(matrix[held], truth[held])] if held.sum() > 2 else []
-
-
-def _confusion(truth: NDArray[np.int64], scores: NDArray[np.float64], threshold: float) -> Confusion:
-    flagged, ones = scores >= threshold, truth == 1
-    return Confusion(
-        threshold,
-        int((flagged & ones).sum()),
-        int((flagged & ~ones).sum()),
-        int((~flagged & ones).sum()),
-        int((~flagged & ~ones).sum()),
+def _charts(truth: NDArray[np.int64], scores: dict[str, NDArray[np.float64]]) -> tuple[Chart, ...]:
+    return (
+        roc_chart(truth, scores),
+        gain_chart(truth, scores),
+        lift_chart(truth, scores),
+        ks_chart(truth, scores["head"]),
+        score_chart(truth, scores["head"]),
+        calibration_chart(truth, scores["head"]),
     )
 
 
-def _lookalikes(around: Surroundings, name: str, table: pa.Table, test: pa.Table) -> LookalikeSample | None:
-    train = table.filter(pc.and_(pc.equal(table[PART], "train"), pc.equal(table[LABEL], 1)))
-    seeds = list(dict.fromkeys(train[USER_ID].to_pylist()))[:_SEEDS]
-    try:
-        index = open_scenario_index(around.home, around.engine, name).index
-        taken = max(1, min(max(_SHOWN, index.size // 10), index.size - len(seeds)))
-        request = LookalikeRequest(seeds, taken, "centroid")
-        found = find_lookalikes(Population(name, index), request).table
-    except (StateError, InputError):
-        # No index yet, or one that knows none of the seeds: the page does without.
-        return None
-    labels = dict(zip(test[USER_ID].to_pylist(), test[LABEL].to_pylist(), strict=True))
-    known = [labels[user] for user in found[USER_ID].to_pylist() if user in labels]
-    best = tuple(
-        {
-            "rank": row["rank"],
-            "user_id": row[USER_ID],
-            "cosine": 1 - row["distance"],
-            "label": labels.get(row[USER_ID]),
-        }
-        for row in found.slice(0, _SHOWN).to_pylist()
-    )
-    rate = sum(known) / len(known) if known else None
-    return LookalikeSample(
-        len(seeds), found.num_rows, len(known), rate, float(np.mean(list(labels.values()))), best
-    )
+def _plain_map(stored: _Stored) -> tuple[Chart, ...]:
+    """The vectors that the head was fitted on, where no model is there to make others."""
+    frame = stored.frame
+    if not frame.width:
+        return ()
+    matrix = vectors(column(frame.table, embedding_field(frame.scenario)), frame.width)
+    rows = np.flatnonzero(frame.rows("test") & np.isfinite(matrix[:, 0]))
+    if len(rows) < 3:
+        return ()
+    rows = rows[sample_rows(len(rows), _MAP_ROWS)]
+    return (pca_chart("pca_tuned", "In service: PCA", matrix[rows], frame.labels[rows]),)
+
+
+def _with_probes(stored: _Stored, anchor: AnchorFindings | None) -> pa.Table:
+    """The test rows' scores, those of both embeddings' probes beside them where they were fitted."""
+    table, gain = stored.scores, anchor.gain if anchor else None
+    if gain is not None:
+        columns = {"base_probe": gain.base_scores, "tuned_probe": gain.tuned_scores}
+        for name, scores in columns.items():
+            values = np.full(table.num_rows, np.nan)
+            values[gain.test_rows] = scores
+            table = table.append_column(name, pa.array(values, from_pandas=True))
+    return table.filter(pc.equal(table[PART], "test"))
 
 
 def _changes(around: Surroundings, card: HeadCard, labels: Labels) -> list[str]:

@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from qanchor.evaluation.charts import Axis, Chart, Series
+from qanchor.evaluation.chart import Axis, Chart, Series
 
 _WIDTH, _HEIGHT = 360, 268
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 12, 42
@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 12, 42
 def draw(chart: Chart) -> str:
     """The chart as one <svg> element, 360 by 268 units, its colours left to CSS classes `t-TONE`."""
     bare = not chart.x.label
-    left, bottom = (18, 8) if bare else (_LEFT, _BOTTOM)
+    left, bottom = (18, 8) if bare else (_left(chart), _BOTTOM)
     frame = _Frame(chart.x, chart.y, left, _WIDTH - _RIGHT, _TOP, _HEIGHT - bottom)
     parts = [f'<rect class="plane" x="{left}" y="{_TOP}" width="{frame.width}" height="{frame.height}"/>']
     if not bare:
@@ -26,6 +26,12 @@ def draw(chart: Chart) -> str:
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(chart.title)}: {escape(chart.note)}">{"".join(parts)}</svg>'
     )
+
+
+def _left(chart: Chart) -> int:
+    """Room for the words beside the vertical axis; 6 units a letter."""
+    longest = max((len(words) for _, words in chart.y.ticks), default=0)
+    return max(_LEFT, min(16 + 6 * longest, _WIDTH // 3))
 
 
 class _Frame:
@@ -60,7 +66,8 @@ class _Frame:
         ]
         for value, words in ticks(self._y):
             y = self.y(value)
-            parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y}" y2="{y}"/>')
+            if not self._y.ticks:  # names have no lines of their own
+                parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y}" y2="{y}"/>')
             parts.append(
                 f'<text class="tick" x="{self.left - 7}" y="{y + 3.5}" text-anchor="end">'
                 f"{escape(words)}</text>"
@@ -108,8 +115,27 @@ def _shape(frame: _Frame, series: Series) -> str:
         radius = 3.2 if series.shape == "dots" else 1.7
         marks = "".join(f'<circle cx="{x}" cy="{y}" r="{radius}"/>' for x, y in places)
         return f'<g class="{series.shape} {tone}">{marks}</g>'
+    if series.shape == "bars":
+        return f'<g class="bars {tone}">{_bars(frame, series, places)}</g>'
+    if series.shape == "whiskers":
+        ends = [frame.y(value) for value in series.until]
+        lines = [f"M{x} {y}V{end}" for (x, y), end in zip(places, ends, strict=True)]
+        return f'<path class="whiskers {tone}" d="{"".join(lines)}"/>'
     path = "M" + "L".join(f"{x} {y}" for x, y in places)
     if series.shape == "area":
         closed = f"{path}L{places[-1][0]} {frame.bottom}L{places[0][0]} {frame.bottom}Z"
         return f'<path class="fill {tone}" d="{closed}"/><path class="line {tone}" d="{path}"/>'
     return f'<path class="line {tone}" d="{path}"/>'
+
+
+def _bars(frame: _Frame, series: Series, places: list[tuple[float, float]]) -> str:
+    """Bars from 0, each with its words behind its end."""
+    zero, half = frame.x(0), 5
+    parts = []
+    for number, (x, y) in enumerate(places):
+        left, width = min(zero, x), max(abs(x - zero), 1)
+        parts.append(f'<rect x="{left}" y="{y - half}" width="{width:.1f}" height="{2 * half}" rx="2"/>')
+        if series.words:
+            end = max(zero, x) + 5
+            parts.append(f'<text class="end" x="{end}" y="{y + 4}">{escape(series.words[number])}</text>')
+    return "".join(parts)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from qanchor import metrics
 from qanchor.evaluation import charts
-from qanchor.evaluation.charts import Axis, Chart, Series
+from qanchor.evaluation.chart import Axis, Chart, Series
 from qanchor.evaluation.svg import draw, ticks
 
 RANDOM = np.random.default_rng(0)
@@ -47,18 +47,6 @@ def test_the_lift_chart_ends_at_one() -> None:
     curve = series(charts.lift_chart(LABELS, ALL), "head")
     assert curve.y[-1] == pytest.approx(1)
     assert curve.y[0] > 2
-
-
-def test_the_map_draws_both_classes_and_at_most_as_many_rows_as_asked() -> None:
-    vectors = RANDOM.normal(size=(3000, 8)).astype(np.float32)
-    chart = charts.map_chart(vectors, LABELS, most=500)
-    assert sum(len(one.x) for one in chart.series) == 500
-    assert all(chart.x.low <= x <= chart.x.high for one in chart.series for x in one.x)
-
-
-def test_a_map_of_equal_or_one_dimensional_vectors_is_still_drawn() -> None:
-    for vectors in (np.ones((10, 4), np.float32), RANDOM.normal(size=(10, 1)).astype(np.float32)):
-        assert "NaN" not in draw(charts.map_chart(vectors, np.array([0, 1] * 5))).replace("nan", "NaN")
 
 
 def test_constant_scores_are_drawn_without_a_fault() -> None:

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from qanchor.errors import CheckpointInvalid, NotReady
-from qanchor.evaluation.report import report_figures, write_report
+from qanchor.evaluation.report import write_report
+from qanchor.evaluation.report_json import report_figures
 from qanchor.evaluation.summary import ReportSummary, summarise
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
@@ -14,6 +15,8 @@ from qanchor.registry.session import transaction
 from qanchor.registry.tables import PromptVersion
 from qanchor.registry.versions import active_head
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
+
+CHARTS = ["roc", "gain", "lift", "ks", "scores", "calibration", "importance", "pca_tuned"]
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def test_the_summary_repeats_the_figures_of_the_head(world: World) -> None:
     figures = report_figures(summary)["scenarios"][0]
     head = active_head(world.around.engine, SCENARIO)
     assert figures["head"]["metrics"]["head"] == head.metrics["test"]["head"]
-    assert [chart.name for chart in one.charts] == ["roc", "ks", "scores", "lift", "calibration", "map"]
+    assert [chart.name for chart in one.all_charts] == CHARTS
     counts = one.confusion
     flagged = counts.true_positives + counts.false_positives
     assert flagged + counts.false_negatives + counts.true_negatives == 48
@@ -47,11 +50,12 @@ def test_the_ceiling_and_the_tuning_are_told_where_they_are_known(world: World) 
     (world.around.home.labels / "ceilings.json").write_text('{"risk": 0.95}')
     with transaction(world.around.engine) as session:
         prompt = session.scalars(select(PromptVersion)).one()
-        prompt.metrics = {"valid_auc_base_probe": 0.7, "valid_auc_tuned_probe": 0.8}
+        prompt.metrics = {"valid_auc_by_step": [[0, 0.6], [20, 0.7]], "best_step": 20, "tokens": 6}
     (one,) = summary_of(world).scenarios
     assert one.ceiling == 0.95
     assert one.way == pytest.approx((one.card.metrics["head"]["auc"] - 0.5) / 0.45)
-    assert one.tuned == (0.7, 0.8)
+    assert [chart.name for chart in one.curves.charts] == ["tuning_steps"]
+    assert any("--tokens" in told for told in one.curves.missing)
 
 
 def test_what_changed_since_the_training_is_said(world: World) -> None:
@@ -95,12 +99,10 @@ def test_the_report_is_one_page_with_figures_beside_it(world: World, tmp_path: P
         figures["scenarios"][0]["areas"]["head"] == figures["scenarios"][0]["head"]["metrics"]["head"]["auc"]
     )
     images = sorted(path.name for path in (page.parent / "figures").iterdir())
-    assert images == sorted(
-        ["overview.png", *(f"risk_{n}.png" for n in ("roc", "ks", "scores", "lift", "calibration", "map"))]
-    )
+    assert images == sorted(["overview.png", *(f"risk_{name}.png" for name in CHARTS)])
     assert all((page.parent / "figures" / n).read_bytes().startswith(b"\x89PNG") for n in images)
     text = page.read_text()
-    assert text.count('<svg class="chart"') == 6
+    assert text.count('<svg class="chart"') == len(CHARTS)
     for outside in ("http://", "https://", "src=", "url(", "@import"):
         assert outside not in text
     assert "prefers-color-scheme: dark" in text
@@ -110,7 +112,8 @@ def test_what_users_wrote_is_escaped_on_the_page(world: World, tmp_path: Path) -
     from dataclasses import replace
 
     summary = summary_of(world)
-    hostile = replace(summary.scenarios[0], query="<script>alert(1)</script>")
+    spec = summary.scenarios[0].spec.model_copy(update={"query": "<script>alert(1)</script>"})
+    hostile = replace(summary.scenarios[0], spec=spec)
     page = tmp_path / "report.html"
     write_report(replace(summary, scenarios=(hostile,)), page)
     assert "<script>alert(1)" not in page.read_text()
