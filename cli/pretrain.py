@@ -1,5 +1,6 @@
 """`qanchor-cli pretrain`: a Q-Anchor from the event log."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,44 +32,115 @@ def run(
         typer.Option("--minutes", min=0.1, help="Choose the steps so that training takes about so long."),
     ] = None,
     points: Annotated[
-        int | None, typer.Option("--points", min=2, help="Users at a cut-off in a batch; default: 64.")
+        int | None,
+        typer.Option(
+            "--points", min=2, help="Users at a cut-off in a batch, of all processes; default: the preset's."
+        ),
     ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=0.0, help="At its peak; default: the preset's.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--form", help="The contrastive loss: as the paper's text has it, or its code.")
+    ] = "paper",
+    backbone: Annotated[
+        str, typer.Option("--backbone", metavar="PATH", help="Folder or name of a stored decoder.")
+    ] = "",
+    text_encoder: Annotated[
+        str, typer.Option("--text-encoder", metavar="PATH", help="Folder or name of a stored text encoder.")
+    ] = "",
+    text_pooling: Annotated[
+        str, typer.Option("--text-pooling", help="Which vector of it is a text's: cls or mean.")
+    ] = "cls",
+    grad_cache: Annotated[
+        int | None,
+        typer.Option(
+            "--grad-cache", min=0, help="Points computed at a time: less memory, same result; 0: all of them."
+        ),
+    ] = None,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Compute layers twice instead of keeping them: less memory, same result.",
+        ),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Store adapters folded into the weights, for inference.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars to QANCHOR_HOME/tensorboard.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same model.")] = 0,
     json: JsonOption = False,
 ) -> None:
     """Pre-train a Q-Anchor on question-answer pairs made from the event log; no labels are read.
 
     Users of a test split are left out. An interrupted run goes on where it was when the same command is
-    given again.
+    given again. On a machine with several GPUs: torchrun --nproc-per-node 8 -m cli pretrain ...
 
     Example: qanchor-cli pretrain --until 2026-06-30 --minutes 3
     """
-    import shutil
+    asked = {
+        "steps": steps,
+        "minutes": minutes,
+        "points": points,
+        "learning_rate": learning_rate,
+        "form": _one_of("--form", form, ("paper", "code")),
+        "backbone": backbone,
+        "text_encoder": text_encoder,
+        "text_pooling": _one_of("--text-pooling", text_pooling, ("cls", "mean")),
+        "grad_cache": grad_cache,
+        "checkpointing": checkpointing,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    model = _pretrain(until, {"preset": preset, "seed": seed, **given}, merge, tensorboard)
+    if model is not None:
+        _print(model, json)
+
+
+def _pretrain(
+    until: str | None, asked: "dict[str, Any]", merge: bool, tensorboard: bool
+) -> "ModelVersion | None":
+    """The recorded model; None in all processes of a run but the first."""
     from dataclasses import replace
 
     from qanchor.events.history import load_event_arrays
     from qanchor.events.labels import earliest_cutoff, holdout_users
     from qanchor.model.runtime import choose_runtime
+    from qanchor.progress import Silent
     from qanchor.storage.event_log import EventLog
-    from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
+    from qanchor.training.distributed import join_ranks
+    from qanchor.training.pretrain import Visible, pretrain
+    from qanchor.training.pretrain_config import settings_of
     from qanchor.training.record import choose_until, record_model
 
     context = open_context()
-    asked = {"steps": steps, "minutes": minutes, "points": points}
-    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    config = replace(PretrainConfig(preset=preset, seed=seed), **given)
-    end = choose_until(_moment(until), earliest_cutoff(context.home))
-    arrays = load_event_arrays(
-        EventLog(context.home.events, context.workspace), context.workspace, before=end
-    )
-    limits = Visible(end, holdout_users(context.home), context.home.cache / "pretrain")
+    home = context.home
+    config = settings_of(**asked)
+    end = choose_until(_moment(until), earliest_cutoff(home))
+    arrays = load_event_arrays(EventLog(home.events, context.workspace), context.workspace, before=end)
     compute = context.settings.compute
     runtime = choose_runtime(compute.device, compute.precision)
-    with progress() as bar:
-        result = pretrain(arrays, context.workspace, config, limits, bar, runtime)
-    model = record_model(result, config, context.home, context.engine)
-    shutil.rmtree(context.home.cache / "pretrain", ignore_errors=True)
-    _print(model, json)
+    scalars = home.root / "tensorboard" if tensorboard else None
+    with join_ranks(runtime.device) as (ranks, device):
+        limits = Visible(end, holdout_users(home), home.cache / "pretrain", scalars, ranks)
+        runtime = replace(runtime, device=device)
+        with progress() if ranks.is_first else nullcontext(Silent()) as bar:
+            result = pretrain(arrays, context.workspace, config, limits, bar, runtime)
+        if not ranks.is_first:
+            return None
+        model = record_model(result, config, home, context.engine, merge)
+        result.state.discard()
+        return model
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    from qanchor.errors import InputError
+
+    if value not in allowed:
+        raise InputError(f"{option} {value!r} is unknown", f"Use {' or '.join(allowed)}.")
+    return value
 
 
 def _moment(text: str | None) -> "datetime | None":

@@ -1,13 +1,19 @@
-"""The decoder that both towers share: transformers' Qwen2, from scratch or stored."""
+"""The decoder that both towers share: a Qwen2 from scratch, or a stored decoder of any family."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
-from qanchor.model.prefix_cache import PrefixCache
+from qanchor.errors import WorkspaceInvalid
+from qanchor.model.attention_heads import by_head, key_heads, query_heads
+from qanchor.model.prefix_cache import LayerCache, PrefixCache
 from qanchor.model.suffixes import SuffixBlock, read_block
+
+# Decoders whose layers are alike: attention and gated network, each behind a norm, with rotary positions.
+DRIVEN_FAMILIES = ("qwen2", "qwen3", "llama")
 
 
 class Backbone(nn.Module):
@@ -23,6 +29,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.lm = lm
         self.user_id = user_id
+        self._checkpointing = False
         spread = lm.get_input_embeddings().weight.detach().std()
         self.user_embedding = nn.Parameter(torch.randn(lm.config.hidden_size) * spread)
 
@@ -31,6 +38,20 @@ class Backbone(nn.Module):
         anchor = ids == self.user_id
         vectors = self.lm.get_input_embeddings()(ids.masked_fill(anchor, 0))
         return torch.where(anchor[..., None], self.user_embedding.to(vectors.dtype), vectors)
+
+    def checkpoint_layers(self, on: bool) -> None:
+        """Whether layers are computed again in the backward pass instead of keeping what they computed.
+
+        Raises:
+            WorkspaceInvalid: the decoder is of a family whose layers are not driven one by one.
+        """
+        if on and not self._is_driven:
+            raise WorkspaceInvalid(
+                f"gradient checkpointing is not written for decoders of type {self.lm.config.model_type!r}",
+                f"Use a decoder of type {', '.join(DRIVEN_FAMILIES)}, or leave --gradient-checkpointing out "
+                "and give a small --grad-cache.",
+            )
+        self._checkpointing = on
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token scores, [..., vocabulary]."""
@@ -47,7 +68,7 @@ class Backbone(nn.Module):
             lengths: int64 [batch].
         """
         cache = PrefixCache((), (), lengths).overlay()
-        if self._is_qwen2:
+        if self._is_driven:
             self._fill(vectors, cache)
         else:
             self.lm.model(inputs_embeds=vectors, past_key_values=cache, use_cache=True)
@@ -68,6 +89,8 @@ class Backbone(nn.Module):
         Returns:
             [batch, tokens, d_model].
         """
+        if self._checkpointing:
+            return self._suffix_again(vectors, valid, prefix)
         output = self.lm.model(
             inputs_embeds=vectors,
             attention_mask=_suffix_mask(valid, prefix),
@@ -90,7 +113,7 @@ class Backbone(nn.Module):
         """
         places = (valid * torch.arange(valid.shape[1], device=valid.device)).amax(dim=1)
         rows = torch.arange(len(places), device=places.device)
-        if not self._is_qwen2:
+        if not self._is_driven:
             return self.suffix(vectors, valid, prefix)[rows, places]
         decoder, cache = self.lm.model, prefix.overlay()
         positions = _suffix_positions(valid, prefix)
@@ -101,7 +124,7 @@ class Backbone(nn.Module):
         keys, values = self._last_keys(vectors, cache, rotation)
         at = vectors[rows, places][:, None]  # [batch, 1, d_model]
         turn = (rotation[0][rows, places][:, None], rotation[1][rows, places][:, None])
-        queries = _rotated(_heads(last.self_attn, last.self_attn.q_proj(last.input_layernorm(at))), turn)
+        queries = _rotated(query_heads(last.self_attn, last.input_layernorm(at)).transpose(1, 2), turn)
         # With one query the heads that share a key stand in the query axis: no key is copied.
         grouped = queries.view(len(rows), keys.shape[1], -1, queries.shape[-1])
         mixed = scaled_dot_product_attention(
@@ -124,7 +147,7 @@ class Backbone(nn.Module):
         Returns:
             [users, suffixes, d_model].
         """
-        if self._is_qwen2:
+        if self._is_driven:
             return read_block(self.lm.model, block, prefix)
         tokens = torch.arange(block.vectors.shape[1], device=block.lengths.device)
         pairs = zip(block.vectors, tokens < block.lengths[:, None], strict=True)
@@ -149,10 +172,11 @@ class Backbone(nn.Module):
         return hidden
 
     @property
-    def _is_qwen2(self) -> bool:
+    def _is_driven(self) -> bool:
         """Whether layers can be driven one by one, as `_fill` and `read` do."""
         config = self.lm.config
-        return bool(config.model_type == "qwen2") and set(config.layer_types) == {"full_attention"}
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        return config.model_type in DRIVEN_FAMILIES and kinds == {"full_attention"}
 
     def _fill(self, vectors: Tensor, cache: Any) -> None:
         """Fill the cache with all layers' keys and values and nothing more.
@@ -169,14 +193,47 @@ class Backbone(nn.Module):
         self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor], mask: Tensor | None
     ) -> Tensor:
         for layer in self.lm.model.layers[:-1]:
-            vectors = layer(
+            vectors = self._layer(layer, vectors, cache, rotation, mask)
+        return vectors
+
+    def _layer(
+        self, layer: Any, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """One layer; its keys and values join those in the cache."""
+
+        def run(vectors: Tensor, cache: Any) -> Tensor:
+            result: Tensor = layer(
                 vectors,
                 attention_mask=mask,
                 position_embeddings=rotation,
                 past_key_values=cache,
                 use_cache=True,
             )
-        return vectors
+            return result
+
+        if not (self._checkpointing and torch.is_grad_enabled()):
+            return run(vectors, cache)
+        number = layer.self_attn.layer_idx
+        before = LayerCache.of(cache, number)
+
+        def again(vectors: Tensor, *before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            # A cache of its own: the backward pass runs this once more, and must not join keys twice.
+            own = LayerCache(before)
+            return run(vectors, own), *own.joined()
+
+        result, keys, values = checkpoint(again, vectors, *before, use_reentrant=False)
+        LayerCache.put(cache, number, keys, values)
+        return cast(Tensor, result)
+
+    def _suffix_again(self, vectors: Tensor, valid: Tensor, prefix: PrefixCache) -> Tensor:
+        """`suffix`, layer by layer."""
+        decoder, cache = self.lm.model, prefix.overlay()
+        rotation = decoder.rotary_emb(vectors, _suffix_positions(valid, prefix))
+        mask = _suffix_mask(valid, prefix)
+        for layer in decoder.layers:
+            vectors = self._layer(layer, vectors, cache, rotation, mask)
+        hidden: Tensor = decoder.norm(vectors)
+        return hidden
 
     def _last_keys(
         self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor]
@@ -184,15 +241,10 @@ class Backbone(nn.Module):
         """Keys and values of the last layer, those before them in the cache included."""
         layer = self.lm.model.layers[-1]
         attention, normed = layer.self_attn, layer.input_layernorm(vectors)
-        keys = _rotated(_heads(attention, attention.k_proj(normed)), rotation)
-        values = _heads(attention, attention.v_proj(normed))
+        keys = _rotated(key_heads(attention, normed).transpose(1, 2), rotation)
+        values = by_head(attention, attention.v_proj(normed)).transpose(1, 2)
         joined: tuple[Tensor, Tensor] = cache.update(keys, values, attention.layer_idx)
         return joined
-
-
-def _heads(attention: Any, states: Tensor) -> Tensor:
-    """[batch, tokens, heads * head dim] -> [batch, heads, tokens, head dim]."""
-    return states.view(*states.shape[:2], -1, attention.head_dim).transpose(1, 2)
 
 
 def _rotated(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

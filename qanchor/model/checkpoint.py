@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qanchor.errors import CheckpointInvalid
+from qanchor.model.adapters import weights_digest
 from qanchor.model.build import build_model
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser
@@ -25,6 +26,7 @@ from qanchor.model.tokens import TextTokenizer
 
 FORMAT_VERSION = 1
 KIND = "model"
+_SOURCES = "sources.json"
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -78,12 +80,15 @@ def save_model(
         name: parameter.detach().cpu().contiguous() for name, parameter in _own_parameters(model).items()
     }
     tokens = {"pad_id": tokenizer.pad_id, "end_id": tokenizer.end_id}
+    sources = _source_digests(model)
 
     def write(folder: Path) -> None:
         save_file(weights, str(folder / "weights.safetensors"))
         _write_json(folder / "config.json", model.config.model_dump(mode="json"))
         _write_json(folder / "normaliser.json", normaliser.to_json())
         _write_json(folder / "tokens.json", tokens)
+        if sources:
+            _write_json(folder / _SOURCES, sources)
         tokenizer.save(folder)
 
     libraries = {name: version(name) for name in _LIBRARIES}
@@ -118,6 +123,7 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
         reason = " ".join(str(error).split())
         raise CheckpointInvalid(f"{path} does not hold: {reason}", "Train the model anew.") from error
     model = build_model(config, tokenizer)
+    _check_sources(model, path)
     _fill(model, load_file(str(path / "weights.safetensors")), path)
     model.to(runtime.device).eval().requires_grad_(False)
     return LoadedModel(
@@ -127,16 +133,39 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
 
 def _own_parameters(model: QAnchor) -> dict[str, Tensor]:
     """Parameters that no other source holds; tied ones once."""
-    borrowed = []
-    if model.config.backbone.source:
-        borrowed.append("backbone.lm.")
-    if model.config.text_encoder.source:
-        borrowed.append("encoder.text_encoder.encoder.")
+    borrowed = tuple(_borrowed(model).values())
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if "lora_" in name or not name.startswith(tuple(borrowed))
+        if "lora_" in name or not name.startswith(borrowed)
     }
+
+
+def _borrowed(model: QAnchor) -> dict[str, str]:
+    """Where weights of other folders stand in the model: beginning of their names, by folder or name."""
+    config = model.config
+    parts = ((config.backbone, "backbone.lm."), (config.text_encoder, "encoder.text_encoder.encoder."))
+    return {part.source: start for part, start in parts if part.source and part.architecture is None}
+
+
+def _source_digests(model: QAnchor) -> dict[str, str]:
+    """A digest of the weights of every other folder, by its name."""
+    named = [(name, weight) for name, weight in model.named_parameters() if "lora_" not in name]
+    return {
+        source: weights_digest((name, weight) for name, weight in named if name.startswith(start))
+        for source, start in _borrowed(model).items()
+    }
+
+
+def _check_sources(model: QAnchor, path: Path) -> None:
+    if not (path / _SOURCES).exists():
+        return  # written before digests were kept, or all weights are its own
+    for source, expected in _read_json(path / _SOURCES).items():
+        if _source_digests(model).get(source) != expected:
+            raise CheckpointInvalid(
+                f"{source} does not hold the weights that the model at {path} was trained on",
+                "Put them back, or train the model anew.",
+            )
 
 
 def _fill(model: QAnchor, weights: Mapping[str, Tensor], path: Path) -> None:

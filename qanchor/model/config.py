@@ -10,11 +10,13 @@ from qanchor.names import EMBEDDING_WIDTH
 from qanchor.workspace import ModalitySpec, Workspace
 
 Preset = Literal["tiny", "small", "paper"]
+Pooling = Literal["cls", "mean"]
 
 # Models stored before there were any hold none, so that the field's own default is 0.
 TABULAR_TOKENS = 4
 PAPER_BACKBONE = "Qwen/Qwen2.5-0.5B-Instruct"
 PAPER_TEXT_ENCODER = "thenlper/gte-base"
+TEXT_LORA_MODULES = ("query", "key", "value", "dense")
 
 
 class LoraSpec(BaseModel, extra="forbid", frozen=True):
@@ -37,6 +39,9 @@ class BackboneConfig(BaseModel, extra="forbid", frozen=True):
     feed_forward: int = Field(192, gt=0)
     max_tokens: int = Field(4_096, gt=0, description="positions that the rotary embedding is made for")
     lora: LoraSpec | None = None
+    architecture: dict[str, Any] | None = Field(
+        None, description="of a stored decoder whose weights the checkpoint holds itself"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BackboneConfig":
@@ -52,7 +57,11 @@ class TextEncoderConfig(BaseModel, extra="forbid", frozen=True):
     source: str = Field("", description="name or folder of a pre-trained encoder (kind transformer)")
     width: int = Field(64, gt=0)
     max_tokens: int = Field(24, gt=0, description="tokens kept of one event's text")
+    pooling: Pooling = Field("cls", description="which vector of a transformer is the text's")
     lora: LoraSpec | None = None
+    architecture: dict[str, Any] | None = Field(
+        None, description="of a stored encoder whose weights the checkpoint holds itself"
+    )
 
 
 class ModelConfig(BaseModel, extra="forbid", frozen=True):
@@ -132,7 +141,7 @@ _SIZES: dict[str, dict[str, Any]] = {
             source=PAPER_TEXT_ENCODER,
             width=768,
             max_tokens=50,
-            lora=LoraSpec(modules=("query", "key", "value", "dense")),
+            lora=LoraSpec(modules=TEXT_LORA_MODULES),
         ),
     },
 }

@@ -97,3 +97,41 @@ class PrefixCache:
             layer.keys, layer.values = keys, values
             cache.layers.append(layer)
         return cache
+
+
+class LayerCache:
+    """One layer's keys and values, in the form that transformers' attention calls.
+
+    Args:
+        before: keys and values [batch, heads, tokens, head dim], or nothing.
+    """
+
+    def __init__(self, before: Sequence[Tensor] = ()) -> None:
+        self._states = tuple(before)
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Join new keys and values to those before, and give all of them."""
+        if self._states:
+            keys = torch.cat([self._states[0], keys], dim=-2)
+            values = torch.cat([self._states[1], values], dim=-2)
+        self._states = (keys, values)
+        return keys, values
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """All keys and values."""
+        keys, values = self._states
+        return keys, values
+
+    @staticmethod
+    def of(cache: Any, number: int) -> tuple[Tensor, ...]:
+        """Keys and values of one layer of an overlay, or nothing where it has none yet."""
+        layers = cache.layers
+        return (layers[number].keys, layers[number].values) if number < len(layers) else ()
+
+    @staticmethod
+    def put(cache: Any, number: int, keys: Tensor, values: Tensor) -> None:
+        """Let one layer of an overlay hold these."""
+        if number < len(cache.layers):
+            cache.layers[number].keys, cache.layers[number].values = keys, values
+        else:
+            cache.layers += PrefixCache((keys,), (values,), keys.new_zeros(0)).overlay().layers

@@ -1,6 +1,6 @@
 """Decoders and text encoders that were trained elsewhere, read from this machine's disk only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,63 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from qanchor.errors import NotReady, WorkspaceInvalid
-from qanchor.model.config import BackboneConfig, LoraSpec, TextEncoderConfig
+from qanchor.model.config import (
+    TEXT_LORA_MODULES,
+    BackboneConfig,
+    LoraSpec,
+    ModelConfig,
+    Pooling,
+    TextEncoderConfig,
+)
 from qanchor.model.text_encoder import TransformerTextEncoder
+
+# Linear layers of event text encoders, by family; the names are transformers' own.
+_TEXT_LAYERS = {
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    "modernbert": ("Wqkv", "Wo", "Wi"),
+    "mpnet": ("q", "k", "v", "o", "dense"),
+}
+
+
+def with_sources(
+    config: ModelConfig, backbone: str = "", text_encoder: str = "", pooling: Pooling = "cls"
+) -> ModelConfig:
+    """The configuration with a stored decoder, a stored text encoder, or both, sizes read from them.
+
+    Args:
+        config: of a preset.
+        backbone: name or folder; empty: the config's own stays.
+        text_encoder: alike.
+        pooling: of the text encoder.
+
+    Raises:
+        NotReady: one of them is not on this machine; fetch it, or give the folder of a copy.
+    """
+    changes: dict[str, Any] = {}
+    if backbone:
+        width = int(_described(backbone).hidden_size)
+        lora = config.backbone.lora or LoraSpec()
+        changes["backbone"] = config.backbone.model_copy(
+            update={"source": backbone, "width": width, "lora": lora}
+        )
+    if text_encoder:
+        about = _described(text_encoder)
+        layers = _TEXT_LAYERS.get(about.model_type, TEXT_LORA_MODULES)
+        update = {
+            "kind": "transformer",
+            "source": text_encoder,
+            "width": int(about.hidden_size),
+            "pooling": pooling,
+            "lora": (config.text_encoder.lora or LoraSpec()).model_copy(update={"modules": layers}),
+        }
+        changes["text_encoder"] = config.text_encoder.model_copy(update=update)
+    return config.model_copy(update=changes)
+
+
+def _described(source: str) -> Any:
+    from transformers import AutoConfig
+
+    return _from_disk(AutoConfig, source)
 
 
 def load_language_model(config: BackboneConfig) -> Any:
@@ -23,8 +78,15 @@ def load_language_model(config: BackboneConfig) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    if config.architecture is not None:
+        return _empty(AutoModelForCausalLM, config.architecture, attn_implementation="sdpa")
     model = _from_disk(AutoModelForCausalLM, config.source, attn_implementation="sdpa")
     _check_width("backbone", config.source, model, config.width)
+    if not hasattr(model, "model") or model.get_output_embeddings() is None:
+        raise WorkspaceInvalid(
+            f"{config.source} is no decoder that predicts words (type {model.config.model_type!r})",
+            "Give a causal language model such as Qwen2, Qwen3 or Llama.",
+        )
     _adapt(model, config.lora)
     return model
 
@@ -38,10 +100,12 @@ def load_text_encoder(config: TextEncoderConfig) -> nn.Module:
     """
     from transformers import AutoModel
 
+    if config.architecture is not None:
+        return TransformerTextEncoder(_empty(AutoModel, config.architecture), config.pooling)
     model = _from_disk(AutoModel, config.source)
     _check_width("text encoder", config.source, model, config.width)
     _adapt(model, config.lora)
-    return TransformerTextEncoder(model)
+    return TransformerTextEncoder(model, config.pooling)
 
 
 def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
@@ -58,19 +122,20 @@ def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
         raise NotReady(f"{source} has no tokenizer.json", "Use a checkpoint with a fast tokenizer.")
     backend.no_padding()
     backend.no_truncation()
-    ids = [wrapped.pad_token_id, wrapped.eos_token_id, wrapped.sep_token_id]
-    pad, end, separator = (None if item is None else int(item) for item in ids)
-    last = next((item for item in (end, separator) if item is not None), None)
-    if pad is None or last is None or pad == last:
+    ends = [item for item in (wrapped.eos_token_id, wrapped.sep_token_id) if item is not None]
+    # Llama's tokenizers have no padding token, or end texts with it; no text of ours has the other two.
+    free = (wrapped.pad_token_id, wrapped.bos_token_id, wrapped.unk_token_id)
+    pads = [item for item in free if item is not None and item not in ends[:1]]
+    if not ends or not pads:
         raise NotReady(
             f"the tokenizer of {source} has no padding token of its own, or none that ends a text",
             "Use a checkpoint whose tokenizer has both.",
         )
-    return backend, pad, last
+    return backend, int(pads[0]), int(ends[0])
 
 
 def _from_disk(loader: Any, source: str, **options: Any) -> Any:
-    if loader.__name__ != "AutoTokenizer":
+    if loader.__name__.startswith("AutoModel"):
         options["dtype"] = torch.float32
     remedy = "Nothing is downloaded: put a copy on disk and name its folder, or use preset tiny or small."
     try:
@@ -98,6 +163,15 @@ def _check_width(what: str, source: str, model: Any, width: int) -> None:
             f"the {what} {source} has width {found}, and the config says {width}",
             f"Set the width to {found}.",
         )
+
+
+def _empty(loader: Any, architecture: Mapping[str, Any], **options: Any) -> Any:
+    """A model of an architecture, its weights to be filled in."""
+    from transformers import AutoConfig
+
+    fields = dict(architecture)
+    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    return loader.from_config(config, dtype=torch.float32, **options)
 
 
 def _adapt(model: Any, lora: LoraSpec | None) -> None:

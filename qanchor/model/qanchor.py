@@ -70,6 +70,19 @@ class QAnchor(nn.Module):
             nn.Linear(config.projection_width, config.embedding_width),
         )
 
+    def checkpoint_layers(self, on: bool) -> None:
+        """Whether training computes layers twice instead of keeping what they computed.
+
+        Raises:
+            WorkspaceInvalid: the decoder's family is not known well enough; choose another.
+        """
+        self.backbone.checkpoint_layers(on)
+        inner = getattr(self.encoder.text_encoder, "encoder", None)
+        if inner is not None and on:
+            inner.activation_checkpointing_enable({"use_reentrant": False})
+        elif inner is not None:
+            inner.activation_checkpointing_disable()
+
     def encode_prefix(self, batch: EventBatch, text_vectors: Tensor | None = None) -> PrefixCache:
         """Keys and values of the users' prefixes: the expensive part, once per user.
 

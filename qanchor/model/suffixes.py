@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qanchor.model.attention_heads import by_head, key_heads, query_heads
 from qanchor.model.prefix_cache import PrefixCache
 
 # Scores of one piece of a batch: on a CPU they should stay in a core's own cache.
@@ -56,7 +57,7 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
     What a suffix computes before it has looked at a prefix is the same for all users, and is computed once.
 
     Args:
-        decoder: transformers' Qwen2Model with full attention in all layers.
+        decoder: a transformers decoder of a driven family (see Backbone), with full attention in all layers.
         block: the suffixes.
         prefix: the users'; left as it is.
 
@@ -92,18 +93,16 @@ def _keys_and_values(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values, [users or 1, key heads, suffixes, tokens, head dim], and the normed vectors."""
     attention, normed = layer.self_attn, layer.input_layernorm(vectors)
-    shape = (*normed.shape[:3], -1, attention.head_dim)
-    keys = attention.k_proj(normed).view(shape).permute(0, 3, 1, 2, 4)
-    values = attention.v_proj(normed).view(shape).permute(0, 3, 1, 2, 4)
+    keys = key_heads(attention, normed).permute(0, 3, 1, 2, 4)
+    values = by_head(attention, attention.v_proj(normed)).permute(0, 3, 1, 2, 4)
     return _rotated(keys, turn[0][:, None, None], turn[1][:, None, None]), values, normed
 
 
 def _queries(attention: Any, normed: Tensor, turn: tuple[Tensor, Tensor], each: bool = False) -> Tensor:
     """Queries as _Queries.states; `each`: the turn is [users, suffixes, head dim], of one token each."""
-    states = attention.q_proj(normed)
-    groups = attention.num_key_value_groups
-    shape = (*states.shape[:3], -1, groups, attention.head_dim)
-    states = states.view(shape).permute(0, 3, 1, 4, 2, 5) * attention.scaling
+    states, groups = query_heads(attention, normed), attention.num_key_value_groups
+    states = states.view(*states.shape[:3], -1, groups, attention.head_dim)
+    states = states.permute(0, 3, 1, 4, 2, 5) * attention.scaling
     cos, sin = (part[:, None, :, None, None] if each else part[:, None, None, None] for part in turn)
     return _rotated(states, cos, sin)
 

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from qanchor.model.config import Pooling
+
 
 class TextEncoder(Protocol):
     """The role: `h` of arXiv 2602.14492, section 3.2.1, before the numbers join it."""
@@ -47,18 +49,23 @@ class BagTextEncoder(nn.Module):
 
 
 class TransformerTextEncoder(nn.Module):
-    """The CLS vector of a pre-trained encoder.
+    """One vector of a pre-trained encoder: its first token's, or the mean over all tokens.
 
     Args:
         encoder: a transformers encoder, LoRA already in it.
+        pooling: cls, as the paper's authors read theirs, or mean, as most sentence encoders were trained.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, pooling: Pooling = "cls") -> None:
         super().__init__()
         self.encoder = encoder
+        self._pooling = pooling
 
     def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
         """As TextEncoder."""
         output: Any = self.encoder(input_ids=text_ids, attention_mask=text_mask.to(torch.int64))
-        result: Tensor = output.last_hidden_state[:, 0]
-        return result
+        states: Tensor = output.last_hidden_state
+        if self._pooling == "cls":
+            return states[:, 0]
+        weight = text_mask.to(states.dtype)[:, :, None]
+        return (states * weight).sum(1) / weight.sum(1).clamp(min=1)

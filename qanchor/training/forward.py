@@ -9,7 +9,9 @@ from qanchor.model.qanchor import PairOutput, QAnchor
 from qanchor.training.batches import PairBatch
 
 
-def forward_points(model: QAnchor, batch: PairBatch, next_token_questions: int = 1) -> PairOutput:
+def forward_points(
+    model: QAnchor, batch: PairBatch, next_token_questions: int = 1, scored: bool = True
+) -> PairOutput:
     """Both towers and the next-token loss of every (point, question).
 
     The prefix does not depend on what is asked, so its keys and values serve all questions of a point,
@@ -20,6 +22,7 @@ def forward_points(model: QAnchor, batch: PairBatch, next_token_questions: int =
         batch: points with their questions and answers.
         next_token_questions: the first so many questions of each point carry the next-token loss, whose
             suffix is several times as long; 0 leaves that loss at zero.
+        scored: compute the next-token loss; False leaves it at zero and changes nothing else.
 
     Returns:
         Rows by (point, question): anchors and answers [points * questions, dim].
@@ -33,7 +36,8 @@ def forward_points(model: QAnchor, batch: PairBatch, next_token_questions: int =
     read: list[Tensor] = []
     if told:
         questions, answers = batch.question_ids[:, :told].flatten(0, 1), batch.answer_ids[:, :told]
-        part, loss = _told(model, repeated(prefix, told), questions, answers.flatten(0, 1))
+        part, hidden = _told(model, repeated(prefix, told), questions, answers.flatten(0, 1))
+        loss = _next_token(model, hidden, answers.flatten(0, 1)) if scored else loss
         read.append(part.view(points, told, -1))
     if told < asked:
         questions = batch.question_ids[:, told:].reshape(-1, width)
@@ -68,16 +72,20 @@ def repeated(prefix: PrefixCache, times: int) -> PrefixCache:
 
 
 def _told(model: QAnchor, prefix: PrefixCache, questions: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-    """What is read at `<|user_emb|>`, and the loss of telling the answer from there on.
+    """What is read at `<|user_emb|>`, [rows, d_model], and what foretells the answer, [rows, tokens, dim].
 
     `<|user_emb|>` predicts the first answer token, and each answer token the next.
     """
     ids = torch.cat([questions, answers], dim=1)
     hidden = model.backbone.suffix(model.backbone.embed(ids), ids != model.pad_id, prefix)
     read = _at_anchor(model, hidden, questions)
-    readers = torch.cat([read[:, None], hidden[:, questions.shape[1] : -1]], dim=1)
+    return read, torch.cat([read[:, None], hidden[:, questions.shape[1] : -1]], dim=1)
+
+
+def _next_token(model: QAnchor, readers: Tensor, answers: Tensor) -> Tensor:
+    """Mean cross-entropy of the answers' tokens in nats, shape ()."""
     wanted = answers != model.pad_id
-    return read, cross_entropy(model.backbone.logits(readers[wanted]).float(), answers[wanted])
+    return cross_entropy(model.backbone.logits(readers[wanted]).float(), answers[wanted])
 
 
 def _at_anchor(model: QAnchor, hidden: Tensor, questions: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import hashlib
 import resource
 import time
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,22 @@ from qanchor.events.history import EventArrays, microseconds
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.config import ModelConfig, preset_config
 from qanchor.model.features import Normaliser
+from qanchor.model.pretrained import with_sources
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime, choose_runtime
 from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
+from qanchor.training.batch_parts import part_of
 from qanchor.training.batches import BatchBuilder, points_of_step
+from qanchor.training.distributed import Ranks
 from qanchor.training.forward import forward_points
 from qanchor.training.fresh import whiten_projection, widen_fresh_weights
 from qanchor.training.pretrain_config import PretrainConfig
-from qanchor.training.pretrain_run import Keeper, PretrainRun
+from qanchor.training.pretrain_run import PretrainRun, Surroundings
 from qanchor.training.retrieval import check_retrieval
+from qanchor.training.run_log import StepFigures
+from qanchor.training.run_state import RunFolder
 from qanchor.training.useru.pairs import PairSet, build_pairs
 from qanchor.training.useru.visible import visible_events
 from qanchor.workspace import Workspace
@@ -47,6 +52,8 @@ class PretrainResult:
         normaliser: of the model's numbers.
         trained_until: events before it were seen.
         metrics: loss curves, pairs, seconds, memory, retrieval before and after; JSON.
+        steps: figures of every step.
+        state: what the run kept on the way; to be discarded once the model is stored.
     """
 
     model: QAnchor
@@ -54,6 +61,8 @@ class PretrainResult:
     normaliser: Normaliser
     trained_until: datetime
     metrics: dict[str, Any]
+    steps: list[StepFigures] = field(default_factory=list)
+    state: RunFolder = field(default_factory=lambda: RunFolder(None, "", 0.0))
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,16 @@ class Visible:
     Args:
         until: where the visible log ends, UTC; events at or after it are not looked at.
         exclude_users: user ids that are not looked at.
-        run_dir: folder of an unfinished run's state; None: it is not kept.
+        run_dir: holds the state of unfinished runs; None: it is not kept.
+        tensorboard: holds a folder of scalars for each run; None: none are written.
+        ranks: the processes that share the run.
     """
 
     until: datetime
     exclude_users: AbstractSet[str] = frozenset()
     run_dir: Path | None = None
+    tensorboard: Path | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def pretrain(
@@ -81,7 +94,8 @@ def pretrain(
 ) -> PretrainResult:
     """A model that has learned, from events before `until`, to tell users' futures and pasts apart.
 
-    With one thread, the same arguments give the same weights, interrupted or not.
+    With one thread, the same arguments give the same weights, interrupted or not. Processes that share a run
+    share every batch, and each of them returns the model.
 
     Args:
         arrays: all events.
@@ -95,6 +109,8 @@ def pretrain(
     Raises:
         NotReady: too few events or users before `until`; load more, or choose a later one.
         TrainingDiverged: the loss is no number; lower the learning rate.
+        BatchTooLarge: memory does not suffice; compute fewer points at a time.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state is kept, and the same call goes on.
     """
     began = time.monotonic()
     until = microseconds(limits.until)
@@ -107,38 +123,58 @@ def pretrain(
             "Load more events, or give a later --until.",
         )
     model_config = preset_config(config.preset, workspace)
+    if config.backbone or config.text_encoder:
+        model_config = with_sources(model_config, config.backbone, config.text_encoder, config.text_pooling)
     tokenizer = make_tokenizer(model_config, _corpus(visible, workspace, pairs))
     normaliser = Normaliser.fit(visible, workspace.modalities)
     builder = BatchBuilder(visible, workspace, pairs, tokenizer, normaliser, model_config)
     runtime = runtime or choose_runtime("cpu", "float32")
-    model = build_model(model_config, tokenizer, config.seed)
-    if not model_config.backbone.source:
-        widen_fresh_weights(model.backbone, config.seed)
-    if isinstance(model.encoder.text_encoder, BagTextEncoder):
-        builder.seed_texts(model.encoder.text_encoder)
-    builder.fit_tabular(model.encoder)
-    model.to(runtime.device)
+    model = _begun(build_model(model_config, tokenizer, config.seed), builder, config, runtime)
     key = _key(config, model_config, pairs, visible)
-    first = [builder.build(points_of_step(pairs, config.points, step, config.seed)) for step in range(4)]
-    whiten_projection(
-        model.projection, lambda: [forward_points(model, b.to(runtime.device), 0) for b in first]
-    )
-    run = PretrainRun(model, builder, config, Keeper(limits.run_dir, key), runtime)
+    folder = RunFolder(limits.run_dir, key, config.learning_rate)
+    scalars = limits.tensorboard / folder.name if limits.tensorboard else None
+    run = PretrainRun(model, builder, config, Surroundings(folder, runtime, limits.ranks, scalars))
     before = check_retrieval(model, builder)
-    curve = run.train(progress)
+    steps = run.train(progress)
     model.eval()
     metrics = {
-        **curve,
+        "steps": len(steps),
+        "contrastive_loss": [step.contrastive for step in steps],
+        "next_token_loss": [step.next_token for step in steps],
+        "summary_loss": [step.summary for step in steps],
         "pairs": len(pairs),
         "points": len(pairs.points),
         "users": len(visible.users),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "processes": limits.ranks.count,
         "seconds": round(time.monotonic() - began, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "before": before,
         "after": check_retrieval(model, builder),
     }
-    return PretrainResult(model, tokenizer, normaliser, limits.until, metrics)
+    return PretrainResult(model, tokenizer, normaliser, limits.until, metrics, steps, folder)
+
+
+def _begun(model: QAnchor, builder: BatchBuilder, config: PretrainConfig, runtime: Runtime) -> QAnchor:
+    """The model on its device, its fresh weights where training can take hold."""
+    if not model.config.backbone.source:
+        widen_fresh_weights(model.backbone, config.seed)
+    if isinstance(model.encoder.text_encoder, BagTextEncoder):
+        builder.seed_texts(model.encoder.text_encoder)
+    builder.fit_tabular(model.encoder)
+    model.to(runtime.device)
+    first = [builder.build(points_of_step(builder.pairs, config.points, at, config.seed)) for at in range(4)]
+    size = config.grad_cache or config.points
+
+    def forward() -> None:
+        for batch in first:
+            for at in range(0, len(batch.users), size):
+                part = part_of(batch, range(at, min(at + size, len(batch.users))), model.pad_id)
+                with runtime.autocast():
+                    forward_points(model, part.to(runtime.device), 0)
+
+    whiten_projection(model.projection, forward)
+    return model
 
 
 def _corpus(visible: EventArrays, workspace: Workspace, pairs: PairSet) -> list[str]:
@@ -147,8 +183,8 @@ def _corpus(visible: EventArrays, workspace: Workspace, pairs: PairSet) -> list[
 
 
 def _key(config: PretrainConfig, model: ModelConfig, pairs: PairSet, visible: EventArrays) -> str:
-    """Identifies a run: the same key has the same steps before it and after it."""
-    digest = hashlib.sha256(f"{asdict(config)}{model.model_dump_json()}{visible.texts}".encode())
+    """Identifies a run: with the same learning rate, the same key has the same steps before and after."""
+    digest = hashlib.sha256(f"{config.identity()}{model.model_dump_json()}{visible.texts}".encode())
     for array in (pairs.points.rows, pairs.points.cutoffs, pairs.question, pairs.answers):
         digest.update(np.ascontiguousarray(array).tobytes())
     for events in visible.modalities:

@@ -1,7 +1,9 @@
 """How to pre-train."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
+from qanchor.model.config import Pooling
 from qanchor.training.losses import Form
 from qanchor.training.useru.pairs import UserUConfig
 
@@ -29,6 +31,12 @@ class PretrainConfig:
         summary_weight: of the summary loss, which asks the embedding itself what happened in the span.
         next_token_questions: how many of a point's questions carry L_ntp.
         event_dropout: share of events left out of a training history.
+        aggregate_dropout: share of its aggregates hidden.
+        grad_cache: points that are computed at a time, to the same result; 0: all of a process's share.
+        checkpointing: compute the decoder's layers again in the backward pass instead of keeping them.
+        backbone: name or folder of a pre-trained decoder; empty: the preset's.
+        text_encoder: name or folder of a pre-trained encoder of event texts; empty: the preset's.
+        text_pooling: which vector of a pre-trained encoder is a text's.
         seed: of everything.
         save_every: steps between saved states of an unfinished run.
         useru: the pairs.
@@ -51,6 +59,49 @@ class PretrainConfig:
     summary_weight: float = 3.0
     next_token_questions: int = 1
     event_dropout: float = 0.15
+    aggregate_dropout: float = 0.2
+    grad_cache: int = 0
+    checkpointing: bool = False
+    backbone: str = ""
+    text_encoder: str = ""
+    text_pooling: Pooling = "cls"
     seed: int = 0
     save_every: int = 100
     useru: UserUConfig = field(default_factory=UserUConfig)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, the learning rate left out; JSON."""
+        # These change how a step is computed, not what it computes.
+        without = {"learning_rate", "grad_cache", "checkpointing", "save_every"}
+        return {name: value for name, value in asdict(self).items() if name not in without}
+
+
+def settings_of(preset: str, **changes: Any) -> PretrainConfig:
+    """How to pre-train a preset: `paper` as its authors do, the others as suits minutes on a CPU.
+
+    Args:
+        preset: tiny, small or paper.
+        **changes: fields to set otherwise.
+
+    Source: arXiv 2602.14492, section 4: AdamW, 2e-4, decay 1e-5, 2,000 of 50,000 steps to warm up, clip 1.0,
+        2,048 pairs in a batch, margin mask from the first step on.
+    """
+    own = _PAPER if preset == "paper" else PretrainConfig()
+    return replace(own, preset=preset, **changes)
+
+
+_QUESTIONS = UserUConfig.questions
+_PAPER = PretrainConfig(
+    steps=50_000,
+    points=2_048 // _QUESTIONS,
+    learning_rate=2e-4,
+    warm_up=2_000 / 50_000,
+    weight_decay=1e-5,
+    margin_from=0.0,
+    summary_weight=0.0,
+    next_token_questions=_QUESTIONS,
+    event_dropout=0.0,
+    aggregate_dropout=0.0,
+    grad_cache=16,
+    checkpointing=True,
+)

@@ -1,7 +1,11 @@
-"""An unfinished run on disk: weights, optimiser, random state; safetensors and JSON, never pickles."""
+"""Unfinished runs on disk: what was learned so far and the optimiser's moments; safetensors and JSON.
+
+Every run has a folder of its own, named after what it depends on, so that another run never takes its state.
+"""
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,75 +13,145 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_STATE = "state.json"
+from qanchor.errors import CheckpointInvalid
+from qanchor.model.stored import read_manifest, write_folder
+
+KIND, FORMAT_VERSION = "training state", 1
+_DIVERGED = "diverged.json"
 
 
-def save_run(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, content: dict[str, Any]
-) -> None:
-    """Write the run's state; a reader sees the old one or the new one, never half.
-
-    Args:
-        folder: of the run; holds one sub-folder for the newest step.
-        model: its trainable and other weights are written.
-        optimizer: AdamW's moments are written.
-        content: what else belongs to the run, as JSON; "step" names the step to go on from.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{content['step']:07d}"
-    staged = folder / f"_{final.name}"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    save_file(_owned(model.state_dict()), str(staged / "model.safetensors"))
-    tensors = {
-        f"{index}.{name}": value
-        for index, slots in optimizer.state_dict()["state"].items()
-        for name, value in slots.items()
-    }
-    save_file(_owned({**tensors, "random": torch.get_rng_state()}), str(staged / "optimizer.safetensors"))
-    (staged / _STATE).write_text(json.dumps(content), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    staged.rename(final)
-    for old in folder.iterdir():
-        if old != final:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def load_run(
-    folder: Path, key: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
-    """Put model, optimiser and random state back where a run of the same key stopped.
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run keeps its state.
 
     Args:
-        folder: as in `save_run`.
-        key: identifies arguments and data; a run of another key is not gone on with.
-        model: gets the weights.
-        optimizer: gets the moments.
-
-    Returns:
-        The run's content, or None where there is nothing to go on from.
+        parent: holds the folders of all runs; None: nothing is kept.
+        key: identifies arguments and data, the learning rate left out.
+        learning_rate: of the run.
     """
-    if not folder.is_dir():
+
+    parent: Path | None
+    key: str
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """The run's own name."""
+        return f"{self.key[:16]}-{self.learning_rate:g}"
+
+    @property
+    def path(self) -> Path | None:
+        """This run's own folder, or None."""
+        return self.parent / self.name if self.parent else None
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+        """Write the run's state; a reader sees the old one or the new one, never half.
+
+        Args:
+            model: its trainable weights are written; frozen ones are as they were at the start.
+            optimizer: AdamW's moments are written.
+            content: what else belongs to the run, as JSON; "step" names the step to go on from.
+
+        Raises:
+            DiskFull: no space is left; the state before is still there.
+        """
+        if self.path is None:
+            return
+        final = self.path / f"step-{content['step']:07d}"
+        if final.exists():
+            return
+        moments = {
+            f"{index}.{name}": value
+            for index, slots in optimizer.state_dict()["state"].items()
+            for name, value in slots.items()
+        }
+
+        def write(folder: Path) -> None:
+            save_file(_owned(_trainable(model)), str(folder / "model.safetensors"))
+            save_file(_owned(moments), str(folder / "optimizer.safetensors"))
+
+        write_folder(final, KIND, FORMAT_VERSION, write, {"key": self.key, **content})
+        for old in [*self.path.iterdir(), *self._diverged()]:
+            if old not in (final, self.path):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+        """Put model and optimiser back where this run stopped, or where one that differs in its learning
+        rate alone stopped because its loss was no number.
+
+        Args:
+            model: gets the weights.
+            optimizer: gets the moments.
+
+        Returns:
+            The run's content, or None where there is nothing to go on from.
+
+        Raises:
+            CheckpointInvalid: the state is damaged; delete the folder that the message names.
+        """
+        step = self._newest()
+        if step is None:
+            return None
+        try:
+            content = read_manifest(step, KIND, FORMAT_VERSION).metadata
+            weights = load_file(str(step / "model.safetensors"))
+            _restore(optimizer, load_file(str(step / "optimizer.safetensors")))
+        except CheckpointInvalid as error:
+            raise CheckpointInvalid(
+                f"the state of an unfinished run cannot be read: {error.problem}",
+                f"Delete {step.parent} to begin that run anew.",
+            ) from error
+        own = _trainable(model)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                own[name].copy_(weight)
+        return content
+
+    def mark_diverged(self, step: int) -> int | None:
+        """Let a run with another learning rate go on from what is kept; gives its step, if any."""
+        kept = self._newest()
+        if kept is None:
+            return None
+        (kept.parent / _DIVERGED).write_text(json.dumps({"step": step}), encoding="utf-8")
+        return int(kept.name.removeprefix("step-"))
+
+    def discard(self) -> None:
+        """Forget the state, once the model is stored elsewhere."""
+        if self.parent is not None and self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if self.parent.is_dir() and not any(self.parent.iterdir()):
+                self.parent.rmdir()
+
+    def _newest(self) -> Path | None:
+        if self.path is None:
+            return None
+        for folder in (self.path, *self._diverged()):
+            steps = sorted(folder.glob("step-*"))
+            if steps:
+                return steps[-1]
         return None
-    steps = sorted(path for path in folder.iterdir() if (path / _STATE).exists() and path.name[0] != "_")
-    if not steps:
-        return None
-    content: dict[str, Any] = json.loads((steps[-1] / _STATE).read_text(encoding="utf-8"))
-    if content.get("key") != key:
-        return None
-    model.load_state_dict(load_file(str(steps[-1] / "model.safetensors")))
-    tensors = load_file(str(steps[-1] / "optimizer.safetensors"))
-    torch.set_rng_state(tensors.pop("random"))
+
+    def _diverged(self) -> list[Path]:
+        """Folders of runs that differ from this one in their learning rate, and stopped because of it."""
+        if self.parent is None:
+            return []
+        return sorted(path.parent for path in self.parent.glob(f"{self.key[:16]}-*/{_DIVERGED}"))
+
+
+def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
     state = optimizer.state_dict()
     slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
+    for name, value in moments.items():
         index, slot = name.split(".", maxsplit=1)
         slots.setdefault(int(index), {})[slot] = value
     state["state"] = slots
     optimizer.load_state_dict(state)
-    return content
+
+
+def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies, because safetensors refuses tensors that share memory (tied weights)."""
-    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}

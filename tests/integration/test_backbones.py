@@ -1,6 +1,7 @@
 """Stored backbones: the paper preset's own path, on tiny checkpoints written to disk."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from qanchor.errors import NotReady, QAnchorError, WorkspaceInvalid
+from qanchor.errors import CheckpointInvalid, NotReady, QAnchorError, WorkspaceInvalid
+from qanchor.model.adapters import merge_adapters
+from qanchor.model.backbone import Backbone
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.checkpoint import load_model, save_model
 from qanchor.model.config import LoraSpec, ModelConfig, preset_config
 from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.pretrained import load_tokenizer, with_sources
 from qanchor.model.qanchor import Suffix
+from qanchor.training.batches import PairBatch
+from qanchor.training.forward import forward_points
+from tests.integration.stored_models import (
+    FAMILIES,
+    TEXT_FAMILIES,
+    TEXT_WIDTH,
+    WIDTH,
+    store_decoder,
+    store_text_encoder,
+)
 from tests.unit.model.worlds import (
     QUESTIONS,
     START,
-    WORDS,
     WORKSPACE,
     World,
     make_world,
@@ -28,7 +40,6 @@ from tests.unit.model.worlds import (
 )
 
 pytestmark = pytest.mark.integration
-WIDTH, TEXT_WIDTH = 32, 24
 LORA_MODULES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
@@ -46,61 +57,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of a tiny Qwen2 and a tiny BERT, with their tokenizers."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
     root = tmp_path_factory.mktemp("stored")
-    torch.manual_seed(0)
-    language = Tokenizer(models.BPE())
-    language.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    language.train_from_iterator(
-        [*QUESTIONS, *WORDS],
-        trainers.BpeTrainer(
-            vocab_size=330,
-            special_tokens=specials,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=language, pad_token="<|endoftext|>", eos_token="<|im_end|>"
-    ).save_pretrained(root / "qwen2")
-    # No row is left for another token, so <|user_emb|> cannot borrow one.
-    qwen2 = Qwen2Config(
-        vocab_size=language.get_vocab_size(),
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    Qwen2ForCausalLM(qwen2).save_pretrained(root / "qwen2")
-
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.train_from_iterator(
-        ["paid", *WORDS],
-        trainers.WordPieceTrainer(
-            vocab_size=120, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
-        ),
-    )
-    words.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(root / "bert")
-    bert = BertConfig(
-        vocab_size=words.get_vocab_size(),
-        hidden_size=TEXT_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=40,
-        max_position_embeddings=64,
-    )
-    BertModel(bert).save_pretrained(root / "bert")
-    return root / "qwen2", root / "bert"
+    return store_decoder(root / "qwen2", "qwen2"), store_text_encoder(root / "bert")
 
 
 def paper(stored: tuple[Path, Path], **changes: Any) -> ModelConfig:
@@ -113,9 +71,33 @@ def paper(stored: tuple[Path, Path], **changes: Any) -> ModelConfig:
 
 @pytest.fixture(scope="module")
 def world(stored: tuple[Path, Path]) -> World:
-    config = paper(stored)
+    return _world(paper(stored))
+
+
+def _world(config: ModelConfig) -> World:
     tokenizer = make_tokenizer(config, [])
     return World(config, tokenizer, make_world().normaliser, build_model(config, tokenizer).eval())
+
+
+def _vectors(world: World) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors of three users, one without events, for one question."""
+    arrays = random_arrays(0)
+    batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
+    suffix = Suffix(world.tokenizer.encode_questions([QUESTIONS[0]])[0])
+    with torch.no_grad():
+        result: np.ndarray[Any, np.dtype[np.float32]] = world.model.read_out(
+            world.model.encode_prefix(batch), suffix
+        ).numpy()
+    return result
+
+
+def _pairs(world: World) -> PairBatch:
+    """Two points with two questions each."""
+    arrays = random_arrays(0)
+    events = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
+    questions = world.tokenizer.encode_questions([*QUESTIONS[:2], *QUESTIONS[1:]]).view(2, 2, -1)
+    answers = world.tokenizer.encode_answers(["tea", "the user leaves", "rent", "gold"]).view(2, 2, -1)
+    return PairBatch(events, questions, answers, torch.tensor([0, 1]), torch.zeros(2, 2, 3))
 
 
 def test_lora_stands_on_exactly_the_stated_modules(world: World) -> None:
@@ -137,7 +119,8 @@ def test_lora_stands_on_exactly_the_stated_modules(world: World) -> None:
 def test_only_lora_and_our_own_layers_learn(world: World) -> None:
     for name, parameter in world.model.named_parameters():
         borrowed = name.startswith(("backbone.lm.", "encoder.text_encoder.encoder."))
-        assert parameter.requires_grad == ("lora_" in name or not borrowed), name
+        learned = not borrowed and name not in ("encoder.tabular.mean", "encoder.tabular.spread")
+        assert parameter.requires_grad == ("lora_" in name or learned), name
 
 
 def test_text_encoder_lora_leaves_the_unread_pooler_alone(world: World) -> None:
@@ -190,27 +173,134 @@ def test_a_checkpoint_holds_what_was_learned_and_names_the_rest(world: World, tm
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_another_architecture_takes_the_plain_way(stored: tuple[Path, Path], tmp_path: Path) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = make_tokenizer(paper(stored), [])
-    llama = LlamaConfig(
-        vocab_size=tokenizer.vocabulary,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    LlamaForCausalLM(llama).save_pretrained(tmp_path / "llama")
-    config = paper((tmp_path / "llama", stored[1]))
-    world = World(config, tokenizer, make_world().normaliser, build_model(config, tokenizer).eval())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_reads_the_same_cached_or_not_one_by_one_or_in_one_pass(
+    stored: tuple[Path, Path], tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = _world(with_sources(paper(stored), str(store_decoder(tmp_path / family, family))))
     arrays = random_arrays(0)
-    batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    suffix = Suffix(tokenizer.encode_questions([QUESTIONS[1]])[0])
+    batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
+    ids = [world.tokenizer.encode_questions([question])[0] for question in QUESTIONS]
+    suffixes = [Suffix(one, torch.randn(6, WIDTH)) for one in ids]
+    model = world.model
     with torch.no_grad():
-        cached = world.model.read_out(world.model.encode_prefix(batch), suffix)
-        assert (cached - world.model.read_out_uncached(batch, suffix)).abs().max() <= 1e-5
+        prefix = model.encode_prefix(batch)
+        cached = torch.stack([model.read_out(prefix, suffix) for suffix in suffixes])
+        block = model.read_out_block(prefix, model.suffix_block(suffixes))
+        whole = torch.stack([model.read_out_uncached(batch, suffix) for suffix in suffixes])
+        monkeypatch.setattr(Backbone, "_is_driven", False)
+        plain = torch.stack([model.read_out(model.encode_prefix(batch), suffix) for suffix in suffixes])
+    for found in (cached, block, plain):
+        assert (found - whole).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+def test_checkpointed_layers_give_every_family_the_same_gradients(
+    stored: tuple[Path, Path], tmp_path: Path, family: str
+) -> None:
+    world = _world(with_sources(paper(stored), str(store_decoder(tmp_path / family, family))))
+    model, batch = world.model, _pairs(world)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    model.train()
+    found = []
+    for on in (False, True):
+        model.checkpoint_layers(on)
+        output = forward_points(model, batch)
+        (output.ntp_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
+        weights = [p for p in model.parameters() if p.requires_grad]
+        assert all(p.grad is not None for p in weights if p.numel() and p.requires_grad)
+        found.append([p.grad.clone() for p in weights if p.grad is not None])
+        model.zero_grad(set_to_none=True)
+    for kept, again in zip(*found, strict=True):
+        assert torch.allclose(kept, again, atol=1e-4, rtol=1e-4)
+
+
+def test_a_family_that_cannot_be_checkpointed_says_what_to_do(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    world = _world(with_sources(paper(stored), str(store_decoder(tmp_path / "m", "mistral"))))
+    with pytest.raises(WorkspaceInvalid, match="--grad-cache"):
+        world.model.checkpoint_layers(True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_is_no_token_of_any_text_and_not_the_one_that_ends_it(tmp_path: Path, family: str) -> None:
+    backend, pad, end = load_tokenizer(str(store_decoder(tmp_path / family, family)))
+    assert pad != end
+    assert pad not in backend.encode("<s> tea and coffee", add_special_tokens=False).ids[1:]
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_text_encoders_are_adapted_in_every_layer_and_pooled_as_asked(
+    stored: tuple[Path, Path], tmp_path: Path, family: str
+) -> None:
+    source = str(store_text_encoder(tmp_path / family, family, 16))
+    config = with_sources(preset_config("tiny", WORKSPACE), text_encoder=source, pooling="mean")
+    assert (config.text_encoder.width, config.text_encoder.kind) == (16, "transformer")
+    encoder: Any = build_model(config, make_tokenizer(config, ["tea"])).eval().encoder.text_encoder
+    adapted = [m for m in encoder.encoder.modules() if "Linear" in type(m).__name__ and hasattr(m, "lora_A")]
+    assert len(adapted) >= 2 * 3
+    ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
+    with torch.no_grad():
+        states = encoder.encoder(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+        found = encoder(ids, ids != 0)
+    assert torch.allclose(found, torch.stack([states[0].mean(0), states[1, :3].mean(0)]), atol=1e-6)
+
+
+def test_merged_weights_give_the_same_vectors_without_the_other_folders(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    sources = [shutil.copytree(folder, tmp_path / folder.name) for folder in stored]
+    world = _world(paper((sources[0], sources[1])))
+    with torch.no_grad():
+        for name, parameter in world.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    before = _vectors(world)
+    save_model(
+        tmp_path / "merged", merge_adapters(world.model), world.tokenizer, world.normaliser, {"seed": 0}
+    )
+    for folder in sources:
+        shutil.rmtree(folder)
+    loaded = load_model(tmp_path / "merged", "cpu", "float32")
+    assert not [name for name, _ in loaded.model.named_parameters() if "lora_" in name]
+    after = _vectors(World(loaded.config, loaded.tokenizer, loaded.normaliser, loaded.model))
+    assert np.abs(before - after).max() <= 1e-5
+
+
+def test_a_model_without_adapters_is_merged_by_leaving_it_alone() -> None:
+    world = make_world(1)
+    before = _vectors(world)
+    assert merge_adapters(world.model) is world.model
+    assert np.array_equal(before, _vectors(world))
+
+
+def test_other_weights_in_the_named_folder_are_noticed(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(stored[0], tmp_path / "qwen2")
+    world = _world(paper((folder, stored[1])))
+    save_model(tmp_path / "m", world.model, world.tokenizer, world.normaliser, {})
+    load_model(tmp_path / "m", "cpu", "float32")
+    store_decoder(folder, "qwen2", initializer_range=0.05)
+    with pytest.raises(CheckpointInvalid, match=f"{folder} does not hold the weights"):
+        load_model(tmp_path / "m", "cpu", "float32")
+
+
+def test_an_encoder_of_another_width_under_a_stored_model_is_refused(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(stored[1], tmp_path / "bert")
+    world = _world(paper((stored[0], folder)))
+    save_model(tmp_path / "m", world.model, world.tokenizer, world.normaliser, {})
+    store_text_encoder(folder, width=48)
+    with pytest.raises(WorkspaceInvalid, match="has width 48, and the config says 24"):
+        load_model(tmp_path / "m", "cpu", "float32")
+
+
+def test_a_text_encoder_is_no_decoder(stored: tuple[Path, Path]) -> None:
+    with pytest.raises(QAnchorError, match="no decoder that predicts words"):
+        _world(with_sources(paper(stored), str(stored[1])))
 
 
 @pytest.mark.parametrize("part", ["backbone", "text_encoder"])

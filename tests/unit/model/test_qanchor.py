@@ -231,7 +231,7 @@ def test_the_shortcut_of_the_last_layer_equals_the_whole_model(monkeypatch: pyte
     batch = WORLD.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
     suffix = Suffix(question(WORLD, 2), soft_prompt(WORLD, 6))
     short = WORLD.model.read_out(WORLD.model.encode_prefix(batch), suffix)
-    monkeypatch.setattr(Backbone, "_is_qwen2", False)
+    monkeypatch.setattr(Backbone, "_is_driven", False)
     prefix = WORLD.model.encode_prefix(batch)
     long = WORLD.model.read_out(prefix, suffix)
     assert (short - long).abs().max() <= TOLERANCE

@@ -74,7 +74,7 @@ def test_an_architecture_without_the_one_pass_gives_the_same(monkeypatch: pytest
     every = [Suffix(question(world, 0)), Suffix(question(world, 1), soft_prompt(world, 6))]
     block = world.model.suffix_block(every)
     short = world.model.read_out_block(prefix, block)
-    monkeypatch.setattr(Backbone, "_is_qwen2", False)
+    monkeypatch.setattr(Backbone, "_is_driven", False)
     assert (world.model.read_out_block(prefix, block) - short).abs().max() <= TOLERANCE
 
 

@@ -1,7 +1,11 @@
 """Pre-training: repeatable, resumable, blind to the future, and loud when it fails."""
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,15 @@ import pandas as pd
 import pytest
 import torch
 
-from qanchor.errors import InputError, NotReady, TrainingDiverged
+from qanchor.errors import BatchTooLarge, CheckpointInvalid, InputError, NotReady, TrainingDiverged
 from qanchor.events.history import arrays_from_table
 from qanchor.progress import Silent
 from qanchor.training import pretrain as module
+from qanchor.training.objective import Losses, Objective
 from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
+from qanchor.training.pretrain_config import settings_of
 from qanchor.training.record import choose_until
+from qanchor.training.run_log import save_curves
 from qanchor.training.useru.pairs import UserUConfig
 from tests.unit.training.worlds import UNTIL, planted_leak, tiny_config, tiny_events, tiny_workspace
 
@@ -43,6 +50,12 @@ def _run(
     return pretrain(arrays, WORKSPACE, config, limits or Visible(UNTIL), progress or Silent())
 
 
+@cache
+def _whole_run() -> PretrainResult:
+    """The run that interrupted ones are compared with."""
+    return _run()
+
+
 def _same_weights(left: PretrainResult, right: PretrainResult) -> bool:
     theirs = right.model.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in left.model.state_dict().items())
@@ -60,25 +73,169 @@ class _Interrupting(Silent):
             raise KeyboardInterrupt
 
 
+class _Signalling(Silent):
+    """Somebody who sends a signal to this process after some steps."""
+
+    def __init__(self, number: signal.Signals, after: int) -> None:
+        self.number, self.left = number, after
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.left -= bool(note)
+        if note and self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def _kept_steps(folder: Path) -> list[int]:
+    """Steps whose state is kept, of all runs."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "run").glob("*/step-*"))
+
+
+def _assert_the_same_run(whole: PretrainResult, resumed: PretrainResult) -> None:
+    for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
+        assert resumed.metrics[name] == whole.metrics[name], name
+    assert _same_weights(whole, resumed)
+
+
+def _fails_at(step: int, error: Exception | None) -> Any:
+    """`Objective._whole` that raises the error at a step, or gives a loss that is no number."""
+    honest = Objective._whole
+
+    def whole(self: Objective, batch: Any, at: int, masked: bool) -> Losses:
+        losses = honest(self, batch, at, masked)
+        if at != step:
+            return losses
+        if error is not None:
+            raise error
+        return replace(losses, next_token=losses.next_token * torch.nan)
+
+    return whole
+
+
+def _scalars(folder: Path) -> dict[str, list[float]]:
+    """What TensorBoard shows of the only run in the folder, by name, in the order of steps."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (run,) = folder.iterdir()
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
-    first = _run()
+    first = _whole_run()
     assert _same_weights(first, _run())
     assert not _same_weights(first, _run(config=replace(CONFIG, seed=1)))
 
 
 def test_events_at_or_after_until_and_new_users_change_nothing() -> None:
-    assert _same_weights(_run(), _run(planted_leak(tiny_events(), UNTIL)))
+    assert _same_weights(_whole_run(), _run(planted_leak(tiny_events(), UNTIL)))
 
 
 def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path: Path) -> None:
     limits = Visible(UNTIL, run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         _run(limits=limits, progress=_Interrupting(after=4))
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-0000004"]
-    whole, resumed = _run(), _run(limits=limits)
-    assert resumed.metrics["contrastive_loss"] == whole.metrics["contrastive_loss"]
-    assert resumed.metrics["next_token_loss"] == whole.metrics["next_token_loss"]
-    assert _same_weights(whole, resumed)
+    assert _kept_steps(tmp_path) == [4]
+    _assert_the_same_run(_whole_run(), _run(limits=limits))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_very_step_and_the_next_try_goes_on_from_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    limits, config = Visible(UNTIL, run_dir=tmp_path / "run"), replace(CONFIG, save_every=100)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        _run(config=config, limits=limits, progress=_Signalling(number, after=3))
+    assert _kept_steps(tmp_path) == [3]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    _assert_the_same_run(_whole_run(), _run(config=config, limits=limits))
+
+
+def test_a_run_in_parts_takes_over_from_a_whole_batch_that_did_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "_whole", _fails_at(3, torch.OutOfMemoryError("CUDA out of memory")))
+        with pytest.raises(BatchTooLarge, match="--grad-cache 2") as caught:
+            _run(limits=limits)
+    assert "goes on from step 3" in str(caught.value)
+    assert _kept_steps(tmp_path) == [3]
+    resumed = _run(config=replace(CONFIG, grad_cache=2), limits=limits)
+    for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
+        assert resumed.metrics[name] == pytest.approx(_whole_run().metrics[name], abs=1e-4), name
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_state_and_a_lower_rate_goes_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "_whole", _fails_at(5, None))
+        with pytest.raises(TrainingDiverged, match="no number at step 5") as caught:
+            _run(limits=limits)
+    assert "The state of step 4 is kept: a lower --learning-rate goes on from there" in str(caught.value)
+    assert _kept_steps(tmp_path) == [4]
+    whole, lower = _whole_run(), _run(config=replace(CONFIG, learning_rate=1e-4), limits=limits)
+    assert lower.metrics["contrastive_loss"][:5] == whole.metrics["contrastive_loss"][:5]
+    assert not _same_weights(whole, lower)
+    lower.state.discard()
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_runs_leave_an_unfinished_one_alone(tmp_path: Path) -> None:
+    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        _run(limits=limits, progress=_Interrupting(after=4))
+    _run(config=replace(CONFIG, seed=1), limits=limits).state.discard()
+    assert _kept_steps(tmp_path) == [4]
+
+
+def test_a_damaged_state_is_named_with_what_to_delete(tmp_path: Path) -> None:
+    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        _run(limits=limits, progress=_Interrupting(after=4))
+    weights = next((tmp_path / "run").glob("*/step-0000004/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointInvalid, match=r"model\.safetensors is damaged") as caught:
+        _run(limits=limits)
+    assert f"Delete {weights.parent.parent} to begin that run anew" in str(caught.value)
+
+
+def test_figures_of_every_step_outlive_an_interruption(tmp_path: Path) -> None:
+    limits = Visible(UNTIL, run_dir=tmp_path / "run", tensorboard=tmp_path / "board")
+    with pytest.raises(KeyboardInterrupt):
+        _run(limits=limits, progress=_Interrupting(after=4))
+    result = _run(limits=limits)
+    assert len(result.steps) == 6
+    assert all(step.memory_mib > 0 and step.gradient_norm > 0 and step.seconds > 0 for step in result.steps)
+    assert result.steps[0].learning_rate == CONFIG.learning_rate
+    save_curves(result.steps, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    seen = _scalars(tmp_path / "board")
+    assert seen["loss/contrastive"] == pytest.approx([step.contrastive for step in result.steps])
+    assert seen["run/learning_rate"] == pytest.approx([step.learning_rate for step in result.steps])
+    assert seen["run/memory_mib"] == pytest.approx([step.memory_mib for step in result.steps])
+
+
+def test_without_tensorboard_the_log_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(NotReady, match=r"pip install \"qanchor\[tensorboard\]\""):
+        _run(limits=Visible(UNTIL, tensorboard=tmp_path))
+
+
+def test_the_papers_settings_are_the_papers() -> None:
+    paper = settings_of("paper")
+    assert paper.points * paper.useru.questions == 2_048
+    assert (paper.steps, round(paper.steps * paper.warm_up)) == (50_000, 2_000)
+    assert (paper.learning_rate, paper.weight_decay, paper.clip) == (2e-4, 1e-5, 1.0)
+    assert (paper.temperature, paper.margin, paper.margin_from) == (0.07, 0.1, 0.0)
+    assert paper.next_token_questions == paper.useru.questions
+    assert (paper.summary_weight, paper.event_dropout) == (0.0, 0.0)
+    assert settings_of("tiny", steps=3) == PretrainConfig(steps=3)
 
 
 def test_a_run_with_other_arguments_begins_anew(tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qanchor.events.history import arrays_from_table, microseconds
+from qanchor.model.batch import EventDropout
+from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.config import BackboneConfig, ModelConfig, TextEncoderConfig, preset_config
+from qanchor.model.features import Normaliser
+from qanchor.model.qanchor import QAnchor
+from qanchor.training.batches import BatchBuilder, PairBatch, points_of_step
+from qanchor.training.fresh import widen_fresh_weights
+from qanchor.training.useru.pairs import UserUConfig, build_pairs
+from qanchor.training.useru.visible import visible_events
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,3 +90,18 @@ def tiny_config(workspace: Workspace) -> ModelConfig:
         projection_width=24,
         embedding_width=12,
     )
+
+
+def tiny_trainee(useru: UserUConfig, points: int = 8) -> tuple[QAnchor, BatchBuilder, PairBatch]:
+    """A fresh model, its batches, and one of them with events left out at random."""
+    workspace = tiny_workspace()
+    arrays = visible_events(arrays_from_table(tiny_events(), workspace), microseconds(UNTIL), frozenset())
+    pairs = build_pairs(arrays, workspace, microseconds(UNTIL), useru, 0)
+    config = tiny_config(workspace)
+    tokenizer = make_tokenizer(config, [*arrays.texts, *pairs.questions, *pairs.phrases])
+    normaliser = Normaliser.fit(arrays, workspace.modalities)
+    builder = BatchBuilder(arrays, workspace, pairs, tokenizer, normaliser, config)
+    model = build_model(config, tokenizer)
+    widen_fresh_weights(model.backbone, 0)
+    dropout = EventDropout(0.3, np.random.default_rng(0))
+    return model, builder, builder.build(points_of_step(pairs, points, 0, 0), dropout)
