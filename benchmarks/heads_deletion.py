@@ -1,7 +1,9 @@
 """Whether the events that an explanation names move the score more than events taken at random."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,9 @@ from benchmarks.harness import table
 from qanchor.heads.train import Surroundings
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID, embedding_field
+
+if TYPE_CHECKING:
+    from qanchor.evaluation.explain_events import Explainer
 
 _NAMED, _DRAWS = 5, 10
 
@@ -34,12 +39,28 @@ def with_heads(around: Surroundings) -> list[str]:
     return list(active_by_scenario(around.engine, Head, list(around.workspace.scenarios)))
 
 
+@dataclass(frozen=True)
+class Deletion:
+    """What leaving events of one user out did to the raw score, absolute.
+
+    Args:
+        named: the five events that are named together.
+        pulled: the five that pull hardest by gradient times input.
+        drawn: each draw of five of the events that the vector reads.
+    """
+
+    named: float
+    pulled: float
+    drawn: tuple[float, ...]
+
+
 def measure_deletion(around: Surroundings, users: int) -> dict[str, float]:
     """Share of test users whose five named events move the raw score more than five random ones.
 
-    Of ten draws of five events that the vector reads the mean absolute change counts. The named events are
-    those measured one by one among the strongest by gradient; beside them stand the strongest five by
-    gradient times input alone. All scenarios with a head take part alike.
+    The mean absolute change of ten draws counts, of five events that the vector reads, whatever their
+    modality. A user whose score neither the named nor the random events move counts as one where the named
+    ones do not move it more. Users with fewer than ten events cannot take part; they are counted. All
+    scenarios with a head take part alike.
 
     Args:
         around: of a finished home.
@@ -50,33 +71,38 @@ def measure_deletion(around: Surroundings, users: int) -> dict[str, float]:
     limit_threads(0)
     scenarios = with_heads(around)
     each, random = -(-users // len(scenarios)), np.random.default_rng(7)
-    changes: dict[str, Any] = {}
+    found: dict[str, list[Deletion]] = {}
+    left_out = 0
     for scenario in scenarios:
-        changes[scenario] = np.array(_changes(around, scenario, each, random))
-    rows = [{"scenario": name, **_summary(values)} for name, values in changes.items()]
+        found[scenario], few = _deletions(around, scenario, each, random)
+        left_out += few
+    rows = [{"scenario": name, **_summary(one)} for name, one in found.items()]
     print("named events left out, against random ones\n" + table(rows) + "\n")
-    found = _summary(np.concatenate(list(changes.values())))
-    return {f"deletion_{name.replace(' ', '_')}": float(value) for name, value in found.items()}
+    everyone = _summary([one for some in found.values() for one in some]) | {"too few events": left_out}
+    return {f"deletion_{name.replace(' ', '_')}": float(value) for name, value in everyone.items()}
 
 
-def _summary(changes: Any) -> dict[str, float]:
-    named, pulled, drawn = changes.T
+def _summary(found: list[Deletion]) -> dict[str, float]:
+    named, pulled = (np.array([getattr(one, name) for one in found]) for name in ("named", "pulled"))
+    drawn = np.array([one.drawn for one in found])
     return {
-        "users": len(changes),
-        "named": float((named > drawn).mean()),
-        "gradient alone": float((pulled > drawn).mean()),
+        "users": len(found),
+        "named": float((named > drawn.mean(axis=1)).mean()),
+        "above every draw": float((named > drawn.max(axis=1)).mean()),
+        "gradient alone": float((pulled > drawn.mean(axis=1)).mean()),
+        "not moved by the named": int((named == 0).sum()),
+        "nor by any draw": int(((named == 0) & (drawn.max(axis=1) == 0)).sum()),
         "named moves": float(named.mean()),
         "gradient moves": float(pulled.mean()),
         "random moves": float(drawn.mean()),
     }
 
 
-def _changes(
+def _deletions(
     around: Surroundings, scenario: str, users: int, random: np.random.Generator
-) -> list[tuple[float, float, float]]:
-    """Absolute changes of the raw score by named, gradient's and random events, one row for each user."""
+) -> tuple[list[Deletion], int]:
+    """One for each of some test users, and how many were passed over for too few events."""
     from qanchor.evaluation.edited_log import read_events
-    from qanchor.evaluation.explain_events import explain_events, raw_scores
     from qanchor.evaluation.explain_user import load_explainer, user_events
     from qanchor.heads.card import read_stored_frame
     from qanchor.heads.score import load_head
@@ -93,19 +119,31 @@ def _changes(
     everything = read_events(
         log, around.workspace, [user for user, _ in asked], max(when for _, when in asked)
     )
-    found: list[tuple[float, float, float]] = []
+    found: list[Deletion] = []
+    few = 0
     for user, moment in asked:
         if len(found) == users:
             break
-        events = user_events(everything, user, moment)
-        one = explain_events(explainer, events, moment)
-        if len(one.readable) < 2 * _NAMED:
-            continue
-        named = [event.row for event in one.strongest(_NAMED)]
-        pulled = [event.row for event in sorted(one.candidates, key=lambda event: -abs(event.pull))[:_NAMED]]
-        sets = [np.array(rows, dtype=np.int64) for rows in ([], named, pulled)]
-        sets += [random.choice(one.readable, max(len(named), 1), replace=False) for _ in range(_DRAWS)]
-        raw = raw_scores(explainer, events, moment, sets)
-        change = np.abs(raw[1:] - raw[0])
-        found.append((float(change[0]), float(change[1]), float(change[2:].mean())))
-    return found
+        one = _deletion(explainer, user_events(everything, user, moment), moment, random)
+        if one is None:
+            few += 1
+        else:
+            found.append(one)
+    return found, few
+
+
+def _deletion(
+    explainer: "Explainer", events: pa.Table, moment: datetime, random: np.random.Generator
+) -> Deletion | None:
+    """None where the vector reads fewer than ten events."""
+    from qanchor.evaluation.explain_events import explain_events, raw_scores
+
+    one = explain_events(explainer, events, moment)
+    if len(one.events) < 2 * _NAMED:
+        return None
+    pulled = [event.row for event in sorted(one.events, key=lambda event: -abs(event.pull))[:_NAMED]]
+    sets = [np.array(rows, dtype=np.int64) for rows in ([], one.together.rows, pulled)]
+    sets += [random.choice(one.readable, _NAMED, replace=False) for _ in range(_DRAWS)]
+    raw = raw_scores(explainer, events, moment, sets)
+    change = np.abs(raw[1:] - raw[0]).tolist()
+    return Deletion(change[0], change[1], tuple(change[2:]))

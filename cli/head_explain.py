@@ -19,14 +19,17 @@ def explain(
         typer.Option(help="Features and events before then, UTC; default: as of the vectors in service."),
     ] = None,
     features: Annotated[int, typer.Option(min=0, help="Single features to name.")] = 10,
-    events: Annotated[int, typer.Option(min=0, help="Events to name on either side; 0: none.")] = 5,
+    events: Annotated[
+        int, typer.Option(min=0, max=20, help="Events to name on either side, and together; 0: none.")
+    ] = 5,
     json: JsonOption = False,
 ) -> None:
     """Say what moved a user's score: groups of features, single features, single events.
 
     Contributions are SHAP values of the raw score, in log-odds before calibration; with the base they add up
-    to it. Events are named by gradient times input and measured: each is left out of the history, vector
-    and aggregates are computed again, and the effect is what the raw score loses.
+    to it. Events are measured: each is left out of the history, vector and aggregates are computed again, and
+    the effect is what the raw score loses. Effects do not add up; which events move the score most together
+    is searched for among the strongest by effect and by gradient times input.
 
     Example: qanchor-cli head explain --scenario takeout --user u000042
     """
@@ -50,6 +53,14 @@ def explain(
         return
     print_table("events that raised the score", [_event(row) for row in found.raised])
     print_table("events that lowered the score", [_event(row) for row in found.lowered])
+    if found.together_effect:
+        print_table(
+            f"{len(found.together)} events that move the score most together: "
+            f"{_signed(found.together_effect)}",
+            [_event(row) for row in found.together],
+        )
+    elif found.together:
+        typer.echo(f"no {len(found.together)} events were found that move the score together")
     if abs(found.recomputed - found.raw) > 1e-6:
         typer.echo(
             f"the events before that moment give {found.recomputed:+.3f}: the stored features are of an "

@@ -40,6 +40,12 @@ def limit_threads(threads: int) -> int:
     return size
 
 
+def thread_count() -> int:
+    """Native threads of this process: what the environment or `limit_threads` set, else the usable cores."""
+    said = os.environ.get(_POOLS[0], "").partition(",")[0]
+    return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
+
+
 def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
     """The items in their order, made by a thread of their own, up to `most` before they are asked for.
 

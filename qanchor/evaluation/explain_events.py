@@ -2,8 +2,12 @@
 
 A booster has no gradient. Its raw score is therefore sampled around the user's vector, on the way to other
 users' vectors and with the user's own aggregates; a plane through the samples gives the direction in which
-the score rises. Gradient times input along it names the candidates. Each candidate is then left out of the
+the score rises. Gradient times input along it says how each event pulls. Each event is then left out of the
 history, the vector, the aggregates and the profile are computed again, and the head says what changed.
+
+Effects of single events do not add up: events that tell the same story stand in for each other, and a booster
+is flat between its thresholds. So which events move the score most together is searched for by leaving out
+sets of those that are the strongest by effect and by gradient.
 """
 
 from collections.abc import Sequence
@@ -15,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qanchor.evaluation.edited_log import EditedLog, Int64
+from qanchor.evaluation.event_sets import MovedScore, MovedTogether, candidates, strongest_together
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.heads.score import LoadedHead
@@ -32,14 +37,16 @@ class ExplainOptions:
     """How much work one explanation is.
 
     Args:
-        candidates: events, the strongest by gradient, that are left out one by one.
+        candidates: events among which those are searched that move the score most together.
         others: vectors on the way to which the score is sampled.
         ridge: pulls the plane through the samples to flat.
+        together: events that are named for what they do together.
     """
 
     candidates: int = 24
     others: int = 128
     ridge: float = 1e-2
+    together: int = 5
 
 
 @dataclass(frozen=True)
@@ -64,48 +71,33 @@ class Explainer:
 
 
 @dataclass(frozen=True)
-class MovedScore:
-    """What one event did.
-
-    Args:
-        row: of the user's events.
-        pull: estimated by gradient times input, raw score.
-        effect: measured: raw score with the event less the one without it.
-    """
-
-    row: int
-    pull: float
-    effect: float
-
-
-@dataclass(frozen=True)
 class EventExplanation:
     """What moved one user's score.
 
     Args:
         raw: raw score of the whole history.
-        readable: rows of the user's events that the vector reads.
-        candidates: the strongest by gradient, by measured effect from the largest rise to the largest fall.
+        events: those that the vector reads, by measured effect from the largest rise to the largest fall.
+        together: those that move the score most together, as many as were asked for.
     """
 
     raw: float
-    readable: Int64
-    candidates: tuple[MovedScore, ...]
+    events: tuple[MovedScore, ...]
+    together: MovedTogether
+
+    @property
+    def readable(self) -> Int64:
+        """Rows of the events that the vector reads, ascending."""
+        return np.sort(np.array([event.row for event in self.events], dtype=np.int64))
 
     @property
     def raised(self) -> tuple[MovedScore, ...]:
         """Events without which the score would be lower, the strongest first."""
-        return tuple(event for event in self.candidates if event.effect > 0)
+        return tuple(event for event in self.events if event.effect > 0)
 
     @property
     def lowered(self) -> tuple[MovedScore, ...]:
         """Events without which the score would be higher, the strongest first."""
-        return tuple(event for event in reversed(self.candidates) if event.effect < 0)
-
-    def strongest(self, count: int) -> tuple[MovedScore, ...]:
-        """The events that moved the score most, all to the side on which they moved it further."""
-        up, down = self.raised[:count], self.lowered[:count]
-        return up if sum(e.effect for e in up) >= -sum(e.effect for e in down) else down
+        return tuple(event for event in reversed(self.events) if event.effect < 0)
 
 
 def raw_scores(explainer: Explainer, events: pa.Table, cutoff: datetime, left_out: Sequence[Int64]) -> Floats:
@@ -160,17 +152,19 @@ def explain_events(explainer: Explainer, events: pa.Table, cutoff: datetime) -> 
     )
     begins = np.concatenate(([0], np.cumsum([len(part.time) for part in arrays.modalities])))
     rows = begins[found.modality] + found.place
-    strongest = np.argsort(-np.abs(found.pull), kind="stable")[: explainer.options.candidates]
-    scores = raw_scores(
-        explainer, events, cutoff, [np.empty(0, np.int64), *(rows[place : place + 1] for place in strongest)]
-    )
-    candidates = [
-        MovedScore(int(rows[place]), float(found.pull[place]), float(scores[0] - without))
-        for place, without in zip(strongest, scores[1:], strict=True)
+
+    def measure(left_out: Sequence[Int64]) -> Floats:
+        return raw_scores(explainer, events, cutoff, left_out)
+
+    base, *without = measure([np.empty(0, np.int64), *rows[:, None]]).tolist()
+    moved = [
+        MovedScore(int(row), float(pull), base - raw)
+        for row, pull, raw in zip(rows, found.pull, without, strict=True)
     ]
-    return EventExplanation(
-        float(scores[0]), np.sort(rows), tuple(sorted(candidates, key=lambda event: -event.effect))
-    )
+    options = explainer.options
+    searched = candidates(moved, max(options.candidates, options.together))
+    together = strongest_together(searched, base, measure, options.together)
+    return EventExplanation(base, tuple(sorted(moved, key=lambda event: -event.effect)), together)
 
 
 def score_direction(explainer: Explainer, row: NDArray[np.float32]) -> Floats:

@@ -1,6 +1,6 @@
 """Why one user has their score: groups of features, single features, and the events that moved it most."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,8 @@ from qanchor.embedding.load import load_embedder
 from qanchor.embedding.spaces import active_spaces, settled_precision
 from qanchor.errors import FingerprintMismatch, NotReady
 from qanchor.evaluation.edited_log import read_events
-from qanchor.evaluation.explain_events import Explainer, MovedScore, explain_events
+from qanchor.evaluation.event_sets import MovedScore
+from qanchor.evaluation.explain_events import Explainer, ExplainOptions, explain_events
 from qanchor.heads.card import read_stored_frame
 from qanchor.heads.contributions import contributions
 from qanchor.heads.score import LoadedHead, load_head
@@ -35,7 +36,7 @@ class ExplainRequest:
         user: whose score.
         as_of: features and events before then, UTC; None: the moment of the vectors in service.
         features: single features to name.
-        events: events to name on either side; 0 leaves them out, and the model is not loaded.
+        events: events to name on either side and together; 0 leaves them out, and the model is not loaded.
     """
 
     scenario: str
@@ -62,6 +63,8 @@ class UserExplanation:
         recomputed: raw score of the events before as_of, where events are named; None otherwise.
         raised: events without which the raw score would be lower, the strongest first.
         lowered: events without which it would be higher, the strongest first.
+        together: events that move the raw score most together.
+        together_effect: how far they do; 0 where no set of events was found that moves it.
     """
 
     scenario: str
@@ -76,6 +79,8 @@ class UserExplanation:
     recomputed: float | None
     raised: tuple[dict[str, Any], ...]
     lowered: tuple[dict[str, Any], ...]
+    together: tuple[dict[str, Any], ...]
+    together_effect: float
 
 
 def explain_user(around: Surroundings, compute: ComputeSettings, request: ExplainRequest) -> UserExplanation:
@@ -115,6 +120,8 @@ def explain_user(around: Surroundings, compute: ComputeSettings, request: Explai
         recomputed=named.raw,
         raised=named.raised,
         lowered=named.lowered,
+        together=named.together,
+        together_effect=named.together_effect,
     )
 
 
@@ -123,6 +130,8 @@ class _NamedEvents:
     raw: float | None = None
     raised: tuple[dict[str, Any], ...] = ()
     lowered: tuple[dict[str, Any], ...] = ()
+    together: tuple[dict[str, Any], ...] = ()
+    together_effect: float = 0.0
 
 
 def _refit(scenario: str) -> str:
@@ -200,12 +209,15 @@ def _events(
     events = read_events(log, around.workspace, [request.user], moment)
     if not events.num_rows:
         return _NamedEvents()
-    found = explain_events(load_explainer(around, compute, head), events, moment)
-    sides = [
+    options = ExplainOptions(together=request.events)
+    found = explain_events(replace(load_explainer(around, compute, head), options=options), events, moment)
+    raised, lowered = (
         tuple(_described(events, event) for event in side[: request.events])
         for side in (found.raised, found.lowered)
-    ]
-    return _NamedEvents(found.raw, *sides)
+    )
+    by_row = {event.row: event for event in found.events}
+    together = tuple(_described(events, by_row[row]) for row in found.together.rows)
+    return _NamedEvents(found.raw, raised, lowered, together, found.together.effect)
 
 
 def _described(events: pa.Table, event: MovedScore) -> dict[str, Any]:

@@ -44,13 +44,14 @@ class Boosters:
         """Trees of each."""
         return tuple(int(member.num_trees()) for member in self.members)
 
-    def raw(self, features: Floats) -> NDArray[np.float64]:
+    def raw(self, features: Floats, threads: int = 0) -> NDArray[np.float64]:
         """Mean raw score, (rows,).
 
         Args:
             features: (rows, features); NaN is missing.
+            threads: of LightGBM; 0: as many as the process may use.
         """
-        scores = [member.predict(features, raw_score=True) for member in self.members]
+        scores = [member.predict(features, raw_score=True, num_threads=threads) for member in self.members]
         return np.asarray(np.mean(scores, axis=0), dtype=np.float64)
 
     def contributions(self, features: Floats) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """`head score`: what a trained head says of users, from the online store or from the offline one."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,12 @@ from qanchor.names import AS_OF, CREATED, EVENT_TIMESTAMP, USER_ID, embedding_vi
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_head, list_heads
+from qanchor.threads import thread_count
 
 Store = Literal["online", "offline"]
 Unseen = Literal["refuse", "missing"]
 _CHUNK = 20_000
+_PIECE = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,15 @@ class LoadedHead:
 
     def raw(self, table: pa.Table) -> NDArray[np.float64]:
         """Raw score of every row of a feature table, (rows,)."""
-        return self.boosters.raw(self.card.spec.matrix(table))
+        if table.num_rows <= _PIECE:
+            return self.boosters.raw(self.card.spec.matrix(table))
+
+        def score_piece(begin: int) -> NDArray[np.float64]:
+            return self.boosters.raw(self.card.spec.matrix(table.slice(begin, _PIECE)), threads=1)
+
+        # A piece's matrix stays in the cache, and building it takes both cores as predicting does.
+        with ThreadPoolExecutor(thread_count()) as pool:
+            return np.concatenate(list(pool.map(score_piece, range(0, table.num_rows, _PIECE))))
 
     def score(self, table: pa.Table) -> NDArray[np.float64]:
         """Chance of label 1 for every row of a feature table, (rows,)."""

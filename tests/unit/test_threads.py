@@ -1,5 +1,6 @@
 """Thread pools are bounded whatever was loaded first, and wait asleep."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qanchor.threads import ahead
+from qanchor.threads import ahead, thread_count
 
 
 @pytest.mark.parametrize("order", ["import torch; limit_threads(1)", "limit_threads(1); import torch"])
@@ -28,6 +29,14 @@ def test_the_command_line_lets_waiting_threads_sleep_before_any_command_loads_th
         [sys.executable, "-c", script], env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=True
     ).stdout
     assert shown.endswith("PASSIVE\n")
+
+
+@pytest.mark.parametrize(("said", "count"), [("3", 3), ("3,1", 3), ("", None), ("0", None), ("many", None)])
+def test_the_number_of_threads_is_what_the_environment_says_else_the_cores(
+    monkeypatch: pytest.MonkeyPatch, said: str, count: int | None
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert thread_count() == (count or len(os.sched_getaffinity(0)))
 
 
 def test_items_come_in_order_and_are_made_ahead_up_to_the_limit() -> None:

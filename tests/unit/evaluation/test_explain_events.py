@@ -1,5 +1,6 @@
 """Named events on a random small model, under a head that reads its vectors."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from qanchor.evaluation.edited_log import EditedLog, read_events
-from qanchor.evaluation.explain_events import Explainer, explain_events, raw_scores, score_direction
+from qanchor.evaluation.explain_events import (
+    Explainer,
+    ExplainOptions,
+    explain_events,
+    raw_scores,
+    score_direction,
+)
 from qanchor.events.history import load_event_arrays
 from qanchor.heads.boosters import Boosters
 from qanchor.heads.calibrate import Calibration
@@ -136,11 +143,11 @@ def test_only_events_that_the_vector_reads_have_a_pull(explainer: Explainer) -> 
 def test_effects_are_what_leaving_the_event_out_does(explainer: Explainer) -> None:
     events = events_of("u5")
     found = explain_events(explainer, events, LATER)
-    assert len(found.candidates) == len({event.row for event in found.candidates}) > 5
-    for event in (found.candidates[0], found.candidates[-1]):
+    assert len(found.events) == len({event.row for event in found.events}) > 5
+    for event in (found.events[0], found.events[-1]):
         kept = raw_scores(explainer, events, LATER, [np.array([event.row])])
         assert event.effect == pytest.approx(found.raw - kept[0], abs=1e-9)
-    assert [e.effect for e in found.candidates] == sorted((e.effect for e in found.candidates), reverse=True)
+    assert [e.effect for e in found.events] == sorted((e.effect for e in found.events), reverse=True)
     assert all(event.effect > 0 for event in found.raised)
     assert all(event.effect < 0 for event in found.lowered)
 
@@ -159,15 +166,17 @@ def test_the_direction_is_the_way_in_which_the_head_rises(explainer: Explainer) 
 
 def test_named_events_move_the_score_more_than_random_ones(explainer: Explainer) -> None:
     random, wins, users = np.random.default_rng(1), 0, [f"u{place}" for place in range(7)]
+    pairs = replace(explainer, options=ExplainOptions(together=2))
     for user in users:
         events = events_of(user)
-        found = explain_events(explainer, events, LATER)
-        named = np.array([event.row for event in found.strongest(2)], dtype=np.int64)
+        found = explain_events(pairs, events, LATER)
+        named = np.array(found.together.rows, dtype=np.int64)
         draws = [random.choice(found.readable, 2, replace=False) for _ in range(8)]
         raw = raw_scores(explainer, events, LATER, [NOTHING, named, *draws])
         change = np.abs(raw[1:] - raw[0])
+        assert found.together.effect == pytest.approx(raw[0] - raw[1], abs=1e-9)
         wins += change[0] > change[1:].mean()
-    assert wins >= 6
+    assert wins == len(users)
 
 
 def test_a_head_of_several_boosters_is_explained_alike(explainer: Explainer) -> None:
@@ -177,4 +186,5 @@ def test_a_head_of_several_boosters_is_explained_alike(explainer: Explainer) -> 
     events, vector = events_of("u1"), explainer.others[1]
     np.testing.assert_allclose(score_direction(again, vector), score_direction(explainer, vector), atol=1e-9)
     first, second = (explain_events(one, events, LATER) for one in (explainer, again))
-    assert [event.row for event in first.candidates] == [event.row for event in second.candidates]
+    assert [event.row for event in first.events] == [event.row for event in second.events]
+    assert first.together == second.together

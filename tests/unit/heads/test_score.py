@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.errors import FeaturesInvalid, FingerprintMismatch, InputError, NotReady
-from qanchor.heads.score import ScoreRequest, read_users, score_users, write_scores
+from qanchor.heads.score import ScoreRequest, load_head, read_users, score_users, write_scores
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
@@ -105,6 +105,14 @@ def test_a_category_that_training_did_not_have_is_refused_or_scored_as_missing(w
     found = score_users(SCENARIO, world.around, ScoreRequest(["u0003"], unseen="missing"))
     world.source.columns["prof_city"][3] = None
     assert found.table.equals(score_users(SCENARIO, world.around, ScoreRequest(["u0003"])).table)
+
+
+def test_many_users_are_scored_in_pieces_as_they_would_be_at_once(world: World) -> None:
+    head = load_head(SCENARIO, world.around)
+    users = world.source.users * 90
+    table = world.source.training_frame(pa.table({"user_id": users}), [])
+    assert table.num_rows > 2 * 10_000
+    np.testing.assert_array_equal(head.raw(table), head.boosters.raw(head.card.spec.matrix(table)))
 
 
 def test_a_broken_vector_names_its_user(world: World) -> None:
