@@ -124,6 +124,7 @@ def write_log(root: Path, workspace: Workspace, plan: Any) -> EventLog:
             else pa.nulls(len(events), field.type)
             for field in log.schema
         }
+        columns["_ingested_at"] = columns["event_time"]  # as if consumed at once
         log.publish(log.stage(pa.table(columns)))
     log.close()
     return log

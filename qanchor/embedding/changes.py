@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from qanchor.embedding.publish import Surroundings
 from qanchor.events.change import history_change
 from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
-from qanchor.names import EVENT_TIMESTAMP, N_EVENTS, USER_ID
+from qanchor.names import EVENT_TIME, EVENT_TIMESTAMP, INGESTED_AT, N_EVENTS, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage.editions import edition_parts
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.user_events import LogRows, UserEvents
 
 # Consumers' clocks may differ, and a file is committed after its rows were stamped.
 _OVERLAP: Final = timedelta(seconds=60)
@@ -32,17 +32,19 @@ class Changes:
         arrays: their events.
         users: object [users], ascending.
         scores: float64 [scenarios, users], how much of the history is different.
+        events: all of their events.
     """
 
     arrays: EventArrays
     users: NDArray[np.object_]
     scores: NDArray[np.float64]
+    events: UserEvents
 
 
 def find_changes(
     serving: Sequence[EmbeddingManifest],
     moment: datetime,
-    event_log: EventLog,
+    rows: LogRows,
     place: Surroundings,
     expired: bool = False,
 ) -> Changes:
@@ -51,7 +53,7 @@ def find_changes(
     Args:
         serving: of each scenario; all of snapshots.
         moment: the cut-off of new vectors, UTC.
-        event_log: as it is now.
+        rows: of the event log as it is now.
         place: where the vectors lie.
         expired: whether users count of whom nothing is new, but events have left the window.
     """
@@ -59,32 +61,28 @@ def find_changes(
     since = min(m.ingested_until.replace(tzinfo=UTC) for m in serving if m.ingested_until) - _OVERLAP
     window = timedelta(days=workspace.window_days)
     from_ = min(m.as_of.replace(tzinfo=UTC) for m in serving if m.as_of) if expired else moment
-    users = _touched(event_log, since, moment, (from_ - window, moment - window))
+    users = _touched(rows, since, moment, (from_ - window, moment - window))
+    events = rows.of_users(users)
     known = [_known(place.home.root / m.path, users) for m in serving]
     oldest = min([int(cutoffs[cutoffs >= 0].min(initial=microseconds(moment))) for cutoffs, _ in known])
     after = datetime.fromtimestamp(oldest // 1_000_000, tz=UTC) - window
-    arrays = load_event_arrays(event_log, workspace, before=moment, after=after, users=list(users))
-    rows = arrays.user_rows(users)
+    arrays = load_event_arrays(events, workspace, before=moment, after=after)
+    places = arrays.user_rows(users)
     cutoffs = np.full(len(users), microseconds(moment), np.int64)
-    scores = [history_change(arrays, rows, before, cutoffs, read, workspace) for before, read in known]
-    return Changes(arrays, users, np.array(scores).reshape(len(serving), len(users)))
+    scores = [history_change(arrays, places, before, cutoffs, read, workspace) for before, read in known]
+    return Changes(arrays, users, np.array(scores).reshape(len(serving), len(users)), events)
 
 
 def _touched(
-    event_log: EventLog, since: datetime, moment: datetime, expired: tuple[datetime, datetime]
+    rows: LogRows, since: datetime, moment: datetime, expired: tuple[datetime, datetime]
 ) -> NDArray[np.object_]:
-    """Users with an event that arrived since, or that has left the window since."""
-    query = """
-        SELECT DISTINCT user_id FROM events
-        WHERE event_time < make_timestamptz(?)
-            AND (_ingested_at > make_timestamptz(?)
-                OR (event_time >= make_timestamptz(?) AND event_time < make_timestamptz(?)))
-        ORDER BY user_id
-    """
-    bounds = [microseconds(bound) for bound in (moment, since, *expired)]
-    with event_log.connect() as connection:
-        found = connection.execute(query, bounds).to_arrow_table()[USER_ID]
-    return np.array(found.to_pylist(), dtype=object)
+    """Users with an event that arrived since, or that has left the window since; a repeat of one, too."""
+    users = rows.users_where(
+        f"""{EVENT_TIME} < make_timestamptz(?) AND ({INGESTED_AT} > make_timestamptz(?)
+            OR ({EVENT_TIME} >= make_timestamptz(?) AND {EVENT_TIME} < make_timestamptz(?)))""",
+        [microseconds(bound) for bound in (moment, since, *expired)],
+    )
+    return np.array(users.to_pylist(), dtype=object)
 
 
 def _known(folder: Path, users: NDArray[np.object_]) -> tuple[Int64, Int64]:

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.embedding.changes import Changes, find_changes
-from qanchor.embedding.plan import first_and_last_events
 from qanchor.embedding.publish import Surroundings, promote, without_zone
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
 from qanchor.embedding.shard import ShardOutcome, ShardWork, Target
@@ -52,6 +51,7 @@ from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.online import OnlineView
+from qanchor.storage.user_events import LogRows, UserEvents
 
 KIND: Final = "refresh"
 _ONLINE_ROWS: Final = 20_000
@@ -121,12 +121,14 @@ def refresh(
     """
     workspace = place.features.workspace
     spaces = active_spaces(place.engine, workspace, request.scenarios, request.precision)
-    with _alone(place) as job:
+    with ExitStack() as stack:
+        job = stack.enter_context(_alone(place))
         serving = {space.scenario: _serving(space, place) for space in spaces}
-        event_log = EventLog(place.home.events, workspace)
-        _, newest, ingested_until = first_and_last_events(event_log)
+        rows = stack.enter_context(closing(LogRows(EventLog(place.home.events, workspace))))
+        newest, ingested_until = rows.newest()
         moment = _moment(request, newest, serving)
-        changes = find_changes(list(serving.values()), moment, event_log, place, request.expired)
+        progress.start("looking for changes")
+        changes = find_changes(list(serving.values()), moment, rows, place, request.expired)
         budgets = [
             workspace.scenario(s.scenario).refresh_budget if request.budget is None else request.budget
             for s in spaces
@@ -141,7 +143,7 @@ def refresh(
             made = _embed(
                 [spaces[n] for n in chosen], due[chosen], changes, moment, (place, load, progress, job)
             )
-            edition = _Edition(job.id, moment, ingested_until, made)
+            edition = _Edition(job.id, moment, ingested_until, changes.events, made)
             result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, place, progress)
     return result
 
@@ -243,6 +245,7 @@ class _Edition:
     job_id: int
     moment: datetime
     ingested_until: datetime
+    events: UserEvents
     made: tuple[EmbeddingRequests, ShardOutcome, Path]
 
 
@@ -262,7 +265,7 @@ def _put_in_service(
     }
     run = min((manifest.id for manifest in manifests.values()), default=0)
     delta = {embedding_view(name): pq.read_table(folder / f"{name}.parquet") for name in manifests}
-    delta |= _shared_rows(requests, run, place) if manifests else {}
+    delta |= _shared_rows(requests, edition.events, run, place) if manifests else {}
     if request.online:
         # Before the switch: a row that is newer than its manifest harms nobody, a missing one might.
         for view, table in delta.items():
@@ -325,13 +328,14 @@ def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surrounding
     return manifest
 
 
-def _shared_rows(requests: EmbeddingRequests, run: int, place: Surroundings) -> dict[str, pa.Table]:
+def _shared_rows(
+    requests: EmbeddingRequests, events: UserEvents, run: int, place: Surroundings
+) -> dict[str, pa.Table]:
     """Activity and profile of the same users and moment, written to the offline store."""
     workspace = place.features.workspace
-    event_log = EventLog(place.home.events, workspace)
-    tables = {ACTIVITY_VIEW: activity_table(event_log, workspace, requests.table())}
+    tables = {ACTIVITY_VIEW: activity_table(events, workspace, requests.table())}
     if workspace.profile_columns:
-        tables[PROFILE_VIEW] = profile_table(event_log, workspace, requests.table())
+        tables[PROFILE_VIEW] = profile_table(events, workspace, requests.table())
     for view, table in tables.items():
         place.features.write_part(view, table, part_name(run, 0))
     return tables

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from qanchor import names
 from qanchor.errors import DiskFull, NotReady
-from qanchor.storage.event_query import distinct_events, file_list
+from qanchor.storage.event_query import distinct_events, file_list, stored_events
 from qanchor.storage.replaced import hidden_files, hide_files
 from qanchor.storage.writer_lock import WriterLock, remove_if_free
 from qanchor.workspace import Workspace
@@ -261,6 +261,14 @@ class EventLog:
             connection.execute("RESET memory_limit")
         return connection
 
+    def stored_rows(self, connection: "duckdb.DuckDBPyConnection") -> str:
+        """SQL of every row of every file, repeats included: the log's columns, filename, file_row_number."""
+        files = [str(path) for path in self.files()]
+        if not files:
+            return f"SELECT {self._columns([])}, '' AS filename, 0 AS file_row_number WHERE false"
+        relation, present = stored_events(connection, files)
+        return f"SELECT {self._columns(present)}, filename, file_row_number FROM {relation}"
+
     def holds(self, table: Any) -> Any:
         """By row of `table`: the log has an event of that id and date already; numpy bool."""
         import duckdb
@@ -276,16 +284,18 @@ class EventLog:
         return pc.is_in(table[names.EVENT_ID], known[names.EVENT_ID]).to_numpy()
 
     def _query(self, connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> str:
-        types = {field.name: _SQL_TYPES[field.type] for field in self.schema}
         if not files:
-            columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in types.items())
-            return f"SELECT {columns} WHERE false"
+            return f"SELECT {self._columns([])} WHERE false"
         relation, present = distinct_events(connection, files)
-        columns = ", ".join(
+        return f"SELECT {self._columns(present)} FROM {relation}"
+
+    def _columns(self, present: Collection[str]) -> str:
+        """SQL of the log's columns; those that no file has are NULL."""
+        types = {field.name: _SQL_TYPES[field.type] for field in self.schema}
+        return ", ".join(
             f'"{name}"::{kind} AS "{name}"' if name in present else f'NULL::{kind} AS "{name}"'
             for name, kind in types.items()
         )
-        return f"SELECT {columns} FROM {relation}"
 
     def claim(self) -> None:
         """Take the owner's lock, once; the first write does so by itself.

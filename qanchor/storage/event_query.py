@@ -22,12 +22,28 @@ def distinct_events(connection: "duckdb.DuckDBPyConnection", files: Sequence[str
     Returns:
         What stands behind FROM, and the names of the files' columns.
     """
-    plain = f"read_parquet({file_list(files)}, union_by_name=true, hive_partitioning=false)"
-    numbered = plain[:-1] + ", filename=true, file_row_number=true)"
+    plain, numbered = _scans(files)
     columns = [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {plain}").fetchall()]
     if not _find_repeats(connection, plain, numbered):
         return plain, columns
     return f"{numbered} ANTI JOIN repeats USING (filename, file_row_number)", columns
+
+
+def stored_events(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> tuple[str, list[str]]:
+    """A relation of all of the files' rows, with the columns filename and file_row_number; and its columns.
+
+    Args:
+        connection: that will read it.
+        files: as of `distinct_events`.
+    """
+    _, numbered = _scans(files)
+    return numbered, [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {numbered}").fetchall()]
+
+
+def _scans(files: Sequence[str]) -> tuple[str, str]:
+    """SQL that reads the files, without and with each row's place."""
+    plain = f"read_parquet({file_list(files)}, union_by_name=true, hive_partitioning=false)"
+    return plain, plain[:-1] + ", filename=true, file_row_number=true)"
 
 
 def _find_repeats(connection: "duckdb.DuckDBPyConnection", plain: str, numbered: str) -> int:
