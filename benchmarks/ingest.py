@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Bar, arguments, finish, table
-from benchmarks.ingest_live import freshness, takeover
+from benchmarks.ingest_live import SESSION_SECONDS, freshness, takeover
 from benchmarks.ingest_setup import Bench, as_live, produce, running_broker, simulated_events
 
 _BARE, _TUNED, _CONSUME, _UNSYNCED = "bare", "bare, tuned gc", "consume", "consume, no fsync"
@@ -134,15 +134,16 @@ def measure(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Any], 
 
 def measure_live(bench: Bench, quick: bool) -> tuple[dict[str, Any], list[Bar]]:
     """Takeover and freshness, and their bars."""
-    taken, fresh = takeover(bench), freshness(bench, 15 if quick else 40)
+    kills = [takeover(bench, number) for number in range(1 if quick else 3)]
+    fresh = freshness(bench, 15 if quick else 40)
     print(
-        f"\ntakeover after kill -9: {taken['takeover_seconds']:.1f} s, session time-out"
-        f" {taken['session_seconds']:.0f} s; produce to online at {fresh['online_rate']:,.0f} events/s:"
+        f"\ntakeover after kill -9: {', '.join(f'{seconds:.2f}' for seconds in kills)} s, session time-out"
+        f" {SESSION_SECONDS:.0f} s; produce to online at {fresh['online_rate']:,.0f} events/s:"
         f" p50 {fresh['online_p50_seconds']:.2f} s, p99 {fresh['online_p99_seconds']:.2f} s"
     )
-    beyond = taken["takeover_seconds"] - taken["session_seconds"]
-    return {**taken, **fresh}, [
-        Bar("takeover beyond the session time-out, s", beyond, 1.0, "lower"),
+    beyond = max(kills) - SESSION_SECONDS
+    return {"takeover_seconds": kills, "session_seconds": SESSION_SECONDS, **fresh}, [
+        Bar("takeover beyond the session time-out, slowest, s", beyond, 1.0, "lower"),
         Bar("produce to online, p99, s", fresh["online_p99_seconds"], 2.0, "lower"),
     ]
 

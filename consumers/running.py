@@ -81,7 +81,8 @@ def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mappi
         "max_partition_fetch_bytes": 4 << 20,
         "session_timeout_ms": int(kafka.session_seconds * 1000),
         "max_poll_interval_ms": int(_LONGEST_PAUSE_SECONDS * 1000),
-        "heartbeat_interval_ms": int(min(3.0, kafka.session_seconds / 5) * 1000),
+        # By a heartbeat the others learn that a member is gone: every further second is a second of takeover.
+        "heartbeat_interval_ms": int(min(1.0, kafka.session_seconds / 10) * 1000),
     }
 
 
