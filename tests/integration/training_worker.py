@@ -1,0 +1,90 @@
+"""A process that trains a tiny model, for tests that start several or kill one.
+
+python -m tests.integration.training_worker gradients|run FOLDER
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qanchor.events.history import arrays_from_table
+from qanchor.model.runtime import Runtime
+from qanchor.progress import Silent
+from qanchor.training import pretrain as module
+from qanchor.training.distributed import Ranks, join_ranks
+from qanchor.training.objective import Losses, Objective
+from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
+from qanchor.training.useru.pairs import UserUConfig
+from tests.unit.training.worlds import UNTIL, tiny_config, tiny_events, tiny_trainee, tiny_workspace
+
+USERU = UserUConfig(horizons_days=(7, 14), step_days=20, cell=4, questions=2, held_share=0.2)
+CONFIG = PretrainConfig(steps=12, points=9, save_every=2, useru=USERU)
+RANKS_STEPS = 4
+CPU = Runtime(torch.device("cpu"), torch.float32)
+
+
+class Slow(Silent):
+    """Progress that leaves time to be killed in."""
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Wait after a step."""
+        time.sleep(0.2 if note else 0.0)
+
+
+def gradients(ranks: Ranks, grad_cache: int) -> tuple[Losses, dict[str, Tensor]]:
+    """All processes' gradients of one batch in which users and answers occur more than once."""
+    model, _, batch = tiny_trainee(USERU)
+    # The first point's user stands in every process's share.
+    users = batch.users.clone()
+    users[-1] = users[4] = users[0]
+    torch.manual_seed(1)
+    reader = nn.Linear(model.config.embedding_width, batch.summaries.shape[2])
+    config = replace(CONFIG, grad_cache=grad_cache)
+    losses = Objective(model.train(), reader, config, CPU, ranks).backward(replace(batch, users=users), 0)
+    named = [(n, p) for part in (model, reader) for n, p in part.named_parameters() if p.requires_grad]
+    ranks.sum_gradients([weight for _, weight in named])
+    return losses, {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
+
+
+def run(limits: Visible, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
+    """A whole run."""
+    workspace = tiny_workspace()
+    module.preset_config = lambda preset, workspace: tiny_config(workspace)  # type: ignore[assignment,misc]
+    arrays = arrays_from_table(tiny_events(), workspace)
+    config = replace(CONFIG, steps=steps)
+    return pretrain(arrays, workspace, config, limits, progress or Silent())
+
+
+def _main(what: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if what == "run":
+        run(Visible(UNTIL, run_dir=folder), Slow())
+        return
+    with join_ranks(torch.device("cpu")) as (ranks, _):
+        found = {size: gradients(ranks, size) for size in (0, 2)}
+        result = run(Visible(UNTIL, ranks=ranks), steps=RANKS_STEPS)
+        # Every process holds the same model at the end.
+        weights = torch.cat([weight.detach().flatten() for weight in result.model.parameters()])
+        differs = ranks.any(not torch.equal(weights, ranks.joined(weights * ranks.is_first, 0, len(weights))))
+        if not ranks.is_first:
+            return
+    figures = {
+        "count": ranks.count,
+        "differs": differs,
+        "losses": {size: losses.numbers() for size, (losses, _) in found.items()},
+        "contrastive": result.metrics["contrastive_loss"],
+    }
+    for size, (_, tensors) in found.items():
+        save_file(tensors, str(folder / f"gradients-{size}.safetensors"))
+    (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))
