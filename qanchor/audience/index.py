@@ -80,7 +80,7 @@ def build_scenario_index(
             more.
     """
     manifest = active_manifest(engine, scenario)
-    current = _current_vectors(home, manifest)
+    current = manifest_vectors(home, manifest)
     return _serve(
         home, engine, build_index(current.users, current.vectors, _origin(manifest, current), plan), manifest
     )
@@ -106,7 +106,7 @@ def update_scenario_index(home: Home, engine: Engine, scenario: str, plan: Index
     served = active_index(engine, scenario)
     if served.manifest_id == manifest.id:
         return Update(served, 0, 0, rebuilt=False)
-    current = _current_vectors(home, manifest)
+    current = manifest_vectors(home, manifest)
     origin = _origin(manifest, current)
     try:
         before = load_index(home.root / served.path, manifest.fingerprint)
@@ -149,7 +149,16 @@ def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedInde
     return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id, seconds)
 
 
-def _current_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
+def manifest_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
+    """The newest vector of each user of a manifest.
+
+    Args:
+        home: where the offline store lies.
+        manifest: of one scenario.
+
+    Raises:
+        NotReady: rows of it are missing; run the backfill again.
+    """
     folder = home.root / manifest.path
     rows = edition_rows(folder)
     if not rows or rows != manifest.rows:

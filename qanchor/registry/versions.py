@@ -137,7 +137,9 @@ def active_head(engine: Engine, scenario: str) -> Head:
     head = _active(engine, Head, scenario)
     if head is None:
         raise NotReady(
-            f"there is no head of {scenario!r} yet", f"Run `qanchor-cli head train --scenario {scenario}`."
+            f"there is no head of {scenario!r} yet",
+            f"Run `qanchor-cli head train --scenario {scenario}`, or, without labels, "
+            f"`qanchor-cli zero-label score --scenario {scenario}`.",
         )
     return head
 

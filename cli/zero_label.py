@@ -1,0 +1,95 @@
+"""`qanchor-cli zero-label`: scores of scenarios that have words and no labels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import open_context
+from cli.output import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from qanchor.audience.zero_label import Statement
+
+app = typer.Typer(
+    name="zero-label",
+    help="Score users by a scenario's words, without labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+_SHOWN = 20
+
+
+@app.callback()
+def _group() -> None:
+    """Score users by a scenario's words, without labels."""
+
+
+@app.command()
+def score(
+    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="A scenario with answers.")],
+    users: Annotated[
+        Path | None, typer.Option("--users", metavar="FILE", help="Parquet or CSV with user_id, or .txt.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write user_id, score: .parquet, .csv, .json or .jsonl."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Score users by how much nearer they lie to the scenario's positive answer than to its negative one.
+
+    The answers stand in scenarios.yaml; no label is read. What was understood of them is shown: words of
+    the log, activity, spending, and whether they say so or deny it. A score ranks users; it is no
+    probability.
+
+    Example: qanchor-cli zero-label score --scenario takeout --out scores.csv
+    """
+    from qanchor.audience.lookalike import check_output, write_audience
+    from qanchor.audience.seeds import read_users
+    from qanchor.audience.zero_label import score_by_words
+
+    if out is not None:
+        check_output(out)
+    context = open_context()
+    asked = None if users is None else read_users(users)
+    scores = score_by_words(context.home, context.engine, context.workspace, scenario, asked)
+    if out is not None:
+        write_audience(scores.table, out)
+    spec, scorer = context.workspace.scenario(scenario), scores.scorer
+    answers = [
+        {"answer": name, "words": text, "understood": _understood(said)}
+        for name, text, said in (
+            ("positive", spec.positive, scorer.positive),
+            ("negative", spec.negative, scorer.negative),
+        )
+    ]
+    if json:
+        summary: dict[str, Any] = {"scenario": scenario, "users": scores.table.num_rows, "answers": answers}
+        summary |= {"tuned": scores.is_tuned, "no_vector": scores.without_vector}
+        print_json(summary | ({"out": str(out)} if out else {"scores": scores.table.to_pylist()}))
+        return
+    print_table(f"what the words of {scenario} say", answers)
+    if not out:
+        print_table("highest scores", scores.table.slice(0, _SHOWN).to_pylist())
+    for note in _notes(scores.is_tuned, scorer.positive.is_empty, scores.without_vector):
+        typer.echo(f"note: {note}", err=True)
+
+
+def _understood(said: "Statement") -> str:
+    subjects = [*said.words, *(name for name in ("activity", "spending") if getattr(said, name))]
+    if not subjects:
+        return "nothing"
+    return f"{'little' if said.denied else 'much'} of {', '.join(subjects)}"
+
+
+def _notes(is_tuned: bool, is_empty: bool, without_vector: int) -> list[str]:
+    notes = []
+    if is_tuned:
+        notes.append("the users were read with a soft prompt, which no words were aligned with")
+    if is_empty:
+        notes.append("neither answer nor question speaks of anything that the log knows: this tells little")
+    if without_vector:
+        notes.append(f"{without_vector:,} of the users have no vector and no score")
+    return notes
