@@ -1,6 +1,7 @@
 """`qanchor-cli pretrain`: a Q-Anchor from the event log."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +66,10 @@ def run(
             help="Compute layers twice instead of keeping them: less memory, same result.",
         ),
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", metavar="FOLDER", help="A set from `useru build`; default: made on the fly."),
+    ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Store adapters folded into the weights, for inference.")
     ] = False,
@@ -92,6 +97,7 @@ def run(
         "text_pooling": _one_of("--text-pooling", text_pooling, ("cls", "mean")),
         "grad_cache": grad_cache,
         "checkpointing": checkpointing,
+        "pairs": str(pairs.resolve()) if pairs else None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     model = _pretrain(until, {"preset": preset, "seed": seed, **given}, merge, tensorboard)

@@ -35,6 +35,7 @@ from qanchor.training.pretrain_run import PretrainRun, Surroundings
 from qanchor.training.retrieval import check_retrieval
 from qanchor.training.run_log import StepFigures
 from qanchor.training.run_state import RunFolder
+from qanchor.training.useru.load import load_pairs
 from qanchor.training.useru.pairs import PairSet, build_pairs
 from qanchor.training.useru.visible import visible_events
 from qanchor.workspace import Workspace
@@ -116,7 +117,8 @@ def pretrain(
     until = microseconds(limits.until)
     visible = visible_events(arrays, until, limits.exclude_users)
     progress.start("making question-answer pairs")
-    pairs = build_pairs(visible, workspace, until, config.useru, config.seed)
+    asked = visible, workspace, until, config.useru, config.seed
+    pairs = load_pairs(Path(config.pairs), *asked) if config.pairs else build_pairs(*asked)
     if pairs.trained < 2:
         raise NotReady(
             f"only {pairs.trained} users with a past can be learned from",
@@ -185,6 +187,7 @@ def _corpus(visible: EventArrays, workspace: Workspace, pairs: PairSet) -> list[
 def _key(config: PretrainConfig, model: ModelConfig, pairs: PairSet, visible: EventArrays) -> str:
     """Identifies a run: with the same learning rate, the same key has the same steps before and after."""
     digest = hashlib.sha256(f"{config.identity()}{model.model_dump_json()}{visible.texts}".encode())
+    digest.update(repr(pairs.phrases).encode())
     for array in (pairs.points.rows, pairs.points.cutoffs, pairs.question, pairs.answers):
         digest.update(np.ascontiguousarray(array).tobytes())
     for events in visible.modalities:

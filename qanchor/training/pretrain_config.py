@@ -39,7 +39,8 @@ class PretrainConfig:
         text_pooling: which vector of a pre-trained encoder is a text's.
         seed: of everything.
         save_every: steps between saved states of an unfinished run.
-        useru: the pairs.
+        useru: the pairs that are made on the fly.
+        pairs: folder of a built set of pairs to train on instead; empty: they are made on the fly.
     """
 
     preset: str = "tiny"
@@ -68,6 +69,7 @@ class PretrainConfig:
     seed: int = 0
     save_every: int = 100
     useru: UserUConfig = field(default_factory=UserUConfig)
+    pairs: str = ""
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, the learning rate left out; JSON."""

@@ -22,6 +22,7 @@ _NUMBER = re.compile(
     rf"(?:[\s-]*({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?!\w))?",
     re.IGNORECASE,
 )
+_BIN_END = re.compile(r"(\d+):")
 _QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”')
 _NAMED = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z][\w'-]+")
 _RISING = {"rising", "rise", "rises", "increasing", "increases", "increased", "growing", "grows", "grown"}
@@ -105,6 +106,8 @@ def _number_faults(bare: str, request: Request, facts: Sequence[Fact]) -> list[s
         allowed += [(value, unit) for _, value, unit in _numbers(_QUOTED.sub(" ", fact.says))]
         if fact.name == "amount":
             allowed.append((float(fact.value), ""))
+        if fact.name == "bins":
+            allowed += [(float(end), "days") for end in _BIN_END.findall(fact.says)]
     return [
         f"says {written}{' ' + unit if unit else ''}, which no cited fact does"
         for written, value, unit in _numbers(bare)

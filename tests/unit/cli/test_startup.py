@@ -18,6 +18,7 @@ GROUPS = {
     "head": "train",
     "events": "load",
     "labels": "load",
+    "useru": "build",
 }
 
 _PROBE = f"""

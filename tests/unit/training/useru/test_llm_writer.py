@@ -1,0 +1,304 @@
+"""The language-model writer against a model on loopback that errs in every way."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qanchor.errors import InputError, WriterUnavailable
+from qanchor.training.useru.chat_http import Endpoint, HttpChat
+from qanchor.training.useru.llm_writer import LlmOptions, LlmWriter, parse_draft
+from qanchor.training.useru.replies import ReplyCache
+from qanchor.training.useru.spending import Budget, Prices
+from qanchor.training.useru.store import Manifest, read_manifest
+from tests.unit.training.useru.fake_model import (
+    Asked,
+    FakeModel,
+    honest,
+    question_of,
+    saying,
+    serving,
+    slow,
+    status,
+    text,
+)
+from tests.unit.training.useru.worlds import CONFIG, build, rows_of
+
+FEW = replace(CONFIG, users=3, cutoffs=1, topics=2)
+PAIRS = 3  # that such a build asks a writer for
+
+
+@pytest.fixture
+def model() -> Iterator[FakeModel]:
+    """A model that is honest unless told otherwise."""
+    with serving() as fake:
+        yield fake
+
+
+@dataclass
+class Lab:
+    """A cache and a place for sets, and what was waited for."""
+
+    root: Path
+    model: FakeModel
+    waits: list[float]
+
+    def writer(self, budget: Budget | None = None, **endpoint: Any) -> LlmWriter:
+        given = {"api_key": "sesame", "timeout_seconds": 5.0, "attempts": 4, **endpoint}
+        chat = HttpChat(Endpoint(self.model.url, "tiny", **given), self.waits.append)
+        return LlmWriter(chat, ReplyCache(self.root / "replies"), budget or Budget(), LlmOptions(100))
+
+    def build(
+        self, name: str = "set", config: Any = FEW, budget: Budget | None = None, **given: Any
+    ) -> Manifest:
+        budget = budget or Budget()
+        writer = self.writer(budget, **given)
+        return build(self.root / name, config=config, writer=writer, budget=budget)
+
+    def rows(self, name: str = "set", dropped: bool = False) -> list[dict[str, Any]]:
+        return rows_of(self.root / name, "uqa", dropped)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, model: FakeModel) -> Lab:
+    """Everything that a build with this model needs."""
+    return Lab(tmp_path, model, [])
+
+
+def test_an_honest_models_answers_are_kept_with_their_provenance(lab: Lab) -> None:
+    manifest = lab.build()
+    rows = lab.rows()
+    assert manifest.complete
+    assert len(rows) == manifest.spending["calls"] == len(lab.model.asked) == PAIRS
+    assert {row["verdict"] for row in rows} == {"supported"}
+    assert {row["writer"] for row in rows} == {"llm"}
+    assert {row["model"] for row in rows} == {f"tiny@{lab.model.url[7:-3]}"}
+    assert all(len(row["prompt_hash"]) == 16 and row["facts_used"] for row in rows)
+    assert all(row["answer"].startswith("In short: ") for row in rows)
+
+
+def test_a_model_is_told_facts_and_never_who_the_user_is(lab: Lab) -> None:
+    lab.build()
+    for asked, headers in zip(lab.model.asked, lab.model.headers, strict=True):
+        assert asked["path"] == "/v1/chat/completions"
+        assert asked["response_format"]["json_schema"]["schema"]["$ref"] == "#/$defs/Draft"
+        assert headers["Authorization"] == "Bearer sesame"
+        assert not any(row["user_id"] in json.dumps(asked) for row in lab.rows())
+
+
+def test_a_second_build_asks_nothing_and_gives_the_same_pairs(lab: Lab) -> None:
+    first = lab.build("one")
+    second = lab.build("two")
+    assert len(lab.model.asked) == PAIRS
+    assert second.content_hash == first.content_hash
+    assert (second.spending["calls"], second.spending["from_cache"]) == (0, PAIRS)
+
+
+def test_a_damaged_reply_is_asked_for_again(lab: Lab) -> None:
+    lab.build("one")
+    next(iter((lab.root / "replies").glob("*/*.json"))).write_bytes(b"{half")
+    lab.build("two")
+    assert len(lab.model.asked) == PAIRS + 1
+
+
+def test_bad_json_is_asked_for_again_and_counted(lab: Lab) -> None:
+    lab.model.script = [text("Sure! Here you are: {oops"), text('{"question": 3}')]
+    manifest = lab.build()
+    assert manifest.spending["malformed"] == 2
+    assert manifest.spending["calls"] == PAIRS + 2
+    assert len(lab.rows()) == PAIRS
+    assert "Reply with that object alone" in lab.model.asked[1]["messages"][-1]["content"]
+
+
+def test_an_answer_that_never_takes_the_form_is_dropped(lab: Lab) -> None:
+    lab.model.then = text("I would rather not.")
+    manifest = lab.build()
+    assert lab.rows() == []
+    assert manifest.counts["verdict"]["dropped"] == PAIRS
+    assert {row["faults"][0] for row in lab.rows(dropped=True)} == {"no answer in the form asked for"}
+
+
+def test_fences_and_words_around_the_object_do_no_harm() -> None:
+    draft = {"question": "What of it, then?", "answer": [{"text": "It is so.", "facts": ["events"]}]}
+    assert parse_draft(f"Here:\n```json\n{json.dumps(draft)}\n```").answer[0].text == "It is so."
+
+
+def test_too_many_requests_are_waited_for_as_long_as_the_server_says(lab: Lab) -> None:
+    lab.model.script = [status(429, Retry_After="7"), status(429, Retry_After="86400")]
+    assert len(lab.build().counts["verdict"]) == 1
+    assert lab.waits == [7.0, 60.0]
+    assert len(lab.rows()) == PAIRS
+
+
+def test_failing_servers_are_tried_again_later_and_later(lab: Lab) -> None:
+    lab.model.script = [status(500), status(503), status(502)]
+    lab.build()
+    assert len(lab.rows()) == PAIRS
+    assert len(lab.waits) == 3
+    assert 0.5 <= lab.waits[0] <= 1 <= lab.waits[1] <= 2 <= lab.waits[2] <= 4
+
+
+def test_a_timeout_is_tried_again(lab: Lab) -> None:
+    lab.model.script = [slow(0.8)]
+    lab.build(timeout_seconds=0.25)
+    assert len(lab.rows()) == PAIRS
+    assert len(lab.waits) == 1
+
+
+def test_a_body_that_is_no_protocol_is_tried_again(lab: Lab) -> None:
+    lab.model.script = [lambda _: (200, {}, {"error": "choices are gone"})]
+    lab.build()
+    assert len(lab.waits) == 1
+
+
+def test_a_model_that_stays_away_leaves_what_is_done_and_can_be_resumed(lab: Lab) -> None:
+    lab.model.script = [honest] * 3
+    lab.model.then = status(500)
+    with pytest.raises(WriterUnavailable, match="failed 4 times, lastly with: 500") as caught:
+        lab.build("one", replace(FEW, users=20))
+    assert "Run the same command again" in str(caught.value)
+    manifest = read_manifest(lab.root / "one")
+    assert not manifest.complete
+    lab.model.then = honest
+    assert lab.build("two", replace(FEW, users=20)).spending["from_cache"] == 3
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_a_refusal_ends_at_once_and_does_not_show_the_key(lab: Lab, code: int) -> None:
+    lab.model.then = status(code)
+    with pytest.raises(InputError, match=f"refuses: {code}") as caught:
+        lab.build()
+    assert "sesame" not in str(caught.value)
+    assert lab.waits == []
+    assert not (lab.root / "set").exists()
+    assert [path.name for path in lab.root.iterdir()] == []
+
+
+def test_a_redirect_is_not_followed(lab: Lab) -> None:
+    lab.model.then = status(307, Location=f"{lab.model.url}/elsewhere")
+    with pytest.raises(InputError, match="refuses: 307"):
+        lab.build()
+    assert len(lab.model.asked) == 1
+
+
+def test_a_server_that_knows_no_schemas_is_asked_without(lab: Lab) -> None:
+    lab.model.script = [status(400)]
+    lab.build()
+    assert "response_format" in lab.model.asked[0]
+    assert not any("response_format" in asked for asked in lab.model.asked[1:])
+    assert len(lab.rows()) == PAIRS
+
+
+def test_an_invented_number_goes_back_to_the_model(lab: Lab) -> None:
+    def corrected(asked: Asked) -> tuple[int, dict[str, str], Any]:
+        told = asked["messages"][-1]["content"]
+        return honest(asked) if "is wrong" in told else saying("987 events in all.", "events")(asked)
+
+    lab.model.then = corrected
+    manifest = lab.build()
+    assert manifest.counts["verdict"]["revised"] == PAIRS
+    assert set(manifest.counts["verdict"]) == {"revised", "supported"}
+    assert manifest.faults["wrong number"] == PAIRS
+    for row in lab.rows():
+        assert "987" not in row["answer"]
+        assert row["draft"] == "987 events in all."
+        assert row["faults"] == ["says 987 events, which no cited fact does"]
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("There were 987 events.", "wrong number"),
+        ('Chiefly "moon landing by Saturn".', "foreign quotation"),
+        ("The user went to Reykjavik.", "foreign name"),
+        ("The user never did.", "wrong direction"),
+    ],
+)
+def test_what_a_model_does_not_mend_is_replaced_by_the_fact(lab: Lab, said: str, fault: str) -> None:
+    lab.model.then = saying(said, "events")
+    manifest = lab.build()
+    assert manifest.faults[fault] == PAIRS
+    for row in lab.rows():
+        assert row["verdict"] == "repaired"
+        assert row["answer"] == next(f["says"] for f in row["facts"] if f["name"] == "events")
+        assert row["draft"] == said
+
+
+def test_an_answer_that_cites_nothing_is_dropped_and_kept_for_inspection(lab: Lab) -> None:
+    lab.model.then = saying("A very loyal user.")
+    manifest = lab.build()
+    assert manifest.counts["verdict"]["dropped"] == PAIRS
+    assert lab.rows() == []
+    assert {row["draft"] for row in lab.rows(dropped=True)} == {"A very loyal user."}
+
+
+def test_a_question_that_says_what_is_not_so_gives_way_to_the_suggested_one(lab: Lab) -> None:
+    def odd(asked: Asked) -> tuple[int, dict[str, str], Any]:
+        code, headers, draft = honest(asked)
+        return code, headers, {**draft, "question": "Why did this user do it 4321 times?"}
+
+    lab.model.then = odd
+    lab.build()
+    suggested = {question_of(asked) for asked in lab.model.asked}
+    assert {row["question"] for row in lab.rows()} <= suggested
+    assert {row["verdict"] for row in lab.rows()} == {"repaired"}
+
+
+def test_revisions_can_be_turned_off(lab: Lab) -> None:
+    lab.model.then = saying("There were 987 events.", "events")
+    assert lab.build(config=replace(FEW, revisions=0)).spending["calls"] == PAIRS
+
+
+def test_a_spending_cap_stops_before_it_is_exceeded_and_keeps_what_is_done(lab: Lab) -> None:
+    config = replace(FEW, users=20)
+    budget = Budget(most_tokens=2_000)
+    manifest = lab.build("one", config, budget)
+    assert not manifest.complete
+    assert "spending cap" in manifest.stopped
+    assert 0 < budget.tokens <= 2_000
+    assert len(lab.rows("one")) == manifest.spending["calls"] == len(lab.model.asked)
+    assert rows_of(lab.root / "one", "future")
+    asked = len(lab.model.asked)
+    again = lab.build("two", config, Budget())
+    assert again.complete
+    assert again.spending["from_cache"] == asked
+    assert len(lab.model.asked) == len(lab.rows("two"))
+
+
+def test_a_cap_in_money_counts_what_is_read_and_written(lab: Lab) -> None:
+    # A call is 100 tokens read and 20 written: 0.0001 + 0.00006.
+    budget = Budget(Prices(1.0, 3.0), most_cost=0.002)
+    manifest = lab.build(config=replace(FEW, users=20), budget=budget)
+    assert not manifest.complete
+    assert manifest.spending["cost"] == pytest.approx(0.00016 * manifest.spending["calls"])
+    assert 0 < manifest.spending["cost"] <= 0.002
+
+
+def test_a_model_that_does_not_count_is_counted_for(lab: Lab) -> None:
+    lab.model.usage = False
+    manifest = lab.build()
+    assert manifest.spending["prompt_tokens"] > PAIRS * 200
+    assert manifest.spending["reply_tokens"] > PAIRS * 10
+
+
+def test_several_answers_at_a_time_give_the_same_set(lab: Lab) -> None:
+    config = replace(FEW, users=12)
+    one = lab.build("one", config)
+    lab.root = lab.root / "other"
+    lab.root.mkdir()
+    four = lab.build("four", replace(config, parallel=4))
+    assert four.content_hash == one.content_hash
+    assert four.spending["calls"] == one.spending["calls"]
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="no address"):
+        HttpChat(Endpoint(url, "tiny"))
+
+
+def test_a_key_does_not_show_in_what_is_printed() -> None:
+    assert "sesame" not in repr(Endpoint("http://host/v1", "tiny", "sesame"))
