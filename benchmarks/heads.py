@@ -118,7 +118,8 @@ def _gain(labels: Ints, scores: Floats, share: float) -> float:
     return caught / float(labels.sum())
 
 
-def _psi(expected: Floats, actual: Floats) -> float:
+def independent_psi(expected: Floats, actual: Floats) -> float:
+    """The population stability index over tenths of the expected values, by a loop."""
     edges = sorted(set(np.quantile(expected, np.linspace(0, 1, 11)).tolist()))[1:-1]
     shares = []
     for values in (expected, actual):
@@ -144,7 +145,7 @@ def _check_homes(options: argparse.Namespace) -> dict[str, float]:
         around = open_home(home, repo)
         for scenario in with_heads(around):
             head = load_head(scenario, around)
-            scores = read_scores(head.folder)
+            scores = read_scores(head.folder, head.card)
             test = scores.filter(pc.equal(scores["part"], "test"))
             truth = np.asarray(test["label"], dtype=np.int64)
             worst = max(
@@ -155,7 +156,7 @@ def _check_homes(options: argparse.Namespace) -> dict[str, float]:
                 part: scores.filter(pc.equal(scores["part"], part))["head"].to_numpy() for part in SPLITS
             }
             moved = head.card.metrics["head"]["psi_train_test"]
-            worst = max(worst, abs(moved - _psi(parts["train"], parts["test"])))
+            worst = max(worst, abs(moved - independent_psi(parts["train"], parts["test"])))
             found[f"{around.workspace.repo.parent.parent.name}_{scenario}"] = worst
             rows.append(_shown(scenario, head.card.metrics["head"], worst))
     if rows:

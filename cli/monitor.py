@@ -61,6 +61,10 @@ def run(
         raise InputError("--metrics-port serves only with --watch", "Give --watch SECONDS, or --textfile.")
     if watch is not None and (at is not None or history):
         raise InputError("--watch looks at the present", "Leave out --at and --history.")
+    if textfile:
+        from qanchor.evaluation.monitoring.export import check_textfile
+
+        check_textfile(textfile)
     context = open_context()
     names = _names(context, scenario, every)
     if history:

@@ -181,7 +181,7 @@ def summarise(
 def _read(around: Surroundings, row: Head) -> _Stored:
     folder = around.home.root / row.path
     card = read_card(folder, str(row.metrics.get("card_hash")))
-    stored = _Stored(card, read_scores(folder), read_stored_frame(folder, card))
+    stored = _Stored(card, read_scores(folder, card), read_stored_frame(folder, card))
     truth, test = stored.test_scores
     if abs(roc_auc(truth, test["head"]) - card.metrics["head"]["auc"]) > 1e-9:
         raise CheckpointInvalid(

@@ -18,7 +18,7 @@ from qanchor.errors import CheckpointInvalid
 from qanchor.heads.boosters import Boosters
 from qanchor.heads.calibrate import Calibration
 from qanchor.heads.fit import FitOptions
-from qanchor.heads.frame import HeadFrame, stored_frame
+from qanchor.heads.frame import HeadFrame, file_hash, stored_frame
 from qanchor.heads.spec import FeatureSpec, Group
 
 FORMAT = 2
@@ -46,7 +46,8 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     (the best head on activity and profile alone), all on the test rows; the last two may be absent.
     `segments` holds the head's figures by value of each categorical profile feature. `importance` holds mean
     absolute contributions to the raw score, by `groups` and `features`, over test rows. `unseen` counts
-    category values of valid and test rows that training did not have.
+    category values of valid and test rows that training did not have. `scores_hash` is empty in cards of
+    earlier versions, whose scores nothing vouches for.
     """
 
     format: int
@@ -79,6 +80,7 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     importance: dict[str, dict[str, float]]
     booster_hashes: tuple[str, ...]
     libraries: dict[str, str]
+    scores_hash: str = ""
 
     @property
     def spec(self) -> FeatureSpec:
@@ -130,10 +132,15 @@ def write_head(folder: Path, card: HeadCard, files: HeadFiles) -> tuple[HeadCard
             (staged / booster_file(number)).write_text(text, encoding="utf-8")
         frame_hash = files.frame.write(staged / FRAME_FILE)
         hashes = tuple(text_hash(text) for text in texts)
-        card = card.model_copy(update={"booster_hashes": hashes, "frame_hash": frame_hash})
+        pq.write_table(files.scores, staged / SCORES_FILE)
+        found = {
+            "booster_hashes": hashes,
+            "frame_hash": frame_hash,
+            "scores_hash": file_hash(staged / SCORES_FILE),
+        }
+        card = card.model_copy(update=found)
         written = card.model_dump_json(indent=2)
         (staged / CARD_FILE).write_text(written, encoding="utf-8")
-        pq.write_table(files.scores, staged / SCORES_FILE)
         for path in staged.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -198,16 +205,19 @@ def read_boosters(folder: Path, card: HeadCard) -> Boosters:
         ) from error
 
 
-def read_scores(folder: Path) -> pa.Table:
+def read_scores(folder: Path, card: HeadCard) -> pa.Table:
     """user_id, as_of, label, part and the scores of head, probe and aggregates (null where there was none).
 
     Raises:
-        CheckpointInvalid: the file is missing or damaged; train the head again.
+        CheckpointInvalid: the file is missing or was edited; train the head again.
     """
+    path = folder / SCORES_FILE
     try:
-        return pq.read_table(folder / SCORES_FILE)
+        if card.scores_hash and file_hash(path) != card.scores_hash:
+            raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
+        return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise CheckpointInvalid(f"{folder / SCORES_FILE} cannot be read: {error}", _remedy(folder)) from error
+        raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error
 
 
 def read_stored_frame(folder: Path, card: HeadCard) -> HeadFrame:

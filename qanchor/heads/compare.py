@@ -155,9 +155,7 @@ def _champion(scenario: str, around: Surroundings, version: str | None) -> Head:
 
 def _test_rows(around: Surroundings, head: Head) -> pa.Table:
     folder = around.home.root / head.path
-    # The card vouches for the head; its scores are what it said when it was made.
-    read_card(folder, str(head.metrics.get("card_hash")))
-    table = read_scores(folder)
+    table = read_scores(folder, read_card(folder, str(head.metrics.get("card_hash"))))
     return table.filter(pc.equal(table[PART], "test")).select([USER_ID, AS_OF, LABEL, _HEAD])
 
 

@@ -80,13 +80,18 @@ class MonitorMetrics:
         """Write the gauges to a file for the node exporter's textfile collector, in one step.
 
         Args:
-            path: ends in .prom, or the collector overlooks it.
-
-        Raises:
-            InputError: it does not, or its folder is not there.
+            path: as `check_textfile` wants it.
         """
-        if path.suffix != ".prom":
-            raise InputError(f"{path.name} does not end in .prom", "The textfile collector reads only such.")
-        if not path.parent.is_dir():
-            raise InputError(f"there is no folder {path.parent}", "Create it, or name another --textfile.")
         write_to_textfile(str(path), self.registry)
+
+
+def check_textfile(path: Path) -> None:
+    """Refuse a file that the textfile collector would overlook, or that cannot be written.
+
+    Raises:
+        InputError: it does not end in .prom, or its folder is not there.
+    """
+    if path.suffix != ".prom":
+        raise InputError(f"{path.name} does not end in .prom", "The textfile collector reads only such.")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent}", "Create it, or name another --textfile.")

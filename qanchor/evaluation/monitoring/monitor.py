@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from qanchor.errors import CheckpointInvalid, NotReady
-from qanchor.evaluation.monitoring.checks import Check, Floats, unknown
+from qanchor.errors import NotReady
+from qanchor.evaluation.monitoring.champion import Champion, load_champion
+from qanchor.evaluation.monitoring.checks import Check, unknown
 from qanchor.evaluation.monitoring.drift import score_drift, score_runs, vector_drift
 from qanchor.evaluation.monitoring.freshness import (
     active_users,
@@ -28,12 +28,8 @@ from qanchor.evaluation.monitoring.outcomes import (
 from qanchor.evaluation.monitoring.published import HEAD, newest_by_user, published_scores, without_hindsight
 from qanchor.events.label_arrivals import ARRIVED, arrivals, read_arrivals
 from qanchor.events.labels import read_labels
-from qanchor.heads.card import read_scores, read_stored_frame
-from qanchor.heads.frame import PART
-from qanchor.heads.score import LoadedHead, load_head
-from qanchor.heads.spec import column, vectors
 from qanchor.heads.train import Surroundings
-from qanchor.names import AS_OF, LABEL, USER_ID, embedding_field
+from qanchor.names import AS_OF, LABEL, USER_ID
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, LabelSet
@@ -114,11 +110,12 @@ class _Look:
     def health(self, active: pa.Array) -> ScenarioHealth:
         manifest = active_manifests(self._around.engine, [self._scenario]).get(self._scenario)
         current = self._current(manifest)
-        head, serves = self._head(manifest)
+        champion, serves = load_champion(self._scenario, self._around, manifest)
+        version = champion.card.version if champion else None
         scores = published_scores(self._around.home, self._scenario, self._at, self._at - _HISTORY)
-        own = scores.filter(pc.equal(scores[HEAD], head.card.version)) if head else scores.slice(0, 0)
+        own = scores.filter(pc.equal(scores[HEAD], version or ""))
         newest, asked = newest_by_user(own), (self._spec, self._at)
-        reference = _test_scores(head)
+        reference = champion.test_scores if champion else np.empty(0)
         outcomes = Outcomes(
             self._spec,
             self._at,
@@ -126,7 +123,7 @@ class _Look:
             self._labels(),
         )
         cohorts = calibration_cohorts(outcomes.pairs())
-        checks = [serves, *self._vector_checks(head, manifest, current, serves)]
+        checks = [serves, *self._vector_checks(champion, manifest, current)]
         if manifest is not None:
             checks += embedding_freshness(manifest, current, active, asked)
         checks += [
@@ -138,7 +135,7 @@ class _Look:
         return ScenarioHealth(
             self._scenario,
             self._at,
-            head.card.version if head else None,
+            version,
             tuple(checks),
             tuple(score_runs(own, reference)),
             tuple(cohorts),
@@ -151,34 +148,16 @@ class _Look:
             )
         return current_vectors(self._around.home.root / manifest.path, self._scenario)
 
-    def _head(self, manifest: EmbeddingManifest | None) -> tuple[LoadedHead | None, Check]:
-        """The champion, and whether it can score the vectors that serve."""
-        name = "head_serves"
-        try:
-            head = load_head(self._scenario, self._around)
-        except NotReady as error:
-            return None, unknown(name, error.problem)
-        except CheckpointInvalid as error:
-            return None, Check(name, 0.0, 1.0, "alarm", at_least=True, note=error.problem)
-        if head.card.width and (manifest is None or manifest.fingerprint != head.card.fingerprint):
-            note = "the vectors in service are of another embedding space; train the head again"
-            return head, Check(name, 0.0, 1.0, "alarm", at_least=True, note=note)
-        return head, Check(name, 1.0, 1.0, "ok", at_least=True, note=f"head {head.card.version}")
-
     def _vector_checks(
-        self,
-        head: LoadedHead | None,
-        manifest: EmbeddingManifest | None,
-        current: CurrentVectors,
-        serves: Check,
+        self, champion: Champion | None, manifest: EmbeddingManifest | None, current: CurrentVectors
     ) -> list[Check]:
         names = ("embedding_psi", "centroid_drift")
         if manifest is None:
             return [unknown(name, "no vector is in service") for name in names]
-        if head is None or not head.card.width or serves.state == "alarm":
+        if champion is None or champion.vectors is None:
             reason = "there is no champion that reads these vectors to compare them with"
             return [unknown(name, reason) for name in names]
-        return vector_drift(_training_vectors(head), current.vectors, self._spec.monitor)
+        return vector_drift(champion.vectors, current.vectors, self._spec.monitor)
 
     def _labels(self) -> pa.Table:
         """user_id, as_of, label and arrived."""
@@ -198,18 +177,3 @@ class _Look:
         table = table.select([USER_ID, AS_OF, LABEL]).sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
         known = arrivals(table, read_arrivals(self._around.home, self._scenario), loaded)
         return table.append_column(ARRIVED, known[ARRIVED])
-
-
-def _test_scores(head: LoadedHead | None) -> Floats:
-    """What the champion said of the rows that it was judged on."""
-    if head is None:
-        return np.empty(0)
-    rows = read_scores(head.folder)
-    scores: Floats = rows.filter(pc.equal(rows[PART], "test"))["head"].to_numpy()
-    return scores
-
-
-def _training_vectors(head: LoadedHead) -> NDArray[np.float32]:
-    frame = read_stored_frame(head.folder, head.card)
-    found = vectors(column(frame.table_of("train"), embedding_field(head.card.scenario)), head.card.width)
-    return found[np.isfinite(found[:, 0])]

@@ -3,6 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as reference
 
@@ -14,7 +16,7 @@ from qanchor.errors import (
     NotReady,
     UnknownScenario,
 )
-from qanchor.heads.card import CARD_FILE, booster_file, read_scores
+from qanchor.heads.card import CARD_FILE, SCORES_FILE, booster_file, read_scores
 from qanchor.heads.score import load_head
 from qanchor.heads.train import TrainOptions, train_head
 from qanchor.metrics import psi
@@ -32,6 +34,10 @@ def world(tmp_path: Path) -> World:
 
 def folder(world: World) -> Path:
     return world.around.home.root / active_head(world.around.engine, SCENARIO).path
+
+
+def stored_scores(world: World) -> pa.Table:
+    return read_scores(folder(world), load_head(SCENARIO, world.around).card)
 
 
 def test_a_head_is_measured_stored_and_registered(world: World) -> None:
@@ -55,7 +61,7 @@ def test_a_head_is_measured_stored_and_registered(world: World) -> None:
 
 def test_the_stored_head_scores_exactly_as_the_fitted_one_did(world: World) -> None:
     train_head(SCENARIO, world.around, FAST, Silent())
-    head, scores = load_head(SCENARIO, world.around), read_scores(folder(world))
+    head, scores = load_head(SCENARIO, world.around), stored_scores(world)
     table = world.source.training_frame(scores.select(["user_id"]), [])
     np.testing.assert_array_equal(head.score(table), scores["head"].to_numpy())
 
@@ -96,7 +102,7 @@ def test_rows_without_history_are_counted_and_scored(world: World) -> None:
         world.source.columns["user_emb_risk__model_version"][place] = None
     card = train_head(SCENARIO, world.around, FAST, Silent()).card
     assert card.without_embedding == 24
-    assert read_scores(folder(world))["head"].null_count == 0
+    assert stored_scores(world)["head"].null_count == 0
 
 
 def test_missing_steps_are_named(tmp_path: Path) -> None:
@@ -161,6 +167,17 @@ def test_an_edited_or_missing_head_file_is_refused(world: World, name: str) -> N
         load_head(SCENARIO, world.around)
 
 
+def test_edited_scores_of_a_head_are_refused(world: World) -> None:
+    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    path = folder(world) / SCORES_FILE
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("head"), "head", table["label"]), path)
+    with pytest.raises(CheckpointInvalid, match=f"{SCORES_FILE} was changed.*head train --scenario risk"):
+        stored_scores(world)
+    # A card of an earlier version names no hash: its scores are taken as they are.
+    assert read_scores(folder(world), card.model_copy(update={"scores_hash": ""})).num_rows == 240
+
+
 def test_a_card_is_plain_json_without_pickles(world: World) -> None:
     card = train_head(SCENARIO, world.around, FAST, Silent()).card
     written = json.loads((folder(world) / CARD_FILE).read_text())
@@ -172,7 +189,7 @@ def test_a_card_is_plain_json_without_pickles(world: World) -> None:
 
 def test_figures_equal_scikit_learn(world: World) -> None:
     card = train_head(SCENARIO, world.around, FAST, Silent()).card
-    table = read_scores(folder(world)).to_pandas()
+    table = stored_scores(world).to_pandas()
     test = table[table["part"] == "test"]
     truth = test["label"].to_numpy()
     for name in ("head", "probe", "aggregates"):

@@ -89,10 +89,12 @@ def test_honest_scores_hardly_ever_exceed_the_error_that_chance_may_make(rows: i
 
 
 def test_users_are_active_by_events_before_the_moment_alone() -> None:
-    log = Log(event_table(3, 40, 1600))
+    table = event_table(3, 40, 1600)
+    log, rows = (
+        Log(table),
+        list(zip(table["user_id"].to_pylist(), table["event_time"].to_pylist(), strict=True)),
+    )
     begin = datetime.fromtimestamp(START / 1e6, UTC)
-    with log.connect() as connection:
-        rows = connection.execute("SELECT user_id, event_time FROM events").fetchall()
     for days in (3, 20):
         at, window = begin + timedelta(days=days), 7
         expected = {user for user, when in rows if at - timedelta(days=window) <= when < at}

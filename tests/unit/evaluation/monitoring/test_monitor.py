@@ -10,12 +10,11 @@ from qanchor.evaluation.monitoring.drift import component_psi
 from qanchor.evaluation.monitoring.monitor import watched_scenarios
 from qanchor.names import score_view
 from tests.unit.evaluation.monitoring.service import (
-    SCENARIO,
     Service,
     drawn,
     vectors_of,
 )
-from tests.unit.heads.fakes import add_manifest, small_world
+from tests.unit.heads.fakes import SCENARIO, add_manifest, small_world
 
 TODAY = 45.0
 
