@@ -12,22 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from qanchor.embedding.load import load_embedder
-from qanchor.embedding.plan import read_plan
-from qanchor.embedding.spaces import Space
-from qanchor.embedding.worker import WAIT_SECONDS, LocalEngine, ShardTask, Tally
+from qanchor.embedding.remote import RemoteWorker, order_for
+from qanchor.embedding.worker import WAIT_SECONDS, ShardTask, Tally
 from qanchor.errors import InputError, NotReady, QAnchorError, StateError, StoreUnavailable
-from qanchor.progress import Silent
-from qanchor.registry.leases import new_owner, new_token
-from qanchor.registry.session import open_engine
+from qanchor.registry.leases import new_token
 from qanchor.registry.shards import ShardedJob
 from qanchor.settings import Settings
-from qanchor.threads import limit_threads
-
-if TYPE_CHECKING:
-    from qanchor.embedding.worker import LoadEmbedder
 
 LOCAL: Final = "local"
 _MOST_DEATHS: Final = 3  # of one seat: what kills so many in a row will kill the next
@@ -51,72 +43,6 @@ class ClusterOptions:
     gpus: float = 0.0
 
 
-@dataclass(frozen=True)
-class WorkerOrder:
-    """What a worker is told; sent to its process.
-
-    Args:
-        settings: with absolute paths.
-        job_id: of the backfill.
-        folder: name of the plan's folder.
-        spaces: one per scenario.
-        token: names the worker, so that its shards can be freed when it dies.
-        threads: native threads.
-    """
-
-    settings: Settings
-    job_id: int
-    folder: str
-    spaces: Sequence[Space]
-    token: str
-    threads: int
-
-
-class ClusterWorker:
-    """One worker in a process of the cluster.
-
-    Args:
-        order: what it has to do.
-    """
-
-    def __init__(self, order: WorkerOrder) -> None:
-        self._order = order
-
-    def work(self) -> None:
-        """Do shards until none is left to do, by this worker or by others.
-
-        Raises:
-            NotReady: this node does not see the home, or the job was cancelled.
-            QAnchorError: as of a backfill in one process.
-        """
-        from qanchor.workspace import load_workspace
-
-        order, settings = self._order, self._order.settings
-        limit_threads(order.threads)
-        home = settings.state
-        plan = read_plan(home.cache / "backfill" / order.folder)
-        if plan is None:
-            raise NotReady(
-                f"node {socket.gethostname()} does not see the backfill's plan under {home.root}",
-                "Put QANCHOR_HOME on storage that every node mounts at the same path.",
-            )
-        workspace = load_workspace(settings.repo_path)
-        engine = open_engine(settings.database_url, settings.database.busy_seconds)
-        try:
-            job = ShardedJob(engine, order.job_id, new_owner(order.token))
-            task = ShardTask(job, plan, workspace, order.spaces)
-            LocalEngine(self.loader(settings)).run(task, Tally(job, Silent()))
-        finally:
-            engine.dispose()
-
-    def loader(self, settings: Settings) -> "LoadEmbedder":
-        """What gives the model."""
-        from qanchor.workspace import load_workspace
-
-        workspace = load_workspace(settings.repo_path)
-        return lambda spaces: load_embedder(settings.state, workspace, settings.compute, spaces)
-
-
 @dataclass
 class _Seat:
     """A place for a worker; who dies is replaced."""
@@ -137,7 +63,7 @@ class RayEngine:
 
     settings: Settings
     options: ClusterOptions
-    worker: type[ClusterWorker] = ClusterWorker
+    worker: type[RemoteWorker] = RemoteWorker
 
     def run(self, task: ShardTask, tally: Tally) -> None:
         """Do shards until none is left to do, by the cluster or by others.
@@ -187,19 +113,10 @@ class RayEngine:
             )
 
     def _start(self, ray: Any, seat: _Seat, task: ShardTask) -> Any:
-        options, seat_token = self.options, new_token()
-        settings = self.settings.model_copy(
-            update={
-                "home": self.settings.state.root,
-                "repo": self.settings.repo_path,
-                "database": self.settings.database.model_copy(update={"url": self.settings.database_url}),
-            }
-        )
-        order = WorkerOrder(
-            settings, task.job.id, task.plan.folder.name, task.spaces, seat_token, options.cpus
-        )
+        options, token = self.options, new_token()
+        order = order_for(self.settings, task, token, options.cpus)
         actor_class = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)(self.worker)
-        seat.tokens.append(seat_token)
+        seat.tokens.append(token)
         seat.actor = actor_class.remote(order)
         return seat.actor.work.remote()
 

@@ -11,8 +11,9 @@ import pytest
 
 from qanchor.embedding import cluster
 from qanchor.embedding.backfill import BackfillResult, backfill
-from qanchor.embedding.cluster import ClusterOptions, ClusterWorker, RayEngine
+from qanchor.embedding.cluster import ClusterOptions, RayEngine
 from qanchor.embedding.plan import BackfillRequest
+from qanchor.embedding.remote import RemoteWorker
 from qanchor.embedding.shard import Embedder
 from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, StateError, StoreUnavailable
@@ -28,7 +29,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'qanchor[ra
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
-class HashWorker(ClusterWorker):
+class HashWorker(RemoteWorker):
     """A worker whose model is the hash of what is read."""
 
     def loader(self, settings: Settings) -> LoadEmbedder:
@@ -76,7 +77,7 @@ def _settings(world: World) -> Settings:
     return Settings(home=world.home.root, repo=world.workspace.repo)
 
 
-def _backfill(world: World, worker: type[ClusterWorker], **options: Any) -> BackfillResult:
+def _backfill(world: World, worker: type[RemoteWorker], **options: Any) -> BackfillResult:
     engine = RayEngine(_settings(world), ClusterOptions(**{"workers": 2, **options}), worker)
     return backfill(BackfillRequest(("takeout", "money"), shard_users=1), world.place, engine, Silent())
 

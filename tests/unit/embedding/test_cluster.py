@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from qanchor.embedding.cluster import ClusterOptions, ClusterWorker, WorkerOrder, require_ray, room_for
+from qanchor.embedding.cluster import ClusterOptions, require_ray, room_for
+from qanchor.embedding.remote import RemoteWorker, WorkerOrder
 from qanchor.embedding.spaces import active_spaces
 from qanchor.errors import InputError, NotReady, QAnchorError, UnknownScenario
 from qanchor.settings import Settings
@@ -66,7 +67,7 @@ def test_an_error_arrives_from_another_process_as_it_was_raised(error: QAnchorEr
 
 def test_a_node_that_does_not_see_the_home_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match=r"does not see the backfill.s plan"):
-        ClusterWorker(_order(tmp_path)).work()
+        RemoteWorker(_order(tmp_path)).work()
 
 
 def test_ray_that_is_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
