@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -87,10 +87,15 @@ def _dead_letters(place: Place) -> set[tuple[bytes, bytes]]:
     return found
 
 
-def _await_progress(place: Place, seconds: float) -> None:
-    """Return once a write has ended, so that most kills fall into the work and not into the start."""
+def _await_progress(place: Place, members: Iterable[BaseProcess], seconds: float) -> None:
+    """Return once a write has ended, so that most kills fall into the work and not into the start.
+
+    Or once a member has killed itself at its point.
+    """
     before, deadline = place.files(), time.monotonic() + seconds
     while place.files() == before and time.monotonic() < deadline:
+        if any(member.exitcode is not None for member in members):
+            return
         time.sleep(0.02)
 
 
@@ -107,7 +112,7 @@ def _kill_members(place: Place, broker: MortalBroker, kills: int) -> None:
                 point = dice.choice(list(KILL_POINTS)) if dice.random() < 0.5 else None
                 prepare = dies_at(point, dice.randint(1, 4)) if point else None
                 members[name] = start_consumer(place, name, StopRule(), prepare)
-        _await_progress(place, 60.0 if dice.random() < 0.7 else dice.uniform(0.0, 0.5))
+        _await_progress(place, members.values(), 60.0 if dice.random() < 0.7 else dice.uniform(0.0, 0.5))
         time.sleep(dice.uniform(0.0, 0.05))
         members[dice.choice(["one", "two"])].kill()
         if dice.random() < 0.12:
