@@ -80,11 +80,11 @@ def load_language_model(config: BackboneConfig) -> Any:
 
     if config.architecture is not None:
         return _empty(AutoModelForCausalLM, config.architecture, attn_implementation="sdpa")
-    model = _from_disk(AutoModelForCausalLM, config.source, attn_implementation="sdpa")
+    model = _weights_from_disk(AutoModelForCausalLM, config.source, attn_implementation="sdpa")
     _check_width("backbone", config.source, model, config.width)
-    if not hasattr(model, "model") or model.get_output_embeddings() is None:
+    if not hasattr(model, "model"):
         raise WorkspaceInvalid(
-            f"{config.source} is no decoder that predicts words (type {model.config.model_type!r})",
+            f"decoders of type {model.config.model_type!r} are built in a way that is not known here",
             "Give a causal language model such as Qwen2, Qwen3 or Llama.",
         )
     _adapt(model, config.lora)
@@ -102,7 +102,7 @@ def load_text_encoder(config: TextEncoderConfig) -> nn.Module:
 
     if config.architecture is not None:
         return TransformerTextEncoder(_empty(AutoModel, config.architecture), config.pooling)
-    model = _from_disk(AutoModel, config.source)
+    model = _weights_from_disk(AutoModel, config.source)
     _check_width("text encoder", config.source, model, config.width)
     _adapt(model, config.lora)
     return TransformerTextEncoder(model, config.pooling)
@@ -134,16 +134,36 @@ def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
     return backend, int(pads[0]), int(ends[0])
 
 
+_REMEDY = (
+    "Nothing is downloaded: put a copy on disk and name its folder (--backbone, --text-encoder), "
+    "or use preset tiny or small."
+)
+
+
 def _from_disk(loader: Any, source: str, **options: Any) -> Any:
-    if loader.__name__.startswith("AutoModel"):
-        options["dtype"] = torch.float32
-    remedy = "Nothing is downloaded: put a copy on disk and name its folder, or use preset tiny or small."
     try:
         return loader.from_pretrained(_folder(source), local_files_only=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         lines = str(error).strip().splitlines()
         reason = lines[0].rstrip(" .:") if lines else type(error).__name__
-        raise NotReady(f"{source} cannot be loaded from this machine: {reason}", remedy) from error
+        raise NotReady(f"{source} cannot be loaded from this machine: {reason}", _REMEDY) from error
+
+
+def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
+    """A model with all its weights; transformers would draw missing ones at random and go on."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model, loading = _from_disk(loader, source, dtype=torch.float32, output_loading_info=True, **options)
+    # The pooler is not read, and many text encoders are published without one.
+    missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise NotReady(
+            f"{source} has no weights for {missing[0]} of a {type(model).__name__}, {len(missing)} missing",
+            "Give a whole checkpoint: a causal language model as backbone, an encoder for event texts.",
+        )
+    return model
 
 
 def _folder(source: str) -> str:
@@ -153,7 +173,10 @@ def _folder(source: str) -> str:
     # With a name, transformers asks the hub for optional files even where it was told not to.
     from huggingface_hub import snapshot_download
 
-    return str(snapshot_download(source, local_files_only=True))
+    try:
+        return str(snapshot_download(source, local_files_only=True))
+    except (OSError, ValueError):
+        raise FileNotFoundError("it is no folder, and no model that was downloaded before") from None
 
 
 def _check_width(what: str, source: str, model: Any, width: int) -> None:

@@ -37,6 +37,10 @@ class PretrainConfig:
         backbone: name or folder of a pre-trained decoder; empty: the preset's.
         text_encoder: name or folder of a pre-trained encoder of event texts; empty: the preset's.
         text_pooling: which vector of a pre-trained encoder is a text's.
+        user_token: whether the prefix begins with a token of the whole user.
+        modality_tokens: whether it has a token of each modality.
+        widths: nested widths: the losses also hold for the first so many numbers of every vector, which can
+            then be served alone; empty: for the whole vector only.
         seed: of everything.
         save_every: steps between saved states of an unfinished run.
         useru: the pairs that are made on the fly.
@@ -66,6 +70,9 @@ class PretrainConfig:
     backbone: str = ""
     text_encoder: str = ""
     text_pooling: Pooling = "cls"
+    user_token: bool = True
+    modality_tokens: bool = True
+    widths: tuple[int, ...] = ()
     seed: int = 0
     save_every: int = 100
     useru: UserUConfig = field(default_factory=UserUConfig)
@@ -85,8 +92,10 @@ def settings_of(preset: str, **changes: Any) -> PretrainConfig:
         preset: tiny, small or paper.
         **changes: fields to set otherwise.
 
+    The margin mask sets in when the learning rate has warmed up: before, all vectors are alike.
+
     Source: arXiv 2602.14492, section 4: AdamW, 2e-4, decay 1e-5, 2,000 of 50,000 steps to warm up, clip 1.0,
-        2,048 pairs in a batch, margin mask from the first step on.
+        2,048 pairs in a batch.
     """
     own = _PAPER if preset == "paper" else PretrainConfig()
     return replace(own, preset=preset, **changes)
@@ -99,7 +108,7 @@ _PAPER = PretrainConfig(
     learning_rate=2e-4,
     warm_up=2_000 / 50_000,
     weight_decay=1e-5,
-    margin_from=0.0,
+    margin_from=2_000 / 50_000,
     summary_weight=0.0,
     next_token_questions=_QUESTIONS,
     event_dropout=0.0,

@@ -299,8 +299,18 @@ def test_an_encoder_of_another_width_under_a_stored_model_is_refused(
 
 
 def test_a_text_encoder_is_no_decoder(stored: tuple[Path, Path]) -> None:
-    with pytest.raises(QAnchorError, match="no decoder that predicts words"):
+    with pytest.raises(NotReady, match=r"has no weights for cls\.") as caught:
         _world(with_sources(paper(stored), str(stored[1])))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_decoder_that_is_built_otherwise_is_refused(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=330, n_embd=WIDTH, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(WorkspaceInvalid, match="decoders of type 'gpt2'"):
+        build_model(with_sources(paper(stored), str(tmp_path / "gpt2")), make_tokenizer(paper(stored), []))
 
 
 @pytest.mark.parametrize("part", ["backbone", "text_encoder"])
