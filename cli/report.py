@@ -54,7 +54,7 @@ def run(
                 "untuned probe": base_area(one),
                 "ceiling": one.ceiling,
                 "way there": one.way,
-                "look at": ", ".join(check.name for check in one.checks if check.state == "look") or "-",
+                "look at": ", ".join(check.fault for check in one.checks if check.fault) or "-",
             }
             for one in summary.scenarios
         ],

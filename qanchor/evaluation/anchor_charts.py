@@ -46,4 +46,5 @@ def attention_chart(shift: AttentionShift) -> Chart:
 
 
 def _words(one: ModalityShift) -> str:
-    return "" if one.change is None else f"{one.change.value:+.0%}"
+    # Adding 0 turns a rounded -0 into 0.
+    return "" if one.change is None else f"{round(one.change.value, 2) + 0.0:+.0%}"

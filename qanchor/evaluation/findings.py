@@ -11,7 +11,6 @@ from qanchor.heads.card import HeadCard
 from qanchor.workspace import ScenarioSpec
 
 State = Literal["good", "fair", "look"]
-STATE_WORDS: dict[State, str] = {"good": "fine", "fair": "fair", "look": "look here"}
 # The error below which a score may be read as a chance, and the one beyond which it only orders users.
 _HONEST, _ROUGH = 0.02, 0.05
 # Customary bounds of the population stability index.
@@ -25,18 +24,17 @@ class Check:
 
     Args:
         name: what is asked.
-        state: how it stands.
+        state: how it stands: nothing to do, not clear, or to be looked at.
+        word: the same in a word or two.
         told: why, in words.
+        fault: what is wrong, in a phrase; empty unless it is to be looked at.
     """
 
     name: str
     state: State
+    word: str
     told: str
-
-    @property
-    def word(self) -> str:
-        """The state in a word."""
-        return STATE_WORDS[self.state]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,34 +64,36 @@ def check(card: HeadCard, warnings: Sequence[str]) -> tuple[Check, ...]:
         _segments(card.segments),
         _stability(card.metrics["head"]),
         _evidence(card.metrics["head"]),
-        Check(
-            "up to date",
-            "look" if warnings else "good",
-            " ".join(warnings) or "Labels and vectors are those it was trained on.",
-        ),
+        _age(warnings),
     )
 
 
+def _judged(name: str, state: State, words: Mapping[State, str], told: str, fault: str) -> Check:
+    return Check(name, state, words[state], told, fault if state == "look" else "")
+
+
+# What a head is compared with: the check's name, the words in a sentence, and its fault.
 _OTHERS = {
-    "aggregates": ("better than aggregates", "the best head on aggregates alone"),
-    "probe": ("better than a straight line", "a linear probe on the embedding"),
+    "aggregates": ("against aggregates", "the best head on aggregates alone", "behind aggregates"),
+    "probe": ("against a straight line", "a linear probe on the embedding", "behind a straight line"),
 }
+_STANDS: dict[State, str] = {"good": "ahead", "fair": "not clear", "look": "behind"}
 
 
 def _against(metrics: Mapping[str, Mapping[str, float]], scorer: str) -> Check:
-    (name, words), other = _OTHERS[scorer], metrics.get(scorer, {})
+    (name, words, fault), other = _OTHERS[scorer], metrics.get(scorer, {})
     if "head_gain" not in other:
-        return Check(name, "fair", f"There is nothing to compare with: {words} was not fitted.")
-    if other["head_gain_low"] > 0:
-        return Check(name, "good", f"Clearly ahead of {words}: {_gap(other)}.")
-    if other["head_gain_high"] < 0:
-        return Check(name, "look", f"Clearly behind {words}: {_gap(other)}.")
-    return Check(name, "fair", f"No clear difference from {words}: {_gap(other)}.")
-
-
-def _gap(other: Mapping[str, float]) -> str:
+        return Check(name, "fair", "none", f"There is nothing to compare with: no {scorer} were fitted.")
+    state: State = "good" if other["head_gain_low"] > 0 else "look" if other["head_gain_high"] < 0 else "fair"
+    verdict = {"good": "Clearly ahead of", "fair": "No clear difference from", "look": "Clearly behind"}[
+        state
+    ]
     low, high = other["head_gain_low"], other["head_gain_high"]
-    return f"{other['head_gain']:+.3f} AUC ({low:+.3f} to {high:+.3f})"
+    gap = f"{other['head_gain']:+.3f} AUC ({low:+.3f} to {high:+.3f})"
+    return _judged(name, state, _STANDS, f"{verdict} {words}: {gap}.", fault)
+
+
+_HONESTY: dict[State, str] = {"good": "honest", "fair": "rough", "look": "off"}
 
 
 def _calibration(head: Mapping[str, float]) -> Check:
@@ -104,35 +104,46 @@ def _calibration(head: Mapping[str, float]) -> Check:
         "fair": "scores are rough chances",
         "look": "use the scores for order, not as chances",
     }
-    return Check("honest chances", state, f"Off by {100 * error:.1f} points on average: {means[state]}.")
+    told = f"Off by {100 * error:.1f} points on average: {means[state]}."
+    return _judged("chances", state, _HONESTY, told, "chances off")
 
 
 def _segments(segments: Sequence[Mapping[str, Any]]) -> Check:
     flagged = [row for row in segments if row["flags"]]
     if not segments:
-        return Check("even over segments", "fair", "There is no categorical profile feature to compare by.")
+        return Check("segments", "fair", "none", "There is no categorical profile feature to compare by.")
     if not flagged:
-        return Check(
-            "even over segments", "good", f"None of {len(segments)} segments fares clearly differently."
-        )
+        told = f"None of {len(segments)} segments fares clearly differently."
+        return Check("segments", "good", "even", told)
     first = "; ".join(f"{row['feature']} = {row['value']}: {', '.join(row['flags'])}" for row in flagged[:3])
-    return Check(
-        "even over segments", "look", f"{len(flagged)} of {len(segments)} segments stand out: {first}."
-    )
+    told = f"{len(flagged)} of {len(segments)} segments stand out: {first}."
+    return Check("segments", "look", f"{len(flagged)} stand out", told, "segments differ")
+
+
+_STEADINESS: dict[State, str] = {"good": "steady", "fair": "moved a little", "look": "moved"}
 
 
 def _stability(head: Mapping[str, float]) -> Check:
     moved = head["psi_valid_test"]
     state: State = "good" if moved < _STEADY else "fair" if moved < _MOVED else "look"
-    words = {"good": "steady", "fair": "somewhat moved", "look": "moved"}
-    return Check("steady scores", state, f"Scores from validation to test: {words[state]} (PSI {moved:.3f}).")
+    told = f"Scores from validation to test: {_STEADINESS[state]} (PSI {moved:.3f})."
+    return _judged("scores over time", state, _STEADINESS, told, "scores moved")
+
+
+_ENOUGH: dict[State, str] = {"good": "enough", "fair": "thin", "look": "too little"}
 
 
 def _evidence(head: Mapping[str, float]) -> Check:
     ones = int(min(head["positives"], head["rows"] - head["positives"]))
     state: State = "good" if ones >= _MANY else "fair" if ones >= _FEW else "look"
     wide = "" if state == "good" else " Mind the intervals: they are wide."
-    return Check("enough evidence", state, f"{ones:,} test rows of the rarer label.{wide}")
+    return _judged("evidence", state, _ENOUGH, f"{ones:,} test rows of the rarer label.{wide}", "few rows")
+
+
+def _age(warnings: Sequence[str]) -> Check:
+    if warnings:
+        return Check("up to date", "look", "no", " ".join(warnings), "out of date")
+    return Check("up to date", "good", "yes", "Labels and vectors are those that it was trained on.")
 
 
 def statements(
@@ -167,12 +178,13 @@ def statements(
         Statement("Simpler ways", _simpler(card.metrics)),
     ]
     said += _on_tuning(anchor)
-    flagged = _segments(card.segments)
-    return (*said, Statement("Segments", flagged.told)) if flagged.state != "fair" else tuple(said)
+    if card.segments:
+        said.append(Statement("Segments", _segments(card.segments).told))
+    return tuple(said)
 
 
 def _simpler(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    return " ".join(_against(metrics, scorer).told for scorer in _OTHERS)
+    return " ".join(_against(metrics, scorer).told for scorer in _OTHERS if scorer in metrics)
 
 
 def _on_tuning(anchor: AnchorFindings | None) -> list[Statement]:

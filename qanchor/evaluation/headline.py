@@ -50,9 +50,9 @@ def _check(one: ScenarioSummary, name: str) -> Check:
 
 
 def _against(scenarios: Sequence[ScenarioSummary]) -> Statement:
-    ahead = _of(scenarios, lambda one: _check(one, "better than aggregates").state == "good")
-    behind = _of(scenarios, lambda one: _check(one, "better than aggregates").state == "look")
-    straight = _of(scenarios, lambda one: _check(one, "better than a straight line").state == "look")
+    ahead = _of(scenarios, lambda one: _check(one, "against aggregates").state == "good")
+    behind = _of(scenarios, lambda one: _check(one, "against aggregates").state == "look")
+    straight = _of(scenarios, lambda one: _check(one, "against a straight line").state == "look")
     return Statement(
         "Simpler ways",
         f"The head is clearly ahead of the best head on hand-made aggregates alone in {ahead} scenarios "
@@ -78,7 +78,7 @@ def _tuning(scenarios: Sequence[ScenarioSummary]) -> list[Statement]:
 
 
 def _chances(scenarios: Sequence[ScenarioSummary]) -> Statement:
-    name = "honest chances"
+    name = "chances"
     honest = _of(scenarios, lambda one: _check(one, name).state == "good")
     rough = _of(scenarios, lambda one: _check(one, name).state == "fair")
     return Statement(
@@ -90,8 +90,8 @@ def _chances(scenarios: Sequence[ScenarioSummary]) -> Statement:
 
 def _look(scenarios: Sequence[ScenarioSummary]) -> Statement:
     found = [
-        f"{one.name} ({', '.join(check.name for check in one.checks if check.state == 'look')})"
+        f"{one.name} ({', '.join(check.fault for check in one.checks if check.fault)})"
         for one in scenarios
-        if any(check.state == "look" for check in one.checks)
+        if any(check.fault for check in one.checks)
     ]
     return Statement("Look at", "; ".join(found) + "." if found else "No check asks for a closer look.")

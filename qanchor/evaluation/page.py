@@ -1,11 +1,11 @@
 """The report as one HTML page that needs nothing else."""
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from qanchor.evaluation.chart import Series
-from qanchor.evaluation.findings import STATE_WORDS
 from qanchor.evaluation.headline import headline
 from qanchor.evaluation.overview import MARK_NAMES, OverviewRow, scale
 from qanchor.evaluation.summary import ReportSummary, ScenarioSummary
@@ -43,7 +43,6 @@ def render(summary: ReportSummary) -> str:
         draw=lambda chart: Markup(draw(chart)),  # escapes what it is given
         legend=_legend,
         marks=_marks_present(rows),
-        states=STATE_WORDS,
         ticks=_ticks(low, high),
         at=lambda value: f"{100 * (value - low) / (high - low):.2f}%",
         means=_means(summary.scenarios),
@@ -59,6 +58,7 @@ def _filters() -> dict[str, Callable[..., str]]:
         "share": _share,
         "change": _change,
         "day": _day,
+        "code": _code,
     }
 
 
@@ -103,6 +103,13 @@ def _mean(values: list[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
+def _code(text: str) -> str:
+    """The text with `commands` set as code; everything else is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _count(value: float | None) -> str:
     return _ABSENT if value is None else f"{value:,.0f}"
 
@@ -120,7 +127,7 @@ def _share(value: float | None, digits: int = 1) -> str:
 
 
 def _change(value: float | None) -> str:
-    return _ABSENT if value is None else f"{100 * value:+.0f}%"
+    return _ABSENT if value is None else f"{round(100 * value) + 0:+d}%"
 
 
 def _day(value: datetime | str | None) -> str:

@@ -98,8 +98,9 @@ def calibration_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10
     """
     truth, values = checked(labels, probabilities)
     check_probabilities(values)
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)))
-    places = np.searchsorted(edges[1:-1], values, side="left")
+    # Of the inner edges alone each is taken once: where many rows share the lowest score they are a bin.
+    edges = np.unique(np.percentile(values, 100 * np.linspace(0, 1, bins + 1)[1:-1]))
+    places = np.searchsorted(edges, values, side="left")
     rows = np.bincount(places)
     held = rows > 0
     predicted = np.bincount(places, weights=values)[held] / rows[held]

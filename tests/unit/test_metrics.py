@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 
 from qanchor import metrics
 from qanchor.errors import InputError, LabelsInvalid, QAnchorError
@@ -109,6 +110,14 @@ def test_calibration_bins_hold_every_row_once_and_ascend(case: Case, bins: int) 
     assert float(found.rows @ found.observed) == pytest.approx(labels.sum())
     assert float(found.rows @ found.predicted) == pytest.approx(scores.sum())
     assert (np.diff(found.predicted) > 0).all()
+
+
+@given(cases(), st.integers(2, 20))
+def test_calibration_bins_equal_those_of_scikit_learn_ties_included(case: Case, bins: int) -> None:
+    observed, predicted = calibration_curve(*case, n_bins=bins, strategy="quantile")
+    found = metrics.calibration_bins(*case, bins)
+    np.testing.assert_allclose(found.observed, observed, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.predicted, predicted, rtol=0, atol=1e-12)
 
 
 @given(cases(), cases(), st.integers(2, 10))
