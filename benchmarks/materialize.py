@@ -111,13 +111,21 @@ def prepare(folder: Path, users: int, rounds: int) -> Bench:
     return Bench(log, workspace, as_of, loaded, anchors, rounds)
 
 
-def write_log(root: Path, workspace: Workspace, plan: Any) -> EventLog:
-    """The events of a simulated world as an event log, written as `events load` writes them."""
+def write_log(root: Path, workspace: Workspace, plan: Any, together: int = 1) -> EventLog:
+    """The events of a simulated world as an event log, written as `events load` writes them.
+
+    Args:
+        root: the log's folder.
+        workspace: names its columns.
+        plan: of the world.
+        together: blocks of users that share their files.
+    """
     from qanchor.simulation.world import simulate_block
 
     log = EventLog(root, workspace)
-    for number in range(plan.blocks):
-        events = simulate_block(plan, number, ceilings=False).events
+    for first in range(0, plan.blocks, together):
+        some = range(first, min(first + together, plan.blocks))
+        events = pa.concat_tables([simulate_block(plan, n, ceilings=False).events for n in some])
         columns = {
             field.name: events[field.name]
             if field.name in events.column_names

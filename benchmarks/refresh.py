@@ -37,19 +37,21 @@ if TYPE_CHECKING:
 CHANGED_SHARE = 0.01
 NEW_EVENTS = 3
 SEED = 7
+# Few files of a day, as compaction leaves them.
+BLOCKS_TOGETHER = 8
 
 
 def main() -> None:
     """Simulate a world, embed it, change some of it, refresh, print."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--users", type=int, help="of the world; default 12,000, with --quick 4,000")
+    parser.add_argument("--users", type=int, help="of the world; default 8,000, with --quick 4,000")
     parser.add_argument("--folder", type=Path, help="where to work, kept; default: a new one, deleted")
     parser.add_argument("--step", choices=sorted(STEPS), help="do one step in this process")
     options = parser.parse_args()
     if options.step:
         print(json.dumps(STEPS[options.step](options.folder)))
         return
-    users = options.users or (4_000 if options.quick else 12_000)
+    users = options.users or (4_000 if options.quick else 8_000)
     kept = options.folder is not None
     folder = options.folder or Path(tempfile.mkdtemp())
     try:
@@ -101,7 +103,7 @@ def make_world(folder: Path, users: int) -> None:
     from qanchor.registry.versions import register_model
 
     workspace, home, plan = load_workspace(REPO), Home(folder / "home"), WorldPlan(users=users, seed=SEED)
-    log = write_log(home.events, workspace, plan)
+    log = write_log(home.events, workspace, plan, BLOCKS_TOGETHER)
     some = load_event_arrays(log, workspace, after=plan.moment(plan.days - 7), before=plan.moment(plan.days))
     config = preset_config("tiny", workspace)
     questions = [spec.query for spec in workspace.scenarios.values()]

@@ -39,7 +39,7 @@ from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, disk_full_named
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ def backfill(
             scenarios runs.
         InputError: as_of lies in the future, or before the vectors of another model that are served.
         StateError: the online store took fewer rows than there are.
+        DiskFull: free some space and run it again; what is finished stays.
     """
     spaces = active_spaces(place.engine, place.features.workspace, request.scenarios, request.precision)
     progress.start("reading events")
@@ -130,7 +131,7 @@ def backfill(
         work.tally.catch_up()
         engine.run(ShardTask(job, plan, place.features.workspace, spaces), work.tally)
         if _lead(work):
-            with job.holding(None):
+            with job.holding(None), disk_full_named(place.home.root):
                 _put_in_service(work, score_shift)
                 job.end()
             remove_plan(place.home, plan.folder.name)

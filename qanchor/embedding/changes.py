@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qanchor.embedding.publish import Surroundings
 from qanchor.events.change import history_change
 from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
-from qanchor.names import EVENT_TIME, EVENT_TIMESTAMP, INGESTED_AT, N_EVENTS, USER_ID
+from qanchor.names import EVENT_TIMESTAMP, N_EVENTS, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage.editions import edition_parts
 from qanchor.storage.user_events import LogRows, UserEvents
@@ -33,12 +33,14 @@ class Changes:
         users: object [users], ascending.
         scores: float64 [scenarios, users], how much of the history is different.
         events: all of their events.
+        ingested_until: the last arrival in the log, UTC.
     """
 
     arrays: EventArrays
     users: NDArray[np.object_]
     scores: NDArray[np.float64]
     events: UserEvents
+    ingested_until: datetime
 
 
 def find_changes(
@@ -61,7 +63,9 @@ def find_changes(
     since = min(m.ingested_until.replace(tzinfo=UTC) for m in serving if m.ingested_until) - _OVERLAP
     window = timedelta(days=workspace.window_days)
     from_ = min(m.as_of.replace(tzinfo=UTC) for m in serving if m.as_of) if expired else moment
-    users = _touched(rows, since, moment, (from_ - window, moment - window))
+    arrived, ingested_until = rows.arrived(since, moment)
+    left = rows.between(from_ - window, moment - window)
+    users = np.array(pc.unique(pa.concat_arrays([arrived, left])).sort().to_pylist(), dtype=object)
     events = rows.of_users(users)
     known = [_known(place.home.root / m.path, users) for m in serving]
     oldest = min([int(cutoffs[cutoffs >= 0].min(initial=microseconds(moment))) for cutoffs, _ in known])
@@ -70,19 +74,7 @@ def find_changes(
     places = arrays.user_rows(users)
     cutoffs = np.full(len(users), microseconds(moment), np.int64)
     scores = [history_change(arrays, places, before, cutoffs, read, workspace) for before, read in known]
-    return Changes(arrays, users, np.array(scores).reshape(len(serving), len(users)), events)
-
-
-def _touched(
-    rows: LogRows, since: datetime, moment: datetime, expired: tuple[datetime, datetime]
-) -> NDArray[np.object_]:
-    """Users with an event that arrived since, or that has left the window since; a repeat of one, too."""
-    users = rows.users_where(
-        f"""{EVENT_TIME} < make_timestamptz(?) AND ({INGESTED_AT} > make_timestamptz(?)
-            OR ({EVENT_TIME} >= make_timestamptz(?) AND {EVENT_TIME} < make_timestamptz(?)))""",
-        [microseconds(bound) for bound in (moment, since, *expired)],
-    )
-    return np.array(users.to_pylist(), dtype=object)
+    return Changes(arrays, users, np.array(scores).reshape(len(serving), len(users)), events, ingested_until)
 
 
 def _known(folder: Path, users: NDArray[np.object_]) -> tuple[Int64, Int64]:

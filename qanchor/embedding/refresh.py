@@ -49,7 +49,7 @@ from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, disk_full_named
 from qanchor.storage.online import OnlineView
 from qanchor.storage.user_events import LogRows, UserEvents
 
@@ -118,15 +118,15 @@ def refresh(
         NotReady: a scenario was never embedded, or its vectors are of another space than the active model's;
             or another refresh runs.
         InputError: as_of lies before the vectors that serve.
+        DiskFull: free some space and run it again; the vectors that serve stay.
     """
     workspace = place.features.workspace
     spaces = active_spaces(place.engine, workspace, request.scenarios, request.precision)
-    with ExitStack() as stack:
+    with disk_full_named(place.home.root), ExitStack() as stack:
         job = stack.enter_context(_alone(place))
         serving = {space.scenario: _serving(space, place) for space in spaces}
         rows = stack.enter_context(closing(LogRows(EventLog(place.home.events, workspace))))
-        newest, ingested_until = rows.newest()
-        moment = _moment(request, newest, serving)
+        moment = _moment(request, rows.newest(), serving)
         progress.start("looking for changes")
         changes = find_changes(list(serving.values()), moment, rows, place, request.expired)
         budgets = [
@@ -143,7 +143,7 @@ def refresh(
             made = _embed(
                 [spaces[n] for n in chosen], due[chosen], changes, moment, (place, load, progress, job)
             )
-            edition = _Edition(job.id, moment, ingested_until, changes.events, made)
+            edition = _Edition(job.id, moment, changes.ingested_until, changes.events, made)
             result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, place, progress)
     return result
 

@@ -19,6 +19,7 @@ from qanchor.embedding.spaces import Space
 from qanchor.events.history import EventArrays, load_event_arrays
 from qanchor.progress import Progress
 from qanchor.registry.shards import LeaseLost, ShardedJob
+from qanchor.storage.event_log import disk_full_named
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,14 @@ class LocalEngine:
     load: LoadEmbedder
 
     def run(self, task: ShardTask, tally: Tally) -> None:
-        """Do shards until none is left to do, by this process or by others."""
+        """Do shards until none is left to do, by this process or by others.
+
+        Raises:
+            DiskFull: no space for a shard's vectors; free some, and what is finished stays.
+        """
         embedder, anchors = self.load(task.spaces)
         targets = [Target(s.scenario, s.model.version, a) for s, a in zip(task.spaces, anchors, strict=True)]
-        with ThreadPoolExecutor(1, "read") as pool:
+        with disk_full_named(task.plan.folder), ThreadPoolExecutor(1, "read") as pool:
             _Worker(task, tally, embedder, targets, pool).run()
 
 

@@ -261,12 +261,11 @@ class EventLog:
             connection.execute("RESET memory_limit")
         return connection
 
-    def stored_rows(self, connection: "duckdb.DuckDBPyConnection") -> str:
-        """SQL of every row of every file, repeats included: the log's columns, filename, file_row_number."""
-        files = [str(path) for path in self.files()]
+    def stored_rows(self, connection: "duckdb.DuckDBPyConnection", files: Sequence[Path]) -> str:
+        """SQL of every row of some files, repeats included: the log's columns, filename, file_row_number."""
         if not files:
             return f"SELECT {self._columns([])}, '' AS filename, 0 AS file_row_number WHERE false"
-        relation, present = stored_events(connection, files)
+        relation, present = stored_events(connection, [str(path) for path in files])
         return f"SELECT {self._columns(present)}, filename, file_row_number FROM {relation}"
 
     def holds(self, table: Any) -> Any:

@@ -13,6 +13,8 @@ from qanchor.model.qanchor import Suffix
 from qanchor.model.soft_prompt import SoftPrompt, load_prompt, save_prompt
 from tests.unit.model.worlds import QUESTIONS, World, make_world, random_arrays, slices_at
 
+_FINGERPRINT = "de20854597c88c3b7e58839be389146f79eeb9e143f2d122be3e8e7f67f9b786"
+
 WORLD = make_world(1)
 
 
@@ -136,3 +138,10 @@ def test_whatever_moves_vectors_moves_the_fingerprint() -> None:
     ]
     assert len({fingerprint(*space) for space in spaces}) == len(spaces)
     assert fingerprint(*spaces[0]) == fingerprint(*spaces[0])
+
+
+def test_the_number_format_is_part_of_the_space_and_the_usual_one_keeps_earlier_names() -> None:
+    space = ("m", "p", "q", 128)
+    assert len({fingerprint(*space, name) for name in ("float32", "bfloat16", "int8")}) == 3
+    # As written by versions that knew of no number format.
+    assert fingerprint(*space, "float32") == fingerprint(*space) == _FINGERPRINT

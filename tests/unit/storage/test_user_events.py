@@ -1,8 +1,9 @@
 """A few users' events, read once, are what the whole log shows of them."""
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,37 @@ def test_histories_activity_and_profile_are_those_of_the_whole_log(log: EventLog
         assert [mine.time.tolist(), mine.offsets.tolist()] == [theirs.time.tolist(), theirs.offsets.tolist()]
 
 
-def test_users_are_found_by_what_their_rows_say(log: EventLog) -> None:
-    _add(log, [("a", "ann", 1, 2), ("b", "bob", 1, 9), ("c", "cyd", 3, 9)])
+def test_users_are_found_by_when_their_events_arrived_or_happened(log: EventLog) -> None:
+    _add(log, [("a", "ann", 1, 2), ("b", "bob", 1, 9), ("c", "cyd", 3, 9), ("d", "dan", 3, 8)])
     with closing(LogRows(log)) as rows:
-        found = rows.users_where("event_time < ? AND _ingested_at > ?", [day(2), day(5)])
-        assert found.to_pylist() == ["bob"]
-        assert rows.newest() == (day(3), day(9))
-        assert rows.newest()[0].utcoffset() == timedelta(0)
+        users, last = rows.arrived(day(5), before=day(2))
+        assert (users.to_pylist(), last) == (["bob"], day(9))
+        assert rows.arrived(day(9), before=day(4))[0].to_pylist() == []
+        assert rows.between(day(1), day(3)).to_pylist() == ["ann", "bob"]
+        assert rows.between(day(1.5), day(3.5)).to_pylist() == ["cyd", "dan"]
+        assert (rows.newest(), rows.newest().utcoffset()) == (day(3), timedelta(0))
+
+
+def test_files_that_are_older_than_an_arrival_are_not_opened(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    _add(log, [("a", "ann", 1, 2)])
+    old = log.files()[0]
+    os.utime(old, ((now - timedelta(days=2)).timestamp(),) * 2)
+    _add(log, [("b", "bob", 2, 2)], _ingested_at=now)
+    opened: list[Path] = []
+    read = log.stored_rows
+
+    def noted(connection: Any, files: Sequence[Path]) -> str:
+        opened.extend(files)
+        return read(connection, files)
+
+    monkeypatch.setattr(log, "stored_rows", noted)
+    with closing(LogRows(log)) as rows:
+        assert rows.arrived(now - timedelta(hours=1), before=day(9))[0].to_pylist() == ["bob"]
+    assert opened
+    assert old not in opened
 
 
 def test_nobody_has_no_events(log: EventLog) -> None:
