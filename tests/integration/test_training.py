@@ -1,6 +1,7 @@
 """From a log of events and labels to a registered model and prompts, by the commands."""
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cli.app import run_command
 from qanchor.home import Home
 from qanchor.model.checkpoint import load_model
 from qanchor.model.soft_prompt import load_prompt
+from tests.integration.stored_models import store_decoder, store_text_encoder
 from tests.unit.training.worlds import UNTIL, tiny_events, tiny_workspace
 
 pytestmark = pytest.mark.integration
@@ -69,6 +71,34 @@ def test_pretrain_and_tune_leave_a_model_and_prompts_that_load(
         stored = load_prompt(home.models / model["version"] / "prompts" / row["prompt"])
         assert stored.prompt.vectors.shape[0] == 2
         assert stored.metadata["model_hash"] == loaded.content_hash
+
+
+def test_preset_paper_trains_on_folders_and_its_merged_model_needs_them_no_more(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = store_decoder(tmp_path / "qwen3", "qwen3"), store_text_encoder(tmp_path / "bert")
+    command = ["pretrain", "--until", f"{UNTIL:%Y-%m-%d}", "--preset", "paper", "--steps", "2"]
+    command += ["--backbone", str(sources[0]), "--text-encoder", str(sources[1]), "--points", "8"]
+    capsys.readouterr()
+    assert run_command([*command, "--grad-cache", "3", "--merge", "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)
+    for folder in sources:
+        shutil.rmtree(folder)
+    loaded = load_model(home.root / model["path"], "cpu", "float32")
+    assert loaded.config.preset == "paper"
+    assert loaded.config.backbone.lora is None
+    assert (home.root / model["path"] / "loss.png").stat().st_size > 5_000
+    assert not (home.cache / "pretrain").exists()
+
+
+def test_a_stored_model_that_is_not_there_is_named(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["pretrain", "--until", f"{UNTIL:%Y-%m-%d}", "--steps", "2"]
+    assert run_command([*command, "--backbone", "somebody/no-such-model"]) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: somebody/no-such-model cannot be loaded from this machine")
+    assert "--backbone" in error
+    assert run_command([*command, "--form", "prose"]) == 2
+    assert "Use paper or code" in capsys.readouterr().err
 
 
 def test_steps_that_come_too_early_say_what_comes_first(

@@ -21,6 +21,7 @@ from qanchor.training import pretrain as module
 from qanchor.training.objective import Losses, Objective
 from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
 from qanchor.training.pretrain_config import settings_of
+from qanchor.training.pretrain_run import _is_out_of_memory
 from qanchor.training.record import choose_until
 from qanchor.training.run_log import save_curves
 from qanchor.training.useru.pairs import UserUConfig
@@ -165,6 +166,13 @@ def test_a_run_in_parts_takes_over_from_a_whole_batch_that_did_not_fit(
     resumed = _run(config=replace(CONFIG, grad_cache=2), limits=limits)
     for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
         assert resumed.metrics[name] == pytest.approx(_whole_run().metrics[name], abs=1e-4), name
+
+
+def test_what_torch_says_on_a_cpu_without_memory_is_understood() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**46)
+    assert _is_out_of_memory(caught.value)
+    assert not _is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state_and_a_lower_rate_goes_on_from_it(
