@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qanchor.training import pretrain as module
 from qanchor.training.distributed import Ranks
 from qanchor.training.pretrain import Visible
 from tests.integration.training_worker import RANKS_STEPS, gradients, run
@@ -24,9 +23,7 @@ WORKER = "tests.integration.training_worker"
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # The worker's functions set it; it is put back afterwards.
-    monkeypatch.setattr(module, "preset_config", module.preset_config)
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -56,10 +57,10 @@ def gradients(ranks: Ranks, grad_cache: int) -> tuple[Losses, dict[str, Tensor]]
 def run(limits: Visible, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
     """A whole run."""
     workspace = tiny_workspace()
-    module.preset_config = lambda preset, workspace: tiny_config(workspace)  # type: ignore[assignment,misc]
     arrays = arrays_from_table(tiny_events(), workspace)
     config = replace(CONFIG, steps=steps)
-    return pretrain(arrays, workspace, config, limits, progress or Silent())
+    with patch.object(module, "preset_config", lambda _, workspace: tiny_config(workspace)):
+        return pretrain(arrays, workspace, config, limits, progress or Silent())
 
 
 def _main(what: str, folder: Path) -> None:
