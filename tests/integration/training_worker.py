@@ -6,6 +6,7 @@ python -m tests.integration.training_worker gradients|run FOLDER
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,19 +40,24 @@ class Slow(Silent):
         time.sleep(0.2 if note else 0.0)
 
 
-def gradients(ranks: Ranks, grad_cache: int) -> tuple[Losses, dict[str, Tensor]]:
-    """All processes' gradients of one batch in which users and answers occur more than once."""
+def gradients(ranks: Ranks, sizes: Sequence[int]) -> dict[int, tuple[Losses, dict[str, Tensor]]]:
+    """All processes' gradients of one batch in which users and answers occur more than once, by part size."""
     model, _, batch = tiny_trainee(USERU)
     # The first point's user stands in every process's share.
     users = batch.users.clone()
     users[-1] = users[4] = users[0]
     torch.manual_seed(1)
     reader = nn.Linear(model.config.embedding_width, batch.summaries.shape[2])
-    config = replace(CONFIG, grad_cache=grad_cache)
-    losses = Objective(model.train(), reader, config, CPU, ranks).backward(replace(batch, users=users), 0)
     named = [(n, p) for part in (model, reader) for n, p in part.named_parameters() if p.requires_grad]
-    ranks.sum_gradients([weight for _, weight in named])
-    return losses, {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
+    found = {}
+    for size in sizes:
+        config = replace(CONFIG, grad_cache=size)
+        losses = Objective(model.train(), reader, config, CPU, ranks).backward(replace(batch, users=users), 0)
+        ranks.sum_gradients([weight for _, weight in named])
+        found[size] = losses, {name: w.grad.clone() for name, w in named if w.grad is not None}
+        model.zero_grad(set_to_none=True)
+        reader.zero_grad(set_to_none=True)
+    return found
 
 
 def run(limits: Visible, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
@@ -69,7 +75,7 @@ def _main(what: str, folder: Path) -> None:
         run(Visible(UNTIL, run_dir=folder), Slow())
         return
     with join_ranks(torch.device("cpu")) as (ranks, _):
-        found = {size: gradients(ranks, size) for size in (0, 2)}
+        found = gradients(ranks, (0, 2))
         result = run(Visible(UNTIL, ranks=ranks), steps=RANKS_STEPS)
         # Every process holds the same model at the end.
         weights = torch.cat([weight.detach().flatten() for weight in result.model.parameters()])
