@@ -39,8 +39,9 @@ class StraightforwardEmbedder:
         self._workspace = loaded.config.workspace()
         limits = [spec.max_events for spec in loaded.config.modalities.values()]
         self._slots = sum(limits)
-        # Where each modality's start token stands, once the user and modality tokens have passed.
-        self._starts = 1 + len(limits) + np.cumsum([0, *(limit + 2 for limit in limits)])
+        # Where each modality's start token stands, once the user, modality and tabular tokens have passed.
+        heads = 1 + len(limits) + loaded.config.tabular_tokens
+        self._starts = heads + np.cumsum([0, *(limit + 2 for limit in limits)])
         self._tokens = int(self._starts[-1])
 
     def embed(
@@ -86,7 +87,9 @@ class StraightforwardEmbedder:
         users, modalities = counts.shape
         base = np.arange(users)[:, None] * self._tokens
         starts = base + self._starts[:-1]
+        tabular = np.arange(self._loaded.config.tabular_tokens)
         heads = [base[:, 0], (base + 1 + np.arange(modalities)).ravel()]
+        heads.append((base + 1 + modalities + tabular).ravel())
         ends = base + self._starts[1:] - 1
         events = [
             np.concatenate([start + 1 + np.arange(count) for start, count in zip(*column, strict=True)])
