@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -38,8 +39,13 @@ KILL_POINTS: Final[Mapping[str, Callable[[], None]]] = {
 }
 
 
+def _stop_here() -> None:
+    # Sent to the process, it may reach this thread late: inside the transaction, holding the database.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+
 def _stop_at_commit() -> None:
-    around(ledger, "commit_entry", before=lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    around(ledger, "commit_entry", before=_stop_here)
 
 
 def _arm(number: int, deed: Callable[[], None]) -> None:
