@@ -1,14 +1,63 @@
 """What `monitor` found as Prometheus gauges: served at /metrics, or written to a textfile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server, write_to_textfile
+from prometheus_client import CollectorRegistry, Metric, start_http_server, write_to_textfile
+from prometheus_client.core import GaugeMetricFamily
 
 from qanchor.errors import InputError, StoreUnavailable
 from qanchor.evaluation.monitoring.monitor import ScenarioHealth
 
 _STATES = {"ok": 0.0, "alarm": 1.0}
+_CHECK = ("scenario", "check")
+_MONTH = ("scenario", "month", "head")
+_GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "value": ("A figure of the last look", _CHECK),
+    "limit": ("What the figure is held against", _CHECK),
+    "alarm": ("1 where it is beyond its limit, 0 where it holds", _CHECK),
+    "unknown_checks": ("Figures that could not be measured", ("scenario",)),
+    "calibration_observed": ("Share of label 1 by month of the labels", _MONTH),
+    "calibration_expected": ("Mean score of the same rows", _MONTH),
+    "last_look_timestamp_seconds": ("Moment of the last look", ("scenario",)),
+}
+
+
+class _LastLook:
+    """Gauges made anew for each scrape: kept ones cannot be emptied once Feast, which sets
+    PROMETHEUS_MULTIPROC_DIR for its process, has been imported."""
+
+    def __init__(self) -> None:
+        self.found: Sequence[ScenarioHealth] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The gauges, with samples of the last look only."""
+        gauges = {
+            name: GaugeMetricFamily(f"qanchor_monitor_{name}", text, labels=labels)
+            for name, (text, labels) in _GAUGES.items()
+        }
+        for health in self.found:
+            for name, labels, value in _samples(health):
+                gauges[name].add_metric(labels, value)
+        return gauges.values()
+
+
+def _samples(health: ScenarioHealth) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Gauge, labels, value."""
+    scenario = (health.scenario,)
+    yield "last_look_timestamp_seconds", scenario, health.at.timestamp()
+    yield "unknown_checks", scenario, sum(check.state == "unknown" for check in health.checks)
+    for check in health.checks:
+        names = (health.scenario, check.name)
+        if check.value is not None:
+            yield "value", names, check.value
+        if check.limit is not None and check.state != "unknown":
+            yield "limit", names, check.limit
+            yield "alarm", names, _STATES[check.state]
+    for row in health.calibration:
+        month = (health.scenario, str(row["month"]), str(row["head"]))
+        yield "calibration_observed", month, row["rate"]
+        yield "calibration_expected", month, row["mean_score"]
 
 
 class MonitorMetrics:
@@ -19,21 +68,8 @@ class MonitorMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        labels = ["scenario", "check"]
-        self._value = self._gauge("value", "A figure of the last look", labels)
-        self._limit = self._gauge("limit", "What the figure is held against", labels)
-        self._alarm = self._gauge("alarm", "1 where it is beyond its limit, 0 where it holds", labels)
-        self._unknown = self._gauge("unknown_checks", "Figures that could not be measured", ["scenario"])
-        self._rate = self._gauge(
-            "calibration_observed", "Share of label 1 by month of the labels", ["scenario", "month", "head"]
-        )
-        self._score = self._gauge(
-            "calibration_expected", "Mean score of the same rows", ["scenario", "month", "head"]
-        )
-        self._look = self._gauge("last_look_timestamp_seconds", "Moment of the last look", ["scenario"])
-
-    def _gauge(self, name: str, text: str, labels: list[str]) -> Gauge:
-        return Gauge(f"qanchor_monitor_{name}", text, labels, registry=self.registry)
+        self._last = _LastLook()
+        self.registry.register(self._last)
 
     def show(self, found: Sequence[ScenarioHealth]) -> None:
         """Show these looks in place of those before.
@@ -41,24 +77,7 @@ class MonitorMetrics:
         Args:
             found: one look at each scenario.
         """
-        for gauge in (self._value, self._limit, self._alarm, self._unknown, self._rate, self._score):
-            gauge.clear()
-        for health in found:
-            self._look.labels(health.scenario).set(health.at.timestamp())
-            self._unknown.labels(health.scenario).set(
-                sum(check.state == "unknown" for check in health.checks)
-            )
-            for check in health.checks:
-                names = (health.scenario, check.name)
-                if check.value is not None:
-                    self._value.labels(*names).set(check.value)
-                if check.limit is not None and check.state != "unknown":
-                    self._limit.labels(*names).set(check.limit)
-                    self._alarm.labels(*names).set(_STATES[check.state])
-            for row in health.calibration:
-                labels = (health.scenario, row["month"], row["head"])
-                self._rate.labels(*labels).set(row["rate"])
-                self._score.labels(*labels).set(row["mean_score"])
+        self._last.found = tuple(found)
 
     def serve(self, port: int) -> None:
         """Serve /metrics on loopback for as long as the process lives.
