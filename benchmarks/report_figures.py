@@ -166,7 +166,14 @@ def _segments(
 
 
 def _probes(one: Mapping[str, Any], shown: pa.Table) -> Iterator[tuple[str, float]]:
-    probe = (one["anchor"] or {}).get("linear_probe")
+    from sklearn.metrics import roc_auc_score
+
+    found = one["anchor"] or {}
+    if found.get("words_alone_auc"):
+        kept = shown.filter(pc.is_valid(shown["words_alone"]))
+        expected_area = roc_auc_score(kept["label"].to_numpy(), kept["words_alone"].to_numpy())
+        yield "words alone: auc", abs(found["words_alone_auc"]["value"] - expected_area)
+    probe = found.get("linear_probe")
     if probe is None:
         return
     areas = {}

@@ -40,8 +40,9 @@ def run(
     around = surroundings(context)
     names = chosen(context.workspace, scenario, every)
     rows = stored_rows(around, names)
+    options = AnchorOptions.for_scenarios(len(rows), users)
     with progress() as bar:
-        found = explain_anchors(around, context.settings.compute, rows, bar, AnchorOptions(users=users))
+        found = explain_anchors(around, context.settings.compute, rows, bar, options)
     files = [] if out is None else _write(out, found)
     if json:
         print_json(

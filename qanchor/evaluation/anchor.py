@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from qanchor.audience.describe import event_words
 from qanchor.embedding.load import load_embedder
 from qanchor.embedding.spaces import active_spaces, settled_precision
 from qanchor.errors import NotReady
@@ -19,6 +20,7 @@ from qanchor.evaluation.attention_shift import AttentionShift, attention_shift
 from qanchor.evaluation.base_probe import ProbedRows, TuningGain, choose_rows, tuning_gain
 from qanchor.evaluation.chart import Chart
 from qanchor.evaluation.embedding_maps import pca_chart, sample_rows, tsne_chart
+from qanchor.evaluation.words_alone import WordsAlone, words_alone
 from qanchor.events.history import EventArrays, Int64, load_event_arrays
 from qanchor.heads.card import HeadCard, read_card, read_stored_frame
 from qanchor.heads.frame import HeadFrame
@@ -39,8 +41,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEIGHBOUR_ROWS, _FEWEST_NEIGHBOUR_ROWS = 3_000, 300
 
 
-def _most_rows() -> dict[str, int]:
-    return {"train": 3_000, "valid": 2_000, "test": 4_000}
+# So do the training rows that are embedded without their prompts.
+_TRAIN_ROWS, _FEWEST_TRAIN_ROWS, _MOST_TRAIN_ROWS = 15_000, 1_500, 6_000
+
+
+def _most_rows(scenarios: int = 1) -> dict[str, int]:
+    train = min(max(_TRAIN_ROWS // scenarios, _FEWEST_TRAIN_ROWS), _MOST_TRAIN_ROWS)
+    return {"train": train, "valid": 2_000, "test": 4_000}
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,16 @@ class AnchorOptions:
     users: int = 100
     points: int = 1_000
     rows: Mapping[str, int] = field(default_factory=_most_rows)
+
+    @classmethod
+    def for_scenarios(cls, scenarios: int, users: int = 100) -> "AnchorOptions":
+        """Less of each where there are many.
+
+        Args:
+            scenarios: how many are looked at.
+            users: test rows whose attention is measured.
+        """
+        return cls(users=users, rows=_most_rows(scenarios))
 
 
 @dataclass(frozen=True)
@@ -79,11 +96,13 @@ class AnchorFindings:
         attention: before and, where tuned, after.
         gain: what tuning brought on the test part; None where untuned.
         maps: PCA and t-SNE, of the base and, where tuned, of the tuned embedding.
+        words: how far the scenario's words alone go; None where it has none.
     """
 
     attention: AttentionShift
     gain: TuningGain | None
     maps: tuple[Chart, ...]
+    words: WordsAlone | None = None
 
 
 def stored_rows(around: Surroundings, scenarios: Sequence[str]) -> list[ScenarioRows]:
@@ -121,13 +140,13 @@ def explain_anchors(
         compute: what the model runs on.
         scenarios: heads with their frames.
         progress: told of every scenario.
-        options: how much is looked at.
+        options: how much is looked at; None: less of each where there are many.
 
     Raises:
         NotReady: there is no model; run `qanchor-cli pretrain`.
         CheckpointInvalid: the model's or a prompt's folder was edited.
     """
-    chosen = options or AnchorOptions()
+    chosen = options or AnchorOptions.for_scenarios(len(scenarios))
     names = [one.card.scenario for one in scenarios]
     spaces = active_spaces(around.engine, around.workspace, names, settled_precision(compute))
     found: dict[str, AnchorFindings | str] = {}
@@ -150,6 +169,7 @@ def explain_anchors(
     ]
     arrays = _events(around, embedder, loaded)
     looker = _Looker(embedder, arrays, chosen, max(_FEWEST_NEIGHBOUR_ROWS, _NEIGHBOUR_ROWS // len(loaded)))
+    vocabulary = event_words(EventLog(around.home.events, around.workspace))
     progress.start("explain", total=len(loaded))
     # A t-SNE is a loop on one core: it runs beside the model's work.
     with ThreadPoolExecutor(1, "maps") as pool:
@@ -158,7 +178,8 @@ def explain_anchors(
             maps = [pool.submit(looker.maps, member, r) for member, r in zip(group, rows, strict=True)]
             shifts = looker.attention(group, rows[0])
             for member, r, shift, made in zip(group, rows, shifts, maps, strict=True):
-                found[member.name] = AnchorFindings(shift, _gain(member, r), made.result())
+                words = words_alone(embedder.loaded, around.workspace, member.name, vocabulary, r)
+                found[member.name] = AnchorFindings(shift, _gain(member, r), made.result(), words)
                 progress.advance(note=member.name)
     return found
 

@@ -101,6 +101,10 @@ def tuning_gain(rows: ProbedRows, frame_rows: int) -> TuningGain:
 
 
 def _probe(rows: ProbedRows, vectors: Vectors) -> NDArray[np.float64]:
+    from threadpoolctl import threadpool_limits
+
     train, valid, test = (rows.of(part) for part in SPLITS)
-    fitted = fit_probe(ProbeRows(vectors[train], rows.labels[train], vectors[valid], rows.labels[valid]))
-    return fitted.predict(vectors[test])
+    # Newton's products are small: shared out between busy cores they take ten times as long.
+    with threadpool_limits(1, user_api="blas"):
+        fitted = fit_probe(ProbeRows(vectors[train], rows.labels[train], vectors[valid], rows.labels[valid]))
+        return fitted.predict(vectors[test])

@@ -65,7 +65,8 @@ def save_chart(chart: Chart, path: Path) -> None:
             axes.set_yticks([])
         if any(series.name for series in chart.series):
             axes.legend(fontsize=8)
-        figure.savefig(path, dpi=_DPI)
+        # Packed harder, a chart is a tenth smaller and takes a third longer.
+        figure.savefig(path, dpi=_DPI, pil_kwargs={"compress_level": 3})
 
 
 def _plot(axes: Any, series: Series) -> None:

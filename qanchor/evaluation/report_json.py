@@ -64,4 +64,5 @@ def anchor_figures(found: AnchorFindings) -> dict[str, Any]:
             "difference": asdict(gain.test.difference),
             "p_value": gain.test.p_value,
         }
-    return {"attention": asdict(found.attention), "linear_probe": figures}
+    words = asdict(found.words.auc) if found.words else None
+    return {"attention": asdict(found.attention), "linear_probe": figures, "words_alone_auc": words}

@@ -276,14 +276,18 @@ def _plain_map(stored: _Stored) -> tuple[Chart, ...]:
 
 
 def _with_probes(stored: _Stored, anchor: AnchorFindings | None) -> pa.Table:
-    """The test rows' scores, those of both embeddings' probes beside them where they were fitted."""
-    table, gain = stored.scores, anchor.gain if anchor else None
-    if gain is not None:
-        columns = {"base_probe": gain.base_scores, "tuned_probe": gain.tuned_scores}
-        for name, scores in columns.items():
-            values = np.full(table.num_rows, np.nan)
-            values[gain.test_rows] = scores
-            table = table.append_column(name, pa.array(values, from_pandas=True))
+    """The test rows' scores, and beside them those of both embeddings' probes and of words alone."""
+    table = stored.scores
+    columns = {}
+    if anchor and anchor.gain:
+        columns["base_probe"] = anchor.gain.test_rows, anchor.gain.base_scores
+        columns["tuned_probe"] = anchor.gain.test_rows, anchor.gain.tuned_scores
+    if anchor and anchor.words:
+        columns["words_alone"] = anchor.words.test_rows, anchor.words.scores
+    for name, (rows, scores) in columns.items():
+        values = np.full(table.num_rows, np.nan)
+        values[rows] = scores
+        table = table.append_column(name, pa.array(values, from_pandas=True))
     return table.filter(pc.equal(table[PART], "test"))
 
 

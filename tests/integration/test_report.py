@@ -3,13 +3,20 @@
 import html
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qanchor.evaluation.anchor import AnchorFindings
+from qanchor.evaluation.anchor_charts import attention_chart
+from qanchor.evaluation.attention_shift import attention_shift
 from qanchor.evaluation.report import write_report
-from qanchor.evaluation.summary import summarise
+from qanchor.evaluation.summary import ReportSummary, summarise
+from qanchor.evaluation.tuning_curves import step_chart
 from qanchor.heads.train import train_head
+from qanchor.model.attention import PROMPT, QUESTION, USER, AnchorAttention
 from qanchor.progress import Silent
 from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
 
@@ -23,7 +30,7 @@ _HARNESS = """<!doctype html>
 document.getElementById("page").addEventListener("load", (event) => {{
   const view = event.target.contentWindow, root = view.document.documentElement;
   const wide = [...view.document.body.querySelectorAll("*")].filter((node) =>
-    !node.closest(".scroll, .jump") && node.getBoundingClientRect().right > root.clientWidth + 1);
+    !node.closest(".scroll, .inner, .jump") && node.getBoundingClientRect().right > root.clientWidth + 1);
   const found = document.createElement("pre");
   found.id = "found";
   found.textContent = [view.innerWidth, root.scrollWidth - root.clientWidth, wide.length,
@@ -41,8 +48,32 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_manifest(world)
     train_head(SCENARIO, world.around, FAST, Silent())
     (world.around.home.labels / "ceilings.json").write_text('{"risk": 0.97}')
-    write_report(summarise(world.around, [SCENARIO], Silent()), folder / "report.html")
+    summary = summarise(world.around, [SCENARIO], Silent())
+    write_report(with_everything(summary), folder / "report.html")
     return folder / "report.html"
+
+
+def with_everything(summary: ReportSummary) -> ReportSummary:
+    """The scenario twice, under long names, with attention, tuning curves, warnings and a flagged segment."""
+    (one,) = summary.scenarios
+    groups = (USER, "mini_program_of_a_long_name", "bill", PROMPT, QUESTION)
+    mass = np.random.default_rng(0).dirichlet(np.ones(5), (2, 2, 30))
+    base, tuned = (AnchorAttention(groups, side) for side in mass)
+    shift = attention_shift(base, tuned)
+    steps = step_chart({"valid_auc_by_step": [[0, 0.6], [20, 0.7]], "best_step": 20})
+    segments = [{**one.card.segments[0], "value": "x" * 40, "flags": ["ranks worse", "scored too high"]}]
+    full = replace(
+        one,
+        card=one.card.model_copy(
+            update={"scenario": "a_scenario_of_a_name_as_long_as_they_get", "segments": segments}
+        ),
+        anchor=AnchorFindings(shift, None, ()),
+        anchor_absent="The model cannot be read: run `qanchor-cli pretrain` first.",
+        anchor_charts=(attention_chart(shift), *one.anchor_charts),
+        curves=replace(one.curves, steps=steps),
+        warnings=("The labels have changed since this head was trained.",),
+    )
+    return replace(summary, scenarios=(one, full))
 
 
 def opened(page: Path, width: int, folder: Path, *flags: str) -> tuple[list[str], str]:

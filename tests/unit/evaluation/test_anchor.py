@@ -1,5 +1,6 @@
 """What is found of the anchor, on a random small model and frames whose tuned vectors it made itself."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import ModelVersion
 from qanchor.settings import ComputeSettings
+from qanchor.workspace import ScenarioSpec
 from tests.unit.evaluation.test_edited_log import Log
 from tests.unit.evaluation.test_explain_events import LOADED, WIDTH, card
 from tests.unit.model.worlds import HOUR, QUESTIONS, START, WORKSPACE, event_table
@@ -87,7 +89,12 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(tested, "active_spaces", spaces)
         monkeypatch.setattr(tested, "load_embedder", load)
         monkeypatch.setattr(tested, "EventLog", lambda *_: Log(TABLE))
-        around = Surroundings(None, Home(tmp_path), open_engine("sqlite://"), WORKSPACE)  # type: ignore[arg-type]
+        monkeypatch.setattr(tested, "event_words", lambda _: Counter({"tea": 1, "coffee": 1, "rent": 1}))
+        spec = ScenarioSpec(
+            domain="risk", query="Will this user buy?", positive="buys tea", negative="no tea"
+        )
+        workspace = replace(WORKSPACE, scenarios=dict.fromkeys(anchors, spec))
+        around = Surroundings(None, Home(tmp_path), open_engine("sqlite://"), workspace)  # type: ignore[arg-type]
         rows = [one for one, _ in given]
         return explain_anchors(around, ComputeSettings(), rows, Silent(), options), embedder.calls
 
@@ -108,6 +115,8 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
         expected = roc_auc(LABELS[test], probe.predict(vectors[test]))
         assert getattr(one.gain, side)["auc"] == pytest.approx(expected, abs=1e-9)
     assert one.gain.test_rows.tolist() == list(range(170, 240))
+    assert one.words is not None
+    assert one.words.auc.value == pytest.approx(roc_auc(LABELS[170:], one.words.scores))
     assert (one.attention.users, one.attention.prompt is not None) == (70, True)
     assert [chart.name for chart in one.maps] == ["pca_base", "pca_tuned", "tsne_base", "tsne_tuned"]
 
