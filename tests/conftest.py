@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,7 @@ os.environ["QANCHOR_COMPUTE__THREADS"] = "1"
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+_FIRST_STATES: dict[int, Any] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +30,13 @@ def _subnormal_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def _generators_of_the_module(request: pytest.FixtureRequest) -> None:
+    """Tests run in any order; each finds its module's generators as if it were the first to draw."""
+    import numpy as np  # after the number of its threads is set
+
+    for value in vars(request.module).values():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = _FIRST_STATES.setdefault(id(value), value.bit_generator.state)
