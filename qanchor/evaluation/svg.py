@@ -130,11 +130,14 @@ def _shape(frame: _Frame, series: Series) -> str:
 
 def _bars(frame: _Frame, series: Series, places: list[tuple[float, float]]) -> str:
     """Bars from 0, each with its words behind its end."""
-    zero, half = frame.x(0), 5
+    # A row is one unit high, and up to two bars share it.
+    zero, half = frame.x(0), round(min(max(0.165 * (frame.y(0) - frame.y(1)), 3.5), 10), 1)
     parts = []
     for number, (x, y) in enumerate(places):
         left, width = min(zero, x), max(abs(x - zero), 1)
-        parts.append(f'<rect x="{left}" y="{y - half}" width="{width:.1f}" height="{2 * half}" rx="2"/>')
+        parts.append(
+            f'<rect x="{left}" y="{y - half:.1f}" width="{width:.1f}" height="{2 * half:.1f}" rx="2"/>'
+        )
         if series.words:
             end = max(zero, x) + 5
             parts.append(f'<text class="end" x="{end}" y="{y + 4}">{escape(series.words[number])}</text>')
