@@ -79,29 +79,52 @@ def current_vectors(folder: Path, scenario: str, until: datetime | None = None) 
         scenario: names the vector's column.
         until: only cut-offs up to this moment, UTC; None: all.
     """
-    columns = [USER_ID, EVENT_TIMESTAMP, embedding_field(scenario)]
-    filters = (
-        None if until is None else pc.field(EVENT_TIMESTAMP) <= pa.scalar(until, pa.timestamp("us", "UTC"))
-    )
-    tables = [
-        pq.read_table(path, columns=columns, filters=filters, partitioning=None)
-        for path in edition_parts(folder)
-    ]
-    if not sum(len(table) for table in tables):
+    paths = edition_parts(folder)
+    # Ids and times decide. The vectors, which are the bulk, are read part by part into their place.
+    keys = [pq.read_table(path, columns=[USER_ID, EVENT_TIMESTAMP], partitioning=None) for path in paths]
+    rows = _newest_rows(pa.concat_tables(keys), until) if keys else np.empty(0, np.int64)
+    if not len(rows):
         return CurrentVectors(pa.array([], pa.string()), np.empty(0, np.int64), np.empty((0, 0), np.float32))
-    table = pa.concat_tables(tables)
-    # Ids and times decide; the vectors, which are the bulk, are copied once.
-    order = np.asarray(pc.sort_indices(table, [(USER_ID, "ascending"), (EVENT_TIMESTAMP, "descending")]))
-    users = table[USER_ID].combine_chunks().take(pa.array(order))
+    table = pa.concat_tables(keys).take(pa.array(rows))
+    moments = np.asarray(table[EVENT_TIMESTAMP].cast(pa.int64())).astype(np.int64, copy=False)
+    vectors: Matrix | None = None
+    order, start = np.argsort(rows, kind="stable"), 0
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(columns=[embedding_field(scenario)]):
+            wanted = slice(*np.searchsorted(rows, [start, start + len(batch)], sorter=order))
+            found = _vectors(batch.column(0), len(batch))
+            if vectors is None:
+                vectors = np.empty((len(rows), found.shape[1]), np.float32)
+            vectors[order[wanted]] = found[rows[order[wanted]] - start]
+            start += len(batch)
+    assert vectors is not None
+    return CurrentVectors(table[USER_ID].combine_chunks(), moments, vectors)
+
+
+def _newest_rows(keys: pa.Table, until: datetime | None) -> NDArray[np.int64]:
+    """Each user's newest row, by user."""
+    allowed = np.arange(len(keys))
+    if until is not None:
+        due = pc.less_equal(keys[EVENT_TIMESTAMP], pa.scalar(until, pa.timestamp("us", "UTC")))
+        allowed = np.flatnonzero(due.to_numpy())
+        keys = keys.take(pa.array(allowed))
+    if not len(keys):
+        return np.empty(0, np.int64)
+    order = np.asarray(pc.sort_indices(keys, [(USER_ID, "ascending"), (EVENT_TIMESTAMP, "descending")]))
+    users = keys[USER_ID].combine_chunks().take(pa.array(order))
     first = np.ones(len(order), dtype=bool)
     first[1:] = np.asarray(pc.not_equal(users.slice(1), users.slice(0, len(users) - 1)))
-    newest, moments, vectors = _columns(table, scenario)
-    rows = order[first]
-    return CurrentVectors(newest.take(pa.array(rows)), moments[rows], vectors[rows])
+    newest: NDArray[np.int64] = allowed[order[first]].astype(np.int64)
+    return newest
 
 
 def _columns(table: pa.Table, scenario: str) -> tuple[pa.Array, NDArray[np.int64], Matrix]:
     users = table[USER_ID].combine_chunks()
     moments = np.asarray(table[EVENT_TIMESTAMP].cast(pa.int64())).astype(np.int64, copy=False)
-    values = pc.list_flatten(table[embedding_field(scenario)]).combine_chunks().to_numpy(zero_copy_only=False)
-    return users, moments, np.asarray(values, np.float32).reshape(len(moments), -1)
+    return users, moments, _vectors(table[embedding_field(scenario)], len(moments))
+
+
+def _vectors(column: pa.Array | pa.ChunkedArray, rows: int) -> Matrix:
+    flat = pc.list_flatten(column)
+    values = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float32).reshape(rows, -1)

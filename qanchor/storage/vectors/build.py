@@ -144,7 +144,8 @@ def _check(users: pa.Array, vectors: Vectors) -> None:
         raise IndexInvalid("there are no vectors to index", remedy)
     if len(users) != len(vectors) or pc.count_distinct(users).as_py() != len(users):
         raise IndexInvalid("a user has more than one vector", remedy)
-    lengths = np.linalg.norm(vectors, axis=1)
+    # Not by np.linalg.norm: it makes a copy of all vectors.
+    lengths = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
     wrong = np.flatnonzero(~(np.abs(lengths - 1.0) < 1e-3))
     if len(wrong):
         raise IndexInvalid(
