@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.harness import Bar, arguments, finish, table
 from benchmarks.quality_data import DATA_SETS, DataSet, Task, load_data_set
 from benchmarks.quality_figures import Figures, Gain, Resampler, figures_of
-from benchmarks.quality_given import COLES, COLES_SECONDS
+from benchmarks.quality_given import COLES, COLES_SECONDS, OUT_OF_TIME
 from benchmarks.quality_heads import (
     BEST,
     LINEAR,
@@ -31,6 +31,7 @@ from benchmarks.quality_heads import (
 )
 from benchmarks.quality_model import TaskVectors, TrainedModel, embed_tasks, train_model
 from benchmarks.quality_recipes import recipe_of
+from benchmarks.quality_time import out_of_time
 from qanchor.progress import Silent
 
 REFERENCE = "best head, aggregates"
@@ -41,7 +42,7 @@ PROTOTYPES = "prototypes, tuned"
 TREES_ALONE = "LightGBM, aggregates"
 TUNED_HEAD = "best head, tuned"
 FUSED_HEAD = "best head, aggregates + tuned"
-FUSED_BASE = "best head, aggregates + base"
+FUSED_BASE = "logistic, aggregates + base"
 
 
 def main() -> None:
@@ -67,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", action="append", choices=DATA_SETS, help="one data set alone")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--out-of-time", action="store_true", help="heads fitted 90 days earlier, too")
     parser.add_argument("--draws", type=int, default=1_000, help="of the bootstrap")
     return parser.parse_args()
 
@@ -99,7 +101,7 @@ def _measure(data: DataSet, options: argparse.Namespace) -> Measured:
     scores: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, task in data.tasks.items():
-        for row, scored in _heads(task, vectors[name], control[name]).items():
+        for row, scored in _heads(task, vectors[name], control[name], options.cache).items():
             scores.setdefault(row, {})[name] = scored.scores
             chosen.setdefault(row, {})[name] = scored.chosen
         scores.setdefault(PROTOTYPES, {})[name] = vectors[name].prototypes
@@ -107,7 +109,7 @@ def _measure(data: DataSet, options: argparse.Namespace) -> Measured:
     return Measured(data, scores, chosen, trained, seconds)
 
 
-def _heads(task: Task, vectors: TaskVectors, control: TaskVectors) -> dict[str, Scored]:
+def _heads(task: Task, vectors: TaskVectors, control: TaskVectors, cache: Path) -> dict[str, Scored]:
     hand_made = Block(task.aggregates, "quantile")
 
     def tuned(outer: int) -> Block:
@@ -125,11 +127,12 @@ def _heads(task: Task, vectors: TaskVectors, control: TaskVectors) -> dict[str, 
         TREES_ALONE: (TREES, fixed(hand_made)),
         REFERENCE: (BEST, fixed(hand_made)),
         TUNED_HEAD: (BEST, lambda outer: (tuned(outer),)),
-        FUSED_BASE: (BEST, fixed(hand_made, base)),
+        FUSED_BASE: (LINEAR, fixed(hand_made, base)),
         FUSED_HEAD: (BEST, lambda outer: (hand_made, tuned(outer))),
     }
     return {
-        row: score_head(features, task.labels, task.folds, among) for row, (among, features) in plan.items()
+        row: score_head(features, task.labels, task.folds, among, cache)
+        for row, (among, features) in plan.items()
     }
 
 
@@ -153,7 +156,17 @@ def _report(measured: Sequence[Measured], options: argparse.Namespace) -> None:
                 print(f"{row}: " + "; ".join(f"{name} {', '.join(c)}" for name, c in by_task.items()))
     print()
     print(table([_time_row(one) for one in measured]))
+    if options.out_of_time:
+        _report_out_of_time(measured)
     finish(_figures(found, gains, measured), _bars(found, gains, measured), options.json)
+
+
+def _report_out_of_time(measured: Sequence[Measured]) -> None:
+    for one in measured:
+        if one.data.name == "online_retail":
+            print("\nfitted at 2011-06-11, judged on the labels of 2011-09-09:\n")
+            found = out_of_time(one.data, one.trained.loaded, Silent())
+            print(table([_printed(row, by_task) for row, by_task in (*found.items(), *OUT_OF_TIME.items())]))
 
 
 def _mean(by_task: Mapping[str, Figures]) -> Figures:

@@ -105,53 +105,63 @@ def embed_tasks(
         progress: told of histories and steps.
     """
     settings = {"model": loaded.content_hash, "tune": asdict(tune) if tune else None}
-    path = cache / f"{data.name}-vectors-{_key(data, settings)}.npz"
-    if not path.exists():
-        found = _embedded(data, loaded, tune, progress)
-        cache.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {
-            f"{name}/{part}": value for name, parts in found.items() for part, value in parts.items()
-        }
-        np.savez(path, **content)
-    stored = np.load(path)
-    return {
-        name: TaskVectors(
-            stored[f"{name}/base"],
-            stored[f"{name}/tuned"],
-            stored[f"{name}/prototypes"],
-            float(stored[f"{name}/seconds"]),
-        )
-        for name in data.tasks
-    }
+    key, bank = _key(data, settings), None
+    found = {}
+    for name, task in data.tasks.items():
+        path = cache / f"{data.name}-{name}-{key}.npz"
+        if not path.exists():
+            bank = bank or _bank(data, loaded, progress)
+            cache.mkdir(parents=True, exist_ok=True)
+            content: dict[str, Any] = _embedded(bank, task, loaded, tune, progress)
+            np.savez(path, **content)
+        stored = np.load(path)
+        seconds = float(stored["seconds"])
+        found[name] = TaskVectors(stored["base"], stored["tuned"], stored["prototypes"], seconds)
+    return found
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """Prefixes of all tasks' requests, each encoded once, and each task's places among them."""
+
+    prefixes: PrefixBank
+    places: Mapping[str, Int64]
+    queries: Mapping[str, str]
+
+
+def _bank(data: DataSet, loaded: LoadedModel, progress: Progress) -> _Bank:
+    pairs = [np.stack([task.rows, task.cutoffs], axis=1) for task in data.tasks.values()]
+    distinct, place = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+    bounds = np.cumsum([len(part) for part in pairs])[:-1]
+    places = np.split(place.reshape(-1).astype(np.int64), bounds)
+    bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
+    bank.fill(data.arrays, distinct[:, 0].copy(), distinct[:, 1].copy(), progress)
+    queries = {name: data.workspace.scenario(name).query for name in data.tasks}
+    return _Bank(bank, dict(zip(data.tasks, places, strict=True)), queries)
 
 
 def _embedded(
-    data: DataSet, loaded: LoadedModel, tune: TuneConfig | None, progress: Progress
-) -> dict[str, dict[str, NDArray[np.generic]]]:
-    bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
-    requests = _requests(data)
-    bank.fill(data.arrays, *requests.distinct, progress)
-    found: dict[str, dict[str, NDArray[np.generic]]] = {}
-    for name, task in data.tasks.items():
-        query = data.workspace.scenario(name).query
-        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
-        places, began = requests.places[name], time.monotonic()
-        base = bank.vectors(question, None, places)
-        tuned, prototypes = [], np.zeros(len(places))
-        for outer in range(FOLDS if tune else 0):
-            assert tune is not None
-            prompt = tune_prompt(_task(task, outer, places, question), loaded.model, bank, tune, progress)
-            vectors = bank.vectors(question, prompt.vectors, places)
-            tuned.append(vectors)
-            axis = (prompt.prototypes[1] - prompt.prototypes[0]).numpy()
-            prototypes[task.folds == outer] = (vectors @ axis)[task.folds == outer]
-        found[name] = {
-            "base": base,
-            "tuned": np.array(tuned, np.float32),
-            "prototypes": prototypes,
-            "seconds": np.array(time.monotonic() - began),
-        }
-    return found
+    bank: _Bank, task: Task, loaded: LoadedModel, tune: TuneConfig | None, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    longest = loaded.config.max_question_tokens
+    question = loaded.tokenizer.encode_questions([bank.queries[task.name]], longest)[0]
+    places, began = bank.places[task.name], time.monotonic()
+    base = bank.prefixes.vectors(question, None, places)
+    tuned, prototypes = [], np.zeros(len(places))
+    for outer in range(FOLDS) if tune else ():
+        assert tune is not None
+        tuning = _task(task, outer, places, question)
+        prompt = tune_prompt(tuning, loaded.model, bank.prefixes, tune, progress)
+        vectors = bank.prefixes.vectors(question, prompt.vectors, places)
+        tuned.append(vectors)
+        axis = (prompt.prototypes[1] - prompt.prototypes[0]).numpy()
+        prototypes[task.folds == outer] = (vectors @ axis)[task.folds == outer]
+    return {
+        "base": base,
+        "tuned": np.array(tuned, np.float32),
+        "prototypes": prototypes,
+        "seconds": np.array(time.monotonic() - began),
+    }
 
 
 def _task(task: Task, outer: int, places: Int64, question: Tensor) -> TuneTask:
@@ -161,23 +171,6 @@ def _task(task: Task, outer: int, places: Int64, question: Tensor) -> TuneTask:
     valid = np.flatnonzero(task.folds == stops)
     parts = [LabelledRequests(places[rows], task.labels[rows]) for rows in (train, valid)]
     return TuneTask(task.name, question, parts[0], parts[1])
-
-
-@dataclass(frozen=True)
-class _Requests:
-    distinct: tuple[Int64, Int64]
-    places: Mapping[str, Int64]
-
-
-def _requests(data: DataSet) -> _Requests:
-    """The distinct (user, cut-off) of all tasks, encoded once, and each task's places among them."""
-    pairs = [np.stack([task.rows, task.cutoffs], axis=1) for task in data.tasks.values()]
-    distinct, place = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-    bounds = np.cumsum([len(part) for part in pairs])[:-1]
-    parts = np.split(place.reshape(-1).astype(np.int64), bounds)
-    return _Requests(
-        (distinct[:, 0].copy(), distinct[:, 1].copy()), dict(zip(data.tasks, parts, strict=True))
-    )
 
 
 def _key(data: DataSet, settings: Mapping[str, object]) -> str:

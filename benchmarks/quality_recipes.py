@@ -6,13 +6,43 @@ from benchmarks.quality_model import Recipe
 from qanchor.training.pretrain import PretrainConfig
 from qanchor.training.tune import TuneConfig
 from qanchor.training.useru.pairs import UserUConfig
+from qanchor.training.useru.summaries import SummaryShares
 
+# Kinds of questions, in the order of Kind: the scenarios' own most of all.
+_SHARES = (0.25, 0.15, 0.05, 0.4, 0.05, 0.05, 0.05)
+# What labels ask is how often, how much and how soon; what of, less so than in a world of many services.
 _RETAIL = Recipe(
-    PretrainConfig(steps=600, useru=UserUConfig(most_points=40_000, horizons_days=(30, 60, 90))),
-    TuneConfig(learning_rate=5e-3),
+    PretrainConfig(
+        steps=540,
+        points=96,
+        summary_weight=6.0,
+        event_dropout=0.5,
+        aggregate_dropout=0.3,
+        useru=UserUConfig(
+            most_points=40_000,
+            horizons_days=(30, 90),
+            questions=2,
+            shares=_SHARES,
+            summary=SummaryShares(topics=0.2, counts=0.1, days=0.1, numbers=0.2, levels=0.4),
+        ),
+    ),
+    TuneConfig(learning_rate=5e-3, steps=160),
 )
+# A month's status is a word or two, and everybody has as many statements.
 _CREDIT = Recipe(
-    PretrainConfig(steps=600, useru=UserUConfig(most_points=60_000, horizons_days=(30, 60, 90))),
+    PretrainConfig(
+        steps=220,
+        points=128,
+        summary_weight=6.0,
+        aggregate_dropout=0.2,
+        useru=UserUConfig(
+            most_points=60_000,
+            horizons_days=(30,),
+            questions=2,
+            shares=_SHARES,
+            summary=SummaryShares(topics=0.1, counts=0.0, days=0.0, numbers=0.2, levels=0.3, terms=0.4),
+        ),
+    ),
     TuneConfig(learning_rate=5e-3, most_rows=24_000),
 )
 _QUICK_STEPS = 60

@@ -1,0 +1,104 @@
+"""Out of time: heads fitted on online_retail's users at 2011-06-11, judged on its labels of 2011-09-09.
+
+The labels of the earlier day are worked out from the events up to the later one, which pre-training saw too.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality_data import FOLDS, DataSet
+from benchmarks.quality_figures import Figures, figures_of
+from benchmarks.quality_heads import LINEAR, Block, fit_outside
+from qanchor.events.history import EventArrays, Int64, slice_histories
+from qanchor.model.checkpoint import LoadedModel
+from qanchor.model.tabular import tabular_features
+from qanchor.progress import Progress
+from qanchor.training.prefixes import PrefixBank
+
+_DAY = 86_400_000_000
+_BACK_DAYS = 90
+AGGREGATES = "logistic, point-in-time aggregates"
+PROBE = "linear probe, base"
+FUSED = "logistic, both"
+
+
+def out_of_time(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str, dict[str, Figures]]:
+    """AUC and KS at the labels' cut-off of what was fitted 90 days before, by row and task.
+
+    Args:
+        data: online_retail.
+        loaded: its model.
+        progress: told of every history.
+    """
+    later = int(next(iter(data.tasks.values())).cutoffs[0])
+    earlier, users = later - _BACK_DAYS * _DAY, np.arange(len(data.arrays.users))
+    # Every user at both moments: request `user` is the earlier one, `users + user` the later one.
+    requests = np.tile(users, 2), np.repeat([earlier, later], len(users))
+    aggregates = _aggregates(data, loaded, *requests)
+    bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
+    bank.fill(data.arrays, *requests, progress)
+    found: dict[str, dict[str, Figures]] = {AGGREGATES: {}, PROBE: {}, FUSED: {}}
+    for name, task in data.tasks.items():
+        rows, labels = earlier_labels(name, data, earlier)
+        chosen = np.concatenate([rows, len(users) + task.rows])
+        query = data.workspace.scenario(name).query
+        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
+        blocks = [
+            Block(aggregates[chosen], "standard"),
+            Block(bank.vectors(question, None, chosen), "standard"),
+        ]
+        train = np.arange(len(chosen)) < len(rows)
+        every = np.concatenate([labels, task.labels])
+        folds = np.random.default_rng(0).integers(0, FOLDS, len(every))
+        for row, used in ((AGGREGATES, blocks[:1]), (PROBE, blocks[1:]), (FUSED, blocks)):
+            found[row][name] = figures_of(task, fit_outside(used, every, train, folds, LINEAR))
+    return found
+
+
+def earlier_labels(name: str, data: DataSet, cutoff: int) -> tuple[Int64, Int64]:
+    """Users who are asked about at a cut-off, and their labels, by the README's words.
+
+    Args:
+        name: of the task.
+        data: online_retail.
+        cutoff: microseconds UTC; at least 90 days before the last event.
+
+    Returns:
+        User rows and labels, int64 [rows] each.
+    """
+    users = np.arange(len(data.arrays.users))
+    seen = _events(data, users, cutoff - 100_000 * _DAY, cutoff).sum(axis=1) > 0
+    bought_before = _events(data, users, cutoff - _BACK_DAYS * _DAY, cutoff)[:, 0] > 0
+    soon, later = (_events(data, users, cutoff, cutoff + days * _DAY) for days in (30, 90))
+    labels: Mapping[str, NDArray[np.bool_]] = {
+        "mkt_repurchase30": soon[:, 0] > 0,
+        "mkt_spend1000_90": _spent(data.arrays, users, data, cutoff) >= 1_000,
+        "risk_return90": later[:, 1] > 0,
+        "eng_lapse90_active": later[:, 0] == 0,
+    }
+    asked = np.flatnonzero(seen & (bought_before if name == "eng_lapse90_active" else True))
+    return asked.astype(np.int64), labels[name][asked].astype(np.int64)
+
+
+def _stops(data: DataSet, users: Int64, moment: int) -> Int64:
+    return slice_histories(data.arrays, users, np.full(len(users), moment), data.workspace).stop
+
+
+def _events(data: DataSet, users: Int64, begin: int, end: int) -> Int64:
+    """Events of each modality in a span, [users, modalities]."""
+    return _stops(data, users, end) - _stops(data, users, begin)
+
+
+def _spent(arrays: EventArrays, users: Int64, data: DataSet, cutoff: int) -> NDArray[np.float64]:
+    purchases = arrays.modalities[0]
+    amount = data.workspace.modalities[purchases.name].numbers.index("amount")
+    sums = np.concatenate([[0.0], np.cumsum(purchases.numbers[:, amount])])
+    end, begin = (_stops(data, users, cutoff + days * _DAY)[:, 0] for days in (_BACK_DAYS, 0))
+    return np.asarray(sums[end] - sums[begin])
+
+
+def _aggregates(data: DataSet, loaded: LoadedModel, rows: Int64, cutoffs: Int64) -> NDArray[np.float32]:
+    slices = slice_histories(data.arrays, rows, cutoffs, data.workspace)
+    return tabular_features(data.arrays, slices, loaded.normaliser, loaded.config)
