@@ -39,7 +39,7 @@ def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjus
     Raises:
         InputError: lengths differ, or a value is infinite.
 
-    Source: Deng, Xu, Kohavi and Walker, WSDM 2013, Eq. 4 to 6; several covariates: its appendix B.
+    Source: Deng, Xu, Kohavi and Walker, WSDM 2013; several covariates: by regression.
     """
     values = np.asarray(outcomes, dtype=np.float64)
     known = np.asarray(covariates, dtype=np.float64)

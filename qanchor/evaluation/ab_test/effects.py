@@ -85,7 +85,7 @@ def compare(control: Moments, treatment: Moments, confidence: float = 0.95) -> E
         confidence: of the intervals, two-sided, in (0, 1).
 
     Source: Welch, Biometrika 34 (1947); the lift's interval by the delta method: Deng, Knoblich and Lu,
-        KDD 2018, Eq. 5.
+        KDD 2018.
     """
     from scipy import stats
 

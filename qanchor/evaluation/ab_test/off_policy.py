@@ -111,7 +111,7 @@ def evaluate(log: LoggedDecisions, clip: float | None = None, confidence: float 
         InputError: a value is out of range; the message names the row.
 
     Source: IPS: Horvitz and Thompson, JASA 47 (1952); self-normalised: Swaminathan and Joachims, NeurIPS
-        2015; doubly robust: Dudik, Langford and Li, ICML 2011; clipping: Bottou et al., JMLR 14 (2013), 4.4;
+        2015; doubly robust: Dudik, Langford and Li, ICML 2011; clipping: Bottou et al., JMLR 14 (2013);
         effective rows: Kong, Technical Report 348, Chicago (1992).
     """
     if clip is not None and not clip > 0:

@@ -71,8 +71,8 @@ def plan_means(effect: float, deviation: float, design: Design | None = None) ->
     Raises:
         InputError: an argument is out of range, or so small that no number of users suffices.
 
-    Source: Cohen, Statistical Power Analysis (1988), 2.3; CUPED's factor: Deng, Xu, Kohavi and Walker,
-        WSDM 2013, Eq. 3.
+    Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2; CUPED's factor:
+        Deng, Xu, Kohavi and Walker, WSDM 2013.
     """
     chosen = design or Design()
     _positive("deviation", deviation)
@@ -90,8 +90,8 @@ def plan_proportions(base: float, effect: float, design: Design | None = None) -
     Raises:
         InputError: an argument is out of range, or so small that no number of users suffices.
 
-    Source: Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions (2003), Eq. 4.14 and 4.19
-        without the correction for continuity.
+    Source: Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions (2003), chapter 4, without
+        the correction for continuity.
     """
     chosen = design or Design()
     _within("base rate", base, 0.0, 1.0)

@@ -43,9 +43,9 @@ def radius(variance: ArrayLike, planned: ArrayLike, significance: float = 0.05) 
         significance: a, in (0, 1).
 
     Source: Robbins, Annals of Mathematical Statistics 41 (1970); Johari, Koomen, Pekelis and Walsh,
-        Operations Research 70 (2022), Eq. 13; Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, Annals of
-        Statistics 52 (2024), Theorem 2.2; the choice of t: Howard, Ramdas, McAuliffe and Sekhon, Annals of
-        Statistics 49 (2021), 3.5.
+        Always Valid Inference, Operations Research 70 (2022); Waudby-Smith, Arbour, Sinha, Kennedy and
+        Ramdas, Time-uniform Central Limit Theory and Asymptotic Confidence Sequences, Annals of Statistics
+        52 (2024); the choice of t: Howard, Ramdas, McAuliffe and Sekhon, Annals of Statistics 49 (2021).
     """
     now = np.asarray(variance, dtype=np.float64)
     mixed = np.asarray(planned, dtype=np.float64) * _mixture(significance)
