@@ -38,7 +38,7 @@ from qanchor.storage.event_log import EventLog
 Vectors = NDArray[np.float32]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A t-SNE of a thousand rows takes seconds: many scenarios share them out.
-_NEIGHBOUR_ROWS, _FEWEST_NEIGHBOUR_ROWS = 3_000, 300
+_NEIGHBOUR_ROWS, _FEWEST_NEIGHBOUR_ROWS = 2_500, 250
 
 
 # So do the training rows that are embedded without their prompts.

@@ -66,7 +66,7 @@ def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: in
         return None
     nearest = min(30.0, (len(vectors) - 1) / 4)
     # Unit vectors: the Euclidean distance orders neighbours as the cosine does.
-    model = TSNE(init="pca", perplexity=nearest, max_iter=350, random_state=seed, n_jobs=1)
+    model = TSNE(init="pca", perplexity=nearest, max_iter=300, random_state=seed, n_jobs=1)
     # Its steps are too short to be shared out: on busy cores waiting for each other costs a hundredfold.
     with threadpool_limits(1, user_api="openmp"):
         flat = np.asarray(model.fit_transform(vectors.astype(np.float64)), dtype=np.float64)
