@@ -4,11 +4,15 @@
     python -m benchmarks.quality_world world [--quick] [--json FILE]
 
 Linear probes (logistic regression, its strength chosen on the valid part, fitted on the train part) of
-activity aggregates, of the untuned and of the tuned embedding, on users and times unseen in training.
+activity aggregates, of the untuned and of the tuned embedding, on users and times unseen in training; beside
+them the prototypes of tuning, and the scenario's words alone, without any label.
 """
 
 import argparse
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +69,7 @@ def main() -> None:
     bars = [
         Bar("tuned above base, AUC", means["tuned"] - means["base"], 0.0, "higher"),
         Bar("base above aggregates, AUC", means["base"] - means["aggregates"], 0.0, "higher"),
+        Bar("zero-label, mean AUC", means["zero-label"], 0.65, "higher"),
     ]
     if "way tuned" in means:
         bars.insert(0, Bar("way of the tuned probe to the ceiling", means["way tuned"], 0.85, "higher"))
@@ -93,6 +98,7 @@ def measure(
     options: argparse.Namespace, workspace: Workspace, arrays: EventArrays, labels: list[Labels]
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Test AUCs of every scenario by what was probed, and figures of the run."""
+    from qanchor.audience.zero_label import read_answers
     from qanchor.model.checkpoint import LoadedModel
     from qanchor.model.runtime import choose_runtime
     from qanchor.training.prefixes import PrefixBank
@@ -114,23 +120,23 @@ def measure(
     results: dict[str, dict[str, float]] = {}
     bank, kept = PrefixBank(*parts, workspace), Rows(*(np.empty(0, np.int64) for _ in range(3)))
     for some in labels:
-        pieces = [_rows(arrays, some.part(part)) for part in SPLITS]
-        every = Rows(
-            *(np.concatenate([getattr(p, f) for p in pieces]) for f in ("rows", "cutoffs", "labels"))
-        )
-        bounds = np.cumsum([len(piece.rows) for piece in pieces])[:-1]
+        every, bounds = label_rows(arrays, [some.part(part) for part in SPLITS])
         if not (np.array_equal(every.rows, kept.rows) and np.array_equal(every.cutoffs, kept.cutoffs)):
             bank.fill(arrays, every.rows, every.cutoffs, Silent())
             kept = every
         question = trained.tokenizer.encode_questions([workspace.scenario(some.scenario).query])[0]
         requests, prompt = np.arange(len(every.rows)), tuned[some.scenario]
         vectors = bank.vectors(question, prompt.vectors, requests)
+        untuned = bank.vectors(question, None, requests)
+        words = read_answers(loaded, workspace, some.scenario, vocabulary(arrays))
+        test_labels = np.split(every.labels, bounds)[2]
         test = np.split(vectors, bounds)[2] @ (prompt.prototypes[1] - prompt.prototypes[0]).numpy()
         results[some.scenario] = {
             "aggregates": _probe(activity(arrays, workspace, every), every.labels, bounds),
-            "base": _probe(bank.vectors(question, None, requests), every.labels, bounds),
+            "base": _probe(untuned, every.labels, bounds),
             "tuned": _probe(vectors, every.labels, bounds),
-            "prototypes": float(roc_auc(pieces[2].labels, test)),
+            "prototypes": float(roc_auc(test_labels, test)),
+            "zero-label": words.auc(np.split(untuned, bounds)[2], test_labels),
         }
     losses = {name: trained.metrics[name][-20:] for name in ("contrastive_loss", "next_token_loss")}
     figures = {
@@ -140,6 +146,22 @@ def measure(
     figures |= {f"retrieval_{key}": value for key, value in trained.metrics["after"].items()}
     figures["tune_seconds"] = sum(prompt.metrics["seconds"] for prompt in tuned.values())
     return results, figures
+
+
+def vocabulary(arrays: EventArrays) -> Counter[str]:
+    """Words of the events' texts, as `qanchor.audience.describe.event_words` finds them in a log."""
+    words: Counter[str] = Counter()
+    for text in arrays.texts:
+        words.update(set(re.findall(r"[^\W_]+", text.lower())))
+    return words
+
+
+def label_rows(arrays: EventArrays, parts: Sequence[pa.Table]) -> tuple[Rows, Int64]:
+    """The label rows of all parts one after the other, and where one part ends and the next begins."""
+    pieces = [_rows(arrays, part) for part in parts]
+    columns = ([getattr(piece, name) for piece in pieces] for name in ("rows", "cutoffs", "labels"))
+    every = Rows(*(np.concatenate(column) for column in columns))
+    return every, np.cumsum([len(piece.rows) for piece in pieces])[:-1]
 
 
 def _rows(arrays: EventArrays, part: pa.Table) -> Rows:

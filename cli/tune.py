@@ -20,6 +20,10 @@ def run(
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, max=64, help="Soft prompt vectors.")] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same prompt.")] = 0,
+    use: Annotated[
+        str | None,
+        typer.Option("--use", metavar="VERSION", help="Tune nothing; put this earlier prompt back in use."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Tune the soft prompts of scenarios with their labels; the model stays as it is.
@@ -28,6 +32,9 @@ def run(
 
     Example: qanchor-cli tune --scenario takeout --scenario money
     """
+    if use is not None:
+        _use(scenario, every, use, json)
+        return
     from dataclasses import replace
 
     from qanchor.events.history import load_event_arrays
@@ -74,3 +81,25 @@ def run(
         print_json(rows)
         return
     print_table("tuned prompts (AUC on the validation part)", rows)
+
+
+def _use(scenario: list[str] | None, every: bool, version: str, json: bool) -> None:
+    from qanchor.errors import InputError
+    from qanchor.registry.versions import find_active_model, use_prompt
+
+    if every or len(scenario or ()) != 1:
+        raise InputError("--use is about one scenario", "Give one --scenario NAME.")
+    context = open_context()
+    name = chosen(context.workspace, scenario, every)[0]
+    prompt = use_prompt(context.engine, name, version)
+    model = find_active_model(context.engine)
+    fits = model is not None and model.version == prompt.model_version
+    row = {"scenario": name, "prompt": prompt.version, "model": prompt.model_version, "fits_model": fits}
+    if json:
+        print_json(row)
+        return
+    print_table("prompt in use", [row])
+    if fits:
+        typer.echo(f"note: `qanchor-cli backfill --scenario {name}` makes its vectors", err=True)
+    else:
+        typer.echo("note: it was tuned on another model than the one that serves, and is left out", err=True)

@@ -77,6 +77,7 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     embedding_width: int = Field(EMBEDDING_WIDTH, gt=0)
     max_question_tokens: int = Field(96, gt=1)
     max_answer_tokens: int = Field(200, gt=1)
+    nested_widths: tuple[int, ...] = Field((), description="widths below the whole that can be served alone")
     use_user_token: bool = True
     use_modality_tokens: bool = True
     tabular_tokens: int = Field(0, ge=0, description="prefix tokens made of point-in-time aggregates")

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qanchor.errors import EventsInvalid
+from qanchor.errors import EventsInvalid, InputError
 from qanchor.events.files import open_event_file
 from qanchor.events.history import EventArrays, arrays_from_table, microseconds
 from qanchor.model.checkpoint import LoadedModel, load_model
 from qanchor.model.embedder import Anchor, UserEmbedder
 from qanchor.model.int8 import quantise
+from qanchor.model.nested import narrowed
 from qanchor.model.soft_prompt import load_prompt
 from qanchor.workspace import Workspace
 
@@ -35,6 +36,7 @@ class UserModel:
         question: str,
         as_of: datetime | str | None = None,
         prompt: str | Path | None = None,
+        width: int | None = None,
     ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
         """One vector for every user of a table of events.
 
@@ -44,22 +46,29 @@ class UserModel:
             question: in words, such as "Will this user buy a concert ticket in the next 30 days?".
             as_of: only events before it are read, UTC; None: just after the last event.
             prompt: folder of a soft prompt tuned for the question on this model.
+            width: numbers of a vector; one of the model's nested widths, or None: all.
 
         Returns:
-            User ids, object [users], and unit vectors, float32 [users, dim].
+            User ids, object [users], and unit vectors, float32 [users, width].
 
         Raises:
+            InputError: the model was not trained for that width.
             EventsInvalid: the events cannot be read; the message says what is wrong.
             CheckpointInvalid: the prompt is damaged or of another model.
         """
-        arrays = _arrays(events, self.loaded.config.workspace())
+        config = self.loaded.config
+        kept = config.embedding_width if width is None else width
+        if kept not in (*config.nested_widths, config.embedding_width):
+            known = ", ".join(map(str, (*config.nested_widths, config.embedding_width)))
+            raise InputError(f"the model has no width {kept}", f"Widths there are: {known}.")
+        arrays = _arrays(events, config.workspace())
         if not len(arrays.users):
             raise EventsInvalid("there are no events", "Pass a table with at least one row.")
         cutoff = int(arrays.last_times().max()) + 1 if as_of is None else microseconds(_moment(as_of))
         anchor = Anchor(question, None if prompt is None else load_prompt(Path(prompt)).prompt)
         rows = np.arange(len(arrays.users))
         vectors = self._embedder.embed(arrays, rows, np.full(len(rows), cutoff), [anchor])
-        return arrays.users, vectors[0]
+        return arrays.users, narrowed(vectors[0], kept)
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> UserModel:

@@ -66,6 +66,32 @@ def register_prompt(engine: Engine, prompt: PromptVersion) -> PromptVersion:
     return _register(engine, prompt)
 
 
+def use_prompt(engine: Engine, scenario: str, version: str) -> PromptVersion:
+    """Put an earlier prompt of a scenario back in use; no model is loaded or changed.
+
+    Args:
+        engine: of the registry.
+        scenario: its name.
+        version: of the prompt, or the beginning of it.
+
+    Raises:
+        NotReady: the scenario has no such prompt, or several begin so; the message names those there are.
+    """
+    with transaction(engine) as session:
+        query = select(PromptVersion).where(PromptVersion.scenario == scenario)
+        prompts = list(session.scalars(query.order_by(PromptVersion.version.desc())))
+        found = [prompt for prompt in prompts if prompt.version.startswith(version)]
+        if len(found) != 1:
+            known = ", ".join(prompt.version for prompt in prompts[:5]) or "none"
+            problem = "has no prompt" if not found else f"has {len(found)} prompts"
+            raise NotReady(f"{scenario} {problem} {version!r}", f"Prompts there are: {known}.")
+        session.execute(update(PromptVersion).where(PromptVersion.scenario == scenario).values(active=False))
+        session.execute(
+            update(PromptVersion).where(PromptVersion.version == found[0].version).values(active=True)
+        )
+    return found[0]
+
+
 def active_prompt(engine: Engine, scenario: str, model_version: str | None = None) -> PromptVersion | None:
     """The soft prompt of a scenario; None where it was never tuned.
 

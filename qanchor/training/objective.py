@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qanchor.model.nested import at_widths
 from qanchor.model.qanchor import PairOutput, QAnchor
 from qanchor.model.runtime import Runtime
 from qanchor.training.batch_parts import part_of
@@ -86,7 +87,7 @@ class Objective:
         config = self._config
         output = self._forward(batch, step, 0)
         contrastive = self._contrastive(output.anchor, output.answer, batch, masked)
-        summary = summary_loss(self._reader(output.anchor), batch.summaries.flatten(0, 1))
+        summary = self._summary(output.anchor, batch.summaries.flatten(0, 1))
         loss = (
             config.contrastive_weight * contrastive
             + config.next_token_weight * output.ntp_loss
@@ -112,7 +113,7 @@ class Objective:
         own = slice(first * asked, parts[-1].stop * asked)
         wanted = batch.summaries.to(device).flatten(0, 1)
         share = (parts[-1].stop - first) / points
-        summary = share * summary_loss(self._reader(anchor[own]), wanted[own])
+        summary = share * self._summary(anchor[own], wanted[own])
         weighted = config.contrastive_weight * contrastive + config.summary_weight * summary
         weighted.backward()  # type: ignore[no-untyped-call]
         next_token = torch.zeros((), device=device)
@@ -164,4 +165,11 @@ class Objective:
         users = batch.users.repeat_interleave(batch.question_ids.shape[1])
         never = same_user_or_answer(users, batch.answer_ids.flatten(0, 1)).to(anchor.device)
         margin = config.margin if masked else NO_MARGIN
-        return contrastive_loss(anchor, answer, config.temperature, margin, never, config.form)
+        pairs = zip(at_widths(anchor, config.widths), at_widths(answer, config.widths), strict=True)
+        losses = [contrastive_loss(*pair, config.temperature, margin, never, config.form) for pair in pairs]
+        return torch.stack(losses).mean()
+
+    def _summary(self, anchor: Tensor, wanted: Tensor) -> Tensor:
+        """The summary loss, averaged over the nested widths; each reads with the reader's first columns."""
+        losses = [summary_loss(self._reader(some), wanted) for some in at_widths(anchor, self._config.widths)]
+        return torch.stack(losses).mean()

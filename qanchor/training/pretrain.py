@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qanchor.errors import NotReady
+from qanchor.errors import InputError, NotReady
 from qanchor.events.history import EventArrays, microseconds
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.config import ModelConfig, preset_config
@@ -109,6 +109,7 @@ def pretrain(
 
     Raises:
         NotReady: too few events or users before `until`; load more, or choose a later one.
+        InputError: a nested width is wider than the vectors.
         TrainingDiverged: the loss is no number; lower the learning rate.
         BatchTooLarge: memory does not suffice; compute fewer points at a time.
         KeyboardInterrupt: SIGINT or SIGTERM came; the state is kept, and the same call goes on.
@@ -124,7 +125,7 @@ def pretrain(
             f"only {pairs.trained} users with a past can be learned from",
             "Load more events, or give a later --until.",
         )
-    model_config = preset_config(config.preset, workspace)
+    model_config = _switched(preset_config(config.preset, workspace), config)
     if config.backbone or config.text_encoder:
         model_config = with_sources(model_config, config.backbone, config.text_encoder, config.text_pooling)
     tokenizer = make_tokenizer(model_config, _corpus(visible, workspace, pairs))
@@ -177,6 +178,23 @@ def _begun(model: QAnchor, builder: BatchBuilder, config: PretrainConfig, runtim
 
     whiten_projection(model.projection, forward)
     return model
+
+
+def _switched(model: ModelConfig, config: PretrainConfig) -> ModelConfig:
+    """The model's configuration with what the training's switches decide of its shape."""
+    wrong = [width for width in config.widths if not 0 < width <= model.embedding_width]
+    if wrong:
+        raise InputError(
+            f"the nested width {wrong[0]} is not one of a vector of {model.embedding_width} numbers",
+            f"Give widths between 1 and {model.embedding_width}.",
+        )
+    return model.model_copy(
+        update={
+            "use_user_token": config.user_token,
+            "use_modality_tokens": config.modality_tokens,
+            "nested_widths": tuple(sorted(set(config.widths))),
+        }
+    )
 
 
 def _corpus(visible: EventArrays, workspace: Workspace, pairs: PairSet) -> list[str]:

@@ -71,6 +71,14 @@ def test_pretrain_and_tune_leave_a_model_and_prompts_that_load(
         stored = load_prompt(home.models / model["version"] / "prompts" / row["prompt"])
         assert stored.prompt.vectors.shape[0] == 2
         assert stored.metadata["model_hash"] == loaded.content_hash
+    assert run_command(["tune", "--scenario", "sails", "--steps", "2", "--tokens", "1", "--json"]) == 0
+    newer = json.loads(capsys.readouterr().out)[0]["prompt"]
+    assert run_command(["tune", "--scenario", "sails", "--use", prompts[0]["prompt"], "--json"]) == 0
+    used = json.loads(capsys.readouterr().out)
+    assert used["prompt"] == prompts[0]["prompt"] != newer
+    assert used["fits_model"]
+    assert run_command(["tune", "--all", "--use", newer]) == 2
+    assert "Give one --scenario" in capsys.readouterr().err
 
 
 def test_preset_paper_trains_on_folders_and_its_merged_model_needs_them_no_more(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import qanchor
-from qanchor.errors import CheckpointInvalid, EventsInvalid, WorkspaceInvalid
+from qanchor.errors import CheckpointInvalid, EventsInvalid, InputError, WorkspaceInvalid
 from qanchor.model.checkpoint import save_model
 from qanchor.model.facade import UserModel, load
 from qanchor.model.runtime import choose_runtime
@@ -119,3 +120,17 @@ def test_half_precision_stays_close(folder: Path, model: UserModel) -> None:
     half = load(folder, device="cpu", precision="bfloat16").embed(table, QUESTION)[1]
     assert half.dtype == np.float32
     assert (half * model.embed(table, QUESTION)[1]).sum(axis=1).min() > 0.99
+
+
+def test_a_nested_width_gives_the_first_numbers_and_others_are_refused(model: UserModel) -> None:
+    table, dim = event_table(1), model.loaded.config.embedding_width
+    whole = model.embed(table, QUESTION)[1]
+    with pytest.raises(InputError, match=f"no width 4.*Widths there are: {dim}"):
+        model.embed(table, QUESTION, width=4)
+    config = model.loaded.config.model_copy(update={"nested_widths": (4,)})
+    nested = UserModel(replace(model.loaded, config=config))
+    narrow = nested.embed(table, QUESTION, width=4)[1]
+    np.testing.assert_allclose(np.linalg.norm(narrow, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        narrow, whole[:, :4] / np.linalg.norm(whole[:, :4], axis=1, keepdims=True), atol=1e-5
+    )

@@ -67,6 +67,20 @@ def test_a_prompt_of_an_earlier_model_is_not_handed_out(engine: Engine) -> None:
     assert kept.version == "p1"
 
 
+def test_an_earlier_prompt_is_put_back_in_use_and_the_others_stay_as_they_are(engine: Engine) -> None:
+    versions.register_model(engine, model("m1"))
+    for version, scenario in (("p1", "money"), ("p2", "money"), ("q1", "takeout")):
+        versions.register_prompt(engine, prompt(version, scenario))
+    assert versions.use_prompt(engine, "money", "p1").version == "p1"
+    in_use = versions.active_by_scenario(engine, PromptVersion, ["money", "takeout"])
+    assert {name: row.version for name, row in in_use.items()} == {"money": "p1", "takeout": "q1"}
+    with pytest.raises(NotReady, match=r"has no prompt 'q1'.*p2, p1"):
+        versions.use_prompt(engine, "money", "q1")
+    with pytest.raises(NotReady, match="has 2 prompts 'p'"):
+        versions.use_prompt(engine, "money", "p")
+    assert versions.active_prompt(engine, "money").version == "p1"  # type: ignore[union-attr]
+
+
 def test_index_and_head_are_handed_out_by_scenario(engine: Engine) -> None:
     versions.register_model(engine, model("m1"))
     with Session(engine) as session, session.begin():

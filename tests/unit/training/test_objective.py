@@ -63,7 +63,10 @@ def _assert_same(left: dict[str, Tensor], right: dict[str, Tensor], most: float 
         assert float((value - right[name]).abs().max()) <= most * max(1.0, largest), name
 
 
-@pytest.mark.parametrize("changes", [{}, {"form": "code"}, {"next_token_weight": 0.0, "summary_weight": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"form": "code"}, {"widths": (3, 6)}, {"next_token_weight": 0.0, "summary_weight": 0.0}],
+)
 @pytest.mark.parametrize("size", [1, 3])
 def test_parts_give_the_losses_and_gradients_of_the_whole_batch(
     trainee: tuple[QAnchor, PairBatch], size: int, changes: dict[str, Any]
@@ -194,3 +197,16 @@ def test_without_the_margin_every_other_pair_counts(trainee: tuple[QAnchor, Pair
     assert objective.backward(batch, 0, masked=False).contrastive >= objective.backward(batch, 0).contrastive
     assert NO_MARGIN > 2  # no two cosines differ by more
     model.zero_grad(set_to_none=True)
+
+
+def test_nested_widths_average_the_losses_of_each_width(trainee: tuple[QAnchor, PairBatch]) -> None:
+    model, _ = trainee
+    config = replace(CONFIG, widths=(4,), next_token_weight=0.0)
+    losses, _ = _gradients(trainee, config)
+    whole, _ = _gradients(trainee, replace(config, widths=()))
+    model.projection[2].register_forward_hook(lambda _, __, out: out * (torch.arange(12) < 4))
+    hooks = model.projection[2]._forward_hooks
+    narrow, _ = _gradients(trainee, replace(config, widths=()))
+    hooks.clear()
+    assert losses.contrastive.item() == pytest.approx((whole.contrastive + narrow.contrastive).item() / 2)
+    assert losses.summary.item() == pytest.approx((whole.summary + narrow.summary).item() / 2)

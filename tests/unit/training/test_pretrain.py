@@ -297,3 +297,13 @@ def test_until_comes_from_the_labels_unless_an_earlier_one_is_given() -> None:
         choose_until(None, None)
     with pytest.raises(InputError, match="read what it is asked to predict"):
         choose_until(UNTIL, earlier)
+
+
+def test_switches_of_the_configuration_reach_the_model() -> None:
+    config = replace(CONFIG, steps=1, user_token=False, modality_tokens=False, widths=(6, 3, 6))
+    model = _run(config=config).model
+    assert not model.config.use_user_token
+    assert not model.config.use_modality_tokens
+    assert model.config.nested_widths == (3, 6)
+    with pytest.raises(InputError, match="nested width 13 is not one of a vector of 12 numbers"):
+        _run(config=replace(CONFIG, widths=(13,)))
