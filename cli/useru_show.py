@@ -159,7 +159,7 @@ def _print_sample(console: "Console", row: Mapping[str, Any]) -> None:
         Text(row["question"], style="bold"),
         Text(row["answer"] or row["draft"] or "(no answer)"),
         Text(""),
-        Text(_wrapped("facts", [f"{f['name']}: {f['says']}" for f in row["facts"]]), style="dim"),
+        Text(_grounds(row), style="dim"),
     ]
     if row["faults"]:
         lines.append(Text(_wrapped("faults", row["faults"]), style="yellow"))
@@ -176,6 +176,13 @@ def _print_sample(console: "Console", row: Mapping[str, Any]) -> None:
             border_style="cyan" if row["dataset"] == "uqa" else "green",
         )
     )
+
+
+def _grounds(row: Mapping[str, Any]) -> str:
+    """What an answer rests on; of answers that are the facts' own sentences the names alone."""
+    if row["writer"] == "grounded":
+        return _wrapped("rests on", row["facts_used"])
+    return _wrapped("facts", [f"{fact['name']}: {fact['says']}" for fact in row["facts"]])
 
 
 def _wrapped(head: str, items: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,21 +135,31 @@ def _arranged(pairs: _Stored, config: UserUConfig, rng: np.random.Generator) -> 
         training = training[: len(training) // config.cell * config.cell]
     repeats = max(1, round(len(pairs.users) / len(points) / config.questions))
     rows: list[list[int]] = []
+    asked: set[int] = set()
     for part, times in ((training, repeats), (checking, 1)):
         for at in np.tile(np.arange(0, len(part), config.cell), times).tolist():
             members = [pairs.of_point(int(point)) for point in part[at : at + config.cell]]
-            rows += _cell_rows(pairs, members, config.questions, rng)
+            cell = _cell_rows(pairs, members, asked, config.questions, rng)
+            asked.update(pair for row in cell for pair in row)
+            rows += cell
     return np.array(rows, np.int64), len(training) * repeats
 
 
 def _cell_rows(
-    pairs: _Stored, members: Sequence[list[int]], questions: int, rng: np.random.Generator
+    pairs: _Stored,
+    members: Sequence[list[int]],
+    before: AbstractSet[int],
+    questions: int,
+    rng: np.random.Generator,
 ) -> list[list[int]]:
-    """Pair numbers of each member of a cell, one for each slot: the question of most members if it has it."""
+    """Pair numbers of each member of a cell, one for each slot: the question of most members if it has it.
+
+    Pairs of `before` were asked in another row: others come first.
+    """
     rows: list[list[int]] = [[] for _ in members]
     for slot in rng.permutation(questions).tolist():
         past = bool(slot % 2)
-        options = [_left(pairs, own, row, past) for own, row in zip(members, rows, strict=True)]
+        options = [_left(pairs, own, before, row, past) for own, row in zip(members, rows, strict=True)]
         shared = Counter(int(pairs.question[i]) for some in options for i in some)
         texts = sorted(shared)
         share = np.array([shared[text] for text in texts], np.float64) ** 2
@@ -159,10 +170,11 @@ def _cell_rows(
     return rows
 
 
-def _left(pairs: _Stored, own: list[int], used: list[int], past: bool) -> list[int]:
+def _left(pairs: _Stored, own: list[int], before: AbstractSet[int], row: list[int], past: bool) -> list[int]:
     """A point's pairs that a slot may take: of the past or the future, not asked yet, as far as there are."""
-    fresh = [i for i in own if i not in used] or own
-    return [i for i in fresh if (pairs.days[i] < 0) == past] or fresh
+    here = [i for i in own if i not in row]
+    fresh = [i for i in here if i not in before]
+    return [i for i in fresh if (pairs.days[i] < 0) == past] or fresh or here or own
 
 
 def _summaries(
