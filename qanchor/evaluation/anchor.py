@@ -42,7 +42,7 @@ _NEIGHBOUR_ROWS, _FEWEST_NEIGHBOUR_ROWS = 2_500, 250
 
 
 # So do the training rows that are embedded without their prompts.
-_TRAIN_ROWS, _FEWEST_TRAIN_ROWS, _MOST_TRAIN_ROWS = 15_000, 1_500, 6_000
+_TRAIN_ROWS, _FEWEST_TRAIN_ROWS, _MOST_TRAIN_ROWS = 15_000, 1_500, 3_000
 
 
 def _most_rows(scenarios: int = 1) -> dict[str, int]:

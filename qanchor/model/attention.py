@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qanchor.errors import CheckpointInvalid
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.model.backbone import Backbone
 from qanchor.model.batch import EventBatch, collate
@@ -53,7 +54,7 @@ def anchor_attention(
         anchors: what is asked.
 
     Raises:
-        CheckpointInvalid: a prompt is of another width.
+        CheckpointInvalid: a prompt is of another width, or the decoder does not give its attention away.
     """
     config = loaded.config
     groups = (USER, *config.modalities, PROMPT, QUESTION)
@@ -83,6 +84,9 @@ def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Te
         model: in evaluation mode.
         prefix: of the users; left as it is.
         suffix: its question_ids are [tokens], the same for all users.
+
+    Raises:
+        CheckpointInvalid: the decoder has no eager attention that gives its weights away.
     """
     backbone, users = model.backbone, prefix.users
     vectors = backbone.embed(suffix.question_ids)
@@ -102,6 +106,11 @@ def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Te
             past_key_values=prefix.overlay(),
             use_cache=True,
             output_attentions=True,
+        )
+    if not output.attentions:
+        raise CheckpointInvalid(
+            f"a decoder of type {backbone.lm.config.model_type!r} does not give its attention away",
+            "Run the report with --no-explain.",
         )
     return torch.stack([layer[:, :, -1].float() for layer in output.attentions])
 

@@ -1,10 +1,13 @@
 """Where the anchor looks: the weights are those that the embedding was read with."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import softmax
 
+from qanchor.errors import CheckpointInvalid
 from qanchor.model.attention import PROMPT, QUESTION, USER, anchor_attention, attention_weights, token_groups
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.config import BackboneConfig
@@ -74,6 +77,16 @@ def test_eager_attention_is_left_again_and_changes_no_vector() -> None:
     attention_weights(WORLD.model, prefix, suffix)
     assert WORLD.model.backbone.lm.config._attn_implementation == "sdpa"
     assert torch.equal(WORLD.model.read_out(prefix, suffix), before)
+
+
+@torch.no_grad()
+def test_a_decoder_that_keeps_its_attention_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix, suffix = prefix_of(WORLD, REQUESTS), Suffix(question(WORLD, 0))
+    silent = SimpleNamespace(attentions=None)
+    monkeypatch.setattr(WORLD.model.backbone.lm.model, "forward", lambda *_, **__: silent)
+    with pytest.raises(CheckpointInvalid, match="qwen2"):
+        attention_weights(WORLD.model, prefix, suffix)
+    assert WORLD.model.backbone.lm.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("tokens", [(True, True), (False, True), (True, False), (False, False)])
