@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "head": ("cli.head", "Train a LightGBM head; score users."),
     "explain": ("cli.explain", "Say where a scenario's anchor looks, before and after tuning."),
     "zero-label": ("cli.zero_label", "Score users by a scenario's words, without labels."),
+    "experiment": ("cli.experiment", "Plan, assign and analyse experiments; value policies."),
     "report": ("cli.report", "Write the report of every scenario."),
     "monitor": ("cli.monitor", "Watch drift, calibration, label delay and freshness; raise alarms."),
     "status": ("cli.status", "Say what is loaded, trained, written and served."),

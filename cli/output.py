@@ -22,9 +22,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-    )
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for column in rows[0] if rows else ():
         numeric = all(isinstance(row[column], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
@@ -33,6 +31,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     # A file or a pipe has no width: nothing is folded there.
     console = Console()
     console = console if console.is_terminal else Console(width=200)
+    # A table's own title is folded to the table's width.
+    console.print(title, style="bold", soft_wrap=True, markup=False, highlight=False)
     console.print(table)
 
 

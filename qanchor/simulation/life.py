@@ -1,6 +1,7 @@
 """One block of users lived through the whole span, from a random stream of its own."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ class Life:
         test_state: hidden state at the start of the test cut-off's day.
         first: the state on the first day, for what never changes.
         split: 0 train, 1 valid, 2 test, int64 (users,).
+        states: hidden state at the start of the days that were asked for.
     """
 
     active: NDArray[np.bool_]
@@ -29,6 +31,7 @@ class Life:
     test_state: State
     first: State
     split: Ints
+    states: Mapping[int, State] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.active.shape[1])
@@ -46,12 +49,13 @@ def _balance(state: State) -> Floats:
     return level
 
 
-def live(plan: WorldPlan, block: int) -> Life:
+def live(plan: WorldPlan, block: int, keep: Sequence[int] = ()) -> Life:
     """Simulate one block; always a full one, so that a user does not depend on the size of the world.
 
     Args:
         plan: the world.
         block: which block, from 0.
+        keep: days whose hidden states are kept besides.
     """
     rng = block_rng(plan, block, 0)
     state = first = draw_state(rng, BLOCK_USERS, plan.days)
@@ -59,11 +63,14 @@ def live(plan: WorldPlan, block: int) -> Life:
     split = np.where(draw < plan.test_share, 2, np.where(draw < plan.test_share + plan.valid_share, 1, 0))
     active, counts, balance = [], [], []
     test_state = state
+    states = {}
     for day in range(plan.days):
         if day == plan.test_day:
             test_state = state
+        if day in keep:
+            states[day] = state
         balance.append(_balance(state))
         state, today = step(state, day, plan.calendar(day), rng)
         active.append(today.active)
         counts.append(today.counts.astype(np.int16))
-    return Life(np.stack(active), np.stack(counts), np.stack(balance), test_state, first, split)
+    return Life(np.stack(active), np.stack(counts), np.stack(balance), test_state, first, split, states)

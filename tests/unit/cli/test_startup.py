@@ -17,6 +17,7 @@ GROUPS = {
     "db": "upgrade",
     "head": "train",
     "events": "load",
+    "experiment": "plan",
     "labels": "load",
     "useru": "build",
 }

@@ -1,0 +1,135 @@
+"""The two policy tests on fresh users of the simulated world, lived on both cores."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Bar, table
+from benchmarks.heads_deletion import open_home
+from qanchor.metrics import Interval
+from qanchor.progress import Silent
+from qanchor.settings import ComputeSettings
+from qanchor.simulation.cohort import FIRST_BLOCK, PILOT_BLOCK, Cohort, CohortPlan, join_cohorts, make_cohort
+from qanchor.simulation.config import BLOCK_USERS, WorldPlan
+from qanchor.simulation.online_tests import (
+    PILOT_DAY,
+    TEST_DAY,
+    OnlineTest,
+    calls_test,
+    lines_test,
+    open_reader,
+)
+
+_AT_ONCE = 2_000
+
+
+def measure_policies(
+    place: tuple[Path, Path], users: tuple[int, int], seed: int
+) -> tuple[dict[str, float], list[Bar]]:
+    """Run both tests and print them.
+
+    Args:
+        place: finished home of the simulated world, with heads, and its feature repository.
+        users: of the pilot and of the tests.
+        seed: of the world that they live in.
+    """
+    return report(*_cohorts(place, users, seed))
+
+
+def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
+    """Both tests on users that were lived already: figures and bars; tables are printed.
+
+    Args:
+        pilot: whom the policies learn from.
+        cohort: of the tests.
+    """
+    figures: dict[str, float] = {}
+    bars = []
+    for name, online in (("calls", calls_test(pilot, cohort)), ("lines", lines_test(pilot, cohort))):
+        found = _figures(online)
+        print(f"\n{name}: {len(cohort):,} users, the policies alike for {online.result.same:.0%}")
+        print(table([{"policy": k, "known mean": v} for k, v in online.result.values.items()]))
+        print(table(_rows(online)))
+        for warning in online.replay.warnings:
+            print(f"warning: {warning}")
+        figures |= {f"{name}_{key}": value for key, value in found.items()}
+        bars.append(
+            Bar(
+                f"{name}: treatment less fixed rule, low end of the 95% interval",
+                found["all_low"],
+                0.0,
+                "higher",
+            )
+        )
+    return figures, bars
+
+
+def _cohorts(place: tuple[Path, Path], users: tuple[int, int], seed: int) -> tuple[Cohort, Cohort]:
+    asked = [(users[0], PILOT_BLOCK, PILOT_DAY), (users[1], FIRST_BLOCK, TEST_DAY)]
+    tasks = [
+        (str(place[0]), str(place[1]), seed, first + begin // BLOCK_USERS, min(_AT_ONCE, number - begin), day)
+        for number, first, day in asked
+        for begin in range(0, number, _AT_ONCE)
+    ]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(_part, tasks))
+    pilots = -(-users[0] // _AT_ONCE)
+    return join_cohorts(parts[:pilots]), join_cohorts(parts[pilots:])
+
+
+_READERS: dict[str, Any] = {}
+
+
+def _part(task: tuple[str, str, int, int, int, int]) -> Cohort:
+    home, repo, seed, block, users, day = task
+    if home not in _READERS:
+        from qanchor.threads import limit_threads
+
+        limit_threads(1)
+        _READERS[home] = open_reader(open_home(Path(home), Path(repo)), ComputeSettings())
+    return make_cohort(CohortPlan(WorldPlan(users=1, seed=seed), users, block, day), _READERS[home], Silent())
+
+
+def _figures(online: OnlineTest) -> dict[str, float]:
+    result, replay = online.result, online.replay
+    everybody, alone = result.analysis.results[0], result.triggered.results[0]
+    found = {f"value_{name.replace(' ', '_')}": value for name, value in result.values.items()}
+    found |= {"true_effect": result.true_effect, "true_triggered": result.true_triggered}
+    for name, interval in _intervals(online).items():
+        found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    found |= {"cuped_all": everybody.variance_cut, "cuped_triggered": alone.variance_cut}
+    found |= {"p_all": everybody.best.p_value, "p_triggered": alone.best.p_value}
+    found |= {"sample_ratio_p": result.analysis.ratio.p_value, "effective_rows": replay.effective_rows}
+    return found | {"users": float(result.rows.num_rows), "triggered_share": 1 - result.same}
+
+
+def _intervals(online: OnlineTest) -> dict[str, Interval]:
+    result, replay = online.result, online.replay
+    everybody, alone = result.analysis.results[0], result.triggered.results[0]
+    assert everybody.always is not None and replay.doubly_robust is not None
+    return {
+        "raw": everybody.effect.difference,
+        "all": everybody.best.difference,
+        "always_valid": everybody.always.difference,
+        "triggered": alone.best.difference,
+        **{f"rank_{name}": interval for name, interval in online.ranking.items()},
+        "replay_ips": replay.ips,
+        "replay_snips": replay.snips,
+        "replay_doubly_robust": replay.doubly_robust,
+    }
+
+
+def _rows(online: OnlineTest) -> list[dict[str, Any]]:
+    result = online.result
+    known = {
+        "raw": result.true_effect,
+        "all": result.true_effect,
+        "always_valid": result.true_effect,
+        "triggered": result.true_triggered,
+    }
+    known |= {f"replay_{name}": result.values["treatment"] for name in ("ips", "snips", "doubly_robust")}
+    return [
+        {"figure": name, "found": one.value, "from": one.low, "to": one.high, "known": known.get(name, "")}
+        for name, one in _intervals(online).items()
+    ]

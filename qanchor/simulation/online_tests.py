@@ -1,0 +1,146 @@
+"""The paper's two online tests, run offline on fresh users of the simulated world.
+
+Source: arXiv 2602.14492, section on online results: contact timing for a cash-reserve outreach, and
+delinquency scoring.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qanchor.embedding.load import load_embedder
+from qanchor.embedding.spaces import active_spaces
+from qanchor.errors import FingerprintMismatch
+from qanchor.evaluation.ab_test import OffPolicy
+from qanchor.heads.score import load_head
+from qanchor.heads.train import Surroundings
+from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals
+from qanchor.settings import ComputeSettings
+from qanchor.simulation import policies
+from qanchor.simulation.cohort import WEEKS, Cohort
+from qanchor.simulation.policy_test import (
+    FIXED,
+    TREATMENT,
+    PolicyResult,
+    PolicyTest,
+    replay_log,
+    run_test,
+    soft_rule,
+)
+from qanchor.simulation.state import Floats
+from qanchor.simulation.visible import SCENARIOS, Reader, Visible
+
+# Users of the pilot have answered by the day of the tests.
+PILOT_DAY, TEST_DAY = 180, 210
+
+
+@dataclass(frozen=True)
+class OnlineTest:
+    """One test with what stands beside it.
+
+    Args:
+        test: users, policies, metric.
+        result: effects found, and the true ones.
+        replay: the treatment valued on decisions of another policy, with a model of the rewards.
+        ranking: KS and AUC of the head less those of the rule, on the same users; empty for calls.
+    """
+
+    test: PolicyTest
+    result: PolicyResult
+    replay: OffPolicy
+    ranking: Mapping[str, Interval]
+
+
+def open_reader(around: Surroundings, compute: ComputeSettings) -> Reader:
+    """The champions of SCENARIOS with the model that writes their vectors.
+
+    Args:
+        around: feature repository, home, registry, workspace.
+        compute: what the model runs on.
+
+    Raises:
+        UnknownScenario: scenarios.yaml lacks one of them; take the workspace of the simulated world.
+        NotReady: one has no head yet; run `qanchor-cli head train`.
+        FingerprintMismatch: a head reads another embedding space than the model writes; train it again.
+    """
+    heads = [load_head(name, around) for name in SCENARIOS]
+    spaces = active_spaces(around.engine, around.workspace, SCENARIOS)
+    for name, head, space in zip(SCENARIOS, heads, spaces, strict=True):
+        if head.card.width and head.card.fingerprint != space.fingerprint:
+            raise FingerprintMismatch(
+                f"the head of {name} reads vectors of {head.card.fingerprint[:12]}, the model in service "
+                f"writes {space.fingerprint[:12]}",
+                f"Run `qanchor-cli backfill --scenario {name}`, then train the head again.",
+            )
+    embedder, anchors = load_embedder(around.home, around.workspace, compute, spaces)
+    return Reader(heads, embedder, anchors, around.workspace)
+
+
+def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:
+    """Contact timing: everybody is called once in four weeks; the week is the policy's.
+
+    Args:
+        pilot: earlier users, each called in a random week.
+        cohort: the users of the test.
+        name: of the experiment; salts its arms.
+    """
+    policy = policies.fit_calls(pilot, WEEKS)
+    choices = {
+        FIXED: policies.rotation(cohort.users, WEEKS),
+        TREATMENT: policy.choose(cohort.seen),
+        "random": policies.drawn(cohort.users, WEEKS, "random"),
+        "before pay day": policies.before_payday(cohort.seen, WEEKS),
+        "oracle": policies.best_weeks(cohort),
+    }
+    test = PolicyTest(name, cohort.users, cohort.calls, choices, _covariates(cohort.seen))
+    even = np.full((len(cohort), WEEKS), 1 / WEEKS)
+    replay = replay_log(test, TREATMENT, even, np.random.default_rng(0), policy.predict(cohort.seen))
+    return OnlineTest(test, run_test(test), replay, {})
+
+
+def lines_test(pilot: Cohort, cohort: Cohort, name: str = "credit-lines") -> OnlineTest:
+    """Delinquency scoring: who is granted a credit line, as many as by the fixed rule.
+
+    Args:
+        pilot: earlier users whose late fees are known.
+        cohort: the users of the test.
+        name: of the experiment; salts its arms.
+    """
+    policy = policies.fit_lines(pilot)
+    rule = policies.late_rule(cohort.seen)
+    fixed = 1 - rule.astype(np.int64)
+    declined = policies.drawn(cohort.users, 1000, "random") < 1000 * rule.mean()
+    choices = {
+        FIXED: fixed,
+        TREATMENT: policy.choose(cohort.seen),
+        "random": 1 - declined.astype(np.int64),
+        "oracle": policies.best_lines(cohort, int(rule.sum())),
+    }
+    test = PolicyTest(name, cohort.users, cohort.lines, choices, _covariates(cohort.seen))
+    chance = policy.predict(cohort.seen)
+    predicted = np.stack(
+        [np.zeros(len(cohort)), _expected_profit(pilot, policy.predict(pilot.seen), chance)], axis=1
+    )
+    replay = replay_log(test, TREATMENT, soft_rule(fixed), np.random.default_rng(0), predicted)
+    ranking = _ranking(cohort.late, chance, -cohort.seen.since_late_fee)
+    return OnlineTest(test, run_test(test), replay, ranking)
+
+
+def _expected_profit(pilot: Cohort, pilot_chance: Floats, chance: Floats) -> Floats:
+    """What a granted line is expected to bring: a line through the pilot's profits by their late chance."""
+    slope, base = np.polyfit(pilot_chance, pilot.lines.outcomes["profit"][:, 1], 1)
+    found: Floats = base + slope * chance
+    return found
+
+
+def _ranking(late: NDArray[np.bool_], head: Floats, rule: Floats) -> dict[str, Interval]:
+    names = ("ks", "auc")
+    return bootstrap_intervals(names, late.astype(np.int64), head, rule, Bootstrap(draws=300))
+
+
+def _covariates(seen: Visible) -> dict[str, Floats]:
+    """What was known of the users before the test, for CUPED."""
+    scores = {f"score_{name}": seen.scores[:, place] for place, name in enumerate(SCENARIOS)}
+    return scores | {"late_lately": np.exp(-seen.since_late_fee / policies.LATE_DAYS)}

@@ -1,0 +1,145 @@
+"""A policy test: users assigned by hash, each answering one decision; effects beside the known truth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qanchor.evaluation.ab_test import (
+    Experiment,
+    LoggedDecisions,
+    OffPolicy,
+    assign,
+    best_arm_targets,
+    evaluate,
+)
+from qanchor.evaluation.ab_test.analysis import Analysis, Question, analyse
+from qanchor.names import USER_ID
+from qanchor.simulation.cohort import Answers
+from qanchor.simulation.state import Floats, Ints
+
+ARMS = {"control": 0.5, "treatment": 0.5}
+FIXED, TREATMENT = "fixed rule", "treatment"
+
+
+@dataclass(frozen=True)
+class PolicyTest:
+    """What is tested on whom.
+
+    Args:
+        name: of the experiment; salts the arms.
+        users: ids, (users,).
+        answers: of the users; the first metric decides.
+        choices: each policy's action for each user, (users,); among them FIXED and TREATMENT.
+        covariates: known before the test, for CUPED, each (users,).
+    """
+
+    name: str
+    users: Sequence[str]
+    answers: Answers
+    choices: Mapping[str, Ints]
+    covariates: Mapping[str, Floats]
+
+    @property
+    def metric(self) -> str:
+        """The outcome that decides."""
+        return next(iter(self.answers.outcomes))
+
+    def value(self, policy: str) -> float:
+        """The mean of the metric if everybody got a policy's action, as the simulated world knows it.
+
+        By the set of futures that the oracle has not chosen by.
+        """
+        return float(self.answers.expected[1][np.arange(len(self.users)), self.choices[policy]].mean())
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """What a policy test found, and what is true.
+
+    Args:
+        rows: user_id, arm, action, triggered, outcomes and covariates: a file for `experiment analyse`.
+        analysis: of all users.
+        triggered: of the users for whom the two policies decide differently; on all others they do the same.
+        values: by policy, the mean of the metric over the users, known in the simulated world.
+        same: share of the users for whom the two policies decide alike.
+    """
+
+    rows: pa.Table
+    analysis: Analysis
+    triggered: Analysis
+    values: dict[str, float]
+    same: float
+
+    @property
+    def true_effect(self) -> float:
+        """Treatment less fixed rule, over all users."""
+        return self.values[TREATMENT] - self.values[FIXED]
+
+    @property
+    def true_triggered(self) -> float:
+        """The same over users for whom they decide differently."""
+        return self.true_effect / max(1 - self.same, 1e-12)
+
+
+def run_test(test: PolicyTest) -> PolicyResult:
+    """Assign, decide, observe, analyse.
+
+    Args:
+        test: users, policies, metric.
+    """
+    row = np.arange(len(test.users))
+    treated = assign(Experiment(test.name, ARMS), test.users) == 1
+    fixed, treatment = test.choices[FIXED], test.choices[TREATMENT]
+    action = np.where(treated, treatment, fixed)
+    columns = {
+        USER_ID: pa.array(test.users, pa.string()),
+        "arm": pa.array(np.where(treated, "treatment", "control").tolist()),
+        "action": pa.array(action),
+        "triggered": pa.array(fixed != treatment),
+    }
+    columns |= {name: pa.array(values[row, action]) for name, values in test.answers.outcomes.items()}
+    rows = pa.table(columns | {name: pa.array(values) for name, values in test.covariates.items()})
+    question = Question(tuple(test.answers.outcomes), tuple(test.covariates))
+    return PolicyResult(
+        rows,
+        analyse(rows, replace(question, planned_users=len(row))),
+        analyse(rows.filter(pc.field("triggered")), question),
+        {name: test.value(name) for name in test.choices},
+        float((fixed == treatment).mean()),
+    )
+
+
+def replay_log(
+    test: PolicyTest, policy: str, chances: Floats, rng: np.random.Generator, predicted: Floats | None = None
+) -> OffPolicy:
+    """Value a policy on decisions logged under another one, on the same users.
+
+    Args:
+        test: users and policies.
+        policy: which is valued.
+        chances: with which the logging policy takes each action, (users, actions).
+        rng: what it draws its actions with.
+        predicted: what a model expects of each action, (users, actions); None without a model.
+    """
+    row = np.arange(len(test.users))
+    action = (
+        (rng.random(len(row))[:, None] > chances.cumsum(axis=1)).sum(axis=1).clip(max=chances.shape[1] - 1)
+    )
+    choice = test.choices[policy]
+    log = LoggedDecisions(
+        test.answers.outcomes[test.metric][row, action],
+        chances[row, action],
+        best_arm_targets(action, choice),
+        None if predicted is None else predicted[row, action],
+        None if predicted is None else predicted[row, choice],
+    )
+    return evaluate(log)
+
+
+def soft_rule(granted: Ints, followed: float = 0.8) -> Floats:
+    """Chances of a rule of two actions that is not always followed, (users, 2)."""
+    chance = np.where(granted == 1, followed, 1 - followed)
+    return np.stack([1 - chance, chance], axis=1)
