@@ -1,7 +1,8 @@
 """Builds a set of UserU pairs: D_future and D_uqa for users at several cut-offs, checked and stored.
 
-Nothing of D_uqa depends on an event at or after a point's cut-off: not its topics, questions, facts or
-answers. D_future looks ahead, and no horizon reaches past the end of pre-training.
+Facts, questions and answers of D_uqa read what lies before the cut-off alone; what makes a topic is learned
+from the profiles, so from nothing later than each user's last cut-off. D_future looks ahead, and no horizon
+reaches past the end of pre-training.
 
 Source: arXiv 2602.14492, section 3.1.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from qanchor.errors import NotReady, WriterUnavailable
+from qanchor.errors import NotReady, QAnchorError, WriterUnavailable
 from qanchor.events.history import EventArrays
 from qanchor.progress import Progress
 from qanchor.training.useru.aspects import ask_about
@@ -206,7 +207,8 @@ def _of_profiles(terms: Terms, counts: csr_matrix) -> Terms:
 
 def _blocks(world: _World, config: BuildConfig) -> Iterator[tuple[list[dict[str, Any]], int]]:
     """The rows of one block of points after the other, with its number of points."""
-    with ThreadPoolExecutor(config.parallel) as pool:
+    pool = ThreadPoolExecutor(config.parallel)
+    try:
         for at in range(0, len(world.points), BLOCK):
             members = range(at, min(at + BLOCK, len(world.points)))
             rng = np.random.default_rng([config.seed, 2, at])
@@ -215,6 +217,10 @@ def _blocks(world: _World, config: BuildConfig) -> Iterator[tuple[list[dict[str,
             tasks = [(world, config, i, asked) for i in members]
             rows = pool.map(_rows_of_point, tasks) if config.parallel > 1 else map(_rows_of_point, tasks)
             yield [row for some in rows for row in some], len(members)
+    finally:
+        # After an error or Ctrl-C, answers that nobody will read are not asked for.
+        world.stopped = True
+        pool.shutdown(cancel_futures=True)
 
 
 def _rows_of_point(task: tuple[_World, BuildConfig, int, list[FutureQuestion]]) -> list[dict[str, Any]]:
@@ -254,9 +260,11 @@ def _uqa_rows(world: _World, config: BuildConfig, number: int) -> Iterator[dict[
         claim = Claim(row, cutoff, -days, words=told.words)
         try:
             reflected = world.reflection.written(world.writer, request, claim)
-        except CapReached:
+        except (CapReached, QAnchorError) as error:
             world.stopped = True
-            return
+            if isinstance(error, CapReached):
+                return
+            raise
         about = {"dataset": "uqa", "kind": aspect, "topic": told.name}
         yield _row(world, number, about, claim, (request, reflected, world.writer))
 

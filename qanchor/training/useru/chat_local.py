@@ -76,11 +76,22 @@ class LocalChat:
     def _encoded(self, messages: list[Message]) -> Any:
         """Token ids [1, tokens] of the conversation, by the model's own template if it has one."""
         if getattr(self._tokenizer, "chat_template", None):
-            talk = [{"role": message.role, "content": message.content} for message in messages]
-            text = self._tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+            text = self._templated(messages)
         else:
             text = "\n\n".join(message.content for message in messages) + "\n\n"
         return self._tokenizer(text, return_tensors="pt").input_ids.to(self._model.device)
+
+    def _templated(self, messages: list[Message]) -> str:
+        from jinja2 import TemplateError
+
+        talk = [{"role": message.role, "content": message.content} for message in messages]
+        options = {"tokenize": False, "add_generation_prompt": True}
+        try:
+            return str(self._tokenizer.apply_chat_template(talk, **options))
+        except TemplateError:
+            # Some models know no system message: what it says opens the first one of the user.
+            first = {"role": "user", "content": f"{talk[0]['content']}\n\n{talk[1]['content']}"}
+            return str(self._tokenizer.apply_chat_template([first, *talk[2:]], **options))
 
 
 def hash_of(value: object) -> str:

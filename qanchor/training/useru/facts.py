@@ -85,8 +85,8 @@ def gather_facts(seen: Seen) -> dict[str, Fact]:
 
 
 def shown_text(text: str) -> str:
-    """An event's text as sentences quote it: its beginning, without double quotes."""
-    return text[:_SHOWN_CHARACTERS].replace('"', "'").strip()
+    """An event's text as sentences quote it: its beginning, on one line, without double quotes."""
+    return " ".join(text.split())[:_SHOWN_CHARACTERS].replace('"', "'").strip()
 
 
 def choose_actions(texts: Sequence[str], counts: Sequence[int], kinds: Sequence[int], most: int) -> list[int]:
