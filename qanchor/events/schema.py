@@ -187,6 +187,8 @@ _TIME_OF: Final = attrgetter(names.EVENT_TIME)
 
 def _explain(error: Exception, payload: bytes) -> EventRejected:
     text = str(error)
+    if payload and (malformed := _explain_malformed(text, payload)).reason == "not_finite":
+        return malformed  # whatever else is wrong before it: so a row of a file is judged too
     for pattern, reason in _REASONS:
         if pattern.search(text):
             field = _FIELD.search(text)

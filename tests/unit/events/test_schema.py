@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qanchor.events.schema import EventDecoder, EventRejected
@@ -151,6 +151,7 @@ def test_any_bytes_are_accepted_or_rejected_with_a_reason(payload: bytes) -> Non
 
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from([*_BILL, "event_id", "balance"]), _JSON | st.datetimes()))
+@example({"user_id": None, "direction": float("inf")})
 def test_a_row_is_judged_as_the_same_message_is(changes: dict[str, Any]) -> None:
     row = {**_BILL, **{k: v for k, v in changes.items() if not isinstance(v, datetime) or k == "event_time"}}
     try:
