@@ -73,8 +73,10 @@ def test_a_run_killed_on_the_spot_goes_on_to_the_same_losses_and_weights(tmp_pat
     finally:
         process.kill()
         process.wait()
-    (kept,) = tmp_path.glob("*/step-*")
-    assert 4 <= int(kept.name.removeprefix("step-")) < 12
+    # Two, if it was killed between writing the newer and deleting the older one.
+    kept = sorted(path.name.removeprefix("step-") for path in tmp_path.glob("*/step-*"))
+    assert 1 <= len(kept) <= 2
+    assert 4 <= int(kept[-1]) < 12
     whole, resumed = run(Visible(UNTIL)), run(Visible(UNTIL, run_dir=tmp_path))
     for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
         assert len(whole.metrics[name]) == 12
