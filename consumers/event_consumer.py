@@ -40,6 +40,7 @@ _LONGEST_BACKOFF_SECONDS: Final = 10.0
 _LAG_EVERY_SECONDS: Final = 10.0
 _LAST_WRITE_SECONDS: Final = 1.0  # of the two that a stop may take
 _LAST_LAG_MS: Final = 300
+_LAST_COMMIT_MS: Final = 500
 _FIRST_RATE: Final = 20_000.0  # records per second; small writes look slower than they are
 
 
@@ -153,6 +154,7 @@ class EventConsumer:
             self._writer.shutdown()
             if self._online is not None:
                 self._online.close()
+        self._tell_brokers()
         self._measure_lag(_LAST_LAG_MS)
         return self._summary
 
@@ -255,11 +257,18 @@ class EventConsumer:
         if self._online is not None:
             self._online.offer(written)
         self._progress.advance(written.events + written.rejected.total(), self._describe())
-        offsets = {
-            TopicPartition(self._settings.topic, p): OffsetAndMetadata(end, "", -1)
-            for p, end in written.ends.items()
-        }
-        self._advise(lambda: self._client.commit_async(offsets))
+        self._advise(lambda: self._client.commit_async(self._offsets(written.ends)))
+
+    def _offsets(self, ends: dict[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        topic = self._settings.topic
+        return {TopicPartition(topic, p): OffsetAndMetadata(end, "", -1) for p, end in ends.items()}
+
+    def _tell_brokers(self) -> None:
+        # No later poll sends what asynchronous commits left over: lag tools would show a lag for ever.
+        owned = self._assignment.owned
+        ends = {p: end for p, end in self._written.items() if p in owned}
+        if ends:
+            self._advise(lambda: self._client.commit(self._offsets(ends), timeout_ms=_LAST_COMMIT_MS))
 
     def _follow_online(self) -> None:
         if self._online is not None:

@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 
 from consumers.assignment import Assignment
 from consumers.embedded_broker.server import Fault
@@ -54,6 +55,21 @@ def test_faults_of_the_broker_cost_retries_and_no_event(tmp_path: Path, broker: 
     assert place.ids() == (event_names(0, 900), 900)
     used = {api for api in _FAULTS if len(broker.broker.faults[api]) < len(_FAULTS[api])}
     assert {_FETCH, _LIST_OFFSETS, _METADATA, _FIND_COORDINATOR, _JOIN, _SYNC, _COMMIT} <= used
+
+
+def test_lag_tools_see_where_a_consumer_ended_though_a_commit_failed(
+    tmp_path: Path, broker: ThreadedBroker
+) -> None:
+    place = Place(tmp_path / "home", broker.address)
+    place.produce(make_events(0, 300))
+    broker.inject(_COMMIT, _HUNG_UP)
+    place.consume()
+    kafka = place.settings.kafka
+    partitions = [TopicPartition(kafka.topic, number) for number in range(kafka.partitions)]
+    with closing(KafkaConsumer(bootstrap_servers=broker.address, group_id=kafka.group)) as asked:
+        ends = {p: end for p, end in asked.end_offsets(partitions).items() if end}
+        assert sum(ends.values()) == 300
+        assert {p: asked.committed(p) for p in ends} == ends
 
 
 def test_dead_letters_survive_a_broker_that_loses_their_acknowledgement(
