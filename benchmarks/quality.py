@@ -4,7 +4,8 @@
 
 Tasks, cut-offs and folds are the data sets' own. Pre-training sees no label and nothing at or after a set's
 earliest cut-off; prompts and heads for a fold see labels of the other folds alone. Without the data the
-benchmark says so and ends. Models and vectors are kept in --cache by configuration and content of the data.
+benchmark says so and ends. Models, vectors and scores are kept in --cache by code, configuration and data: an
+interrupted run goes on where it was, and every run says what it found there.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Bar, arguments, finish, table
+from benchmarks.quality_cache import ResultCache
 from benchmarks.quality_data import DATA_SETS, DataSet, Task, load_data_set
 from benchmarks.quality_figures import Figures, Gain, Resampler, figures_of
 from benchmarks.quality_given import COLES, COLES_SECONDS, OUT_OF_TIME
@@ -29,9 +31,10 @@ from benchmarks.quality_heads import (
     Scored,
     score_head,
 )
-from benchmarks.quality_model import TaskVectors, TrainedModel, embed_tasks, train_model
+from benchmarks.quality_model import TrainedModel, train_model
 from benchmarks.quality_recipes import recipe_of
 from benchmarks.quality_time import out_of_time
+from benchmarks.quality_tune import TaskVectors, embed_tasks
 from qanchor.progress import Silent
 
 REFERENCE = "best head, aggregates"
@@ -56,8 +59,9 @@ def main() -> None:
     from qanchor.threads import limit_threads
 
     limit_threads(options.threads)
-    measured = [_measure(load_data_set(folder), options) for folder in folders]
-    _report(measured, options)
+    cache = ResultCache(options.cache)
+    measured = [_measure(load_data_set(folder), options.quick, cache) for folder in folders]
+    _report(measured, options, cache)
 
 
 def _options() -> argparse.Namespace:
@@ -92,16 +96,16 @@ class Measured:
     tune_seconds: float
 
 
-def _measure(data: DataSet, options: argparse.Namespace) -> Measured:
-    recipe, progress = recipe_of(data.name, options.quick), Silent()
-    trained = train_model(data, recipe.pretrain, options.cache, progress)
-    untrained = train_model(data, replace(recipe.pretrain, steps=0, minutes=None), options.cache, progress)
-    vectors = embed_tasks(data, trained.loaded, recipe.tune, options.cache, progress)
-    control = embed_tasks(data, untrained.loaded, None, options.cache, progress)
+def _measure(data: DataSet, quick: bool, cache: ResultCache) -> Measured:
+    recipe, progress = recipe_of(data.name, quick), Silent()
+    trained = train_model(data, recipe.pretrain, cache, progress)
+    untrained = train_model(data, replace(recipe.pretrain, steps=0, minutes=None), cache, progress)
+    vectors = embed_tasks(data, trained.loaded, recipe.tune, cache, progress)
+    control = embed_tasks(data, untrained.loaded, None, cache, progress)
     scores: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, task in data.tasks.items():
-        for row, scored in _heads(task, vectors[name], control[name], options.cache).items():
+        for row, scored in _heads(task, vectors[name], control[name], (cache, f"{data.name}: heads")).items():
             scores.setdefault(row, {})[name] = scored.scores
             chosen.setdefault(row, {})[name] = scored.chosen
         scores.setdefault(PROTOTYPES, {})[name] = vectors[name].prototypes
@@ -109,7 +113,9 @@ def _measure(data: DataSet, options: argparse.Namespace) -> Measured:
     return Measured(data, scores, chosen, trained, seconds)
 
 
-def _heads(task: Task, vectors: TaskVectors, control: TaskVectors, cache: Path) -> dict[str, Scored]:
+def _heads(
+    task: Task, vectors: TaskVectors, control: TaskVectors, kept: tuple[ResultCache, str]
+) -> dict[str, Scored]:
     hand_made = Block(task.aggregates, "quantile")
 
     def tuned(outer: int) -> Block:
@@ -131,12 +137,12 @@ def _heads(task: Task, vectors: TaskVectors, control: TaskVectors, cache: Path) 
         FUSED_HEAD: (BEST, lambda outer: (hand_made, tuned(outer))),
     }
     return {
-        row: score_head(features, task.labels, task.folds, among, cache)
+        row: score_head(features, task.labels, task.folds, among, kept)
         for row, (among, features) in plan.items()
     }
 
 
-def _report(measured: Sequence[Measured], options: argparse.Namespace) -> None:
+def _report(measured: Sequence[Measured], options: argparse.Namespace, cache: ResultCache) -> None:
     data = [one.data for one in measured]
     tasks = [task for one in data for task in one.tasks.values()]
     scores = {
@@ -157,15 +163,17 @@ def _report(measured: Sequence[Measured], options: argparse.Namespace) -> None:
     print()
     print(table([_time_row(one) for one in measured]))
     if options.out_of_time:
-        _report_out_of_time(measured)
+        _report_out_of_time(measured, cache)
+    print()
+    print(table(cache.rows()))
     finish(_figures(found, gains, measured), _bars(found, gains, measured), options.json)
 
 
-def _report_out_of_time(measured: Sequence[Measured]) -> None:
+def _report_out_of_time(measured: Sequence[Measured], cache: ResultCache) -> None:
     for one in measured:
         if one.data.name == "online_retail":
             print("\nfitted at 2011-06-11, judged on the labels of 2011-09-09:\n")
-            found = out_of_time(one.data, one.trained.loaded, Silent())
+            found = out_of_time(one.data, one.trained.loaded, cache, Silent())
             print(table([_printed(row, by_task) for row, by_task in (*found.items(), *OUT_OF_TIME.items())]))
 
 

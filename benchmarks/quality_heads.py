@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import FOLDS
 from qanchor.metrics import roc_auc
 
@@ -86,7 +87,9 @@ TREES = Candidates(strengths=())
 BEST = Candidates()
 
 
-def score_head(features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidates, cache: Path) -> Scored:
+def score_head(
+    features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidates, kept: tuple[ResultCache, str]
+) -> Scored:
     """Scores of every fold by the head that is chosen and fitted on the others.
 
     Args:
@@ -94,20 +97,28 @@ def score_head(features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candi
         labels: 0 or 1, (rows,).
         folds: 0 to 4, (rows,).
         among: the heads to choose from.
-        cache: folder of earlier scores, by the content of all of these.
+        kept: the cache of earlier scores, by the content of all of these, and the stage in its account.
     """
-    digest = hashlib.sha256(f"{among}{_TREE_PARAMETERS}{_MANY_ROWS}".encode())
+    digest = hashlib.sha256()
     for outer in range(FOLDS):
         for block in features(outer):
             digest.update(block.scale.encode() + np.ascontiguousarray(block.values).tobytes())
     digest.update(labels.tobytes() + folds.tobytes())
-    path = cache / f"scores-{digest.hexdigest()[:20]}.npz"
-    if not path.exists():
+
+    def make(path: Path) -> None:
         scored = _scored(features, labels, folds, among)
-        cache.mkdir(parents=True, exist_ok=True)
         np.savez(path, scores=scored.scores, chosen=np.array(scored.chosen))
-    stored = np.load(path)
+
+    decided_by = {"content": digest.hexdigest(), "among": str(among), "code": _code()}
+    cache, stage = kept
+    stored = np.load(cache.keep(stage, "scores.npz", decided_by, make))
     return Scored(stored["scores"], tuple(stored["chosen"].tolist()))
+
+
+def _code() -> str:
+    return code_hash(
+        *("benchmarks/quality_heads.py", "qanchor/metrics"), libraries=("scikit-learn", "lightgbm", "numpy")
+    )
 
 
 def _scored(features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidates) -> Scored:

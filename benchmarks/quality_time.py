@@ -3,14 +3,19 @@
 The labels of the earlier day are worked out from the events up to the later one, which pre-training saw too.
 """
 
+import json
 from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import FOLDS, DataSet
 from benchmarks.quality_figures import Figures, figures_of
-from benchmarks.quality_heads import LINEAR, Block, fit_outside
+from benchmarks.quality_heads import LINEAR, TREES, Block, fit_outside
+from benchmarks.quality_model import described
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.tabular import tabular_features
@@ -19,19 +24,39 @@ from qanchor.training.prefixes import PrefixBank
 
 _DAY = 86_400_000_000
 _BACK_DAYS = 90
+_READS = tuple(f"benchmarks/quality_{name}.py" for name in ("data", "figures", "heads", "time"))
+TREES_ALONE = "LightGBM, point-in-time aggregates"
 AGGREGATES = "logistic, point-in-time aggregates"
 PROBE = "linear probe, base"
 FUSED = "logistic, both"
 
 
-def out_of_time(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str, dict[str, Figures]]:
+def out_of_time(
+    data: DataSet, loaded: LoadedModel, cache: ResultCache, progress: Progress
+) -> dict[str, dict[str, Figures]]:
     """AUC and KS at the labels' cut-off of what was fitted 90 days before, by row and task.
 
     Args:
         data: online_retail.
         loaded: its model.
+        cache: of earlier results.
         progress: told of every history.
     """
+
+    def make(path: Path) -> None:
+        found = _figures(data, loaded, progress)
+        path.write_text(
+            json.dumps({row: {n: astuple(f) for n, f in some.items()} for row, some in found.items()})
+        )
+
+    decided_by = {**described(data), "model": loaded.content_hash, "code": code_hash("qanchor", *_READS)}
+    stored = json.loads(
+        cache.keep(f"{data.name}: out of time", "out_of_time.json", decided_by, make).read_text()
+    )
+    return {row: {name: Figures(*pair) for name, pair in some.items()} for row, some in stored.items()}
+
+
+def _figures(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str, dict[str, Figures]]:
     later = int(next(iter(data.tasks.values())).cutoffs[0])
     earlier, users = later - _BACK_DAYS * _DAY, np.arange(len(data.arrays.users))
     # Every user at both moments: request `user` is the earlier one, `users + user` the later one.
@@ -39,21 +64,25 @@ def out_of_time(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[
     aggregates = _aggregates(data, loaded, *requests)
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
     bank.fill(data.arrays, *requests, progress)
-    found: dict[str, dict[str, Figures]] = {AGGREGATES: {}, PROBE: {}, FUSED: {}}
+    found: dict[str, dict[str, Figures]] = {}
     for name, task in data.tasks.items():
         rows, labels = earlier_labels(name, data, earlier)
         chosen = np.concatenate([rows, len(users) + task.rows])
         query = data.workspace.scenario(name).query
         question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
-        blocks = [
-            Block(aggregates[chosen], "standard"),
-            Block(bank.vectors(question, None, chosen), "standard"),
-        ]
+        written = Block(aggregates[chosen], "standard")
+        base = Block(bank.vectors(question, None, chosen), "standard")
         train = np.arange(len(chosen)) < len(rows)
         every = np.concatenate([labels, task.labels])
         folds = np.random.default_rng(0).integers(0, FOLDS, len(every))
-        for row, used in ((AGGREGATES, blocks[:1]), (PROBE, blocks[1:]), (FUSED, blocks)):
-            found[row][name] = figures_of(task, fit_outside(used, every, train, folds, LINEAR))
+        for row, among, blocks in (
+            (TREES_ALONE, TREES, [written]),
+            (AGGREGATES, LINEAR, [written]),
+            (PROBE, LINEAR, [base]),
+            (FUSED, LINEAR, [written, base]),
+        ):
+            scores = fit_outside(blocks, every, train, folds, among)
+            found.setdefault(row, {})[name] = figures_of(task, scores)
     return found
 
 

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmarks.quality import main
+from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import FOLDS, DataSet, Task
 from benchmarks.quality_figures import Resampler, figures_of
 from benchmarks.quality_heads import BEST, LINEAR, Block, Candidates, fit_outside, score_head
@@ -41,9 +42,9 @@ DATA = DataSet(
 
 @pytest.mark.parametrize("among", [LINEAR, BEST, Candidates(strengths=())])
 def test_no_head_sees_the_labels_of_its_own_fold(among: Candidates, tmp_path: Path) -> None:
-    before = score_head(lambda _: [BLOCK], LABELS, FOLD, among, tmp_path)
+    before = score_head(lambda _: [BLOCK], LABELS, FOLD, among, (ResultCache(tmp_path), "heads"))
     changed = np.where(FOLD == 2, 1 - LABELS, LABELS)
-    after = score_head(lambda _: [BLOCK], changed, FOLD, among, tmp_path)
+    after = score_head(lambda _: [BLOCK], changed, FOLD, among, (ResultCache(tmp_path), "heads"))
     np.testing.assert_array_equal(before.scores[FOLD == 2], after.scores[FOLD == 2])
     assert before.chosen[2] == after.chosen[2]
     assert (before.scores[FOLD != 2] != after.scores[FOLD != 2]).any()
@@ -53,7 +54,7 @@ def test_a_fold_is_scored_with_the_features_made_for_it(tmp_path: Path) -> None:
     def of_fold(outer: int) -> list[Block]:
         return [Block(FEATURES if outer == 1 else np.zeros_like(FEATURES), "standard")]
 
-    scores = score_head(of_fold, LABELS, FOLD, LINEAR, tmp_path).scores
+    scores = score_head(of_fold, LABELS, FOLD, LINEAR, (ResultCache(tmp_path), "heads")).scores
     assert np.ptp(scores[FOLD == 0]) == 0
     assert roc_auc_score(LABELS[FOLD == 1], scores[FOLD == 1]) > 0.6
 
@@ -94,3 +95,45 @@ def test_without_the_data_it_is_skipped_with_a_word(
     monkeypatch.setattr("sys.argv", ["quality", "--data", str(tmp_path)])
     main()
     assert capsys.readouterr().out.startswith("skipped: there is no")
+
+
+def test_a_result_is_made_once_and_the_account_says_where_it_came_from(tmp_path: Path) -> None:
+    made: list[Path] = []
+
+    def make(path: Path) -> None:
+        made.append(path)
+        path.write_text("content")
+
+    for _ in range(2):
+        cache = ResultCache(tmp_path)
+        paths = [cache.keep("stage", "one.txt", {"setting": value}, make) for value in (1, 2)]
+    assert len(made) == 2
+    assert paths[0] != paths[1]
+    assert [kept.found for kept in cache.account] == [True, True]
+    row = cache.rows()[0]
+    assert (row["made now"], row["from the cache"]) == (0, 2)
+
+
+def test_an_interrupted_result_is_made_anew(tmp_path: Path) -> None:
+    def interrupted(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    cache = ResultCache(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        cache.keep("stage", "one.txt", {}, interrupted)
+
+    def whole(path: Path) -> None:
+        path.write_text("whole")
+
+    path = cache.keep("stage", "one.txt", {}, whole)
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_code_has_another_hash() -> None:
+    heads = code_hash("benchmarks/quality_heads.py")
+    assert heads == code_hash("benchmarks/quality_heads.py")
+    assert heads != code_hash("benchmarks/quality_data.py")
+    assert heads != code_hash("benchmarks/quality_heads.py", libraries=("numpy",))
+    assert code_hash("qanchor/training") != code_hash("qanchor/training", without=("tune",))
