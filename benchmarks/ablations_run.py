@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.quality_world import Rows, label_rows, vocabulary
 from qanchor.events.history import EventArrays, Int64, arrays_from_table
 from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.events.labels import Labels, earliest_cutoff, holdout_users
 from qanchor.home import Home
+from qanchor.linear_probe import ProbeRows, fit_probe
 from qanchor.metrics import ks, roc_auc
 from qanchor.model.checkpoint import LoadedModel, load_model, save_model
 from qanchor.model.nested import narrowed
@@ -28,8 +30,9 @@ from qanchor.names import SPLITS
 from qanchor.progress import Silent
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
-from qanchor.training.record import Tuning, choose_until, tune_scenarios
-from qanchor.training.tune import TuneConfig
+from qanchor.training.record import choose_until
+from qanchor.training.tune import LabelledRequests, TuneConfig, TuneTask, tune_prompt
+from qanchor.training.tune_rows import choose_rows
 from qanchor.workspace import load_workspace
 
 Floats = NDArray[np.float32]
@@ -45,12 +48,16 @@ class Measured:
         scenarios: figures of each scenario.
         seconds: it took.
         settings: that it was run with.
+        scores: of the test rows of each scenario, by the linear probe.
+        labels: of the same rows.
     """
 
     name: str
     scenarios: dict[str, dict[str, float]]
     seconds: float
     settings: dict[str, Any]
+    scores: dict[str, list[float]]
+    labels: dict[str, list[int]]
 
     @property
     def means(self) -> dict[str, float]:
@@ -59,11 +66,13 @@ class Measured:
         return {key: float(np.mean([row[key] for row in self.scenarios.values()])) for key in keys}
 
 
-def differences(own: Measured, base: Measured) -> tuple[float, float]:
-    """Mean difference in AUC over the scenarios that both were measured on, and its standard error."""
-    both = [name for name in own.scenarios if name in base.scenarios]
-    gaps = np.array([own.scenarios[name]["auc"] - base.scenarios[name]["auc"] for name in both])
-    return float(gaps.mean()), float(gaps.std(ddof=1) / np.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
+@dataclass
+class _Found:
+    """Figures, and the probe's scores and labels of the test rows, by scenario."""
+
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
+    labels: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Run:
@@ -73,16 +82,17 @@ class Run:
         world: folder with events.parquet and labels/.
         repo: its feature repository.
         kept: folder of what was measured, and of the models that prompts are tuned on.
-        seed: of everything.
         tuned: scenarios that tuning is measured on, spread over the domains.
+        train_rows: of a scenario that prompts and probes learn from, at most.
     """
 
-    def __init__(self, world: Path, repo: Path, kept: Path, seed: int, tuned: int) -> None:
-        self._world, self._kept, self._seed = world, kept, seed
+    def __init__(self, world: Path, repo: Path, kept: Path, tuned: int, train_rows: int) -> None:
+        self._world, self._kept, self._train_rows = world, kept, train_rows
         self._workspace = load_workspace(repo)
         self._home = Home(world)
         names = [n for n in self._workspace.scenarios if (self._home.labels / f"{n}.parquet").exists()]
         self._names = names
+        self._held: tuple[str, LoadedModel, PrefixBank] | None = None
         self._tuned = names[:: max(1, len(names) // tuned)][:tuned]
         kept.mkdir(parents=True, exist_ok=True)
 
@@ -91,28 +101,35 @@ class Run:
         if self._is_done(name, asdict(config)):
             return
         began = time.monotonic()
-        loaded = self._model(name, config)
-        rows = {}
-        for scenario, vectors in self._embedded(loaded, self._names):
-            rows[scenario] = self._figures(vectors, scenario)
+        loaded, bank = self._model(name, config)
+        found = _Found()
+        for scenario in self._names:
+            vectors = bank.vectors(*self._asked(loaded, scenario, None))
+            self._probe(vectors, scenario, found)
             if narrow:
-                rows[scenario] |= self._narrow(vectors, scenario)
-            rows[scenario]["zero-label"] = self._by_words(loaded, vectors, scenario)
-        self._keep(Measured(name, rows, round(time.monotonic() - began, 1), asdict(config)))
+                found.figures[scenario] |= self._narrow(vectors, scenario)
+            found.figures[scenario]["zero-label"] = self._by_words(loaded, vectors, scenario)
+        self._keep(name, found, time.monotonic() - began, asdict(config))
 
     def tuned(self, name: str, model: str, before: PretrainConfig, config: TuneConfig) -> None:
         """Measure prompts that are tuned so, on a pre-trained model."""
         if self._is_done(name, asdict(config)):
             return
-        loaded = self._model(model, before)
-        began = time.monotonic()
-        labels = [self._labels(scenario) for scenario in self._tuned]
-        tuning = Tuning(loaded, self._workspace, config)
-        prompts = tune_scenarios(tuning, self._arrays, labels, Silent())
-        rows = {}
-        for scenario, vectors in self._embedded(loaded, self._tuned, prompts):
-            rows[scenario] = self._figures(vectors, scenario)
-        self._keep(Measured(name, rows, round(time.monotonic() - began, 1), asdict(config)))
+        loaded, bank = self._model(model, before)
+        began, found = time.monotonic(), _Found()
+        for scenario in self._tuned:
+            every, bounds = self._rows(scenario)
+            question, _, places = self._asked(loaded, scenario, None)
+            parts = zip(np.split(places, bounds), np.split(every.labels, bounds), strict=True)
+            train, valid, _ = (LabelledRequests(*part) for part in parts)
+            kept = choose_rows(train.requests, train.labels, config.most_rows, config.seed)
+            train = LabelledRequests(train.requests[kept], train.labels[kept])
+            prompt = tune_prompt(
+                TuneTask(scenario, question, train, valid), loaded.model, bank, config, Silent()
+            )
+            vectors = bank.vectors(*self._asked(loaded, scenario, prompt.vectors))
+            self._probe(vectors, scenario, found)
+        self._keep(name, found, time.monotonic() - began, asdict(config))
 
     def measured(self) -> dict[str, Measured]:
         """All that was measured with this folder, by name."""
@@ -123,18 +140,27 @@ class Run:
         path = self._file(name)
         return path.exists() and json.loads(path.read_text())["settings"] == json.loads(json.dumps(settings))
 
-    def _keep(self, measured: Measured) -> None:
-        self._file(measured.name).write_text(json.dumps(asdict(measured), indent=1) + "\n")
-        print(f"{measured.name}: AUC {measured.means['auc']:.4f}, {measured.seconds} s", flush=True)
+    def _keep(self, name: str, found: "_Found", seconds: float, settings: dict[str, Any]) -> None:
+        measured = Measured(name, found.figures, round(seconds, 1), settings, found.scores, found.labels)
+        self._file(name).write_text(json.dumps(asdict(measured)) + "\n")
+        print(f"{name}: AUC {measured.means['auc']:.4f}, {measured.seconds} s", flush=True)
 
     def _file(self, name: str) -> Path:
         return self._kept / f"{re.sub('[^a-z0-9]+', '-', name)}.json"
 
-    def _model(self, name: str, config: PretrainConfig) -> LoadedModel:
-        """The model of an ablation, trained once; untrained where there are no steps."""
+    def _model(self, name: str, config: PretrainConfig) -> tuple[LoadedModel, PrefixBank]:
+        """The model of an ablation, trained once, and the prefixes of all label rows."""
+        settings = json.dumps(asdict(config))
+        if self._held is None or self._held[0] != settings:
+            self._held = None  # frees the earlier prefixes before the next ones are made
+            loaded = self._trained(name, config, settings)
+            self._held = settings, loaded, self._encoded(loaded)
+        return self._held[1:]
+
+    def _trained(self, name: str, config: PretrainConfig, settings: str) -> LoadedModel:
+        """The model as it was stored, or trained now; untrained where there are no steps."""
         folder = self._file(name).with_suffix(".model")
         stored = folder / "settings.json"
-        settings = json.dumps(asdict(config))
         if stored.exists() and stored.read_text() == settings:
             return load_model(folder / "model", "cpu", "float32")
         limits = Visible(
@@ -150,39 +176,54 @@ class Run:
         parts = result.model.requires_grad_(False), result.tokenizer, result.normaliser
         return LoadedModel(*parts, result.model.config, {}, "", choose_runtime("cpu", "float32"))
 
-    def _embedded(
-        self, loaded: LoadedModel, scenarios: list[str], prompts: dict[str, Any] | None = None
-    ) -> list[tuple[str, Floats]]:
-        """Vectors of every label row of some scenarios; rows that they share are encoded once."""
-        parts, kept = (loaded.model, loaded.tokenizer, loaded.normaliser), b""
-        bank = PrefixBank(*parts, self._workspace, torch.float16)
-        result = []
-        for scenario in scenarios:
-            every, _ = self._rows(scenario)
-            key = every.rows.tobytes() + every.cutoffs.tobytes()
-            if key != kept:
-                bank.fill(self._arrays, every.rows, every.cutoffs, Silent())
-                kept = key
-            query = self._workspace.scenario(scenario).query
-            question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
-            prompt = prompts[scenario].vectors if prompts else None
-            result.append((scenario, bank.vectors(question, prompt, np.arange(len(every.rows)))))
-        return result
+    def _encoded(self, loaded: LoadedModel) -> PrefixBank:
+        """The prefixes of every label row of every scenario, a user at a cut-off once."""
+        bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, self._workspace, torch.float16)
+        bank.fill(self._arrays, self._pairs[:, 0].copy(), self._pairs[:, 1].copy(), Silent())
+        return bank
 
-    def _figures(self, vectors: Floats, scenario: str) -> dict[str, float]:
-        """Test AUC and KS of a linear probe."""
-        from qanchor.linear_probe import ProbeRows, fit_probe
+    @cached_property
+    def _pairs(self) -> Int64:
+        """The distinct (user row, cut-off) of all label rows, int64 [pairs, 2]."""
+        every = [self._rows(scenario)[0] for scenario in self._names]
+        pairs = [np.stack([rows.rows, rows.cutoffs], axis=1) for rows in every]
+        return np.unique(np.concatenate(pairs), axis=0)
 
+    def _places(self, scenario: str) -> Int64:
+        """Where the scenario's label rows are among all pairs."""
+        rows = self._rows(scenario)[0]
+        place = {pair: at for at, pair in enumerate(map(tuple, self._pairs.tolist()))}
+        return np.array([place[pair] for pair in zip(rows.rows.tolist(), rows.cutoffs.tolist(), strict=True)])
+
+    def _asked(
+        self, loaded: LoadedModel, scenario: str, prompt: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Int64]:
+        """What a bank is asked for a scenario's vectors."""
+        query = self._workspace.scenario(scenario).query
+        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
+        return question, prompt, self._places(scenario)
+
+    def _probe(self, vectors: Floats, scenario: str, found: "_Found") -> None:
+        """Test AUC and KS of a linear probe, and its scores."""
+        scores, labels = self._scores(vectors, scenario)
+        found.figures[scenario] = {
+            "auc": float(roc_auc(labels, scores)),
+            "ks": float(ks(labels, scores).statistic),
+        }
+        found.scores[scenario], found.labels[scenario] = scores.tolist(), labels.tolist()
+
+    def _scores(self, vectors: Floats, scenario: str) -> tuple[NDArray[np.float64], Int64]:
         every, bounds = self._rows(scenario)
         train, valid, test = np.split(vectors, bounds)
         ones = np.split(every.labels, bounds)
-        scores = fit_probe(ProbeRows(train, ones[0], valid, ones[1])).predict(test)
-        return {"auc": float(roc_auc(ones[2], scores)), "ks": float(ks(ones[2], scores).statistic)}
+        probe = fit_probe(ProbeRows(train, ones[0], valid, ones[1]))
+        return probe.predict(test), ones[2]
 
     def _narrow(self, vectors: Floats, scenario: str) -> dict[str, float]:
         widths = [width for width in WIDTHS if width < vectors.shape[1]]
-        found = {f"width {w}": self._figures(narrowed(vectors, w), scenario)["auc"] for w in widths}
-        return found | {f"width {vectors.shape[1]}": self._figures(vectors, scenario)["auc"]}
+        cut = {width: narrowed(vectors, width) for width in (*widths, vectors.shape[1])}
+        scores = {width: self._scores(some, scenario) for width, some in cut.items()}
+        return {f"width {width}": float(roc_auc(ones, some)) for width, (some, ones) in scores.items()}
 
     def _by_words(self, loaded: LoadedModel, vectors: Floats, scenario: str) -> float:
         from qanchor.audience.zero_label import read_answers
@@ -198,7 +239,10 @@ class Run:
     def _rows(self, scenario: str) -> tuple[Rows, Int64]:
         """All label rows in the order train, valid, test, and where one part ends and the next begins."""
         some = self._labels(scenario)
-        return label_rows(self._arrays, [some.part(part) for part in SPLITS])
+        train, *others = (some.part(part) for part in SPLITS)
+        # The same places in every scenario: their rows are mostly of the same users and cut-offs.
+        kept = np.linspace(0, len(train) - 1, min(len(train), self._train_rows)).astype(np.int64)
+        return label_rows(self._arrays, [train.take(kept), *others])
 
     @cached_property
     def _arrays(self) -> EventArrays:

@@ -1,0 +1,38 @@
+"""What of an ablation's difference is noise: a paired bootstrap over the users of the test."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ablations_run import Measured
+from qanchor.metrics.ranking import tallied_auc
+from qanchor.metrics.resampling import Interval
+from qanchor.metrics.tally import Tallier
+
+_DRAWS: Final = 500
+_TAIL: Final = 0.025
+
+
+def difference(own: Measured, base: Measured) -> Interval:
+    """Mean difference in AUC over the scenarios that both were measured on, with its 95% interval.
+
+    A user's rows of all scenarios are drawn together, and for both ablations alike: what is left is how far
+    the difference depends on who was tested. How far it depends on the training's seed it does not say.
+    """
+    gaps, draws = [], []
+    for name in (name for name in own.scores if name in base.scores):
+        weights = _weights(len(own.labels[name]))
+        for some, sign in ((own, 1.0), (base, -1.0)):
+            tallier = Tallier(some.labels[name], some.scores[name])
+            gaps.append(sign * float(tallied_auc(tallier.count())))
+            draws.append(sign * tallied_auc(tallier.count(weights)))
+    scenarios = len(gaps) // 2
+    low, high = np.quantile(np.sum(draws, axis=0) / scenarios, (_TAIL, 1 - _TAIL))
+    return Interval(sum(gaps) / scenarios, float(low), float(high))
+
+
+def _weights(rows: int) -> NDArray[np.int64]:
+    """How often each row is drawn, (draws, rows): the same for every scenario of so many rows."""
+    random = np.random.default_rng(7)
+    return random.multinomial(rows, np.full(rows, 1 / rows), size=_DRAWS)
