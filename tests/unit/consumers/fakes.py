@@ -90,6 +90,9 @@ class FakeClient:
     def commit_async(self, offsets: Mapping[Any, Any]) -> None:
         self.committed.append(offsets)
 
+    def commit(self, offsets: Mapping[Any, Any], timeout_ms: int) -> None:
+        self.committed.append(offsets)
+
     def end_offsets(self, places: Sequence[Any], timeout_ms: int) -> dict[Any, int]:
         return {place: self.ends.get(place, 0) for place in places}
 
