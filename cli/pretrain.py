@@ -70,6 +70,14 @@ def run(
         Path | None,
         typer.Option("--pairs", metavar="FOLDER", help="A set from `useru build`; default: made on the fly."),
     ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(
+            "--widths",
+            metavar="N,N",
+            help="Let the first so many numbers of a vector stand alone: 32,64.",
+        ),
+    ] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Store adapters folded into the weights, for inference.")
     ] = False,
@@ -98,6 +106,7 @@ def run(
         "grad_cache": grad_cache,
         "checkpointing": checkpointing,
         "pairs": str(pairs.resolve()) if pairs else None,
+        "widths": _widths(widths) if widths is not None else None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     model = _pretrain(until, {"preset": preset, "seed": seed, **given}, merge, tensorboard)
@@ -141,6 +150,15 @@ def _pretrain(
         return model
 
 
+def _widths(text: str) -> tuple[int, ...]:
+    from qanchor.errors import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--widths {text!r} is no list of numbers", "Write it like 32,64.")
+    return tuple(int(part) for part in parts)
+
+
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     from qanchor.errors import InputError
 
@@ -175,6 +193,10 @@ def _print(model: "ModelVersion", json: bool) -> None:
         "contrastive": sum(metrics["contrastive_loss"][-last:]) / last,
         "next-token": sum(metrics["next_token_loss"][-last:]) / last,
         "retrieval@1": metrics["after"].get("retrieval_at_1"),
+        **{
+            f"@1 of {width}": metrics["after"].get(f"retrieval_at_1_width_{width}")
+            for width in metrics["widths"][:-1]
+        },
         "seconds": metrics["seconds"],
     }
     if json:

@@ -73,6 +73,7 @@ def _show(title: str, manifests: "list[EmbeddingManifest]", json: bool) -> None:
             "manifest": manifest.id,
             "state": manifest.state,
             "vectors": manifest.rows,
+            "width": manifest.width,
             "as of": f"{manifest.as_of:%Y-%m-%d %H:%M:%S}" if manifest.as_of else None,
             "model": manifest.model_version,
             "space": manifest.fingerprint[:6],

@@ -8,6 +8,8 @@ from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
 
+_WIDTH = "valid_auc_width_"
+
 
 def run(
     scenario: ScenariosOption = None,
@@ -73,6 +75,11 @@ def run(
                 "base probe": metrics["valid_auc_base_probe"],
                 "tuned probe": metrics["valid_auc_tuned_probe"],
                 "prototypes": metrics["valid_auc_prototypes"],
+                **{
+                    f"width {name.removeprefix(_WIDTH)}": value
+                    for name, value in metrics.items()
+                    if name.startswith(_WIDTH)
+                },
                 "best step": metrics["best_step"],
                 "seconds": metrics["seconds"],
             }

@@ -11,7 +11,7 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 
 from qanchor import names
-from qanchor.workspace import Home, Workspace, locate, read_fingerprints
+from qanchor.workspace import Home, Workspace, locate, read_fingerprints, vector_widths
 
 TYPES = {"text": String, "number": Float64}
 
@@ -19,7 +19,7 @@ TYPES = {"text": String, "number": Float64}
 def define(workspace: Workspace, home: Home) -> dict[str, object]:
     """Every Feast object of a workspace, by name."""
     user = Entity(name="user", join_keys=[names.USER_ID], value_type=ValueType.STRING, description="one user")
-    fingerprints = read_fingerprints(home)
+    fingerprints, widths = read_fingerprints(home), vector_widths(workspace, home)
     window = timedelta(days=workspace.window_days)
 
     def view(name: str, fields: list[Field], ttl: timedelta, description: str, **tags: str) -> FeatureView:
@@ -47,7 +47,7 @@ def define(workspace: Workspace, home: Home) -> dict[str, object]:
             name=names.embedding_field(scenario),
             dtype=Array(Float32),
             vector_index=True,
-            vector_length=names.EMBEDDING_WIDTH,
+            vector_length=widths[scenario],
             vector_search_metric="COSINE",
             description=spec.query,
             # A changed tag of a field makes a new version of the view; a changed tag of the view does not.

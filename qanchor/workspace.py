@@ -4,6 +4,7 @@ A deployment names its own kinds of event and its own scenarios there; no code k
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from qanchor.errors import UnknownScenario, WorkspaceInvalid
 from qanchor.home import Home
-from qanchor.names import ACTIVITY_WINDOWS_DAYS
+from qanchor.names import ACTIVITY_WINDOWS_DAYS, EMBEDDING_WIDTH
 from qanchor.settings import load_settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
@@ -130,6 +131,9 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
         (), max_length=64, description="an answer for each label from 0 on, where there are more than two"
     )
     description: str = ""
+    width: int | None = Field(
+        None, gt=0, description="first numbers of a vector that are served; default: all"
+    )
     refresh_budget: float = Field(
         0.0, ge=0, le=1, description="change of a user's history that a refresh leaves for later"
     )
@@ -316,8 +320,41 @@ def locate(repo: Path | None = None) -> tuple[Workspace, Home]:
 
 def read_fingerprints(home: Home) -> dict[str, str]:
     """The embedding-space fingerprint of each scenario that has vectors, by scenario."""
+    return {scenario: fingerprint for scenario, (fingerprint, _) in read_spaces(home).items()}
+
+
+def read_spaces(home: Home) -> dict[str, tuple[str, int]]:
+    """Fingerprint and width of the vectors of each scenario that has some, by scenario."""
     try:
-        content: dict[str, str] = json.loads(home.fingerprints.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(home.fingerprints.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return content
+    # Written before narrower vectors could be served: the fingerprint alone.
+    return {
+        scenario: (known, EMBEDDING_WIDTH)
+        if isinstance(known, str)
+        else (known["fingerprint"], known["width"])
+        for scenario, known in content.items()
+    }
+
+
+def write_spaces(home: Home, spaces: Mapping[str, tuple[str, int]]) -> None:
+    """Put down what `read_spaces` reads; readers see the old content or the new."""
+    path = home.fingerprints
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = {name: {"fingerprint": known, "width": width} for name, (known, width) in spaces.items()}
+    staged.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    staged.replace(path)
+
+
+def vector_widths(workspace: Workspace, home: Home) -> dict[str, int]:
+    """Numbers of a vector in each scenario's view: of those that serve; before the first ones, as asked for.
+
+    A width that scenarios.yaml asks for anew counts from the moment on at which vectors of it serve.
+    """
+    served = read_spaces(home)
+    return {
+        name: served[name][1] if name in served else spec.width or EMBEDDING_WIDTH
+        for name, spec in workspace.scenarios.items()
+    }

@@ -96,7 +96,7 @@ def read_words(home: Home, engine: Engine, workspace: Workspace, population: Pop
     loaded = load_model(home.root / path, "cpu", "float32")
     vocabulary = event_words(EventLog(home.events, workspace))
     matched = match_words(text, vocabulary)
-    direction = embed_words(loaded, workspace, text, matched)
+    direction = embed_words(loaded, workspace, text, matched)[:, : population.index.dim]
     return Words(text, matched, manifest.prompt_version is not None, DirectionScorer(direction))
 
 

@@ -26,6 +26,7 @@ from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import InputError
 from qanchor.home import Home
 from qanchor.metrics import roc_auc
+from qanchor.model.nested import narrowed
 from qanchor.names import USER_ID
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction
@@ -95,9 +96,10 @@ class WordScorer:
         """In [-1, 1], higher the likelier, float32 [rows]; it ranks users and is no probability.
 
         Args:
-            vectors: unit vectors of the scenario's space, float32 [rows, width].
+            vectors: unit vectors of the scenario's space, float32 [rows, width]; narrower ones than the
+                model's meet the first numbers of the direction.
         """
-        return DirectionScorer(self.direction).score(vectors)
+        return DirectionScorer(narrowed(self.direction, vectors.shape[1])).score(vectors)
 
     def auc(self, vectors: Vectors, labels: NDArray[np.int64]) -> float:
         """How well the words rank labelled users, to stand beside what was learned from labels.

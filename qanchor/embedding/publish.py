@@ -110,6 +110,7 @@ def write_candidates(edition: Edition, place: Surroundings) -> dict[str, Embeddi
             model_version=space.model.version,
             prompt_version=space.prompt.version if space.prompt else None,
             fingerprint=space.fingerprint,
+            width=space.width,
             as_of=without_zone(edition.as_of) if edition.as_of else None,
             ingested_until=without_zone(edition.ingested_until),
             rows=0,
@@ -231,7 +232,7 @@ def _switch(manifests: Mapping[str, EmbeddingManifest], place: Surroundings) -> 
     features = place.features
     changed = [m for name, m in manifests.items() if features.fingerprint(name) != m.fingerprint]
     for manifest in changed:
-        features.set_fingerprint(manifest.scenario, manifest.fingerprint)
+        features.set_fingerprint(manifest.scenario, manifest.fingerprint, manifest.width)
     for scenario, manifest in manifests.items():
         parts.switch_folder(place.home.view(embedding_view(scenario)), place.home.root / manifest.path)
     if changed or not place.home.feast_registry.exists():

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from qanchor.embedding.changes import Changes, find_changes
 from qanchor.embedding.publish import Surroundings, promote, without_zone
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
-from qanchor.embedding.shard import ShardOutcome, ShardWork, Target
+from qanchor.embedding.shard import ShardOutcome, ShardWork, targets_of
 from qanchor.embedding.spaces import FLOAT32, Space, active_spaces
 from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, NotReady
@@ -176,7 +176,8 @@ def _serving(space: Space, place: Surroundings) -> EmbeddingManifest:
     remedy = f"Run `qanchor-cli backfill --scenario {space.scenario}`."
     if manifest.fingerprint != space.fingerprint:
         raise NotReady(
-            f"{space.scenario} has vectors of an earlier model or prompt, or of another number format", remedy
+            f"{space.scenario} has vectors of an earlier model or prompt, of another number format or width",
+            remedy,
         )
     if manifest.as_of is None or manifest.ingested_until is None:
         raise NotReady(f"{space.scenario} has no vectors of a snapshot that could be refreshed", remedy)
@@ -221,7 +222,7 @@ def _embed(
         wanted[number] = [pairs_table(users, np.full(len(users), microseconds(moment), np.int64))]
     requests = union_of(wanted, len(spaces))
     embedder, anchors = load(spaces)
-    targets = [Target(s.scenario, s.model.version, a) for s, a in zip(spaces, anchors, strict=True)]
+    targets = targets_of(spaces, anchors)
     folder = _scratch(place, job)
     progress.start(f"refreshing {len(spaces)} scenarios", len(requests))
     work = ShardWork(
@@ -299,6 +300,7 @@ def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surrounding
             model_version=serving.model_version,
             prompt_version=serving.prompt_version,
             fingerprint=serving.fingerprint,
+            width=serving.width,
             as_of=without_zone(edition.moment),
             ingested_until=without_zone(edition.ingested_until),
             rows=0,

@@ -15,9 +15,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.embedding.requests import EmbeddingRequests
+from qanchor.embedding.spaces import Space
 from qanchor.embedding.vector_rows import VectorRows, what_was_read
 from qanchor.errors import QAnchorError, StateError
 from qanchor.events.history import EventArrays, Int64, slice_histories
+from qanchor.model.nested import narrowed
+from qanchor.names import EMBEDDING_WIDTH
 from qanchor.storage import checksums, parts
 from qanchor.threads import ahead
 from qanchor.workspace import Workspace
@@ -45,11 +48,21 @@ class Target:
         scenario: its name.
         model_version: that makes the vectors.
         anchor: what the embedder is asked.
+        width: first numbers of a vector that are kept.
     """
 
     scenario: str
     model_version: str
     anchor: Any
+    width: int = EMBEDDING_WIDTH
+
+
+def targets_of(spaces: Sequence[Space], anchors: Sequence[Any]) -> list[Target]:
+    """What a shard writes, in the order of the spaces."""
+    return [
+        Target(space.scenario, space.model.version, anchor, space.width)
+        for space, anchor in zip(spaces, anchors, strict=True)
+    ]
 
 
 @dataclass
@@ -147,8 +160,9 @@ class ShardWork:
         cutoffs, users = requests.cutoffs[members], requests.users[members]
         slices = slice_histories(self.arrays, rows[members], cutoffs, self.workspace)
         events, last = what_was_read(self.arrays, slices)
-        for number, found in zip(scenarios, vectors, strict=True):
+        for number, whole in zip(scenarios, vectors, strict=True):
             target = self.targets[number]
+            found = narrowed(whole, target.width)
             table = VectorRows(users, cutoffs, found, events, last).table(
                 target.scenario, target.model_version
             )

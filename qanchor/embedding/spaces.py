@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from qanchor.errors import InputError
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.registry.tables import ModelVersion, PromptVersion
 from qanchor.registry.versions import active_by_scenario, active_model
@@ -32,6 +33,7 @@ class Space:
         stale_prompt: a prompt of an earlier model, which is left out.
         fingerprint: of all of these, and of the number format.
         precision: the number format that vectors are made in: float32, bfloat16 or int8.
+        width: numbers of a vector that are kept.
     """
 
     scenario: str
@@ -41,6 +43,7 @@ class Space:
     stale_prompt: str | None
     fingerprint: str
     precision: str = FLOAT32
+    width: int = EMBEDDING_WIDTH
 
 
 def settled_precision(compute: ComputeSettings, on_gpu: bool | None = None) -> str:
@@ -78,6 +81,7 @@ def active_spaces(
 
     Raises:
         NotReady: there is no model yet; run `qanchor-cli pretrain`.
+        InputError: a scenario asks for a width that the model was not trained for.
     """
     from qanchor.model.fingerprint import fingerprint
 
@@ -88,7 +92,7 @@ def active_spaces(
         found = prompts.get(name)
         fits = found is not None and found.model_version == model.version
         prompt = found if fits else None
-        query = workspace.scenario(name).query
+        query, width = workspace.scenario(name).query, served_width(workspace, name, model)
         prompt_hash = prompt.content_hash if prompt else None
         spaces.append(
             Space(
@@ -97,8 +101,32 @@ def active_spaces(
                 model=model,
                 prompt=prompt,
                 stale_prompt=found.version if found and not fits else None,
-                fingerprint=fingerprint(model.content_hash, prompt_hash, query, EMBEDDING_WIDTH, precision),
+                fingerprint=fingerprint(model.content_hash, prompt_hash, query, width, precision),
                 precision=precision,
+                width=width,
             )
         )
     return spaces
+
+
+def served_width(workspace: Workspace, scenario: str, model: ModelVersion) -> int:
+    """Numbers that a scenario's vectors have once they are served.
+
+    Args:
+        workspace: says what the scenario asks for.
+        scenario: its name.
+        model: that makes the vectors.
+
+    Raises:
+        InputError: the model was not trained for that width.
+    """
+    # Models that were registered before widths were noted have whole vectors alone.
+    known = model.metrics.get("widths") or [EMBEDDING_WIDTH]
+    asked = workspace.scenario(scenario).width or known[-1]
+    if asked not in known:
+        raise InputError(
+            f"scenario {scenario!r} asks for width {asked}, and model {model.version} was trained for "
+            f"{', '.join(map(str, known))}",
+            f"Set `width` in scenarios.yaml to one of these, or run `qanchor-cli pretrain --widths {asked}`.",
+        )
+    return int(asked)

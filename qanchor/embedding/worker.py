@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from qanchor.embedding.plan import Plan
-from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target
+from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target, targets_of
 from qanchor.embedding.spaces import Space
 from qanchor.events.history import EventArrays, load_event_arrays
 from qanchor.progress import Progress
@@ -108,7 +108,7 @@ class LocalEngine:
             DiskFull: no space for a shard's vectors; free some, and what is finished stays.
         """
         embedder, anchors = self.load(task.spaces)
-        targets = [Target(s.scenario, s.model.version, a) for s, a in zip(task.spaces, anchors, strict=True)]
+        targets = targets_of(task.spaces, anchors)
         with disk_full_named(task.plan.folder), ThreadPoolExecutor(1, "read") as pool:
             _Worker(task, tally, embedder, targets, pool).run()
 

@@ -28,6 +28,7 @@ from qanchor.heads.spec import column, vectors
 from qanchor.heads.train import Surroundings
 from qanchor.model.attention import anchor_attention
 from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.nested import narrowed
 from qanchor.names import AS_OF, SPLITS, USER_ID, embedding_field
 from qanchor.progress import Progress
 from qanchor.registry.tables import Head
@@ -274,7 +275,8 @@ class _Looker:
             frame, served = one.rows.frame, _tuned(one.rows)[one.place]
             part, labels = frame.part[one.place], frame.labels[one.place]
             # An untuned scenario's vectors in service are the base.
-            found.append(ProbedRows(one.place, part, labels, base.get(one.name, served), served))
+            untuned = narrowed(base[one.name], served.shape[1]) if one.is_tuned else served
+            found.append(ProbedRows(one.place, part, labels, untuned, served))
         return found
 
     def attention(self, group: Sequence[_Scenario], rows: ProbedRows) -> list[AttentionShift]:

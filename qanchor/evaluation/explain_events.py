@@ -24,6 +24,7 @@ from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.heads.score import LoadedHead
 from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.nested import narrowed
 from qanchor.model.saliency import event_saliency
 from qanchor.names import AS_OF, USER_ID, embedding_field
 from qanchor.workspace import Workspace
@@ -124,7 +125,8 @@ def _features(
         arrays = load_event_arrays(log, explainer.workspace)
         rows = arrays.user_rows(log.users)
         cutoffs = np.full(len(rows), microseconds(cutoff), np.int64)
-        vectors = explainer.embedder.embed(arrays, rows, cutoffs, [explainer.anchor])[0]
+        whole = explainer.embedder.embed(arrays, rows, cutoffs, [explainer.anchor])[0]
+        vectors = narrowed(whole, spec.width)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = table.append_column(embedding_field(spec.scenario), column)
     for compute in (activity_table, profile_table) if spec.numbers or spec.categories else ():

@@ -82,6 +82,11 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     use_modality_tokens: bool = True
     tabular_tokens: int = Field(0, ge=0, description="prefix tokens made of point-in-time aggregates")
 
+    @property
+    def widths(self) -> list[int]:
+        """Numbers of a vector that can be served alone, ascending; the last is all."""
+        return sorted({*self.nested_widths, self.embedding_width})
+
     def workspace(self) -> Workspace:
         """The modalities as a workspace without scenarios, to read and slice events for this model."""
         return Workspace(Path(), self.window_days, self.modalities, {})

@@ -58,8 +58,8 @@ class UserModel:
         """
         config = self.loaded.config
         kept = config.embedding_width if width is None else width
-        if kept not in (*config.nested_widths, config.embedding_width):
-            known = ", ".join(map(str, (*config.nested_widths, config.embedding_width)))
+        if kept not in config.widths:
+            known = ", ".join(map(str, config.widths))
             raise InputError(f"the model has no width {kept}", f"Widths there are: {known}.")
         arrays = _arrays(events, config.workspace())
         if not len(arrays.users):

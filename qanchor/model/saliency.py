@@ -45,7 +45,7 @@ def event_saliency(
         arrays: the events.
         request: row of arrays.users, and cut-off in microseconds UTC.
         anchor: question and prompt.
-        direction: in the embedding space, (dim,).
+        direction: in the embedding space, (width,); of a narrower one than the model's the vector is cut.
     """
     workspace = loaded.config.workspace()
     rows, cutoffs = (np.array([value], dtype=np.int64) for value in request)
@@ -58,7 +58,8 @@ def event_saliency(
     prefix = loaded.model.backbone.prefix(encoder.assemble(batch, vectors), batch.lengths)
     vector = loaded.model.read_out(prefix, anchor_suffix(loaded, anchor))[0]
     wanted = torch.from_numpy(direction).to(vector)
-    (gradient,) = torch.autograd.grad(vector @ wanted, vectors)
+    kept = torch.nn.functional.normalize(vector[: len(wanted)], dim=0)
+    (gradient,) = torch.autograd.grad(kept @ wanted, vectors)
     counts = slices.stop[0] - slices.start[0]
     modality = np.repeat(np.arange(len(counts)), counts)
     place = np.concatenate([np.arange(a, b) for a, b in zip(slices.start[0], slices.stop[0], strict=True)])

@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from qanchor.names import EMBEDDING_WIDTH
+
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -151,6 +153,7 @@ class EmbeddingManifest(Base):
     model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.version"))
     prompt_version: Mapped[str | None] = mapped_column(ForeignKey("prompt_versions.version"))
     fingerprint: Mapped[str] = mapped_column(String(64))
+    width: Mapped[int] = mapped_column(default=EMBEDDING_WIDTH, server_default=str(EMBEDDING_WIDTH))
     as_of: Mapped[datetime | None]
     rows: Mapped[int] = mapped_column(BigInteger)
     content_hash: Mapped[str] = mapped_column(String(64))

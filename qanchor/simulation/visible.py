@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import arrays_from_table, microseconds
 from qanchor.heads.score import LoadedHead
+from qanchor.model.nested import narrowed
 from qanchor.names import AS_OF, EVENT_ID, EVENT_TIME, USER_ID, embedding_field
 from qanchor.simulation.state import Floats
 from qanchor.workspace import Workspace
@@ -113,7 +114,8 @@ def _scores(reader: Reader, memory: _Memory, requests: pa.Table) -> tuple[NDArra
     for name in reader.workspace.profile_columns:
         features = features.append_column(name, profile[name])
     tables = []
-    for head, found in zip(reader.heads, vectors, strict=True):
+    for head, whole in zip(reader.heads, vectors, strict=True):
+        found = narrowed(whole, head.card.width or whole.shape[1])
         column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
         tables.append(features.append_column(embedding_field(head.card.scenario), column))
     scores = [head.score(table) for head, table in zip(reader.heads, tables, strict=True)]

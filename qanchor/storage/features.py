@@ -7,7 +7,6 @@ takes seconds.
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from qanchor.home import Home
 from qanchor.shipped import template_folder
 from qanchor.storage import parts
 from qanchor.storage.point_in_time import latest_rows, read_rows, rows_as_of
-from qanchor.workspace import Workspace, read_fingerprints
+from qanchor.workspace import Workspace, read_fingerprints, read_spaces, vector_widths, write_spaces
 
 if TYPE_CHECKING:
     import feast
@@ -152,15 +151,10 @@ class FeatureRepository:
         define = getattr(module, "define", None)
         return {**written, **(define(self.workspace, self.home) if define else {})}
 
-    def set_fingerprint(self, scenario: str, fingerprint: str) -> None:
-        """Record the embedding space of a scenario's vectors; `apply` puts it in the view."""
+    def set_fingerprint(self, scenario: str, fingerprint: str, width: int = names.EMBEDDING_WIDTH) -> None:
+        """Record the space and width of a scenario's vectors; `apply` puts them in the view."""
         self.workspace.scenario(scenario)
-        known = read_fingerprints(self.home) | {scenario: fingerprint}
-        path = self.home.fingerprints
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        staged.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        staged.replace(path)
+        write_spaces(self.home, read_spaces(self.home) | {scenario: (fingerprint, width)})
 
     def fingerprint(self, scenario: str) -> str | None:
         """The embedding space of a scenario's vectors, or None before the first ones."""
@@ -183,7 +177,9 @@ class FeatureRepository:
                 that is null, not finite or of the wrong width.
         """
         schema = self._schema(view)
-        rows = parts.conform(table, schema, view)
+        widths = vector_widths(self.workspace, self.home)
+        expected = {names.embedding_view(scenario): width for scenario, width in widths.items()}
+        rows = parts.conform(table, schema, view, expected.get(view, names.EMBEDDING_WIDTH))
         parts.ensure_part(self.home.view(view), schema)
         return parts.write_part(self.home.view(view), rows, part)
 
@@ -281,12 +277,14 @@ class FeatureRepository:
         columns: dict[str, pa.Array] = {names.USER_ID: pa.array(list(user_ids), pa.string())}
         response = self._read_online(features, user_ids) if user_ids else None
         now = (at or datetime.now(UTC)).timestamp()
+        served = vector_widths(self.workspace, self.home)
+        widths = {names.embedding_field(scenario): width for scenario, width in served.items()}
         for view, field in wanted:
             values: list[Any] = []
             if response is not None:
                 place = list(response.metadata.feature_names.val).index(f"{view}__{field.name}")
                 values = _fresh(response.results[place], now - self.ttl(view).total_seconds())
-            columns[_column(view, field.name)] = _served(values, field)
+            columns[_column(view, field.name)] = _served(values, field, widths.get(field.name, 0))
         return pa.table(columns)
 
     def _feature(self, feature: str) -> tuple[str, pa.Field]:
@@ -357,9 +355,11 @@ def _fresh(result: Any, oldest: float) -> list[Any]:
     return values
 
 
-def _served(values: list[Any], field: pa.Field) -> pa.Array:
+def _served(values: list[Any], field: pa.Field, width: int) -> pa.Array:
     if pa.types.is_list(field.type):
-        return pa.array(values, pa.list_(pa.float32(), names.EMBEDDING_WIDTH))
+        # A row that another width left behind is of another space: as good as none.
+        kept = [value if value is not None and len(value) == width else None for value in values]
+        return pa.array(kept, pa.list_(pa.float32(), width))
     if pa.types.is_timestamp(field.type):
         return pa.array(values, pa.int64()).cast(pa.timestamp("s")).cast(field.type)
     return pa.array(values, field.type)

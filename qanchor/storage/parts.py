@@ -171,13 +171,14 @@ def remove_parts(folder: Path, keep: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def conform(table: pa.Table, schema: pa.Schema, view: str) -> pa.Table:
+def conform(table: pa.Table, schema: pa.Schema, view: str, width: int = names.EMBEDDING_WIDTH) -> pa.Table:
     """The table in the view's column order and types, its keys and vectors checked.
 
     Args:
         table: rows; columns that the view does not have are refused.
         schema: from view_schemas.
         view: named in errors.
+        width: of the vectors.
 
     Raises:
         FeaturesInvalid: a column is missing or too many, a key or time is null, or a vector is
@@ -196,27 +197,30 @@ def conform(table: pa.Table, schema: pa.Schema, view: str) -> pa.Table:
             raise FeaturesInvalid(f"rows for {view} have a null {name}", "Drop or mend these rows.")
     for field in schema:
         if pa.types.is_list(field.type):
-            vectors_of(table[field.name], view)
+            vectors_of(table[field.name], view, width)
     return table
 
 
-def vectors_of(column: pa.ChunkedArray | pa.Array, view: str) -> Matrix:
+def vectors_of(column: pa.ChunkedArray | pa.Array, view: str, width: int | None = None) -> Matrix:
     """The vectors of a column as one matrix.
 
     Args:
         column: lists of float32.
         view: named in errors.
 
+        width: that all have; None: whichever the first has.
+
     Returns:
-        float32, (rows, EMBEDDING_WIDTH).
+        float32, (rows, width).
 
     Raises:
         FeaturesInvalid: a vector is null, not finite or of another width; embed these users again.
     """
-    lengths = pc.list_value_length(column)
-    if column.null_count or (len(column) and pc.min_max(lengths).as_py() != _WIDTHS):
+    found = pc.min_max(pc.list_value_length(column)).as_py()
+    wanted = width or found["min"] or names.EMBEDDING_WIDTH
+    if column.null_count or (len(column) and found != {"min": wanted, "max": wanted}):
         raise FeaturesInvalid(
-            f"{view} has a vector that is null or not {names.EMBEDDING_WIDTH} wide",
+            f"{view} has a vector that is null or not {wanted} wide",
             "Embed these users again.",
         )
     values = pc.list_flatten(column)
@@ -225,10 +229,7 @@ def vectors_of(column: pa.ChunkedArray | pa.Array, view: str) -> Matrix:
     matrix = np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)
     if not np.isfinite(matrix).all():
         raise FeaturesInvalid(f"{view} has a vector that holds NaN or infinity", "Embed these users again.")
-    return matrix.reshape(len(column), names.EMBEDDING_WIDTH)
-
-
-_WIDTHS = {"min": names.EMBEDDING_WIDTH, "max": names.EMBEDDING_WIDTH}
+    return matrix.reshape(len(column), wanted)
 
 
 def require_parts(folder: Path) -> list[Path]:

@@ -226,19 +226,24 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
     vectors = [field.name for field in columns if pa.types.is_list(field.type)]
     plain = pa.schema([field for field in columns if field.name not in vectors])
     places, tables = [np.empty(0, np.int64)], [plain.empty_table()]
-    matrices = {name: np.zeros((len(rows.part), names.EMBEDDING_WIDTH), np.float32) for name in vectors}
+    matrices: dict[str, Matrix] = {}
     for positions, table in read_by_part(rows, columns):
         places.append(positions)
         tables.append(table.select(plain.names))
-        for name, matrix in matrices.items():
-            matrix[positions] = vectors_of(table[name], name)
+        for name in vectors:
+            # A view's parts are of one embedding space, and so of one width.
+            known = matrices[name].shape[1] if name in matrices else None
+            found = vectors_of(table[name], name, known)
+            matrix = matrices.setdefault(name, np.zeros((len(rows.part), found.shape[1]), np.float32))
+            matrix[positions] = found
     missing = rows.part < 0
     order = np.full(len(rows.part), -1, np.int64)
-    found = np.concatenate(places)
-    order[found] = np.arange(len(found))
+    chosen = np.concatenate(places)
+    order[chosen] = np.arange(len(chosen))
+    none = np.zeros((len(rows.part), names.EMBEDDING_WIDTH), np.float32)
     taken = pa.concat_tables(tables).take(pa.array(order, mask=missing))
     result = {
-        name: _fixed_width(matrices[name], missing) if name in matrices else taken[name]
+        name: _fixed_width(matrices.get(name, none), missing) if name in vectors else taken[name]
         for name in columns.names
     }
     return pa.table(result)
@@ -246,5 +251,5 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
 
 def _fixed_width(matrix: Matrix, missing: npt.NDArray[np.bool_]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(
-        pa.array(matrix.reshape(-1)), names.EMBEDDING_WIDTH, mask=pa.array(missing)
+        pa.array(matrix.reshape(-1)), matrix.shape[1], mask=pa.array(missing)
     )

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qanchor.model.nested import at_widths
 from qanchor.model.qanchor import PairOutput, QAnchor
 from qanchor.model.runtime import Runtime
 from qanchor.training.batch_parts import part_of
@@ -23,6 +22,7 @@ from qanchor.training.batches import PairBatch
 from qanchor.training.distributed import Ranks
 from qanchor.training.forward import forward_points
 from qanchor.training.losses import contrastive_loss, same_user_or_answer, summary_loss
+from qanchor.training.nested import at_widths
 from qanchor.training.pretrain_config import PretrainConfig
 
 NO_MARGIN = 3.0  # cosines differ by 2 at most

@@ -148,14 +148,22 @@ def pretrain(
         "pairs": len(pairs),
         "points": len(pairs.points),
         "users": len(visible.users),
+        "widths": model_config.widths,
         "parameters": sum(p.numel() for p in model.parameters()),
         "processes": limits.ranks.count,
         "seconds": round(time.monotonic() - began, 1),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "before": before,
-        "after": check_retrieval(model, builder),
+        "after": check_retrieval(model, builder) | _at_widths(model, builder),
     }
     return PretrainResult(model, tokenizer, normaliser, limits.until, metrics, steps, folder)
+
+
+def _at_widths(model: QAnchor, builder: BatchBuilder) -> dict[str, float]:
+    """How often the first numbers alone find the user's own answer; empty without held-out points."""
+    found = {width: check_retrieval(model, builder, width=width) for width in model.config.nested_widths}
+    name = "retrieval_at_1"
+    return {f"{name}_width_{width}": some[name] for width, some in found.items() if name in some}
 
 
 def _begun(model: QAnchor, builder: BatchBuilder, config: PretrainConfig, runtime: Runtime) -> QAnchor:

@@ -7,13 +7,22 @@ from torch import Tensor
 from qanchor.model.qanchor import QAnchor
 from qanchor.training.batches import BatchBuilder
 from qanchor.training.forward import forward_points
+from qanchor.training.nested import at_widths
 
 
 @torch.no_grad()
-def check_retrieval(model: QAnchor, builder: BatchBuilder, most: int = 256) -> dict[str, float]:
+def check_retrieval(
+    model: QAnchor, builder: BatchBuilder, most: int = 256, width: int | None = None
+) -> dict[str, float]:
     """How often held-out users' own answer is the nearest among those of a cell, and its mean rank.
 
     All points of a cell are asked the same; an answer equal to the user's own does not count against it.
+
+    Args:
+        model: of the vectors.
+        builder: gives the held-out points.
+        most: of them.
+        width: first numbers of a vector that are compared; None: all.
 
     Returns:
         retrieval_at_1 (share), mean_rank (1 is best) and chance_rank; empty without held-out points.
@@ -29,8 +38,10 @@ def check_retrieval(model: QAnchor, builder: BatchBuilder, most: int = 256) -> d
         points = pairs.trained + cell * pairs.cell + np.arange(pairs.cell)
         batch = builder.build(points).to(model.projection[0].weight.device)  # type: ignore[arg-type]
         output = forward_points(model, batch, next_token_questions=0)
+        kept = (width,) if width else ()
+        anchors, answers = (at_widths(some, kept)[0] for some in (output.anchor, output.answer))
         for slot in range(batch.question_ids.shape[1]):
-            rank, size = _ranks(output.anchor, output.answer, batch.answer_ids, slot)
+            rank, size = _ranks(anchors, answers, batch.answer_ids, slot)
             ranks.append(rank)
             sizes.append(size)
     model.train(training)

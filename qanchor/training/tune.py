@@ -5,19 +5,23 @@ Source: arXiv 2602.14492, section 3.2.3 and Eq. 7.
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from qanchor.errors import LabelsInvalid
 from qanchor.events.history import Int64
+from qanchor.model.nested import narrowed
 from qanchor.model.qanchor import QAnchor, Suffix
 from qanchor.progress import Progress
 from qanchor.training.losses import prompt_loss
+from qanchor.training.nested import at_widths
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.tune_objective import (
     class_auc,
@@ -196,10 +200,8 @@ class _Tuner:
         auc, step, prompt, prototypes = self._best
         train, valid = self._task.train, self._task.valid
         tuned = [self._bank.vectors(self._question, prompt, part.requests) for part in (train, valid)]
-        probes = [
-            probe_auc((vectors[0], train.labels), (vectors[1], valid.labels))
-            for vectors in (self._base, tuned)
-        ]
+        widths = self._model.config.widths
+        probes = [self._probed(vectors, widths[-1]) for vectors in (self._base, tuned)]
         return TunedPrompt(
             prompt,
             normalize(prototypes, dim=-1),
@@ -207,6 +209,7 @@ class _Tuner:
                 "valid_auc_base_probe": round(probes[0], 4),
                 "valid_auc_tuned_probe": round(probes[1], 4),
                 "valid_auc_prototypes": round(auc, 4),
+                **{f"valid_auc_width_{width}": round(self._probed(tuned, width), 4) for width in widths[:-1]},
                 "tokens": len(prompt),
                 "classes": self._task.classes,
                 "best_step": step,
@@ -222,6 +225,11 @@ class _Tuner:
             },
         )
 
+    def _probed(self, vectors: Sequence[NDArray[np.float32]], width: int) -> float:
+        """What a linear probe reaches on the first numbers of the train and valid part's vectors."""
+        train, valid = (narrowed(some, width) for some in vectors)
+        return probe_auc((train, self._task.train.labels), (valid, self._task.valid.labels))
+
     def _loss(self, chosen: Int64) -> Tensor:
         config, train = self._config, self._task.train
         # As a block of one suffix, whose part that no prefix reaches is computed once for all users.
@@ -229,7 +237,10 @@ class _Tuner:
         vectors = self._model.read_out_block(self._bank.take(train.requests[chosen]), block)[0]
         labels = torch.from_numpy(train.labels[chosen])
         prototypes = normalize(self.prototypes, dim=-1)
-        loss = prompt_loss(vectors, prototypes, labels, config.temperature)
+        # A scenario may be served at any width that the model was trained for.
+        widths = self._model.config.nested_widths
+        cut = zip(at_widths(vectors, widths), at_widths(prototypes, widths), strict=True)
+        loss = torch.stack([prompt_loss(*some, labels, config.temperature) for some in cut]).mean()
         loss = loss + config.weight_decay * (self.prompt - self._start).square().sum()
         if config.geometry_weight > 0:
             base = torch.from_numpy(self._base[0][chosen])

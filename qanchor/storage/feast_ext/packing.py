@@ -74,7 +74,7 @@ def pack_rows(table: pa.Table, view: Any) -> PackedRows:
     """
     source = view.batch_source
     features = {
-        field.name: _pack_vectors(table[field.name], view.name)
+        field.name: _pack_vectors(table[field.name], view.name, field.vector_length)
         if field.vector_index
         else _pack_scalars(table[field.name], str(field.dtype))
         for field in view.features
@@ -105,9 +105,9 @@ def _pack_keys(users: pa.ChunkedArray, join_key: str) -> list[bytes]:
     return [head + len(user).to_bytes(4, "little") + user for user in encoded]
 
 
-def _pack_vectors(column: pa.ChunkedArray, view: str) -> tuple[list[bytes], list[str | None]]:
-    matrix = vectors_of(column, view)
-    rows, width = matrix.shape
+def _pack_vectors(column: pa.ChunkedArray, view: str, width: int) -> tuple[list[bytes], list[str | None]]:
+    matrix = vectors_of(column, view, width)
+    rows = len(matrix)
     size = width * matrix.itemsize
     head = vector_head(width)
     raw = matrix.astype("<f4", copy=False).tobytes()

@@ -45,7 +45,7 @@ def part_folder(view: Any) -> Path | None:
 def _is_plain(field: Any) -> bool:
     kind = str(field.dtype)
     if kind == _VECTOR:
-        return bool(field.vector_index and field.vector_length == names.EMBEDDING_WIDTH)
+        return bool(field.vector_index and field.vector_length)
     return kind in _ARROW
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from qanchor.model.nested import at_widths, narrowed
+from qanchor.model.nested import narrowed
 from qanchor.training.losses import contrastive_loss
+from qanchor.training.nested import at_widths
 
 
 def _unit(rows: int, seed: int) -> torch.Tensor:
