@@ -54,7 +54,7 @@ def main() -> None:
         from benchmarks.experiments_policies import measure_policies
 
         users = (2_000, 4_000) if options.quick else (options.pilot_users, options.users)
-        found, more = measure_policies(tuple(options.home), users, options.seed)
+        found, more = measure_policies(tuple(options.home), users, options.seed, options.after)
         figures |= found
         bars += more
     finish(figures, bars, options.json)
@@ -65,6 +65,12 @@ def _options() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--home", nargs=2, type=Path, metavar=("HOME", "REPO"))
     parser.add_argument("--users", type=int, default=16_000, help="of the policy tests")
+    parser.add_argument(
+        "--after",
+        type=int,
+        default=0,
+        help="users before those of the tests: an earlier run has looked at them",
+    )
     parser.add_argument("--pilot-users", type=int, default=8_000, help="whom the policies learn from")
     parser.add_argument("--seed", type=int, default=2026, help="of the world that they live in")
     return parser.parse_args()

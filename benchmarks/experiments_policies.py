@@ -25,7 +25,7 @@ _AT_ONCE = 2_000
 
 
 def measure_policies(
-    place: tuple[Path, Path], users: tuple[int, int], seed: int
+    place: tuple[Path, Path], users: tuple[int, int], seed: int, after: int = 0
 ) -> tuple[dict[str, float], list[Bar]]:
     """Run both tests and print them.
 
@@ -33,8 +33,9 @@ def measure_policies(
         place: finished home of the simulated world, with heads, and its feature repository.
         users: of the pilot and of the tests.
         seed: of the world that they live in.
+        after: how many users an earlier look has used up; none of them is in the tests.
     """
-    return report(*_cohorts(place, users, seed))
+    return report(*_cohorts(place, users, seed, after))
 
 
 def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
@@ -65,8 +66,12 @@ def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
     return figures, bars
 
 
-def _cohorts(place: tuple[Path, Path], users: tuple[int, int], seed: int) -> tuple[Cohort, Cohort]:
-    asked = [(users[0], PILOT_BLOCK, PILOT_DAY), (users[1], FIRST_BLOCK, TEST_DAY)]
+def _cohorts(
+    place: tuple[Path, Path], users: tuple[int, int], seed: int, after: int
+) -> tuple[Cohort, Cohort]:
+    # Users come in whole blocks.
+    first = FIRST_BLOCK - (-after // BLOCK_USERS)
+    asked = [(users[0], PILOT_BLOCK, PILOT_DAY), (users[1], first, TEST_DAY)]
     tasks = [
         (str(place[0]), str(place[1]), seed, first + begin // BLOCK_USERS, min(_AT_ONCE, number - begin), day)
         for number, first, day in asked
