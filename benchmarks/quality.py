@@ -1,11 +1,13 @@
 """What embeddings are worth on real data, beside hand-made features.
 
     python -m benchmarks.quality [--data DIR] [--set NAME]... [--cache DIR] [--quick] [--json FILE]
+        [--out-of-time] [--peers coles pragmatiq]
 
 Tasks, cut-offs and folds are the data sets' own. Pre-training sees no label and nothing at or after a set's
 earliest cut-off; prompts and heads for a fold see labels of the other folds alone. Without the data the
 benchmark says so and ends. Models, vectors and scores are kept in --cache by code, configuration and data: an
-interrupted run goes on where it was, and every run says what it found there.
+interrupted run goes on where it was, and every run says what it found there. With --peers, other models are
+installed from PyPI, each into an environment of its own below --environments, and trained on the same events.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.harness import Bar, arguments, finish, table
 from benchmarks.quality_cache import ResultCache
@@ -32,6 +35,7 @@ from benchmarks.quality_heads import (
     score_head,
 )
 from benchmarks.quality_model import TrainedModel, train_model
+from benchmarks.quality_peers import PEERS, peer_vectors
 from benchmarks.quality_recipes import recipe_of
 from benchmarks.quality_time import out_of_time
 from benchmarks.quality_tune import TaskVectors, embed_tasks
@@ -60,7 +64,7 @@ def main() -> None:
 
     limit_threads(options.threads)
     cache = ResultCache(options.cache)
-    measured = [_measure(load_data_set(folder), options.quick, cache) for folder in folders]
+    measured = [_measure(load_data_set(folder), options, cache) for folder in folders]
     _report(measured, options, cache)
 
 
@@ -73,6 +77,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--out-of-time", action="store_true", help="heads fitted 90 days earlier, too")
+    parser.add_argument("--peers", nargs="+", choices=sorted(PEERS), default=[], help="other models, too")
+    parser.add_argument("--environments", type=Path, help="of the peers; default: below --cache")
     parser.add_argument("--draws", type=int, default=1_000, help="of the bootstrap")
     return parser.parse_args()
 
@@ -87,6 +93,7 @@ class Measured:
         chosen: the heads chosen, by row and task.
         trained: the model's seconds.
         tune_seconds: of all prompts.
+        peer_seconds: of the peers' training, by their row of the table.
     """
 
     data: DataSet
@@ -94,23 +101,41 @@ class Measured:
     chosen: Mapping[str, Mapping[str, tuple[str, ...]]]
     trained: TrainedModel
     tune_seconds: float
+    peer_seconds: Mapping[str, float]
 
 
-def _measure(data: DataSet, quick: bool, cache: ResultCache) -> Measured:
-    recipe, progress = recipe_of(data.name, quick), Silent()
+def _measure(data: DataSet, options: argparse.Namespace, cache: ResultCache) -> Measured:
+    recipe, progress = recipe_of(data.name, options.quick), Silent()
     trained = train_model(data, recipe.pretrain, cache, progress)
     untrained = train_model(data, replace(recipe.pretrain, steps=0, minutes=None), cache, progress)
     vectors = embed_tasks(data, trained.loaded, recipe.tune, cache, progress)
     control = embed_tasks(data, untrained.loaded, None, cache, progress)
+    environments = options.environments or options.cache / "environments"
+    peers = {
+        f"linear probe, {PEERS[name].name} (here)": peer_vectors(
+            data, PEERS[name], environments, options.threads, cache
+        )
+        for name in options.peers
+    }
     scores: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, task in data.tasks.items():
-        for row, scored in _heads(task, vectors[name], control[name], (cache, f"{data.name}: heads")).items():
+        kept = cache, f"{data.name}: heads"
+        found = _heads(task, vectors[name], control[name], kept) | {
+            row: _probe(task, peer.by_task[name], kept) for row, peer in peers.items()
+        }
+        for row, scored in found.items():
             scores.setdefault(row, {})[name] = scored.scores
             chosen.setdefault(row, {})[name] = scored.chosen
         scores.setdefault(PROTOTYPES, {})[name] = vectors[name].prototypes
     seconds = sum(part.tune_seconds for part in vectors.values())
-    return Measured(data, scores, chosen, trained, seconds)
+    peer_seconds = {row: peer.seconds for row, peer in peers.items()}
+    return Measured(data, scores, chosen, trained, seconds, peer_seconds)
+
+
+def _probe(task: Task, vectors: NDArray[np.float32], kept: tuple[ResultCache, str]) -> Scored:
+    block = Block(vectors, "standard")
+    return score_head(lambda _: (block,), task.labels, task.folds, LINEAR, kept)
 
 
 def _heads(
@@ -202,6 +227,7 @@ def _time_row(one: Measured) -> dict[str, Any]:
         "pre-training, s": round(one.trained.seconds),
         "of CPU": round(one.trained.cpu_seconds),
         "CoLES (given), s": COLES_SECONDS[one.data.name],
+        **{f"{row.removeprefix('linear probe, ')}, s": round(took) for row, took in one.peer_seconds.items()},
         "tuning, 5 folds, s": round(one.tune_seconds),
         "steps": one.trained.loaded.metadata["metrics"]["steps"],
         "parameters": one.trained.loaded.metadata["metrics"]["parameters"],
@@ -233,10 +259,21 @@ def _bars(
     base, tuned = _mean(found[BASE]).auc, _mean(found[TUNED]).auc
     head, fused = gains[TUNED_HEAD], gains[FUSED_HEAD]
     worst = min(found[BASE][name].auc - found[UNTRAINED][name].auc for name in tasks)
-    share = max(one.trained.seconds / COLES_SECONDS[one.data.name] for one in measured)
+    # Of the process: how busy others keep the machine is no part of the method.
+    share = max(one.trained.cpu_seconds / COLES_SECONDS[one.data.name] for one in measured)
+    above = [
+        Bar(
+            f"{what} probe above {row.removeprefix('linear probe, ')}, AUC",
+            auc - _mean(found[row]).auc,
+            0.0,
+            "higher",
+        )
+        for row in measured[0].peer_seconds
+        for what, auc in (("base", base), ("tuned", tuned))
+    ]
     return [
         Bar("base probe above CoLES' (given), AUC", base - coles, 0.005, "higher"),
-        Bar("share of CoLES' training time, the larger one", share, 0.5, "lower"),
+        Bar("CPU seconds of pre-training / CoLES' seconds (given), the larger one", share, 0.5, "lower"),
         Bar("tuned probe above CoLES' (given), AUC", tuned - coles, 0.015, "higher"),
         Bar(
             "tuned probe above LightGBM on aggregates, AUC",
@@ -251,6 +288,7 @@ def _bars(
         Bar("the same, AUC, lower end of its interval", fused.auc.low, 0.0, "higher"),
         Bar("the same, KS, lower end of its interval", fused.ks.low, 0.0, "higher"),
         Bar("base above untrained, the task where least, AUC", worst, 0.0, "higher"),
+        *above,
     ]
 
 

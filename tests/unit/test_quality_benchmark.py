@@ -37,6 +37,7 @@ DATA = DataSet(
     {"one": TASK},
     datetime(2024, 1, 1, tzinfo=UTC),
     "",
+    Path(),
 )
 
 

@@ -1,0 +1,169 @@
+"""Other event models in the quality benchmark: CoLES (pytorch-lifestream) and pragmatiq.
+
+Each is installed from PyPI into a virtual environment of its own and trained there, in a child process, on
+the same events before the cut-off and on no label. Events go in and embeddings come back as Parquet; the same
+code that probes our embeddings probes theirs.
+"""
+
+import json
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.quality_cache import ResultCache, code_hash
+from benchmarks.quality_data import DataSet
+from benchmarks.quality_model import described
+from qanchor.events.history import microseconds
+from qanchor.names import EVENT_TIME, MODALITY, USER_ID
+
+Vectors = NDArray[np.float32]
+_ROOT = Path(__file__).parents[1]
+# The build that the project itself is pinned to: any other one brings gigabytes of GPU libraries.
+_TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another model.
+
+    Args:
+        name: as the tables say it.
+        script: of the child, beside this module.
+        requirements: what pip installs with its dependencies.
+        alone: what pip installs without them.
+        settings: of each data set, for the child.
+    """
+
+    name: str
+    script: str
+    requirements: tuple[str, ...]
+    alone: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+PEERS = {
+    "coles": Peer(
+        "CoLES",
+        "quality_coles.py",
+        (
+            *("pytorch-lightning", "torchmetrics", "omegaconf", "hydra-core", "duckdb", "dask"),
+            *("pymonad", "transformers", "pandas", "pyarrow", "scikit-learn", "onnxruntime"),
+        ),
+        # It asks for a spacy that has no wheel for this numpy, and does not need it to train on events.
+        ("pytorch-lifestream==0.7.0",),
+        {"online_retail": {"width": 128, "epochs": 30}, "uci_credit_default": {"width": 64, "epochs": 3}},
+    ),
+    "pragmatiq": Peer(
+        "pragmatiq",
+        "quality_pragmatiq.py",
+        ("pragmatiq==1.1.0", "lightning"),
+        (),
+        {"online_retail": {"steps": 400}, "uci_credit_default": {"steps": 400}},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PeerVectors:
+    """A peer's embeddings of one data set.
+
+    Args:
+        by_task: float32 [rows, width] for each task, in the order of its rows.
+        seconds: wall clock of its training.
+    """
+
+    by_task: Mapping[str, Vectors]
+    seconds: float
+
+
+def peer_vectors(
+    data: DataSet, peer: Peer, environments: Path, threads: int, cache: ResultCache
+) -> PeerVectors:
+    """Embeddings by another model, trained on the events before the labels' cut-off.
+
+    Args:
+        data: one cut-off for all tasks.
+        peer: the model.
+        environments: holds the virtual environments; created as needed.
+        threads: of the child; 0: all cores.
+        cache: of earlier embeddings.
+
+    Raises:
+        ValueError: the tasks have several cut-offs.
+        subprocess.CalledProcessError: installation or training failed; its output says why.
+    """
+    cutoffs = np.unique(np.concatenate([task.cutoffs for task in data.tasks.values()]))
+    if cutoffs.tolist() != [microseconds(data.until)]:
+        raise ValueError(f"the tasks of {data.name} have several cut-offs; a peer embeds users at one")
+    settings = {**peer.settings[data.name], "threads": threads, "seed": 0}
+
+    def make(path: Path) -> None:
+        python = _environment(peer, environments)
+        folder = path.with_suffix(".work")
+        folder.mkdir()
+        _export(data, folder / "events.parquet")
+        (folder / "spec.json").write_text(json.dumps(_spec(data, settings)))
+        child = [str(python), str(Path(__file__).with_name(peer.script)), str(folder), str(path)]
+        subprocess.run(child, check=True, stdout=sys.stderr)
+
+    decided_by = {
+        **described(data),
+        "peer": asdict(peer),
+        "settings": settings,
+        "code": code_hash(f"benchmarks/{peer.script}", "benchmarks/quality_peers.py"),
+    }
+    table = pq.read_table(cache.keep(f"{data.name}: {peer.name}", f"{peer.name}.parquet", decided_by, make))
+    place = {user: row for row, user in enumerate(table[USER_ID].to_pylist())}
+    vectors = np.stack(table["embedding"].to_numpy()).astype(np.float32)
+    by_task = {name: vectors[[place[user] for user in task.users]] for name, task in data.tasks.items()}
+    return PeerVectors(by_task, float(table.schema.metadata[b"seconds"]))
+
+
+def _environment(peer: Peer, environments: Path) -> Path:
+    """The interpreter of the peer's own environment, made where it is not there yet."""
+    folder = environments.resolve() / peer.name
+    python, done = folder / "bin" / "python", folder / "installed"
+    wanted = "\n".join([_TORCH, *peer.requirements, "alone:", *peer.alone])
+    if not done.exists() or done.read_text() != wanted:
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        constrained = [*pip, "--constraint", str(_ROOT / "constraints.txt")]
+        subprocess.run([*constrained, _TORCH, *peer.requirements], check=True)
+        if peer.alone:
+            subprocess.run([*pip, "--no-deps", *peer.alone], check=True)
+        done.write_text(wanted)
+    return python
+
+
+def _export(data: DataSet, path: Path) -> None:
+    """Events before the cut-off, by user and time; nothing at or after it leaves this process."""
+    table = pq.read_table(data.folder / "events.parquet")
+    time = table[EVENT_TIME].cast(pa.timestamp("us")).cast(pa.int64())
+    table = table.set_column(table.column_names.index(EVENT_TIME), EVENT_TIME, time)
+    table = table.filter(pc.less(table[EVENT_TIME], microseconds(data.until)))
+    order = [(USER_ID, "ascending"), (EVENT_TIME, "ascending"), (MODALITY, "ascending")]
+    pq.write_table(table.sort_by(order), path)
+
+
+def _spec(data: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a child has to know of the columns, and its settings."""
+    kinds: dict[str, str] = {}
+    for modality in data.workspace.modalities.values():
+        kinds |= {name: spec.type for name, spec in modality.fields.items()}
+    return {
+        "texts": [name for name, kind in kinds.items() if kind == "text"],
+        "numbers": [name for name, kind in kinds.items() if kind == "number"],
+        "profiles": [name for name, modality in data.workspace.modalities.items() if modality.profile],
+        "cutoff": microseconds(data.until),
+        **settings,
+    }
