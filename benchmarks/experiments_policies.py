@@ -52,6 +52,8 @@ def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
         print(f"\n{name}: {len(cohort):,} users, the policies alike for {online.result.same:.0%}")
         print(table([{"policy": k, "known mean": v} for k, v in online.result.values.items()]))
         print(table(_rows(online)))
+        if online.result.note:
+            print(online.result.note)
         for warning in online.replay.warnings:
             print(f"warning: {warning}")
         figures |= {f"{name}_{key}": value for key, value in found.items()}
@@ -98,26 +100,29 @@ def _part(task: tuple[str, str, int, int, int, int]) -> Cohort:
 
 def _figures(online: OnlineTest) -> dict[str, float]:
     result, replay = online.result, online.replay
-    everybody, alone = result.analysis.results[0], result.triggered.results[0]
+    everybody = result.analysis.results[0]
     found = {f"value_{name.replace(' ', '_')}": value for name, value in result.values.items()}
     found |= {"true_effect": result.true_effect, "true_triggered": result.true_triggered}
     for name, interval in _intervals(online).items():
         found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    found |= {"cuped_all": everybody.variance_cut, "cuped_triggered": alone.variance_cut}
-    found |= {"p_all": everybody.best.p_value, "p_triggered": alone.best.p_value}
+    found |= {"cuped_all": everybody.variance_cut, "p_all": everybody.best.p_value}
+    if result.triggered:
+        alone = result.triggered.results[0]
+        found |= {"cuped_triggered": alone.variance_cut, "p_triggered": alone.best.p_value}
     found |= {"sample_ratio_p": result.analysis.ratio.p_value, "effective_rows": replay.effective_rows}
     return found | {"users": float(result.rows.num_rows), "triggered_share": 1 - result.same}
 
 
 def _intervals(online: OnlineTest) -> dict[str, Interval]:
     result, replay = online.result, online.replay
-    everybody, alone = result.analysis.results[0], result.triggered.results[0]
+    everybody = result.analysis.results[0]
+    alone = {"triggered": result.triggered.results[0].best.difference} if result.triggered else {}
     assert everybody.always is not None and replay.doubly_robust is not None
     return {
         "raw": everybody.effect.difference,
         "all": everybody.best.difference,
         "always_valid": everybody.always.difference,
-        "triggered": alone.best.difference,
+        **alone,
         **{f"rank_{name}": interval for name, interval in online.ranking.items()},
         "replay_ips": replay.ips,
         "replay_snips": replay.snips,

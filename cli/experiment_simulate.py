@@ -83,10 +83,13 @@ def _show(name: str, online: "OnlineTest") -> None:
     verdict = "as meant" if result.analysis.ratio.holds else "NOT as meant"
     typer.echo(f"arms: {sizes}; {verdict} (p = {result.analysis.ratio.p_value:.2g})")
     rows = [*_effects("all", result.analysis, result.true_effect, metric)]
-    rows += _effects(
-        f"decided differently ({1 - result.same:.0%})", result.triggered, result.true_triggered, metric
-    )
+    if result.triggered:
+        rows += _effects(
+            f"decided differently ({1 - result.same:.0%})", result.triggered, result.true_triggered, metric
+        )
     print_table("treatment less fixed rule", rows)
+    if result.note:
+        typer.echo(result.note)
     estimates: dict[str, Interval | None] = {
         "inverse propensity": replay.ips,
         "self-normalised": replay.snips,
@@ -145,7 +148,8 @@ def _as_json(online: "OnlineTest") -> dict[str, Any]:
         "true_effect": result.true_effect,
         "true_effect_triggered": result.true_triggered,
         "analysis": asdict(result.analysis),
-        "triggered": asdict(result.triggered),
+        "triggered": asdict(result.triggered) if result.triggered else None,
+        "note": result.note,
         "replay": asdict(online.replay),
         "ranking": {name: asdict(interval) for name, interval in online.ranking.items()},
     }

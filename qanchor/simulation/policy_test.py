@@ -22,6 +22,8 @@ from qanchor.simulation.state import Floats, Ints
 
 ARMS = {"control": 0.5, "treatment": 0.5}
 FIXED, TREATMENT = "fixed rule", "treatment"
+# Users of an arm without whom it has no variance.
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,32 @@ class PolicyResult:
         rows: user_id, arm, action, triggered, outcomes and covariates: a file for `experiment analyse`.
         analysis: of all users.
         triggered: of the users for whom the two policies decide differently; on all others they do the same.
+            None where an arm has fewer than two of them: there is nothing to compare.
         values: by policy, the mean of the metric over the users, known in the simulated world.
         same: share of the users for whom the two policies decide alike.
     """
 
     rows: pa.Table
     analysis: Analysis
-    triggered: Analysis
+    triggered: Analysis | None
     values: dict[str, float]
     same: float
+
+    @property
+    def note(self) -> str:
+        """Why there is no comparison of those who are decided differently, in words; empty where there is."""
+        if self.triggered is not None:
+            return ""
+        different = int(pc.sum(self.rows["triggered"]).as_py())
+        if not different:
+            return (
+                f"The two policies decide alike for all {self.rows.num_rows:,} users: there is no difference "
+                "between them to be found; what the arms differ by is chance."
+            )
+        return (
+            f"The two policies decide differently for {different:,} of {self.rows.num_rows:,} users: too few "
+            "for a comparison, which needs two in each arm."
+        )
 
     @property
     def true_effect(self) -> float:
@@ -103,10 +122,11 @@ def run_test(test: PolicyTest) -> PolicyResult:
     columns |= {name: pa.array(values[row, action]) for name, values in test.answers.outcomes.items()}
     rows = pa.table(columns | {name: pa.array(values) for name, values in test.covariates.items()})
     question = Question(tuple(test.answers.outcomes), tuple(test.covariates))
+    different = np.bincount(treated[fixed != treatment], minlength=2)
     return PolicyResult(
         rows,
         analyse(rows, replace(question, planned_users=len(row))),
-        analyse(rows.filter(pc.field("triggered")), question),
+        analyse(rows.filter(pc.field("triggered")), question) if different.min() >= _FEWEST else None,
         {name: test.value(name) for name in test.choices},
         float((fixed == treatment).mean()),
     )

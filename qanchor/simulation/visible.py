@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,8 +68,9 @@ class _Memory:
     """Events in memory as a source for DuckDB; of a repeated id one row counts."""
 
     def __init__(self, events: pa.Table) -> None:
-        _, first = np.unique(np.asarray(events[EVENT_ID].combine_chunks()), return_index=True)
-        self._events = events.take(pa.array(np.sort(first)))
+        ids = pa.table({EVENT_ID: events[EVENT_ID], "row": pa.array(np.arange(events.num_rows))})
+        first = ids.group_by(EVENT_ID).aggregate([("row", "min")])["row_min"]
+        self._events = events.take(first.sort())
 
     @property
     def table(self) -> pa.Table:
@@ -105,9 +106,13 @@ def look(reader: Reader, events: pa.Table, users: Sequence[str], moment: datetim
 
 def _scores(reader: Reader, memory: _Memory, requests: pa.Table) -> tuple[NDArray[np.float32], Floats]:
     """The first head's matrix and all heads' scores, by the code that computes features for everybody."""
-    arrays = arrays_from_table(memory.table, reader.workspace)
+    moment: datetime = requests[AS_OF][0].as_py()
+    # A history reaches no further back; sorting and checking what lies before it would take most of the time.
+    oldest = pa.scalar(moment - timedelta(days=reader.workspace.window_days), pa.timestamp("us", tz="UTC"))
+    recent = memory.table.filter(pc.greater_equal(memory.table[EVENT_TIME], oldest))
+    arrays = arrays_from_table(recent, reader.workspace)
     rows = arrays.user_rows(requests[USER_ID].to_pylist())
-    cutoffs = np.full(len(rows), microseconds(requests[AS_OF][0].as_py()), np.int64)
+    cutoffs = np.full(len(rows), microseconds(moment), np.int64)
     vectors = reader.embedder.embed(arrays, rows, cutoffs, reader.anchors)
     features = activity_table(memory, reader.workspace, requests)
     profile = profile_table(memory, reader.workspace, requests)

@@ -125,7 +125,9 @@ def _columns(
     return columns
 
 
-def add_manifest(world: World, prompt_fold: int | None = None, fingerprint: str = "f" * 32) -> None:
+def add_manifest(
+    world: World, prompt_fold: int | None = None, fingerprint: str = "f" * 32, scenario: str = SCENARIO
+) -> None:
     """Registry rows of a model, a prompt where a fold is given, and the active manifest."""
     engine = world.around.engine
     with transaction(engine) as session:
@@ -145,7 +147,7 @@ def add_manifest(world: World, prompt_fold: int | None = None, fingerprint: str 
             session.add(
                 PromptVersion(
                     version="p1",
-                    scenario=SCENARIO,
+                    scenario=scenario,
                     model_version="m1",
                     path="models/m1/prompts/p1",
                     content_hash="0" * 64,
@@ -154,12 +156,12 @@ def add_manifest(world: World, prompt_fold: int | None = None, fingerprint: str 
                 )
             )
     manifest = EmbeddingManifest(
-        scenario=SCENARIO,
+        scenario=scenario,
         model_version="m1",
         prompt_version="p1" if prompt_fold is not None else None,
         fingerprint=fingerprint,
         rows=len(world.truth),
         content_hash="0" * 64,
-        path=f"features/{embedding_view(SCENARIO)}",
+        path=f"features/{embedding_view(scenario)}",
     )
     activate_manifest(engine, begin_manifest(engine, manifest), len(world.truth), "0" * 64)

@@ -54,7 +54,8 @@ def _head(scenario: str) -> Any:
         return np.asarray(matrix(table)[:, 0] / 1e6, dtype=np.float64)
 
     return SimpleNamespace(
-        card=SimpleNamespace(scenario=scenario, spec=SimpleNamespace(matrix=matrix)), score=score
+        card=SimpleNamespace(scenario=scenario, width=WIDTH, spec=SimpleNamespace(matrix=matrix)),
+        score=score,
     )
 
 
@@ -174,6 +175,7 @@ def test_a_policy_test_knows_the_truth_and_covers_it() -> None:
     for number in range(100):
         cohort, suits = _cohort(1500, 0.2, number)
         found = run_test(_test(cohort, suits, f"run-{number}"))
+        assert found.triggered is not None and found.note == ""
         everybody, alone = found.analysis.results[0].best, found.triggered.results[0].best
         assert found.true_triggered == pytest.approx(0.2)
         assert found.true_effect == pytest.approx(0.2 * suits.mean())
@@ -183,6 +185,27 @@ def test_a_policy_test_knows_the_truth_and_covers_it() -> None:
         )
 
     assert (covered >= 88).all()
+
+
+def test_policies_that_agree_on_everybody_have_no_difference() -> None:
+    cohort, suits = _cohort(1000, 0.2)
+    found = run_test(_test(cohort, np.zeros_like(suits), "alike"))
+
+    assert found.triggered is None
+    assert "decide alike for all 1,000 users: there is no difference" in found.note
+    assert found.same == 1 and found.true_effect == found.true_triggered == 0
+    known = found.analysis.results[0].best.difference
+    assert known.low < 0 < known.high
+
+
+def test_a_single_user_who_is_decided_differently_is_too_few_to_compare() -> None:
+    cohort, suits = _cohort(1000, 0.2)
+    choice = np.zeros_like(suits)
+    choice[7] = 1
+    found = run_test(_test(cohort, choice, "one"))
+
+    assert found.triggered is None
+    assert "differently for 1 of 1,000 users: too few" in found.note
 
 
 def test_arms_answer_by_their_own_policy() -> None:

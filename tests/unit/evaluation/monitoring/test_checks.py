@@ -1,6 +1,6 @@
 """Limits, and how far chance alone may go without an alarm."""
 
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,11 @@ from qanchor.evaluation.monitoring.checks import (
 )
 from qanchor.evaluation.monitoring.drift import score_drift
 from qanchor.evaluation.monitoring.freshness import active_users
+from qanchor.home import Home
 from qanchor.metrics import expected_calibration_error, psi
+from qanchor.storage.event_log import EventLog
 from qanchor.workspace import MonitorSpec
-from tests.unit.evaluation.test_edited_log import Log
-from tests.unit.model.worlds import START, event_table
+from tests.unit.embedding.world import add_events, day, make_workspace
 
 
 @pytest.mark.parametrize(("value", "state"), [(0.25, "ok"), (0.2500001, "alarm"), (0.0, "ok")])
@@ -88,15 +89,11 @@ def test_honest_scores_hardly_ever_exceed_the_error_that_chance_may_make(rows: i
     assert 0.5 * calibration_error_by_chance(scores) < np.quantile(errors, 0.95)
 
 
-def test_users_are_active_by_events_before_the_moment_alone() -> None:
-    table = event_table(3, 40, 1600)
-    log, rows = (
-        Log(table),
-        list(zip(table["user_id"].to_pylist(), table["event_time"].to_pylist(), strict=True)),
-    )
-    begin = datetime.fromtimestamp(START / 1e6, UTC)
-    for days in (3, 20):
-        at, window = begin + timedelta(days=days), 7
-        expected = {user for user, when in rows if at - timedelta(days=window) <= when < at}
-        assert set(active_users(log, at, window).to_pylist()) == expected
-    assert active_users(log, begin - timedelta(days=1), 7).type == pa.string()
+def test_users_are_active_by_events_within_the_window_before_the_moment(tmp_path: Path) -> None:
+    home, workspace = Home(tmp_path / "home"), make_workspace(tmp_path / "repo")
+    log = EventLog(home.events, workspace)
+    assert active_users(log, day(20), 7).to_pylist() == []
+    rows = [("early", 12.9), ("first", 13.0), ("both", 1.0), ("both", 15.0), ("last", 19.9), ("late", 20.0)]
+    add_events(home, workspace, [(user, moment, "bill") for user, moment in rows])
+    assert active_users(log, day(20), 7).to_pylist() == ["both", "first", "last"]
+    assert active_users(log, day(40), 7).type == pa.string()
