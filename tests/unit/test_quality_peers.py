@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import quality_peers
 from benchmarks.quality_cache import ResultCache
 from benchmarks.quality_data import DataSet, load_data_set
 from benchmarks.quality_peers import PEERS, peer_vectors
@@ -63,8 +62,8 @@ def test_a_peer_sees_events_before_the_cutoff_alone_and_its_vectors_go_to_their_
         table = pa.table({"user_id": users, "embedding": vectors})
         pq.write_table(table.replace_schema_metadata({"seconds": "1.5"}), out)
 
-    monkeypatch.setattr(quality_peers, "_environment", lambda peer, folder: Path("python"))
-    monkeypatch.setattr(quality_peers.subprocess, "run", child)
+    monkeypatch.setattr("benchmarks.quality_peers._environment", lambda peer, folder: Path("python"))
+    monkeypatch.setattr("benchmarks.quality_peers.subprocess.run", child)
     for _ in range(2):
         found = peer_vectors(data, PEERS["coles"], tmp_path / "environments", 1, ResultCache(tmp_path))
     assert len(seen) == 1
