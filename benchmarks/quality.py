@@ -35,7 +35,7 @@ from benchmarks.quality_heads import (
     score_head,
 )
 from benchmarks.quality_model import TrainedModel, train_model
-from benchmarks.quality_peers import PEERS, peer_vectors
+from benchmarks.quality_peers import PEERS, PeerRun, peer_vectors
 from benchmarks.quality_recipes import recipe_of
 from benchmarks.quality_time import out_of_time
 from benchmarks.quality_tune import TaskVectors, embed_tasks
@@ -110,11 +110,9 @@ def _measure(data: DataSet, options: argparse.Namespace, cache: ResultCache) -> 
     untrained = train_model(data, replace(recipe.pretrain, steps=0, minutes=None), cache, progress)
     vectors = embed_tasks(data, trained.loaded, recipe.tune, cache, progress)
     control = embed_tasks(data, untrained.loaded, None, cache, progress)
-    environments = options.environments or options.cache / "environments"
+    run = PeerRun(options.data, options.environments or options.cache / "environments", options.threads)
     peers = {
-        f"linear probe, {PEERS[name].name} (here)": peer_vectors(
-            data, PEERS[name], environments, options.threads, cache
-        )
+        f"linear probe, {PEERS[name].name} (here)": peer_vectors(data, PEERS[name], run, cache)
         for name in options.peers
     }
     scores: dict[str, dict[str, Any]] = {}

@@ -55,7 +55,6 @@ class DataSet:
         tasks: by name, in the order of the workspace's scenarios.
         until: the earliest cut-off of any task, UTC: pre-training sees nothing from there on.
         content_hash: of the files read.
-        folder: of the files.
     """
 
     name: str
@@ -64,7 +63,6 @@ class DataSet:
     tasks: Mapping[str, Task]
     until: datetime
     content_hash: str
-    folder: Path
 
 
 def load_data_set(folder: Path) -> DataSet:
@@ -88,7 +86,7 @@ def load_data_set(folder: Path) -> DataSet:
     for path in files:
         digest.update(path.read_bytes())
     until = datetime.fromtimestamp(first / 1e6, UTC)
-    return DataSet(folder.name, workspace, arrays, tasks, until, digest.hexdigest(), folder)
+    return DataSet(folder.name, workspace, arrays, tasks, until, digest.hexdigest())
 
 
 def _task(name: str, table: pa.Table, aggregates: pa.Table, arrays: EventArrays) -> Task:

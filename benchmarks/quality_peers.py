@@ -12,6 +12,7 @@ import venv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -86,16 +87,28 @@ class PeerVectors:
     seconds: float
 
 
-def peer_vectors(
-    data: DataSet, peer: Peer, environments: Path, threads: int, cache: ResultCache
-) -> PeerVectors:
+@dataclass(frozen=True)
+class PeerRun:
+    """Where and how a child runs.
+
+    Args:
+        source: folder of the data sets.
+        environments: holds the virtual environments; created as needed.
+        threads: of the child; 0: all cores.
+    """
+
+    source: Path
+    environments: Path
+    threads: int
+
+
+def peer_vectors(data: DataSet, peer: Peer, run: PeerRun, cache: ResultCache) -> PeerVectors:
     """Embeddings by another model, trained on the events before the labels' cut-off.
 
     Args:
         data: one cut-off for all tasks.
         peer: the model.
-        environments: holds the virtual environments; created as needed.
-        threads: of the child; 0: all cores.
+        run: where and how.
         cache: of earlier embeddings.
 
     Raises:
@@ -105,16 +118,17 @@ def peer_vectors(
     cutoffs = np.unique(np.concatenate([task.cutoffs for task in data.tasks.values()]))
     if cutoffs.tolist() != [microseconds(data.until)]:
         raise ValueError(f"the tasks of {data.name} have several cut-offs; a peer embeds users at one")
-    settings = {**peer.settings[data.name], "threads": threads, "seed": 0}
+    settings = {**peer.settings[data.name], "threads": run.threads, "seed": 0}
 
     def make(path: Path) -> None:
-        python = _environment(peer, environments)
-        folder = path.with_suffix(".work")
-        folder.mkdir()
-        _export(data, folder / "events.parquet")
-        (folder / "spec.json").write_text(json.dumps(_spec(data, settings)))
-        child = [str(python), str(Path(__file__).with_name(peer.script)), str(folder), str(path)]
-        subprocess.run(child, check=True, stdout=sys.stderr)
+        python = _environment(peer, run.environments)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            _export(data, run.source / data.name / "events.parquet", folder / "events.parquet")
+            (folder / "spec.json").write_text(json.dumps(_spec(data, settings)))
+            child = [str(python), str(Path(__file__).with_name(peer.script)), name, str(path.resolve())]
+            # A folder of its own to work in: some libraries leave logs where they run.
+            subprocess.run(child, check=True, stdout=sys.stderr, cwd=name)
 
     decided_by = {
         **described(data),
@@ -145,9 +159,9 @@ def _environment(peer: Peer, environments: Path) -> Path:
     return python
 
 
-def _export(data: DataSet, path: Path) -> None:
+def _export(data: DataSet, events: Path, path: Path) -> None:
     """Events before the cut-off, by user and time; nothing at or after it leaves this process."""
-    table = pq.read_table(data.folder / "events.parquet")
+    table = pq.read_table(events)
     time = table[EVENT_TIME].cast(pa.timestamp("us")).cast(pa.int64())
     table = table.set_column(table.column_names.index(EVENT_TIME), EVENT_TIME, time)
     table = table.filter(pc.less(table[EVENT_TIME], microseconds(data.until)))

@@ -37,7 +37,6 @@ DATA = DataSet(
     {"one": TASK},
     datetime(2024, 1, 1, tzinfo=UTC),
     "",
-    Path(),
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.quality_cache import ResultCache
 from benchmarks.quality_data import DataSet, load_data_set
-from benchmarks.quality_peers import PEERS, peer_vectors
+from benchmarks.quality_peers import PEERS, PeerRun, peer_vectors
 
 CUTOFF = pd.Timestamp("2011-09-09", tz="UTC")
 USERS = [f"u{number}" for number in range(6)]
@@ -65,7 +65,9 @@ def test_a_peer_sees_events_before_the_cutoff_alone_and_its_vectors_go_to_their_
     monkeypatch.setattr("benchmarks.quality_peers._environment", lambda peer, folder: Path("python"))
     monkeypatch.setattr("benchmarks.quality_peers.subprocess.run", child)
     for _ in range(2):
-        found = peer_vectors(data, PEERS["coles"], tmp_path / "environments", 1, ResultCache(tmp_path))
+        found = peer_vectors(
+            data, PEERS["coles"], PeerRun(tmp_path, tmp_path / "environments", 1), ResultCache(tmp_path)
+        )
     assert len(seen) == 1
     assert seen[0]["event_time"].max() < CUTOFF.value // 1_000
     assert len(seen[0]) == 2 * len(USERS)
@@ -78,4 +80,4 @@ def test_tasks_with_several_cutoffs_are_refused(tmp_path: Path) -> None:
     cutoffs = [CUTOFF] * 5 + [CUTOFF + pd.Timedelta(days=1)]
     data = load_data_set(_written(tmp_path / "online_retail", cutoffs))
     with pytest.raises(ValueError, match="several cut-offs"):
-        peer_vectors(data, PEERS["coles"], tmp_path, 1, ResultCache(tmp_path / "cache"))
+        peer_vectors(data, PEERS["coles"], PeerRun(tmp_path, tmp_path, 1), ResultCache(tmp_path / "cache"))
