@@ -100,7 +100,15 @@ def run(
     cluster = _cluster(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
     precision = settled_precision(context.settings.compute, cluster.gpus > 0 if cluster else None)
     request = BackfillRequest(
-        names, moment_of(as_of), at_labels, online, put_in_service, force, shard_users, precision
+        names,
+        moment_of(as_of),
+        at_labels,
+        online,
+        put_in_service,
+        force,
+        shard_users,
+        precision,
+        context.settings.events.by_user,
     )
     sync_scenarios(context.engine, context.workspace)
     features = FeatureRepository(context.workspace, context.home)

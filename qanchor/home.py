@@ -111,3 +111,8 @@ class Home:
     def cache(self) -> Path:
         """What can be deleted at any time: encoded texts, histories."""
         return self.root / "cache"
+
+    @property
+    def events_by_user(self) -> Path:
+        """Copies of the event log by user, one folder each."""
+        return self.cache / "events_by_user"

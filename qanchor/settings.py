@@ -64,10 +64,13 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class EventSettings(BaseModel, extra="forbid", frozen=True):
-    """What is refused as an absurd time."""
+    """What is refused as an absurd time, and how events are kept."""
 
     oldest: str = Field("1970-01-02", description="events before this UTC date are refused")
     future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now an event may lie")
+    by_user: bool = Field(
+        True, description="a backfill keeps a copy of the log by user, about as large, for quick refreshes"
+    )
 
 
 class ComputeSettings(BaseModel, extra="forbid", frozen=True):

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from qanchor.embedding.gates import GateResult, ScoreShift, failed_gates, judge
 from qanchor.embedding.joining import join
-from qanchor.embedding.plan import BackfillRequest, Plan, remove_plan
+from qanchor.embedding.plan import BackfillRequest, Plan, plan_events, remove_plan
 from qanchor.embedding.publish import (
     Edition,
     FinishedShard,
@@ -31,7 +31,7 @@ from qanchor.embedding.spaces import Space, active_spaces
 from qanchor.embedding.worker import WAIT_SECONDS, Engine, ShardTask, Tally, redo_lost_shards, shard_folder
 from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.events.history import microseconds
+from qanchor.events.history import EventSource, microseconds
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
 from qanchor.registry.manifests import ACTIVE, note_manifest
@@ -39,7 +39,7 @@ from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
-from qanchor.storage.event_log import EventLog, disk_full_named
+from qanchor.storage.event_log import disk_full_named
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -170,8 +170,7 @@ def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
     ]
     edition = Edition(work.job.id, work.spaces, shards, work.plan.as_of, work.plan.ingested_until)
     manifests = write_candidates(edition, place)
-    event_log = EventLog(place.home.events, work.workspace)
-    views = _shared_views(work.plan.shared, event_log, work.workspace)
+    views = _shared_views(work.plan.shared, plan_events(work.plan, place), work.workspace)
     write_shared(views, min(m.id for m in manifests.values()), place, work.progress)
     wanted = current_users(work.plan, request.scenarios)
     work.progress.start("gates", len(manifests))
@@ -202,11 +201,11 @@ def current_users(plan: Plan, names: Sequence[str]) -> dict[str, int]:
 
 
 def _shared_views(
-    requests: EmbeddingRequests, event_log: EventLog, workspace: Workspace
+    requests: EmbeddingRequests, source: EventSource, workspace: Workspace
 ) -> dict[str, Iterator[pa.Table]]:
-    def tables(compute: Callable[[EventLog, Workspace, pa.Table], pa.Table]) -> Iterator[pa.Table]:
+    def tables(compute: Callable[[EventSource, Workspace, pa.Table], pa.Table]) -> Iterator[pa.Table]:
         for start in range(0, len(requests), _SHARED_ROWS):
-            yield compute(event_log, workspace, requests.table().slice(start, _SHARED_ROWS))
+            yield compute(source, workspace, requests.table().slice(start, _SHARED_ROWS))
 
     views = {ACTIVITY_VIEW: tables(activity_table)}
     if workspace.profile_columns:

@@ -21,13 +21,15 @@ from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
 from qanchor.embedding.spaces import FLOAT32, Space
 from qanchor.errors import InputError, NotReady
-from qanchor.events.history import microseconds
+from qanchor.events.history import EventSource, microseconds
 from qanchor.events.labels import read_labels
 from qanchor.events.partition import EventPart, split_by_user
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
 from qanchor.registry.manifests import active_manifests
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.user_copy import UserCopy, open_copy
+from qanchor.storage.user_copy_writer import keep_copy, remove_copies
 from qanchor.workspace import Workspace
 
 _WANTED: Final = "wanted"
@@ -48,6 +50,7 @@ class BackfillRequest:
         force: whether it is put in service even where a gate fails.
         shard_users: users of a shard, which is what a kill costs.
         precision: number format of the model: float32, bfloat16 or int8; part of the embedding space.
+        copy_events: whether a copy of the log by user is kept in the cache, for refreshes.
     """
 
     scenarios: Sequence[str]
@@ -58,6 +61,7 @@ class BackfillRequest:
     force: bool = False
     shard_users: int = SHARD_USERS
     precision: str = FLOAT32
+    copy_events: bool = True
 
     def key(self, spaces: Sequence[Space], labels: Sequence[str]) -> str:
         """A hash of what is asked: two backfills of one key are one job.
@@ -84,6 +88,7 @@ class Plan:
         bounds: shard n has the requests bounds[n] to bounds[n + 1].
         events: of each shard's users, as they were when the plan was made.
         ingested_until: the newest event's arrival then, UTC.
+        events_copy: name of the copy of the log as it was then; None where none was made.
     """
 
     folder: Path
@@ -93,6 +98,7 @@ class Plan:
     bounds: Sequence[int]
     events: Sequence[EventPart]
     ingested_until: datetime
+    events_copy: str | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -115,7 +121,9 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     """
     workspace, names = place.features.workspace, list(request.scenarios)
     event_log = EventLog(place.home.events, workspace)
-    first_events, newest, ingested_until = first_and_last_events(event_log)
+    copy = _copy_by_user(request, place, event_log)
+    source = copy or event_log
+    first_events, newest, ingested_until = first_and_last_events(source)
     labelled = {name: label_pairs(place.home, name) for name in workspace.scenarios}
     if request.labels_only:
         _require_labels({name: labelled[name] for name in names})
@@ -133,8 +141,9 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     bounds = _bounds(requests, request.shard_users)
     folder.mkdir(parents=True)
     try:
-        parts = _split_events(event_log, workspace, requests, bounds, folder)
-        plan = Plan(folder, requests, union_of({0: shared}, 1), as_of, bounds, parts, ingested_until)
+        parts = _split_events(source, workspace, requests, bounds, folder)
+        together, name = union_of({0: shared}, 1), copy.folder.name if copy else None
+        plan = Plan(folder, requests, together, as_of, bounds, parts, ingested_until, name)
         _write(plan)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,8 +151,25 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     return plan
 
 
+def _copy_by_user(request: BackfillRequest, place: Surroundings, event_log: EventLog) -> UserCopy | None:
+    """The log by user; everything else is read from it too, because it need not be searched for repeats."""
+    if request.copy_events:
+        return keep_copy(event_log, place.home.events_by_user)
+    remove_copies(place.home.events_by_user)
+    return None
+
+
+def plan_events(plan: Plan, place: Surroundings) -> EventSource:
+    """The events that a plan was made from; where they are gone, the log as it is now."""
+    event_log = EventLog(place.home.events, place.features.workspace)
+    copy = None
+    if plan.events_copy is not None:
+        copy = open_copy(place.home.events_by_user, event_log, plan.events_copy)
+    return copy or event_log
+
+
 def _split_events(
-    event_log: EventLog,
+    source: EventSource,
     workspace: Workspace,
     requests: EmbeddingRequests,
     bounds: Sequence[int],
@@ -156,17 +182,17 @@ def _split_events(
     newest = datetime.fromtimestamp(int(requests.cutoffs.max()) // 1_000_000 + 1, tz=UTC)
     oldest = datetime.fromtimestamp(int(requests.cutoffs.min()) // 1_000_000, tz=UTC)
     after = oldest - timedelta(days=workspace.window_days)
-    return split_by_user(event_log, workspace, folder / "events", firsts, before=newest, after=after)
+    return split_by_user(source, workspace, folder / "events", firsts, before=newest, after=after)
 
 
-def first_and_last_events(event_log: EventLog) -> tuple[pa.Table, datetime, datetime]:
+def first_and_last_events(source: EventSource) -> tuple[pa.Table, datetime, datetime]:
     """Every user with the time of the first event, by user; the newest event's time, and the last arrival."""
     query = """
         SELECT user_id, epoch_us(min(event_time)) AS first, epoch_us(max(event_time)) AS last,
             epoch_us(max(_ingested_at)) AS ingested
         FROM events GROUP BY user_id ORDER BY user_id
     """
-    with event_log.connect() as connection:
+    with source.connect() as connection:
         table = connection.execute(query).to_arrow_table()
     if not table.num_rows:
         raise NotReady(
@@ -224,6 +250,7 @@ def _write(plan: Plan) -> None:
         "as_of": plan.as_of.isoformat() if plan.as_of else None,
         "bounds": list(plan.bounds),
         "ingested_until": plan.ingested_until.isoformat(),
+        "events_copy": plan.events_copy,
         "scenarios": plan.requests.wanted.shape[1],
         "events": [
             {"folder": str(part.folder.relative_to(plan.folder)), "columns": part.columns}
@@ -255,6 +282,7 @@ def read_plan(folder: Path) -> Plan | None:
         about["bounds"],
         events,
         datetime.fromisoformat(about["ingested_until"]),
+        about.get("events_copy"),
     )
 
 

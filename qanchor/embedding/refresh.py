@@ -125,7 +125,8 @@ def refresh(
     with disk_full_named(place.home.root), ExitStack() as stack:
         job = stack.enter_context(_alone(place))
         serving = {space.scenario: _serving(space, place) for space in spaces}
-        rows = stack.enter_context(closing(LogRows(EventLog(place.home.events, workspace))))
+        event_log = EventLog(place.home.events, workspace)
+        rows = stack.enter_context(closing(LogRows(event_log, place.home.events_by_user)))
         moment = _moment(request, rows.newest(), serving)
         progress.start("looking for changes")
         changes = find_changes(list(serving.values()), moment, rows, place, request.expired)

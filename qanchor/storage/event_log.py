@@ -243,7 +243,9 @@ class EventLog:
         connection.execute("SET temp_directory=?", [str(self.root / "_spill")])
         return connection
 
-    def connect(self, threads: int = 0, memory_limit: str | None = None) -> "duckdb.DuckDBPyConnection":
+    def connect(
+        self, threads: int = 0, memory_limit: str | None = None, files: Sequence[Path] | None = None
+    ) -> "duckdb.DuckDBPyConnection":
         """A DuckDB connection with the view `events`: this log's columns, each event_id once.
 
         The view is a snapshot of the files of this moment. Of rows with one event_id the first by
@@ -252,11 +254,12 @@ class EventLog:
         Args:
             threads: DuckDB's threads; 0 takes the usable cores.
             memory_limit: such as "2GB"; default: DuckDB's own.
+            files: of the log; default: all there are.
         """
         # Looking for repeats groups every id of the log: beyond this bound it spills to disk.
         connection = self.open_duckdb(threads, memory_limit or _REPEATS_MEMORY)
-        files = [str(path) for path in self.files()]
-        connection.execute(f"CREATE VIEW events AS {self._query(connection, files)}")
+        paths = [str(path) for path in (self.files() if files is None else files)]
+        connection.execute(f"CREATE VIEW events AS {self._query(connection, paths)}")
         if not memory_limit:
             connection.execute("RESET memory_limit")
         return connection
@@ -288,12 +291,15 @@ class EventLog:
         relation, present = distinct_events(connection, files)
         return f"SELECT {self._columns(present)} FROM {relation}"
 
+    def sql_columns(self) -> list[list[str]]:
+        """Name and SQL type of each of the log's columns."""
+        return [[field.name, _SQL_TYPES[field.type]] for field in self.schema]
+
     def _columns(self, present: Collection[str]) -> str:
         """SQL of the log's columns; those that no file has are NULL."""
-        types = {field.name: _SQL_TYPES[field.type] for field in self.schema}
         return ", ".join(
             f'"{name}"::{kind} AS "{name}"' if name in present else f'NULL::{kind} AS "{name}"'
-            for name, kind in types.items()
+            for name, kind in self.sql_columns()
         )
 
     def claim(self) -> None:

@@ -1,5 +1,6 @@
 """The events of a few users, read from the log once and kept in memory for every question about them."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from qanchor.errors import NotReady
 from qanchor.names import EVENT_DATE, EVENT_ID, EVENT_TIME, INGESTED_AT, USER_ID
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.user_copy import UserCopy, file_day, file_key, open_copy
 
 if TYPE_CHECKING:
     import duckdb
 
+log = logging.getLogger(__name__)
+
 _PLACE: Final = "filename, file_row_number"
+_FIRST: Final = f"row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY {INGESTED_AT}, {_PLACE}) = 1"
 # How far the clocks of consumers and of the disk may be apart.
 _CLOCK_SECONDS: Final = 3_600.0
 
@@ -27,12 +32,14 @@ class LogRows:
 
     Args:
         log: the event log.
+        copies: the folder of its copies by user, whose newest is read where it can be; None: none is.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, copies: Path | None = None) -> None:
         self._log = log
         self._connection = log.open_duckdb()
         self._files = log.files()
+        self._copy = open_copy(copies, log) if copies is not None else None
 
     def newest(self) -> datetime:
         """The newest event's time, UTC.
@@ -56,17 +63,23 @@ class LogRows:
             since: arrivals after this, UTC.
             before: only events with event_time < before, UTC.
         """
-        # A file is not older than its rows: the others need not be opened.
-        oldest = since.timestamp() - _CLOCK_SECONDS
-        recent = [path for path in self._files if path.stat().st_mtime >= oldest]
+        recent = [path for path in self._files if self._may_hold(path, since)]
         users = self._users(f"{INGESTED_AT} > ? AND {EVENT_TIME} < ?", (since, before), recent)
         last = self._ask(f"SELECT max({INGESTED_AT}) AS last", "true", (), recent)["last"][0].as_py()
         return users, max(since, last or since)
 
+    def _may_hold(self, path: Path, since: datetime) -> bool:
+        """Whether a file may hold arrivals after a moment."""
+        known = self._copy.arrival(path) if self._copy is not None else None
+        if known is not None:
+            return known > since
+        # A file is not older than its rows: the others need not be opened.
+        return path.stat().st_mtime >= since.timestamp() - _CLOCK_SECONDS
+
     def between(self, start: datetime, stop: datetime) -> pa.Array:
         """Users with an event in start <= event_time < stop, ascending."""
         dates = [f"{EVENT_DATE}={moment.astimezone(UTC):%Y-%m-%d}" for moment in (start, stop)]
-        files = [path for path in self._files if dates[0] <= path.parent.name <= dates[1]]
+        files = [path for path in self._files if dates[0] <= path.parent.name <= dates[1] and start < stop]
         return self._users(f"{EVENT_TIME} >= ? AND {EVENT_TIME} < ?", (start, stop), files)
 
     def _users(self, where: str, values: Sequence[Any], files: Sequence[Path]) -> pa.Array:
@@ -81,21 +94,79 @@ class LogRows:
 
     def of_users(self, users: Sequence[str] | NDArray[Any]) -> "UserEvents":
         """All events of some users, each event_id once, as the whole log shows them."""
+        chosen = pa.array(sorted(users), pa.string())
+        self._connection.register("chosen", pa.table({USER_ID: chosen}))
+        if self._copy is None or not self._read_copy(self._copy, chosen):
+            self._choose(self._files, "events")
+        return UserEvents(self._connection)
+
+    def _read_copy(self, copy: UserCopy, chosen: pa.Array) -> bool:
+        """Make the table `events` from the copy and what it lacks; whether the copy could be trusted."""
+        changed = copy.changed_days(self._files)
+        if changed is None:
+            log.info("copy_by_user_not_read reason=%s", "dates with repeats in others have changed")
+            return False
+        try:
+            self._connection.register("copied", copy.events_of(chosen.to_pylist(), changed))
+            fresh = [
+                path
+                for path in self._files
+                if copy.arrival(path) is None or file_day(file_key(path)) in changed
+            ]
+            self._choose(fresh, "added")
+            doubtful = self._doubtful(copy, changed, fresh)
+        except (OSError, ValueError) as error:  # pyarrow's and numpy's errors about damaged files are these
+            log.warning("copy_by_user_not_read error=%r", str(error))
+            return False
+        self._settle(doubtful)
+        return True
+
+    def _choose(self, files: Sequence[Path], name: str) -> None:
+        """Make a table of the chosen users' rows that come first among those of their event_id in some
+        files."""
         connection = self._connection
-        connection.execute(f"CREATE VIEW stored AS {self._log.stored_rows(connection, self._files)}")
-        names = ", ".join(f'"{name}"' for name in self._log.schema.names)
-        connection.register("chosen", pa.table({USER_ID: pa.array(users, pa.string())}))
-        connection.execute(f"CREATE TABLE theirs AS SELECT * FROM stored SEMI JOIN chosen USING ({USER_ID})")
+        connection.execute(f"CREATE OR REPLACE VIEW stored AS {self._log.stored_rows(connection, files)}")
+        connection.execute(
+            f"CREATE OR REPLACE TABLE theirs AS SELECT * FROM stored SEMI JOIN chosen USING ({USER_ID})"
+        )
         # Another user's row may have the same id and have come first: then theirs does not count.
         connection.execute(
-            f"""CREATE TABLE first_rows AS SELECT {EVENT_ID}, {_PLACE} FROM
-            (SELECT {EVENT_ID}, {INGESTED_AT}, {_PLACE} FROM stored SEMI JOIN theirs USING ({EVENT_ID}))
-            QUALIFY row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY {INGESTED_AT}, {_PLACE}) = 1"""
+            f"""CREATE OR REPLACE TABLE {name} AS SELECT {self._names} FROM theirs SEMI JOIN
+            (SELECT {_PLACE} FROM stored SEMI JOIN theirs USING ({EVENT_ID}) QUALIFY {_FIRST})
+            USING ({_PLACE})"""
         )
+
+    def _doubtful(self, copy: UserCopy, changed: set[int], fresh: Sequence[Path]) -> pa.Table:
+        """Ids that both the copy and the files that it lacks have a row of, one of them a chosen user's."""
+        added = self._connection.execute(
+            f"SELECT {EVENT_ID}, hash({EVENT_ID}) AS hashed FROM added"
+        ).to_arrow_table()
+        known = copy.holds(added["hashed"].to_numpy(), changed)
+        rows = self._log.stored_rows(self._connection, fresh)
+        again = self._connection.execute(
+            f"SELECT DISTINCT {EVENT_ID} FROM ({rows}) SEMI JOIN copied USING ({EVENT_ID})"
+        ).to_arrow_table()
+        return pa.concat_tables([added.filter(pa.array(known)).select([EVENT_ID]), again])
+
+    def _settle(self, doubtful: pa.Table) -> None:
+        """Make the table `events`; whose row of a doubtful id comes first is asked of the whole log."""
+        connection, names = self._connection, self._names
+        connection.register("doubtful", doubtful)
+        settled = ""
+        if len(doubtful):
+            rows = self._log.stored_rows(connection, self._files)
+            settled = f"""UNION ALL SELECT {names} FROM
+                (SELECT * FROM ({rows}) SEMI JOIN doubtful USING ({EVENT_ID}) QUALIFY {_FIRST})
+                SEMI JOIN chosen USING ({USER_ID})"""
         connection.execute(
-            f"CREATE VIEW events AS SELECT {names} FROM theirs SEMI JOIN first_rows USING ({_PLACE})"
+            f"""CREATE TABLE events AS
+            SELECT {names} FROM copied ANTI JOIN doubtful USING ({EVENT_ID})
+            UNION ALL SELECT {names} FROM added ANTI JOIN doubtful USING ({EVENT_ID}) {settled}"""
         )
-        return UserEvents(connection)
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(f'"{name}"' for name in self._log.schema.names)
 
     def close(self) -> None:
         """Give the memory back; what `of_users` gave can no longer be read."""
@@ -106,7 +177,7 @@ class UserEvents:
     """Events of some users; an EventSource, as the log is.
 
     Args:
-        connection: with the view `events`; stays the owner's.
+        connection: with the relation `events`; stays the owner's.
     """
 
     def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
