@@ -30,7 +30,7 @@ def run(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.1, help="Choose the steps so that training takes about so long."),
+        typer.Option("--minutes", min=0.1, help="As many steps as take so long; making pairs comes on top."),
     ] = None,
     points: Annotated[
         int | None,

@@ -15,7 +15,8 @@ class PretrainConfig:
     Args:
         preset: of the model: tiny, small or paper.
         steps: optimiser steps.
-        minutes: if set, steps are measured and chosen to fill about so many minutes.
+        minutes: if set, as many steps as fill so many minutes, what is prepared for each included; planned
+            by a trial, and again on the way. Reading events and making pairs come on top.
         points: users at a cut-off in a batch; each asks `useru.questions` questions.
         learning_rate: at its peak.
         warm_up: share of the steps.

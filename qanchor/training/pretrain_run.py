@@ -5,11 +5,11 @@ Source: arXiv 2602.14492, section 3.2.2.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,11 +24,14 @@ from qanchor.training.batches import BatchBuilder, PairBatch, batches, points_of
 from qanchor.training.distributed import Ranks
 from qanchor.training.interrupts import stop_between_steps
 from qanchor.training.objective import Objective
+from qanchor.training.pace import Pace, last_step, steps_that_fit
 from qanchor.training.pretrain_config import PretrainConfig
 from qanchor.training.run_log import StepFigures, TensorBoardLog, memory_mib
 from qanchor.training.run_state import RunFolder
 from qanchor.training.schedule import warm_up_cosine
 from qanchor.training.useru.pairs import PairSet
+
+_TRIAL_STEPS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Surroundings:
         runtime: device and number format.
         ranks: the processes that share it.
         tensorboard: folder of its scalars; None: none are written.
+        clock: tells seconds.
     """
 
     folder: RunFolder
     runtime: Runtime
     ranks: Ranks = field(default_factory=Ranks)
     tensorboard: Path | None = None
+    clock: Callable[[], float] = time.monotonic
 
 
 class PretrainRun:
@@ -67,7 +72,8 @@ class PretrainRun:
             self._weights, config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self._steps: list[StepFigures] = []
-        self._last = 0
+        self._pace = Pace(config.steps, config.steps)
+        self._began = 0.0  # as the clock would have shown it, had the run never been interrupted
 
     def train(self, progress: Progress) -> list[StepFigures]:
         """Run all steps that are left.
@@ -88,9 +94,8 @@ class PretrainRun:
         self._model.train()
         self._model.checkpoint_layers(self._config.checkpointing)
         with stop_between_steps() as stop, self._log() as log:
-            self._last = state["steps"] if state else self._steps_to_run()
-            progress.start("pre-training", self._last)
-            progress.advance(len(self._steps))
+            self._began = self._around.clock() - (state or {}).get("spent", 0.0)
+            self._pace = _kept_pace(state) if state else self._first_pace()
             self._loop(progress, stop, log)
         self._save()
         self._model.checkpoint_layers(False)
@@ -105,17 +110,40 @@ class PretrainRun:
             )
 
     def _loop(self, progress: Progress, stop: threading.Event, log: TensorBoardLog | None) -> None:
-        plan = [self._planned(step) for step in range(len(self._steps), self._last)]
-        for batch in batches(self._builder, plan):
-            self._steps.append(self._step(batch))
-            if log:
-                log.write(len(self._steps), self._steps[-1])
-            progress.advance(1, self._steps[-1].note)
-            asked = self._around.ranks.any(stop.is_set())
-            if asked or len(self._steps) % self._config.save_every == 0:
-                self._save()
-            if asked and len(self._steps) < self._last:
-                raise KeyboardInterrupt
+        """Steps up to the last; where a time has to be filled, planned again now and then."""
+        shown = self._pace.last
+        progress.start("pre-training", shown)
+        progress.advance(len(self._steps))
+        while len(self._steps) < self._pace.last:
+            if abs(self._pace.last - shown) > 0.05 * shown:
+                shown = self._pace.last
+                progress.start(f"pre-training after step {len(self._steps)}", shown - len(self._steps))
+            timed = self._config.minutes is not None
+            until, began = self._pace.next_turn() if timed else self._pace.last, self._around.clock()
+            first = len(self._steps)
+            for batch in batches(self._builder, [self._planned(step) for step in range(first, until)]):
+                self._one_step(batch, progress, log)
+                done = len(self._steps)
+                turned = done == until and until < self._pace.last
+                if turned:
+                    self._turn((self._around.clock() - began) / (done - first))
+                asked = self._around.ranks.any(stop.is_set())
+                if asked or turned or done % self._config.save_every == 0:
+                    self._save()
+                if asked and done < self._pace.last:
+                    raise KeyboardInterrupt
+
+    def _one_step(self, batch: PairBatch, progress: Progress, log: TensorBoardLog | None) -> None:
+        self._steps.append(self._step(batch))
+        if log:
+            log.write(len(self._steps), self._steps[-1])
+        progress.advance(1, self._steps[-1].note)
+
+    def _turn(self, seconds_each: float) -> None:
+        """Plan the rest by what the steps took lately; the first process's clock counts."""
+        left = (self._config.minutes or 0.0) * 60 - (self._around.clock() - self._began)
+        last = self._around.ranks.first(last_step(len(self._steps), left, seconds_each))
+        self._pace = self._pace.turned_at(len(self._steps), last)
 
     @contextmanager
     def _log(self) -> Iterator[TensorBoardLog | None]:
@@ -131,7 +159,13 @@ class PretrainRun:
     def _save(self) -> None:
         if self._around.ranks.is_first:
             figures = [figures.row() for figures in self._steps]
-            content = {"step": len(self._steps), "steps": self._last, "figures": figures}
+            spent = self._around.clock() - self._began
+            content = {
+                "step": len(self._steps),
+                "pace": asdict(self._pace),
+                "spent": spent,
+                "figures": figures,
+            }
             self._around.folder.save(self._parts, self._optimizer, content)
 
     def _planned(self, step: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], EventDropout]:
@@ -142,12 +176,13 @@ class PretrainRun:
 
     def _step(self, batch: PairBatch) -> StepFigures:
         config, step, began = self._config, len(self._steps), time.monotonic()
-        share = warm_up_cosine(step, self._last, max(1, round(self._last * config.warm_up)))
+        place, planned = self._pace.at(step), self._pace.steps
+        share = warm_up_cosine(place, planned, max(1, round(planned * config.warm_up)))
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * share
         self._optimizer.zero_grad(set_to_none=True)
         with self._explained(step):
-            losses = self._objective.backward(batch, step, masked=step >= self._last * config.margin_from)
+            losses = self._objective.backward(batch, step, masked=place >= planned * config.margin_from)
             self._around.ranks.sum_gradients(self._weights)
         norm = nn.utils.clip_grad_norm_(self._weights, config.clip)
         if not losses.are_finite() or not torch.isfinite(norm):
@@ -178,19 +213,27 @@ class PretrainRun:
             size = self._config.grad_cache or self._config.points
             raise BatchTooLarge(size, step) from error
 
-    def _steps_to_run(self) -> int:
-        """The steps asked for, or those that fill the minutes, measured on a few that change nothing."""
-        if self._config.minutes is None:
-            return self._config.steps
-        trial = list(batches(self._builder, [self._planned(step) for step in range(4)]))
-        seconds = []
-        for batch in trial:
-            began = time.monotonic()
+    def _first_pace(self) -> Pace:
+        """The steps asked for, or those that fill the minutes, by a trial of a few that change nothing."""
+        config = self._config
+        if config.minutes is None:
+            return Pace(config.steps, config.steps)
+        trial, clock = [], self._around.clock
+        began = clock()
+        for batch in batches(self._builder, [self._planned(step) for step in range(_TRIAL_STEPS)]):
             with self._explained(0):
                 self._objective.backward(batch, 0)
             self._optimizer.zero_grad(set_to_none=True)
-            seconds.append(time.monotonic() - began)
-        return self._around.ranks.first(max(20, int(self._config.minutes * 60 / min(seconds[1:]))))
+            trial.append(clock() - began)
+            began = clock()
+        left = config.minutes * 60 - (clock() - self._began)
+        # The first one warms caches up.
+        steps = self._around.ranks.first(steps_that_fit(left, trial[1:]))
+        return Pace(steps, steps)
+
+
+def _kept_pace(state: dict[str, Any]) -> Pace:
+    return Pace(**state["pace"]) if "pace" in state else Pace(state["steps"], state["steps"])
 
 
 def _is_out_of_memory(error: Exception) -> bool:

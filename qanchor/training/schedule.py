@@ -3,11 +3,11 @@
 import math
 
 
-def warm_up_cosine(step: int, steps: int, warm_up: int, floor: float = 0.02) -> float:
+def warm_up_cosine(step: float, steps: int, warm_up: int, floor: float = 0.02) -> float:
     """Share of the peak learning rate at a step: a line up, then half a cosine down.
 
     Args:
-        step: from 0 to steps - 1.
+        step: from 0 to steps - 1; may lie between two.
         steps: of the whole run.
         warm_up: steps of the line.
         floor: the share at the end.

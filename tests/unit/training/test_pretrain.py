@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from qanchor.training import pretrain as module
 from qanchor.training.objective import Losses, Objective
 from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
 from qanchor.training.pretrain_config import settings_of
-from qanchor.training.pretrain_run import _is_out_of_memory
+from qanchor.training.pretrain_run import Surroundings, _is_out_of_memory
 from qanchor.training.record import choose_until
 from qanchor.training.run_log import save_curves
 from qanchor.training.useru.pairs import UserUConfig
@@ -280,6 +280,48 @@ def test_a_budget_in_minutes_chooses_the_steps_and_leaves_the_weights_as_they_we
     result = _run(config=replace(CONFIG, minutes=1e-4))
     assert result.metrics["steps"] == 20
     assert _same_weights(result, _run(config=replace(CONFIG, steps=20)))
+
+
+class _SlowMachine:
+    """A clock by which every batch takes some seconds, longer after the first ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, early: float, late: float) -> None:
+        self.now, self.computed = 0.0, 0
+        honest = Objective.backward
+
+        def backward(objective: Objective, *arguments: Any, **named: Any) -> Losses:
+            self.computed += 1
+            self.now += early if self.computed <= 15 else late
+            return honest(objective, *arguments, **named)
+
+        monkeypatch.setattr(Objective, "backward", backward)
+        monkeypatch.setattr(module, "Surroundings", partial(Surroundings, clock=lambda: self.now))
+
+
+def test_a_machine_that_slows_down_after_the_trial_makes_fewer_steps_in_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = _SlowMachine(monkeypatch, early=1.0, late=3.0)
+    result = _run(config=replace(CONFIG, minutes=2.0))
+    assert 115 <= machine.now <= 125
+    assert 38 <= result.metrics["steps"] <= 46  # 114 by the trial
+    rates = [step.learning_rate for step in result.steps]
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_a_run_by_the_clock_goes_on_with_the_steps_that_were_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, config = Visible(UNTIL, run_dir=tmp_path / "run"), replace(CONFIG, minutes=1.0, save_every=1)
+    with monkeypatch.context() as patched:
+        _SlowMachine(patched, early=1.0, late=2.0)
+        whole = _run(config=config)
+    _SlowMachine(monkeypatch, early=1.0, late=2.0)
+    with pytest.raises(KeyboardInterrupt):
+        _run(config=config, limits=limits, progress=_Interrupting(after=20))
+    resumed = _run(config=config, limits=limits)
+    assert 20 < resumed.metrics["steps"] < 54  # 54 by the trial
+    _assert_the_same_run(whole, resumed)
 
 
 def test_no_users_with_a_past_is_a_clear_error() -> None:
