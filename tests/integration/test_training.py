@@ -81,6 +81,35 @@ def test_pretrain_and_tune_leave_a_model_and_prompts_that_load(
     assert "Give one --scenario" in capsys.readouterr().err
 
 
+def test_a_built_set_is_trained_on_to_the_end_with_nested_widths(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    until, pairs = ("--until", UNTIL.isoformat()), tmp_path / "pairs"
+    assert run_command(["useru", "build", *until, "--horizons", "7,14", "--out", str(pairs)]) == 0
+    capsys.readouterr()
+    train = ["pretrain", *until, "--pairs", str(pairs), "--steps", "3", "--points", "16", "--json"]
+    assert run_command([*train, "--widths", "32,64"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    metrics = result["metrics"]
+    assert (metrics["steps"], metrics["widths"]) == (3, [32, 64, 128])
+    assert {f"retrieval_at_1_width_{width}" for width in (32, 64)} < metrics["after"].keys()
+    loaded = load_model(home.root / result["path"])
+    assert loaded.config.nested_widths == (32, 64)
+    assert loaded.metadata["config"]["pairs"] == str(pairs)
+
+
+@pytest.mark.parametrize("widths", ["wide", "32,,64", "0", "129"])
+def test_widths_that_do_not_hold_are_refused_in_one_line(
+    home: Home, capsys: pytest.CaptureFixture[str], widths: str
+) -> None:
+    capsys.readouterr()
+    code = run_command(["pretrain", "--until", UNTIL.isoformat(), "--steps", "1", "--widths", widths])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert "width" in error[-1]
+    assert "Traceback" not in "".join(error)
+
+
 def test_preset_paper_trains_on_folders_and_its_merged_model_needs_them_no_more(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
