@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from sqlalchemy import Engine
 
@@ -19,6 +18,7 @@ from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
 from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
 from consumers.formats import open_decoder
+from consumers.group_member import GroupMember
 from consumers.health import Health, HealthServer
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
@@ -149,7 +149,7 @@ def run_consumer(
         if online is not None:
             kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
         given = consumer_options(settings, name, options.skip_deleted)
-        client = connect(kafka, lambda: KafkaConsumer(**given))
+        client = connect(kafka, lambda: GroupMember(**given))
         closing.callback(client.close, autocommit=False, timeout_ms=_CLOSE_MS)
         decode = partial(decode_records, sink.decoder)
         assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
