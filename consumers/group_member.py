@@ -1,9 +1,9 @@
 """A consumer that ends every join it begins.
 
-kafka-python (3.0.12) may forget one. A join that new metadata asks for (a topic's first or more partitions) is
-asked for by nothing else: as soon as the assignment is worked out, the metadata is no longer new. If the poll
-that began the join has timed out by then, the next polls see no reason to wait for it. The broker counts a
-member that owns its partitions; the member owns none, sends no heartbeat and reads nothing, for ever.
+kafka-python (3.0.12) may forget one. A join that new metadata asks for (a topic's first or more partitions)
+is asked for by nothing else: as soon as the assignment is worked out, the metadata is no longer new. If the
+poll that began the join has timed out by then, the next polls see no reason to wait for it. The broker counts
+a member that owns its partitions; the member owns none, sends no heartbeat and reads nothing, for ever.
 """
 
 from typing import Any
