@@ -11,6 +11,7 @@ that happened. The last column is the text model's AUC on the test labels that h
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,17 @@ BOOSTER: dict[str, Any] = {
 class WorldLog(EventLog):
     """A world's event files, read as the event log would be after loading them."""
 
-    def connect(self, threads: int = 1, memory_limit: str | None = None) -> Any:
+    def connect(
+        self, threads: int = 1, memory_limit: str | None = None, files: Sequence[Path] | None = None
+    ) -> Any:
         """A DuckDB connection with the view `events`, each event once."""
         import duckdb
 
         connection = duckdb.connect(config={"threads": threads, "memory_limit": memory_limit or "2GB"})
         connection.execute("SET TimeZone='UTC'")
-        files = [str(path) for path in sorted(self.root.glob("events*.parquet"))]
+        read = [str(path) for path in files or sorted(self.root.glob("events*.parquet"))]
         connection.execute(
-            f"CREATE TABLE events AS SELECT DISTINCT ON (event_id) * FROM read_parquet({files})"
+            f"CREATE TABLE events AS SELECT DISTINCT ON (event_id) * FROM read_parquet({read})"
         )
         return connection
 
