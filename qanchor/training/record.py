@@ -25,13 +25,13 @@ from qanchor.registry.versions import register_model, register_prompt
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.pretrain import PretrainConfig, PretrainResult
 from qanchor.training.run_log import save_curves
+from qanchor.training.together import tune_together
 from qanchor.training.tune import (
     LabelledRequests,
     TuneConfig,
     TunedPrompt,
     TuneTask,
     check_classes,
-    tune_prompt,
 )
 from qanchor.training.tune_rows import choose_rows
 from qanchor.workspace import Workspace
@@ -151,10 +151,9 @@ def tune_scenarios(
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, tuning.workspace, torch.float16)
     asked = np.unique(np.concatenate([p.requests for task in tasks for p in (task.train, task.valid)]))
     bank.fill(arrays, rows[asked], cutoffs[asked], progress)
-    return {
-        task.scenario: tune_prompt(_within(task, asked), loaded.model, bank, tuning.config, progress)
-        for task in tasks
-    }
+    inside = [_within(task, asked) for task in tasks]
+    prompts = tune_together(inside, loaded.model, bank, tuning.config, progress)
+    return {task.scenario: prompt for task, prompt in zip(tasks, prompts, strict=True)}
 
 
 def _learned_from(labels: Labels, test_fold: int | None) -> tuple[pa.Table, pa.Table]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,10 @@ from qanchor.model.qanchor import Suffix
 from qanchor.model.runtime import choose_runtime
 from qanchor.model.soft_prompt import SoftPrompt, save_prompt
 from qanchor.progress import Silent
+from qanchor.training import together, tune
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.record import Tuning, tune_scenarios
-from qanchor.training.tune import TuneConfig, TunedPrompt
+from qanchor.training.tune import TuneConfig, TunedPrompt, TuneTask
 from tests.unit.training.worlds import UNTIL, tiny_config, tiny_events, tiny_workspace
 
 WORKSPACE = tiny_workspace()
@@ -116,11 +118,60 @@ def test_the_record_holds_the_course_of_the_tuning(loaded: LoadedModel, arrays: 
     assert len(metrics["loss"]) == metrics["steps"] >= max(course)
 
 
-def test_a_scenario_tuned_beside_another_is_tuned_as_alone(loaded: LoadedModel, arrays: EventArrays) -> None:
+def test_a_scenario_tuned_beside_another_is_tuned_as_alone(
+    loaded: LoadedModel, arrays: EventArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = _tune(loaded, arrays)["sails"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     both = _tune(loaded, arrays, _labels("sings"), _labels("sails"))
     assert torch.allclose(both["sails"].vectors, alone.vectors, atol=1e-5)
     assert set(both) == {"sails", "sings"}
+
+
+class _Counted:
+    """A Progress that adds up."""
+
+    def __init__(self) -> None:
+        self.stages: list[list[Any]] = []
+
+    def start(self, label: str, total: int | None = None) -> None:
+        self.stages.append([label, total, 0])
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.stages[-1][2] += steps
+
+
+def test_every_step_of_scenarios_tuned_at_once_is_counted_though_they_stop_early(
+    loaded: LoadedModel, arrays: EventArrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    config = replace(CONFIG, steps=40, check_every=1, patience=1)
+    counted = _Counted()
+    tuned = tune_scenarios(
+        Tuning(loaded, WORKSPACE, config), arrays, [_labels("sails"), _labels("sings")], counted
+    )
+    assert min(found.metrics["steps"] for found in tuned.values()) < 40
+    assert counted.stages[-1] == ["tuning 2 scenarios", 80, 80]
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_an_error_in_one_scenario_ends_the_others(
+    loaded: LoadedModel, arrays: EventArrays, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    real = tune.tune_prompt
+
+    def failing(task: TuneTask, *rest: Any) -> TunedPrompt:
+        if task.scenario == "sails":
+            raise RuntimeError("broken")
+        return real(task, *rest)
+
+    monkeypatch.setattr(together, "tune_prompt", failing)
+    config = replace(CONFIG, steps=100_000, check_every=100_000)
+    with pytest.raises(RuntimeError, match="broken"):
+        tune_scenarios(
+            Tuning(loaded, WORKSPACE, config), arrays, [_labels("sails"), _labels("sings")], Silent()
+        )
 
 
 def test_one_class_in_a_part_is_refused_by_name(loaded: LoadedModel, arrays: EventArrays) -> None:
