@@ -97,11 +97,13 @@ def _make(folder: Path) -> None:
 
 def _write(folder: Path, found: "dict[str, AnchorFindings | str]") -> list[Path]:
     from qanchor.evaluation.anchor_charts import attention_chart
-    from qanchor.evaluation.images import save_chart
+    from qanchor.evaluation.images import save_charts
 
-    files = []
-    for name, one in found.items():
-        for chart in () if isinstance(one, str) else (attention_chart(one.attention), *one.maps):
-            files.append(folder / f"{name}_{chart.name}.png")
-            save_chart(chart, files[-1])
-    return files
+    charts = [
+        (chart, folder / f"{name}_{chart.name}.png")
+        for name, one in found.items()
+        if not isinstance(one, str)
+        for chart in (attention_chart(one.attention), *one.maps)
+    ]
+    save_charts(charts)
+    return [path for _, path in charts]

@@ -164,22 +164,24 @@ def explain_anchors(
             usable.append((one, space))
     if not usable:
         return found
-    embedder, anchors = load_embedder(around.home, around.workspace, compute, [s for _, s in usable])
-    loaded = [
-        _Scenario(one, anchor, _kept(one, chosen)) for (one, _), anchor in zip(usable, anchors, strict=True)
-    ]
-    arrays = _events(around, embedder, loaded)
-    looker = _Looker(embedder, arrays, chosen, max(_FEWEST_NEIGHBOUR_ROWS, _NEIGHBOUR_ROWS // len(loaded)))
-    vocabulary = event_words(EventLog(around.home.events, around.workspace))
-    progress.start("explain", total=len(loaded))
-    # A t-SNE is a loop on one core: it runs beside the model's work.
-    with ThreadPoolExecutor(1, "maps") as pool:
+    # A look through the log's words and a t-SNE are loops on one core: they run beside the model's work.
+    with ThreadPoolExecutor(1, "beside") as pool:
+        vocabulary = pool.submit(event_words, EventLog(around.home.events, around.workspace))
+        embedder, anchors = load_embedder(around.home, around.workspace, compute, [s for _, s in usable])
+        loaded = [
+            _Scenario(one, anchor, _kept(one, chosen))
+            for (one, _), anchor in zip(usable, anchors, strict=True)
+        ]
+        arrays = _events(around, embedder, loaded)
+        neighbours = max(_FEWEST_NEIGHBOUR_ROWS, _NEIGHBOUR_ROWS // len(loaded))
+        looker = _Looker(embedder, arrays, chosen, neighbours)
+        progress.start("explain", total=len(loaded))
         for group in _same_requests(loaded):
             rows = looker.rows(group)
             maps = [pool.submit(looker.maps, member, r) for member, r in zip(group, rows, strict=True)]
             shifts = looker.attention(group, rows[0])
             for member, r, shift, made in zip(group, rows, shifts, maps, strict=True):
-                words = words_alone(embedder.loaded, around.workspace, member.name, vocabulary, r)
+                words = words_alone(embedder.loaded, around.workspace, member.name, vocabulary.result(), r)
                 found[member.name] = AnchorFindings(shift, _gain(member, r), made.result(), words)
                 progress.advance(note=member.name)
     return found

@@ -1,11 +1,12 @@
 """The report on disk: one HTML page that needs nothing else; report.json, scores and PNGs beside it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from qanchor.evaluation.images import save_chart, save_overview
+from qanchor.evaluation.images import save_charts, save_overview
 from qanchor.evaluation.page import render
 from qanchor.evaluation.report_json import report_figures
 from qanchor.evaluation.summary import ReportSummary
@@ -30,16 +31,22 @@ def write_report(summary: ReportSummary, page: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     data = page.with_name("report.json")
     _replace(data, json.dumps(report_figures(summary), indent=2, default=str))
-    files = [figures / "overview.png"]
-    save_overview([scenario.overview for scenario in summary.scenarios], files[0])
-    for scenario in summary.scenarios:
-        files.append(scores / f"{scenario.name}.parquet")
-        pq.write_table(scenario.scores, files[-1])
-        for chart in scenario.all_charts:
-            files.append(figures / f"{scenario.name}_{chart.name}.png")
-            save_chart(chart, files[-1])
+    overview = figures / "overview.png"
+    save_overview([scenario.overview for scenario in summary.scenarios], overview)
+    tables = {scores / f"{scenario.name}.parquet": scenario.scores for scenario in summary.scenarios}
+    for path, table in tables.items():
+        pq.write_table(table, path)
+    charts = [
+        (
+            replace(chart, title=f"{scenario.name}: {chart.title}"),
+            figures / f"{scenario.name}_{chart.name}.png",
+        )
+        for scenario in summary.scenarios
+        for chart in scenario.all_charts
+    ]
+    save_charts(charts)
     _replace(page, render(summary))
-    return [page, data, *files]
+    return [page, data, overview, *tables, *(path for _, path in charts)]
 
 
 def _replace(path: Path, text: str) -> None:

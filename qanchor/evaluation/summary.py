@@ -1,6 +1,7 @@
 """What the report says, collected once: the data, the model, and every scenario's head on its test part."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -165,17 +166,19 @@ def summarise(
     heads = active_by_scenario(around.engine, Head, scenarios)
     if not heads:
         raise NotReady("there is no head to report on", "Run `qanchor-cli head train --all`.")
-    stored = {name: _read(around, row) for name, row in heads.items()}
-    anchors = _anchors(around, compute, stored, progress)
-    ceilings = read_ceilings(around.home)
-    progress.start("report", total=len(heads))
-    found = []
-    for name, one in stored.items():
-        found.append(_scenario(around, one, ceilings.get(name), anchors[name]))
-        progress.advance(note=name)
-    data = measure_log(EventLog(around.home.events, around.workspace))
+    # The log is counted while heads are read and the model is loaded.
+    with ThreadPoolExecutor(1, "log") as pool:
+        data = pool.submit(measure_log, EventLog(around.home.events, around.workspace))
+        stored = {name: _read(around, row) for name, row in heads.items()}
+        anchors = _anchors(around, compute, stored, progress)
+        ceilings = read_ceilings(around.home)
+        progress.start("report", total=len(heads))
+        found = []
+        for name, one in stored.items():
+            found.append(_scenario(around, one, ceilings.get(name), anchors[name]))
+            progress.advance(note=name)
     missing = tuple(name for name in scenarios if name not in heads)
-    return ReportSummary(datetime.now(UTC), data, _model(around), tuple(found), missing)
+    return ReportSummary(datetime.now(UTC), data.result(), _model(around), tuple(found), missing)
 
 
 def _read(around: Surroundings, row: Head) -> _Stored:

@@ -1,6 +1,7 @@
 """Where the anchor looks: its attention over a user's prefix and over the suffix that it closes.
 
-The decoder runs with eager attention, which alone gives its weights away, and only for as long as this takes.
+Where the decoder's layers are driven one by one, all suffixes are read in one pass, which shows its weights.
+Any other decoder runs with eager attention, which gives them away, and only for as long as this takes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,10 +70,21 @@ def anchor_attention(
             batch = batch.to(loaded.runtime.device)
             prefix = loaded.model.encode_prefix(batch)
             owners = token_groups(batch, config)
-            for parts, suffix in zip(found, suffixes, strict=True):
-                weights = attention_weights(loaded.model, prefix, suffix)
+            looks = _looks(loaded.model, prefix, suffixes)
+            for parts, suffix, weights in zip(found, suffixes, looks, strict=True):
                 parts.append(_grouped(weights, owners, suffix, len(groups)))
     return [AnchorAttention(groups, np.concatenate(parts, axis=1)) for parts in found]
+
+
+def _looks(model: QAnchor, prefix: PrefixCache, suffixes: Sequence[Suffix]) -> Iterator[Tensor]:
+    """Of each suffix `attention_weights`, mean over heads: [layers, users, prefix + suffix tokens]."""
+    block = model.suffix_block(suffixes)
+    found = model.backbone.block_attention(block, prefix)
+    for place, suffix in enumerate(suffixes):
+        if found is None:
+            yield attention_weights(model, prefix, suffix).mean(dim=2)
+        else:
+            yield found[:, :, place, : prefix.tokens + int(block.lengths[place])]
 
 
 def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Tensor:
@@ -135,11 +147,11 @@ def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
 
 
 def _grouped(weights: Tensor, owners: Tensor, suffix: Suffix, groups: int) -> NDArray[np.float64]:
-    """Mean over heads, summed by group: [layers, users, groups]."""
+    """Summed by group: [layers, users, groups]."""
     prompt = 0 if suffix.prompt is None else len(suffix.prompt)
     own = owners.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.question_ids))
     place = torch.cat([owners, own.expand(len(owners), -1)], dim=1)
-    mass = weights.mean(dim=2).double()  # [layers, users, tokens]
+    mass = weights.double()  # [layers, users, tokens]
     # Padding goes to a group of its own, which is empty.
     place = torch.where(place < 0, groups, place).expand(len(mass), -1, -1)
     sums = mass.new_zeros(*mass.shape[:2], groups + 1).scatter_add(2, place, mass)

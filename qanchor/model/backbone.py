@@ -156,6 +156,33 @@ class Backbone(nn.Module):
             [self.read(v[None].expand(shape), own.expand(shape[:2]), prefix) for v, own in pairs], dim=1
         )
 
+    def block_attention(self, block: SuffixBlock, prefix: PrefixCache) -> Tensor | None:
+        """What every suffix's last token looks at, in one pass.
+
+        Args:
+            block: the suffixes, the same for all users.
+            prefix: of the users; left as it is.
+
+        Returns:
+            Mean over heads, float32 [layers, users, suffixes, prefix + suffix tokens]; padding has weight 0
+            and each row sums to 1. None where layers cannot be driven one by one.
+        """
+        if not self._is_driven:
+            return None
+        (suffixes, tokens), length = block.vectors.shape[:2], int(prefix.lengths.max())
+        rows, last = torch.arange(suffixes, device=block.lengths.device), block.lengths - 1
+        shape = (len(self.lm.model.layers), prefix.users, suffixes, prefix.tokens + tokens)
+        found = block.vectors.new_zeros(shape, dtype=torch.float32)
+
+        def watch(layer: int, some: slice, weights: Tensor) -> None:
+            at = last if weights.shape[4] > 1 else torch.zeros_like(last)
+            seen = weights[:, :, rows, :, at].float().mean(dim=(2, 3)).transpose(0, 1)
+            found[layer, some, :, :length] = seen[..., :length]
+            found[layer, some, :, prefix.tokens :] = seen[..., length:]
+
+        read_block(self.lm.model, block, prefix, watch)
+        return found
+
     def causal(self, vectors: Tensor, valid: Tensor | None = None) -> Tensor:
         """Hidden states of whole sequences, [batch, tokens, d_model].
 

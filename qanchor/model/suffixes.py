@@ -5,7 +5,7 @@ block-diagonal between suffixes. Positions go on from the prefix in every one of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from qanchor.model.attention_heads import by_head, key_heads, query_heads
 from qanchor.model.prefix_cache import PrefixCache
+
+# Told of a layer's number, a piece of the users, and the weights of their tokens that look:
+# [users, key heads, suffixes, heads of a key head, tokens, prefix + suffix tokens].
+Watch = Callable[[int, slice, Tensor], None]
 
 # Scores of one piece of a batch: on a CPU they should stay in a core's own cache.
 _CPU_SCORES, _GPU_SCORES = 2**18, 2**27
@@ -51,7 +55,7 @@ class _Queries:
     sees: Tensor
 
 
-def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
+def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Watch | None = None) -> Tensor:
     """The hidden state of every suffix's last token after every prefix.
 
     What a suffix computes before it has looked at a prefix is the same for all users, and is computed once.
@@ -60,6 +64,7 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
         decoder: a transformers decoder of a driven family (see Backbone), with full attention in all layers.
         block: the suffixes.
         prefix: the users'; left as it is.
+        watch: is shown all weights of attention; of the last layer only the tokens that are read look.
 
     Returns:
         [users, suffixes, d_model].
@@ -74,7 +79,7 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
     for number, layer in enumerate(decoder.layers[:-1]):
         keys, values, normed = _keys_and_values(layer, vectors, (cos, sin))
         queries = _Queries(_queries(layer.self_attn, normed, (cos, sin)), causal)
-        mixed = _attend(queries, keys, values, prefix, number)
+        mixed = _attend(queries, (keys, values), prefix, number, watch)
         vectors = _after_attention(layer, vectors, mixed)
     layer = decoder.layers[-1]
     keys, values, normed = _keys_and_values(layer, vectors, (cos, sin))
@@ -82,7 +87,7 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
     rows = torch.arange(suffixes, device=device)
     at, turn = normed[:, rows, last][:, :, None], (cos[:, last], sin[:, last])
     queries = _Queries(_queries(layer.self_attn, at, turn, each=True), (steps <= last[:, None])[:, None])
-    mixed = _attend(queries, keys, values, prefix, len(decoder.layers) - 1)
+    mixed = _attend(queries, (keys, values), prefix, len(decoder.layers) - 1, watch)
     hidden = _after_attention(layer, vectors[:, rows, last][:, :, None], mixed)
     result: Tensor = decoder.norm(hidden)[:, :, 0]
     return result
@@ -121,8 +126,11 @@ def _after_attention(layer: Any, vectors: Tensor, mixed: Tensor) -> Tensor:
     return result
 
 
-def _attend(queries: _Queries, keys: Tensor, values: Tensor, prefix: PrefixCache, layer: int) -> Tensor:
+def _attend(
+    queries: _Queries, own: tuple[Tensor, Tensor], prefix: PrefixCache, layer: int, watch: Watch | None
+) -> Tensor:
     """Attention over prefixes and each suffix itself, [users, suffixes, tokens, heads * head dim]."""
+    keys, values = own
     users, key_heads, suffixes, groups, tokens, width = queries.states.shape
     length = int(prefix.lengths.max())
     scores = key_heads * suffixes * groups * tokens * (length + keys.shape[3])
@@ -132,7 +140,7 @@ def _attend(queries: _Queries, keys: Tensor, values: Tensor, prefix: PrefixCache
     result = values.new_empty(users, suffixes, tokens, key_heads * groups * width)
     for start in range(0, users, size):
         some = slice(start, start + size)
-        mixed = _mixed(
+        mixed, weights = _mixed(
             _Queries(queries.states[some], queries.sees),
             keys[some],
             values if shared else values[some],
@@ -140,13 +148,15 @@ def _attend(queries: _Queries, keys: Tensor, values: Tensor, prefix: PrefixCache
             prefix.lengths[some],
         )
         result[some] = mixed.permute(0, 2, 4, 1, 3, 5).flatten(3)
+        if watch is not None:
+            watch(layer, some, weights.view(*mixed.shape[:-1], -1))
     return result
 
 
 def _mixed(
     queries: _Queries, keys: Tensor, values: Tensor, before: tuple[Tensor, Tensor], lengths: Tensor
-) -> Tensor:
-    """One piece of `_attend`: [users, key heads, suffixes, groups, tokens, head dim]."""
+) -> tuple[Tensor, Tensor]:
+    """One piece of `_attend`: [users, key heads, suffixes, groups, tokens, head dim]; and the weights."""
     states, length = queries.states, before[0].shape[2]
     users, key_heads, suffixes, groups, tokens, _ = states.shape
     rows = states.flatten(2, 4)  # [users, key heads, rows, head dim]
@@ -163,4 +173,4 @@ def _mixed(
     weights = torch.softmax(scores, dim=-1).to(values.dtype)
     mixed = (weights[..., :length] @ before[1]).view(states.shape)
     own = weights[..., length:].reshape(users, key_heads, suffixes, groups * tokens, -1) @ values
-    return mixed + own.view(states.shape)
+    return mixed + own.view(states.shape), weights

@@ -128,3 +128,31 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
     # Who stands beside a user changes nothing.
     (alone,) = anchor_attention(model, arrays, rows[:1], cutoffs[:1], [Anchor(QUESTIONS[0])])
     np.testing.assert_allclose(alone.mass[:, 0], base.mass[:, 0], atol=1e-6)
+
+
+@torch.no_grad()
+def test_all_anchors_in_one_pass_look_as_each_does_by_eager_attention() -> None:
+    prefix = prefix_of(WORLD, REQUESTS)
+    suffixes = [
+        Suffix(question(WORLD, 0)),
+        Suffix(question(WORLD, 1), soft_prompt(WORLD, 6)),
+        Suffix(question(WORLD, 0)[-1:]),
+    ]
+    block = WORLD.model.suffix_block(suffixes)
+    together = WORLD.model.backbone.block_attention(block, prefix)
+    assert together is not None
+    for place, suffix in enumerate(suffixes):
+        alone = attention_weights(WORLD.model, prefix, suffix).mean(dim=2)
+        seen = together[:, :, place, : alone.shape[2]]
+        assert torch.allclose(seen, alone, atol=1e-6)
+        assert (together[:, :, place, alone.shape[2] :] == 0).all()
+
+
+def test_a_decoder_of_another_family_gives_the_same_masses(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays, model = random_arrays(0), loaded(WORLD)
+    rows, cutoffs = np.array([0, 1, -1]), np.full(3, START + 900 * HOUR)
+    anchors = [Anchor(QUESTIONS[0]), Anchor(QUESTIONS[1])]
+    driven = anchor_attention(model, arrays, rows, cutoffs, anchors)
+    monkeypatch.setattr(type(WORLD.model.backbone), "block_attention", lambda *_: None)
+    for one, other in zip(driven, anchor_attention(model, arrays, rows, cutoffs, anchors), strict=True):
+        np.testing.assert_allclose(one.mass, other.mass, atol=1e-6)
