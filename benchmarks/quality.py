@@ -206,9 +206,13 @@ def _mean(by_task: Mapping[str, Figures]) -> Figures:
 
 
 def _printed(row: str, by_task: Mapping[str, Figures]) -> dict[str, str]:
-    cells = {name: f"{value.auc:.4f} / {value.ks:.3f}" for name, value in by_task.items()}
-    mean = _mean(by_task)
-    return {"AUC / KS": row, **cells, "mean": f"{mean.auc:.4f} / {mean.ks:.3f}"}
+    every = {**by_task, "mean": _mean(by_task)}
+    return {"AUC / KS": row, **{name: _pair(value) for name, value in every.items()}}
+
+
+def _pair(value: Figures) -> str:
+    """AUC and KS; the AUC alone where no KS was given."""
+    return f"{value.auc:.4f}" if np.isnan(value.ks) else f"{value.auc:.4f} / {value.ks:.3f}"
 
 
 def _gain_row(row: str, gain: Gain) -> dict[str, str]:
@@ -257,8 +261,10 @@ def _bars(
     base, tuned = _mean(found[BASE]).auc, _mean(found[TUNED]).auc
     head, fused = gains[TUNED_HEAD], gains[FUSED_HEAD]
     worst = min(found[BASE][name].auc - found[UNTRAINED][name].auc for name in tasks)
-    # Of the process: how busy others keep the machine is no part of the method.
-    share = max(one.trained.cpu_seconds / COLES_SECONDS[one.data.name] for one in measured)
+    given = [COLES_SECONDS[one.data.name] for one in measured]
+    # Both: the clock is what was asked about, and on a machine that others keep busy it measures them.
+    clock = max(one.trained.seconds / took for one, took in zip(measured, given, strict=True))
+    used = max(one.trained.cpu_seconds / took for one, took in zip(measured, given, strict=True))
     above = [
         Bar(
             f"{what} probe above {row.removeprefix('linear probe, ')}, AUC",
@@ -271,7 +277,8 @@ def _bars(
     ]
     return [
         Bar("base probe above CoLES' (given), AUC", base - coles, 0.005, "higher"),
-        Bar("CPU seconds of pre-training / CoLES' seconds (given), the larger one", share, 0.5, "lower"),
+        Bar("share of CoLES' training time (given), the larger one, clock", clock, 0.5, "lower"),
+        Bar("the same, seconds of CPU", used, 0.5, "lower"),
         Bar("tuned probe above CoLES' (given), AUC", tuned - coles, 0.015, "higher"),
         Bar(
             "tuned probe above LightGBM on aggregates, AUC",
