@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from qanchor.embedding.spaces import FLOAT32, Space
 from qanchor.errors import InputError, NotReady
 from qanchor.events.history import EventSource, microseconds
 from qanchor.events.labels import read_labels
-from qanchor.events.partition import EventPart, split_by_user
+from qanchor.events.partition import EventPart, parts_of_sorted, split_by_user
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
 from qanchor.registry.manifests import active_manifests
@@ -169,7 +169,7 @@ def plan_events(plan: Plan, place: Surroundings) -> EventSource:
 
 
 def _split_events(
-    source: EventSource,
+    source: EventSource | UserCopy,
     workspace: Workspace,
     requests: EmbeddingRequests,
     bounds: Sequence[int],
@@ -181,8 +181,10 @@ def _split_events(
     firsts = [str(requests.users[bound]) for bound in bounds[:-1]]
     newest = datetime.fromtimestamp(int(requests.cutoffs.max()) // 1_000_000 + 1, tz=UTC)
     oldest = datetime.fromtimestamp(int(requests.cutoffs.min()) // 1_000_000, tz=UTC)
-    after = oldest - timedelta(days=workspace.window_days)
-    return split_by_user(source, workspace, folder / "events", firsts, before=newest, after=after)
+    after, place = oldest - timedelta(days=workspace.window_days), folder / "events"
+    if isinstance(source, UserCopy):
+        return parts_of_sorted(source.parts, workspace, place, firsts, before=newest, after=after)
+    return split_by_user(source, workspace, place, firsts, before=newest, after=after)
 
 
 def first_and_last_events(source: EventSource) -> tuple[pa.Table, datetime, datetime]:
@@ -253,8 +255,7 @@ def _write(plan: Plan) -> None:
         "events_copy": plan.events_copy,
         "scenarios": plan.requests.wanted.shape[1],
         "events": [
-            {"folder": str(part.folder.relative_to(plan.folder)), "columns": part.columns}
-            for part in plan.events
+            {**asdict(part), "folder": str(part.folder.relative_to(plan.folder))} for part in plan.events
         ],
     }
     (plan.folder / "plan.json").write_text(json.dumps(about), encoding="utf-8")
@@ -271,7 +272,11 @@ def read_plan(folder: Path) -> Plan | None:
     wanted = np.unpackbits(packed, axis=1, count=about["scenarios"]).astype(bool)
     as_of = datetime.fromisoformat(about["as_of"]) if about["as_of"] else None
     events = [
-        EventPart(folder / part["folder"], tuple((name, kind) for name, kind in part["columns"]))
+        EventPart(
+            folder / part["folder"],
+            tuple((name, kind) for name, kind in part["columns"]),
+            part.get("where", "true"),
+        )
         for part in about["events"]
     ]
     return Plan(

@@ -4,6 +4,7 @@ The log is laid out by date: a user's events lie in every file. One scan writes 
 on memory and reading time of a shard depend on the shard alone, however many users there are.
 """
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -33,10 +34,12 @@ class EventPart:
     Args:
         folder: its Parquet files; without any, it has no events.
         columns: names and SQL types of `events`.
+        where: SQL; which of the files' rows are its events.
     """
 
     folder: Path
     columns: tuple[tuple[str, str], ...]
+    where: str = "true"
 
     def connect(self) -> Any:
         """A DuckDB connection in UTC with the view `events`, each event once."""
@@ -48,8 +51,8 @@ class EventPart:
         files = ", ".join(f"'{_escaped(path)}'" for path in sorted(self.folder.glob("*.parquet")))
         names = ", ".join(f'"{name}"' for name, _ in self.columns)
         empty = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.columns)
-        query = f"SELECT {names} FROM read_parquet([{files}])" if files else f"SELECT {empty} WHERE false"
-        connection.execute(f"CREATE VIEW events AS {query}")
+        query = f"SELECT {names} FROM read_parquet([{files}]) WHERE {self.where}"
+        connection.execute(f"CREATE VIEW events AS {query if files else f'SELECT {empty} WHERE false'}")
         return connection
 
 
@@ -93,6 +96,37 @@ def split_by_user(
         parts += split_by_user(group, workspace, folder / f"group{number}", some)
         shutil.rmtree(group.folder, ignore_errors=True)
     return parts
+
+
+def parts_of_sorted(
+    files: Sequence[Path],
+    workspace: Workspace,
+    folder: Path,
+    firsts: Sequence[str],
+    *,
+    before: datetime | None = None,
+    after: datetime | None = None,
+) -> list[EventPart]:
+    """As `split_by_user`, of files that are sorted by user: they are linked, and each part reads its share.
+
+    Args:
+        files: Parquet, with at least the columns that histories are made of.
+        workspace: names these.
+        folder: where the links go; made.
+        firsts: as of `split_by_user`.
+        before: the same.
+        after: the same.
+    """
+    folder.mkdir(parents=True)
+    for path in files:
+        os.link(path, folder / path.name)
+    columns, times = _columns(workspace), time_conditions(before, after)
+    bounds = [f"'{_escaped(first)}'" for first in firsts]
+    ranges = [
+        [f"{USER_ID} >= {low}", *([f"{USER_ID} < {bounds[number]}"] if number < len(bounds) else [])]
+        for number, low in enumerate(bounds, start=1)
+    ]
+    return [EventPart(folder, columns, " AND ".join([*some, *times])) for some in ranges]
 
 
 def _write(

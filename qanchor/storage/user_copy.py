@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,6 +87,11 @@ class UserCopy:
         self.folder = folder
         self.about = about
 
+    @property
+    def parts(self) -> list[Path]:
+        """Its Parquet files, each sorted by user, in the order of their users."""
+        return [self.folder / name for name in sorted(self.about.sizes) if name.startswith(PART)]
+
     def connect(self) -> Any:
         """A DuckDB connection in UTC with the view `events`, each event of the copy's moment once."""
         import duckdb
@@ -95,7 +99,7 @@ class UserCopy:
         connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET enable_progress_bar=false")
-        parts = [str(self.folder / name) for name in sorted(self.about.sizes) if name.startswith(PART)]
+        parts = [str(path) for path in self.parts]
         columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in self.about.columns)
         nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.about.columns)
         query = f"SELECT {columns} FROM read_parquet({file_list(parts)})"
@@ -139,7 +143,7 @@ class UserCopy:
             for part, rows in self._groups_of(np.asarray(users, dtype=object)).items()
         ]
         if not tables:
-            return pq.read_schema(self.folder / self._parts[0]).empty_table()
+            return pq.read_schema(self.parts[0]).empty_table()
         table = pa.concat_tables(tables)
         if changed:
             days = _days(table[EVENT_TIME])
@@ -159,10 +163,6 @@ class UserCopy:
         for place in np.flatnonzero(found) if changed else ():
             found[place] = not set(days[low[place] : high[place]].tolist()) <= changed
         return found
-
-    @cached_property
-    def _parts(self) -> list[str]:
-        return sorted(name for name in self.about.sizes if name.startswith(PART))
 
     def _groups_of(self, users: NDArray[np.object_]) -> Mapping[str, list[int]]:
         """The row groups that may hold some of the users, ascending, by part."""

@@ -185,7 +185,7 @@ def _suppressing(
     connection: "duckdb.DuckDBPyConnection", event_log: EventLog, files: Sequence[Path]
 ) -> list[int]:
     """Dates of events because of which a row of another date does not count."""
-    if not files:
+    if not connection.execute("SELECT 1 FROM repeats LIMIT 1").fetchall():
         return []
     day = f"(epoch_us({EVENT_TIME}) // {_DAY_US})::INTEGER AS day"
     rows = event_log.stored_rows(connection, files)

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from qanchor.errors import DiskFull
 from qanchor.events import partition
 from qanchor.events.history import EventArrays, load_event_arrays
-from qanchor.events.partition import split_by_user
+from qanchor.events.partition import EventPart, parts_of_sorted, split_by_user
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -107,6 +108,32 @@ def test_the_parts_together_are_the_log(
         patch.setattr(partition, "_MOST_PARTS", most)
         folder = tmp_path_factory.mktemp("parts") / "split"
         parts = split_by_user(log, WORKSPACE, folder, firsts, before=before, after=after)
+    _require_whole(parts, log, firsts, before, after)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    users=st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 50)), min_size=1, max_size=40),
+    some=st.sets(st.sampled_from(IDS)),
+    rows=st.integers(1, 12),
+)
+def test_files_that_are_sorted_by_user_need_no_split(
+    tmp_path_factory: pytest.TempPathFactory, users: list[tuple[str, int]], some: set[str], rows: int
+) -> None:
+    log, firsts = TableLog(events_of(users)), sorted({min(IDS), *some})
+    before, after = START + timedelta(hours=30), START + timedelta(hours=5)
+    place = tmp_path_factory.mktemp("parts")
+    ordered = log.table.sort_by("user_id")
+    files = [place / f"{start:03d}.parquet" for start in range(0, len(ordered), rows)]
+    for number, path in enumerate(files):
+        pq.write_table(ordered.slice(number * rows, rows), path)
+    parts = parts_of_sorted(files, WORKSPACE, place / "links", firsts, before=before, after=after)
+    _require_whole(parts, log, firsts, before, after)
+
+
+def _require_whole(
+    parts: list[EventPart], log: TableLog, firsts: list[str], before: datetime, after: datetime
+) -> None:
     assert len(parts) == len(firsts)
     expected = contents(load_event_arrays(log, WORKSPACE, before=before, after=after))
     together: dict[str, list[Any]] = {}
