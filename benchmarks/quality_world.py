@@ -28,6 +28,7 @@ from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.events.labels import Labels, earliest_cutoff, holdout_users
 from qanchor.home import Home
 from qanchor.metrics import roc_auc
+from qanchor.model.nested import narrowed
 from qanchor.names import ACTIVITY_WINDOWS_DAYS, AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Silent
 from qanchor.workspace import Workspace, load_workspace
@@ -83,6 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="budget of pre-training")
     parser.add_argument("--steps", type=int, help="steps of pre-training")
     parser.add_argument("--points", type=int, help="users at a cut-off that pre-training keeps")
+    parser.add_argument("--widths", type=int, nargs="*", default=[], help="nested widths, probed as well")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -111,7 +113,9 @@ def measure(
     limits = Visible(choose_until(None, earliest_cutoff(home)), frozenset(holdout_users(home)))
     steps = options.steps or (150 if options.quick else PretrainConfig.steps)
     useru = UserUConfig(most_points=options.points or UserUConfig.most_points)
-    config = PretrainConfig(steps=steps, minutes=options.minutes, seed=options.seed, useru=useru)
+    config = PretrainConfig(
+        steps=steps, minutes=options.minutes, seed=options.seed, useru=useru, widths=tuple(options.widths)
+    )
     trained = pretrain(arrays, workspace, config, limits, Silent())
     runtime = choose_runtime("cpu", "float32")
     parts = trained.model.requires_grad_(False), trained.tokenizer, trained.normaliser
@@ -135,6 +139,7 @@ def measure(
             "aggregates": _probe(activity(arrays, workspace, every), every.labels, bounds),
             "base": _probe(untuned, every.labels, bounds),
             "tuned": _probe(vectors, every.labels, bounds),
+            **{f"tuned, {w}": _probe(narrowed(vectors, w), every.labels, bounds) for w in options.widths},
             "prototypes": float(roc_auc(test_labels, test)),
             "zero-label": words.auc(np.split(untuned, bounds)[2], test_labels),
         }
