@@ -343,7 +343,10 @@ def test_until_comes_from_the_labels_unless_an_earlier_one_is_given() -> None:
 
 def test_switches_of_the_configuration_reach_the_model() -> None:
     config = replace(CONFIG, steps=1, user_token=False, modality_tokens=False, widths=(6, 3, 6))
-    model = _run(config=config).model
+    result = _run(config=config)
+    model = result.model
+    assert result.metrics["widths"] == [3, 6, 12]
+    assert {"retrieval_at_1_width_3", "retrieval_at_1_width_6"} < result.metrics["after"].keys()
     assert not model.config.use_user_token
     assert not model.config.use_modality_tokens
     assert model.config.nested_widths == (3, 6)
