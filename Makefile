@@ -40,7 +40,7 @@ format: .venv/installed  ## format and mend what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-nightly: .venv/installed services  ## the long proof: 300 consumers killed at random (an hour)
+nightly: .venv/installed services  ## the long proof: 300 consumers killed at random (ten minutes)
 	@set -a; . .services/env; set +a; \
 	  QANCHOR_TEST_KILLS=300 $(BIN)/python -m pytest tests/integration/test_chaos.py tests/integration/test_crash_points.py $(PYTEST_ARGS); code=$$?; \
 	  .ci/services stop; exit $$code
