@@ -142,6 +142,7 @@ def save_overview(rows: list[OverviewRow], path: Path) -> None:
                     zorder=3,
                 )
                 named.add(mark.kind)
+        axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_yticks(range(len(rows)), [row.scenario for row in reversed(rows)])
         axes.set_xlabel("AUC on the test part")
         axes.set_title("AUC per scenario", loc="left", fontweight="bold")
