@@ -155,7 +155,16 @@ def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model, loading = _from_disk(loader, source, dtype=torch.float32, output_loading_info=True, **options)
+    # Otherwise transformers prints a report and raises an error that does not say what differs.
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, loading = _from_disk(loader, source, dtype=torch.float32, **options)
+    if loading["mismatched_keys"]:
+        name, stored, expected = sorted(loading["mismatched_keys"])[0]
+        raise NotReady(
+            f"{source} does not hold together: {name} has shape {tuple(stored)}, "
+            f"and its config.json asks for {tuple(expected)}",
+            "Restore config.json and weights of one and the same checkpoint.",
+        )
     # The pooler is not read, and many text encoders are published without one.
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
     if missing:
@@ -184,7 +193,7 @@ def _check_width(what: str, source: str, model: Any, width: int) -> None:
     if found != width:
         raise WorkspaceInvalid(
             f"the {what} {source} has width {found}, and the config says {width}",
-            f"Set the width to {found}.",
+            "Put back the weights that the model was trained with, or train it anew.",
         )
 
 

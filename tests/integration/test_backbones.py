@@ -287,6 +287,16 @@ def test_other_weights_in_the_named_folder_are_noticed(stored: tuple[Path, Path]
         load_model(tmp_path / "m", "cpu", "float32")
 
 
+def test_a_config_that_is_not_of_its_weights_is_refused_with_what_differs(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(stored[1], tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
+    with pytest.raises(NotReady, match=r"does not hold together: .* has shape .*24.*asks for .*48"):
+        _world(with_sources(paper(stored), text_encoder=str(folder)))
+
+
 def test_an_encoder_of_another_width_under_a_stored_model_is_refused(
     stored: tuple[Path, Path], tmp_path: Path
 ) -> None:
