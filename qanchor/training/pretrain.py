@@ -31,7 +31,7 @@ from qanchor.training.distributed import Ranks
 from qanchor.training.forward import forward_points
 from qanchor.training.fresh import whiten_projection, widen_fresh_weights
 from qanchor.training.pretrain_config import PretrainConfig
-from qanchor.training.pretrain_run import PretrainRun, Surroundings
+from qanchor.training.pretrain_run import PretrainRun, Surroundings, batch_explained
 from qanchor.training.retrieval import check_retrieval
 from qanchor.training.run_log import StepFigures
 from qanchor.training.run_state import RunFolder
@@ -184,7 +184,8 @@ def _begun(model: QAnchor, builder: BatchBuilder, config: PretrainConfig, runtim
                 with runtime.autocast():
                     forward_points(model, part.to(runtime.device), 0)
 
-    whiten_projection(model.projection, forward)
+    with batch_explained(size):
+        whiten_projection(model.projection, forward)
     return model
 
 

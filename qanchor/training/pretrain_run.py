@@ -236,6 +236,17 @@ def _kept_pace(state: dict[str, Any]) -> Pace:
     return Pace(**state["pace"]) if "pace" in state else Pace(state["steps"], state["steps"])
 
 
+@contextmanager
+def batch_explained(size: int) -> Iterator[None]:
+    """Tell what to do where memory does not suffice before the first step; `size`: points at a time."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise BatchTooLarge(size, 0) from error
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(

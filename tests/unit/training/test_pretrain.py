@@ -282,6 +282,15 @@ def test_a_budget_in_minutes_chooses_the_steps_and_leaves_the_weights_as_they_we
     assert _same_weights(result, _run(config=replace(CONFIG, steps=20)))
 
 
+def test_memory_that_ends_before_the_first_step_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes")
+
+    monkeypatch.setattr(module, "forward_points", forward)
+    with pytest.raises(BatchTooLarge, match="--grad-cache"):
+        _run()
+
+
 class _SlowMachine:
     """A clock by which every batch takes some seconds, longer after the first ones."""
 
