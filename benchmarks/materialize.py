@@ -276,7 +276,7 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
 
 
 def bars(figures: dict[str, Any]) -> list[Bar]:
-    """What issue 4 asks for."""
+    """What is asked for."""
     return [
         Bar(
             "users/s against the straightforward way",
