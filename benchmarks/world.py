@@ -177,7 +177,7 @@ def _judge(score: Floats, probability: Floats) -> float:
 
 
 def bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """What issue 2 asks of the world."""
+    """What is asked of the world."""
     hard = sum(row["way of the best head"] <= HARD_WAY for row in rows)
     return [
         Bar(
