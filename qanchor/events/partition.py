@@ -18,6 +18,7 @@ from typing import Any
 from qanchor.errors import DiskFull
 from qanchor.events.history import EventSource, time_conditions
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
+from qanchor.storage.event_query import open_events
 from qanchor.workspace import Workspace
 
 # DuckDB keeps one open file per part.
@@ -43,17 +44,7 @@ class EventPart:
 
     def connect(self) -> Any:
         """A DuckDB connection in UTC with the view `events`, each event once."""
-        import duckdb
-
-        connection = duckdb.connect(":memory:")
-        connection.execute("SET TimeZone='UTC'")
-        connection.execute("SET enable_progress_bar=false")
-        files = ", ".join(f"'{_escaped(path)}'" for path in sorted(self.folder.glob("*.parquet")))
-        names = ", ".join(f'"{name}"' for name, _ in self.columns)
-        empty = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.columns)
-        query = f"SELECT {names} FROM read_parquet([{files}]) WHERE {self.where}"
-        connection.execute(f"CREATE VIEW events AS {query if files else f'SELECT {empty} WHERE false'}")
-        return connection
+        return open_events(sorted(self.folder.glob("*.parquet")), self.columns, self.where)
 
 
 def split_by_user(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qanchor.disk import sync, sync_folder
 from qanchor.errors import CheckpointInvalid, DiskFull
 
 MANIFEST = "manifest.json"
@@ -55,9 +56,9 @@ def write_folder(
         files = {file.name: _file_hash(file) for file in sorted(scratch.iterdir())}
         content = {"kind": kind, "format_version": version, "files": files, "metadata": dict(metadata)}
         (scratch / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        _flush(scratch)
+        sync_folder(scratch)  # before the folder gets its name
         scratch.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull(f"no space left to write {path}", "Free some space and run it again.") from error
@@ -108,18 +109,3 @@ def _content_hash(kind: str, version: int, files: Mapping[str, str]) -> str:
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(folder: Path) -> None:
-    """The files are on disk before the folder gets its name."""
-    for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qanchor import names
+from qanchor.disk import sync
 from qanchor.errors import DiskFull, NotReady
 from qanchor.storage.event_query import distinct_events, file_list, stored_events
 from qanchor.storage.replaced import hidden_files, hide_files
@@ -346,15 +347,7 @@ def _write(table: Any, path: Path) -> None:
 def _sync(paths: Collection[Path]) -> None:
     """Force files or folders to the disk: together, because a file system commits many at the cost of one."""
     with ThreadPoolExecutor(max(1, min(_SYNC_THREADS, len(paths)))) as pool:
-        deque(pool.map(_sync_one, paths), maxlen=0)
-
-
-def _sync_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        deque(pool.map(sync, paths), maxlen=0)
 
 
 @contextmanager

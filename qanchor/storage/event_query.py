@@ -1,6 +1,7 @@
 """SQL over files of the event log, for DuckDB: each event_id once, whatever the files hold."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,31 @@ if TYPE_CHECKING:
 def file_list(files: Iterable[str]) -> str:
     """A list of paths as an SQL literal."""
     return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+
+
+def open_events(
+    files: Sequence[Path], columns: Iterable[Sequence[str]], where: str = "true"
+) -> "duckdb.DuckDBPyConnection":
+    """A DuckDB connection in UTC with the view `events` of files that hold each event once.
+
+    Args:
+        files: Parquet; without any, the view has no rows.
+        columns: name and SQL type of each of the view's columns.
+        where: SQL of the rows that it shows.
+    """
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone='UTC'")
+    connection.execute("SET enable_progress_bar=false")
+    if files:
+        shown = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in columns)
+        query = f"SELECT {shown} FROM read_parquet({file_list(str(path) for path in files)}) WHERE {where}"
+    else:
+        empty = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns)
+        query = f"SELECT {empty} WHERE false"
+    connection.execute(f"CREATE VIEW events AS {query}")
+    return connection
 
 
 def distinct_events(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> tuple[str, list[str]]:

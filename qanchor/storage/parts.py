@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qanchor import names
+from qanchor.disk import sync
 from qanchor.errors import FeaturesInvalid, NotReady
 from qanchor.workspace import Workspace
 
@@ -122,13 +123,9 @@ def _texts(schema: pa.Schema) -> list[str]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force a folder and its files to the disk."""
+    """Force a folder and its parts to the disk."""
     for path in [*folder.glob("*.parquet"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
 
 
 def link_part(source: Path, folder: Path, part: str) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from qanchor.names import EVENT_DATE, EVENT_TIME, USER_ID
 from qanchor.storage.event_log import EventLog
-from qanchor.storage.event_query import file_list
+from qanchor.storage.event_query import open_events
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +94,7 @@ class UserCopy:
 
     def connect(self) -> Any:
         """A DuckDB connection in UTC with the view `events`, each event of the copy's moment once."""
-        import duckdb
-
-        connection = duckdb.connect(":memory:")
-        connection.execute("SET TimeZone='UTC'")
-        connection.execute("SET enable_progress_bar=false")
-        parts = [str(path) for path in self.parts]
-        columns = ", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in self.about.columns)
-        nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.about.columns)
-        query = f"SELECT {columns} FROM read_parquet({file_list(parts)})"
-        connection.execute(f"CREATE VIEW events AS {query if parts else f'SELECT {nothing} WHERE false'}")
-        return connection
+        return open_events(self.parts, self.about.columns)
 
     def is_of(self, files: Sequence[Path]) -> bool:
         """Whether it holds these files of the log and no others."""

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qanchor.disk import sync, sync_folder
 from qanchor.errors import DiskFull, NotReady
 from qanchor.names import EVENT_ID, EVENT_TIME, INGESTED_AT, USER_ID
 from qanchor.storage.event_log import EventLog, disk_full_named, parquet_options
@@ -105,9 +105,9 @@ def _write(event_log: EventLog, files: Sequence[Path], root: Path) -> UserCopy:
     try:
         with disk_full_named(root):
             about = _write_files(event_log, files, scratch)
-            _sync_all(scratch)
+            sync_folder(scratch)
             scratch.rename(folder)
-            _sync(root)
+            sync(root)
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         raise DiskFull(f"no space left for {root}: {str(error).splitlines()[0]}", "Free some.") from error
     finally:
@@ -197,16 +197,3 @@ def _suppressing(
         WHERE counted.day <> dropped.day ORDER BY ALL"""
     ).fetchall()
     return [number for (number,) in found]
-
-
-def _sync_all(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from qanchor.disk import sync
 from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
 from qanchor.names import USER_ID
 from qanchor.storage.vectors.index import VectorIndex
@@ -49,9 +50,9 @@ def save_index(index: VectorIndex, folder: Path) -> IndexMetadata:
     written = replace(index.metadata, sizes=sizes)
     (building / _METADATA).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
     for path in (*building.rglob("*"), building):
-        _sync(path)
+        sync(path)
     building.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     return written
 
 
@@ -136,11 +137,3 @@ def _link(source: Path, target: Path) -> None:
 
 def _damaged(folder: Path, reason: str) -> IndexInvalid:
     return IndexInvalid(f"index {folder} cannot be read: {reason}", "Run `qanchor-cli index build`.")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
