@@ -168,6 +168,8 @@ class EventDecoder:
         try:
             event: UserEvent = msgspec.convert(row, self._union)
         except msgspec.ValidationError as error:
+            if _holds_infinite(list(row.values())):
+                raise EventRejected("not_finite", "a number within a list or map is not finite") from None
             raise _explain(error, b"") from None
         self._check_time(event.event_time)
         return event
@@ -183,6 +185,15 @@ class EventDecoder:
 
 
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
+
+
+def _holds_infinite(value: Any) -> bool:
+    """Whether a number in it, however deep, is not finite."""
+    if isinstance(value, dict):
+        return _holds_infinite(list(value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_infinite, value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _explain(error: Exception, payload: bytes) -> EventRejected:

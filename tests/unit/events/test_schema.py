@@ -152,6 +152,7 @@ def test_any_bytes_are_accepted_or_rejected_with_a_reason(payload: bytes) -> Non
 @settings(max_examples=80, deadline=None)
 @given(st.dictionaries(st.sampled_from([*_BILL, "event_id", "balance"]), _JSON | st.datetimes()))
 @example({"user_id": None, "direction": float("inf")})
+@example({"modality": [float("inf")]})
 def test_a_row_is_judged_as_the_same_message_is(changes: dict[str, Any]) -> None:
     row = {**_BILL, **{k: v for k, v in changes.items() if not isinstance(v, datetime) or k == "event_time"}}
     try:
