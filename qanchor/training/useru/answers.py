@@ -123,13 +123,13 @@ class Describer:
         parts = [self._topic_phrases[topics, levels], self._active[points, None], self._told_topics[points]]
         return np.concatenate(parts, axis=1).astype(np.int32)
 
-    def summary(self, shares: SummaryShares | None = None) -> NDArray[np.float32]:
+    def summary(self, shares: SummaryShares) -> NDArray[np.float32]:
         """The span in numbers that a linear readout can aim at, [points, numbers].
 
         Args:
-            shares: how much each group of numbers weighs; None: as the class says.
+            shares: how much each group of numbers weighs.
         """
-        return summarise(self._span, self._topic_counts, shares or SummaryShares())
+        return summarise(self._span, self._topic_counts, shares)
 
     def _top_topics(self) -> Phrases:
         """The most telling topics of each point with their levels; -1 where there is none."""

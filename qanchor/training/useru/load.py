@@ -17,6 +17,7 @@ from qanchor.training.useru.pairs import PairSet, UserUConfig
 from qanchor.training.useru.questions import Kind
 from qanchor.training.useru.spans import DAY, Points, SpanReader
 from qanchor.training.useru.store import read_manifest, read_pairs
+from qanchor.training.useru.summaries import SummaryShares
 from qanchor.training.useru.terms import find_terms
 from qanchor.training.useru.topics import find_topics
 from qanchor.workspace import Workspace
@@ -69,7 +70,7 @@ def load_pairs(
         days.astype(np.int16),
         pairs.question[rows].astype(np.int32),
         pairs.answer[rows].astype(np.int32)[:, :, None],
-        _summaries(points, np.unique(days).tolist(), visible, workspace, rng),
+        _summaries(points, np.unique(days).tolist(), (visible, workspace), config.summary, rng),
         pairs.questions,
         pairs.answers,
         config.cell,
@@ -178,16 +179,20 @@ def _left(pairs: _Stored, own: list[int], before: AbstractSet[int], row: list[in
 
 
 def _summaries(
-    points: Points, spans: list[int], visible: EventArrays, workspace: Workspace, rng: np.random.Generator
+    points: Points,
+    spans: list[int],
+    seen: tuple[EventArrays, Workspace],
+    shares: SummaryShares,
+    rng: np.random.Generator,
 ) -> dict[int, NDArray[np.float32]]:
     """What happened in each span in numbers; a point that comes several times is read once."""
     distinct, place = np.unique(np.stack([points.rows, points.cutoffs]), axis=1, return_inverse=True)
-    once = Points(distinct[0].copy(), distinct[1].copy())
+    once, (visible, workspace) = Points(distinct[0].copy(), distinct[1].copy()), seen
     terms = find_terms(visible)
     reader = SpanReader(visible, workspace, terms)
     topics = find_topics(reader.read(once, -_TOPIC_DAYS).terms, terms, rng)
     return {
-        days: Describer(reader.read(once, days), terms, topics, workspace, PhraseBook()).summary()[
+        days: Describer(reader.read(once, days), terms, topics, workspace, PhraseBook()).summary(shares)[
             place.reshape(-1)
         ]
         for days in spans

@@ -46,6 +46,7 @@ class Span:
         nearest: float64 [points, modalities], days from the cut-off to the nearest event, NEVER if none.
         numbers: for each modality, float64 [points, fields]: the sum of an amount, the mean of another
             number; NaN where there is none.
+        amounts: for each modality, bool [fields]: which of the numbers is its amount.
         terms: sparse int [points, terms], how often each term occurs.
     """
 
@@ -55,6 +56,7 @@ class Span:
     active_days: Int64
     nearest: NDArray[np.float64]
     numbers: tuple[NDArray[np.float64], ...]
+    amounts: tuple[NDArray[np.bool_], ...]
     terms: csr_matrix
 
 
@@ -72,6 +74,8 @@ class SpanReader:
         self._workspace = workspace
         self._terms = terms
         self._user_days = _active_days(arrays)
+        specs = [workspace.modalities[events.name] for events in arrays.modalities]
+        self._amounts = tuple(np.array([n == spec.amount for n in spec.numbers], bool) for spec in specs)
         self._sums = tuple(_running_sums(events.numbers) for events in arrays.modalities)
 
     def read(self, points: Points, days: int) -> Span:
@@ -91,6 +95,7 @@ class SpanReader:
             self._active_between(points, edges[0], edges[-1]),
             self._nearest(points, start, stop, days),
             self._numbers(start, stop),
+            self._amounts,
             self._term_counts(start, stop),
         )
 
@@ -112,13 +117,11 @@ class SpanReader:
 
     def _numbers(self, start: Int64, stop: Int64) -> tuple[NDArray[np.float64], ...]:
         result = []
-        for column, events in enumerate(self._arrays.modalities):
-            spec = self._workspace.modalities[events.name]
+        for column in range(len(self._arrays.modalities)):
             sums, valid = self._sums[column]
             total = sums[stop[:, column]] - sums[start[:, column]]
             count = valid[stop[:, column]] - valid[start[:, column]]
-            summed = np.array([name == spec.amount for name in spec.numbers], bool)
-            value = np.where(summed, total, total / np.maximum(count, 1))
+            value = np.where(self._amounts[column], total, total / np.maximum(count, 1))
             result.append(np.where(count > 0, value, np.nan))
         return tuple(result)
 

@@ -1,5 +1,6 @@
 """A span in standardised numbers that a linear readout of the embedding can aim at."""
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -24,8 +25,9 @@ class SummaryShares:
         topics: roots of the counts of topics.
         counts: roots of the counts of modalities.
         days: root of the days with any event.
-        numbers: logarithms of the modalities' own numbers.
-        levels: whether a modality comes so and so often, and its numbers reach so and so much: what a
+        amounts: logarithms of the modalities' sums.
+        numbers: logarithms of the means of their other numbers, which say what a user buys, not how much.
+        levels: whether a modality comes so and so often, and its amount reaches so and so much: what a
             label asks; and how soon it comes.
         terms: roots of the counts of the most common words.
     """
@@ -33,7 +35,8 @@ class SummaryShares:
     topics: float = 0.75
     counts: float = 0.1
     days: float = 0.05
-    numbers: float = 0.1
+    amounts: float = 0.05
+    numbers: float = 0.05
     levels: float = 0.0
     terms: float = 0.0
 
@@ -49,13 +52,15 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
     Returns:
         float32 [points, numbers].
     """
-    numbers = [np.sign(values) * np.log1p(np.abs(values)) for values in span.numbers]
+    amounts = [values[:, summed] for values, summed in zip(span.numbers, span.amounts, strict=True)]
+    others = [values[:, ~summed] for values, summed in zip(span.numbers, span.amounts, strict=True)]
     groups: tuple[Floats, ...] = (
         np.sqrt(topic_counts),
         np.sqrt(span.counts),
         np.sqrt(span.active_days)[:, None],
-        np.concatenate(numbers, axis=1),
-        _levels(span) if shares.levels else np.empty((len(span.counts), 0)),
+        _logarithms(np.concatenate(amounts, axis=1)),
+        _logarithms(np.concatenate(others, axis=1)),
+        _levels(span, amounts) if shares.levels else np.empty((len(span.counts), 0)),
         np.sqrt(span.terms[:, :_TERMS].toarray()) if shares.terms else np.empty((len(span.counts), 0)),
     )
     kept = [(group, share) for group, share in zip(groups, astuple(shares), strict=True) if share]
@@ -64,10 +69,14 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
     return np.concatenate(weighed, axis=1).astype(np.float32)
 
 
-def _levels(span: Span) -> Floats:
+def _logarithms(values: Floats) -> Floats:
+    return np.sign(values) * np.log1p(np.abs(values))
+
+
+def _levels(span: Span, amounts: Sequence[Floats]) -> Floats:
     columns = [np.log1p(np.minimum(span.nearest, abs(span.days)))]
     columns += [(span.counts >= least).astype(np.float64) for least in _AT_LEAST]
-    for values in span.numbers:
+    for values in amounts:
         for column in values.T:
             present = column[np.isfinite(column)]
             cuts = np.quantile(present, _QUANTILES) if len(present) else np.full(len(_QUANTILES), np.inf)
