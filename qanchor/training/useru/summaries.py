@@ -27,8 +27,8 @@ class SummaryShares:
         days: root of the days with any event.
         amounts: logarithms of the modalities' sums.
         numbers: logarithms of the means of their other numbers, which say what a user buys, not how much.
-        levels: whether a modality comes so and so often, and its amount reaches so and so much: what a
-            label asks; and how soon it comes.
+        levels: whether a modality comes so and so often, and its amount, and its other numbers where these
+            have a share, reach so and so much: what a label asks; and how soon it comes.
         terms: roots of the counts of the most common words.
     """
 
@@ -60,7 +60,9 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
         np.sqrt(span.active_days)[:, None],
         _logarithms(np.concatenate(amounts, axis=1)),
         _logarithms(np.concatenate(others, axis=1)),
-        _levels(span, amounts) if shares.levels else np.empty((len(span.counts), 0)),
+        _levels(span, [*amounts, *(others if shares.numbers else ())])
+        if shares.levels
+        else np.empty((len(span.counts), 0)),
         np.sqrt(span.terms[:, :_TERMS].toarray()) if shares.terms else np.empty((len(span.counts), 0)),
     )
     kept = [(group, share) for group, share in zip(groups, astuple(shares), strict=True) if share]
@@ -73,10 +75,10 @@ def _logarithms(values: Floats) -> Floats:
     return np.sign(values) * np.log1p(np.abs(values))
 
 
-def _levels(span: Span, amounts: Sequence[Floats]) -> Floats:
+def _levels(span: Span, sizes: Sequence[Floats]) -> Floats:
     columns = [np.log1p(np.minimum(span.nearest, abs(span.days)))]
     columns += [(span.counts >= least).astype(np.float64) for least in _AT_LEAST]
-    for values in amounts:
+    for values in sizes:
         for column in values.T:
             present = column[np.isfinite(column)]
             cuts = np.quantile(present, _QUANTILES) if len(present) else np.full(len(_QUANTILES), np.inf)

@@ -30,7 +30,7 @@ TOPICS = CHANCE.poisson(3.0, (POINTS, 5))
 @pytest.mark.parametrize("group", range(7))
 def test_a_group_weighs_its_share_however_many_numbers_it_has(group: int) -> None:
     shares = SummaryShares(0.1, 0.1, 0.2, 0.1, 0.1, 0.3, 0.1)
-    widths = [5, 2, 1, 1, 1, 2 + 6 * 2 + 4, 3]
+    widths = [5, 2, 1, 1, 1, 2 + 6 * 2 + 2 * 4, 3]
     found = summarise(SPAN, TOPICS, shares)
     assert found.shape == (POINTS, sum(widths))
     own = found[:, sum(widths[:group]) : sum(widths[: group + 1])]
@@ -74,3 +74,5 @@ def test_what_a_user_buys_is_weighed_apart_from_how_much() -> None:
     assert np.corrcoef(amounts[known], np.log1p(AMOUNTS[known, 0]))[0, 1] > 0.999
     logarithms = np.sign(PRICES[:, 0]) * np.log1p(np.abs(PRICES[:, 0]))
     assert np.corrcoef(prices, logarithms)[0, 1] > 0.99
+    levels = [summarise(SPAN, TOPICS, SummaryShares(0, 0, 0, 1.0, share, 1.0)) for share in (0, 0.1)]
+    assert levels[1].shape[1] == levels[0].shape[1] + 1 + 4  # the logarithm, and whether it reaches so much
