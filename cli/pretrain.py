@@ -41,6 +41,15 @@ def run(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", min=0.0, help="At its peak; default: the preset's.")
     ] = None,
+    event_dropout: Annotated[
+        float | None,
+        typer.Option(
+            "--event-dropout",
+            min=0.0,
+            max=0.99,
+            help="Share of a history's events hidden in a step; more with few users. Default: the preset's.",
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--form", help="The contrastive loss: as the paper's text has it, or its code.")
     ] = "paper",
@@ -99,6 +108,7 @@ def run(
         "minutes": minutes,
         "points": points,
         "learning_rate": learning_rate,
+        "event_dropout": event_dropout,
         "form": _one_of("--form", form, ("paper", "code")),
         "backbone": backbone,
         "text_encoder": text_encoder,

@@ -137,12 +137,25 @@ def test_a_stored_model_that_is_not_there_is_named(home: Home, capsys: pytest.Ca
     assert "Use paper or code" in capsys.readouterr().err
 
 
+def test_how_much_of_a_history_is_hidden_decides_the_model(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = []
+    for hidden in ([], ["--event-dropout", "0.9"]):
+        command = ["pretrain", "--until", f"{UNTIL:%Y-%m-%d}", "--steps", "2", "--points", "16", "--json"]
+        assert run_command([*command, *hidden]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["metrics"]["summary_loss"])
+    assert losses[0] != losses[1]
+
+
 def test_steps_that_come_too_early_say_what_comes_first(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["pretrain", "--steps", "2"]) == 2
     assert "--until" in capsys.readouterr().err
     assert run_command(["pretrain", "--until", "yesterday"]) == 2
+    assert run_command(["pretrain", "--event-dropout", "1"]) == 2
+    assert "--event-dropout" in capsys.readouterr().err
     assert run_command(["tune", "--scenario", "sails"]) == 3
     assert "labels load" in capsys.readouterr().err
     _load_labels(home, "sails")
