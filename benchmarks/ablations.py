@@ -32,6 +32,7 @@ PRETRAINING: dict[str, tuple[dict[str, Any], Paper]] = {
     FULL: ({}, (0.8104, 0.5044)),
     UNTRAINED: ({"steps": 0}, None),
     "without contrastive loss": ({"contrastive_weight": 0.0}, (0.7667, 0.4215)),
+    "contrastive loss weighed 1 (the paper's)": ({"contrastive_weight": 1.0}, None),
     "without both tokens": ({"user_token": False, "modality_tokens": False}, (0.8065, 0.4966)),
     "full, seed 1": ({"seed": 1}, None),
     "without next-token loss": ({"next_token_weight": 0.0}, (0.8061, 0.4961)),

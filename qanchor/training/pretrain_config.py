@@ -27,7 +27,7 @@ class PretrainConfig:
         margin_from: share of the steps before which no negative is left out. At the beginning all
             vectors are alike: the mask would leave out every negative, and nothing would push them apart.
         form: of the contrastive loss.
-        contrastive_weight: of L_cl.
+        contrastive_weight: of L_cl. It is what lets words find users, and it takes from what a probe reads.
         next_token_weight: of L_ntp.
         summary_weight: of the summary loss, which asks the embedding itself what happened in the span.
         next_token_questions: how many of a point's questions carry L_ntp.
@@ -60,7 +60,7 @@ class PretrainConfig:
     margin: float = 0.1
     margin_from: float = 0.25
     form: Form = "paper"
-    contrastive_weight: float = 1.0
+    contrastive_weight: float = 0.2
     next_token_weight: float = 1.0
     summary_weight: float = 3.0
     next_token_questions: int = 1
@@ -110,6 +110,7 @@ _PAPER = PretrainConfig(
     warm_up=2_000 / 50_000,
     weight_decay=1e-5,
     margin_from=2_000 / 50_000,
+    contrastive_weight=1.0,
     summary_weight=0.0,
     next_token_questions=_QUESTIONS,
     event_dropout=0.0,

@@ -114,7 +114,8 @@ def _all_graphs_at_once(
     never = same_user_or_answer(users, batch.answer_ids.flatten(0, 1))
     contrastive = contrastive_loss(anchor, answer, 0.07, 0.1, never)
     summary = summary_loss(both[1](anchor), batch.summaries.flatten(0, 1))
-    (contrastive + told + 3.0 * summary).backward()  # type: ignore[no-untyped-call]
+    weights = config.contrastive_weight, config.next_token_weight, config.summary_weight
+    (weights[0] * contrastive + weights[1] * told + weights[2] * summary).backward()  # type: ignore[no-untyped-call]
     found = {name: p.grad.clone() for name, p in both.named_parameters() if p.grad is not None}
     both.zero_grad(set_to_none=True)
     return Losses(contrastive.detach(), told.detach(), summary.detach()), found

@@ -242,6 +242,7 @@ def test_the_papers_settings_are_the_papers() -> None:
     assert (paper.learning_rate, paper.weight_decay, paper.clip) == (2e-4, 1e-5, 1.0)
     assert (paper.temperature, paper.margin, paper.margin_from) == (0.07, 0.1, paper.warm_up)
     assert paper.next_token_questions == paper.useru.questions
+    assert (paper.contrastive_weight, paper.next_token_weight) == (1.0, 1.0)
     assert (paper.summary_weight, paper.event_dropout) == (0.0, 0.0)
     assert settings_of("tiny", steps=3) == PretrainConfig(steps=3)
 
