@@ -92,7 +92,7 @@ def test_a_consumer_killed_again_and_again_loses_and_repeats_nothing(
     tmp_path: Path, cluster: Cluster
 ) -> None:
     kafka = {"flush_events": 400, "flush_seconds": 0.05, "batch_events": 200}
-    place, count, dice = cluster.place(tmp_path / "home", **kafka), 6_000, random.Random(7)
+    place, count, dice = cluster.place(tmp_path / "home", **kafka), 20_000, random.Random(7)
     place.produce(make_events(0, count))
     place.engine.dispose()
     for _ in range(4):
