@@ -14,6 +14,7 @@ from qanchor.audience.candidates import Candidates
 from qanchor.audience.population import Population
 from qanchor.errors import NotReady
 from qanchor.metrics import normal_quantile
+from qanchor.model.features import signed_log
 from qanchor.names import USER_ID
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.vectors import Rows
@@ -209,8 +210,7 @@ def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) 
     table = features.read(users, columns)
     traits = []
     for name in columns:
-        values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-        values = np.sign(values) * np.log1p(np.abs(values))
+        values = signed_log(table[name].to_numpy(zero_copy_only=False).astype(np.float64))
         known = np.isfinite(values)
         groups = values[known & inside], values[known & ~inside]
         if min(len(group) for group in groups) >= 2:

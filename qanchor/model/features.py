@@ -161,10 +161,16 @@ def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, win
         known = np.where(np.isnan(raw[:, number]), 0.0, raw[:, number])
         for part in [np.ones(len(age), np.bool_), *(age <= d * _DAY for d in _SUM_DAYS)]:
             total = np.bincount(user[part], weights=known[part], minlength=users)
-            columns.append(np.sign(total) * np.log1p(np.abs(total)) / 5)
+            columns.append(signed_log(total) / 5)
         scaled = np.where(np.isnan(values[:, number]), 0.0, values[:, number])
         columns.append(np.bincount(user, weights=scaled, minlength=users) / np.maximum(kept, 1))
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def signed_log(values: NDArray[Any]) -> Float64:
+    """Logarithms of 1 and the size, with the value's sign; NaN stays NaN."""
+    result: Float64 = np.sign(values) * np.log1p(np.abs(values))
+    return result
 
 
 def _transformed(raw: Float64, spec: ModalitySpec) -> Float64:
@@ -172,7 +178,7 @@ def _transformed(raw: Float64, spec: ModalitySpec) -> Float64:
     for column, name in enumerate(spec.numbers):
         transform = spec.fields[name].transform
         if transform == "signed_log":
-            result[:, column] = np.sign(raw[:, column]) * np.log1p(np.abs(raw[:, column]))
+            result[:, column] = signed_log(raw[:, column])
         elif transform == "log":
             result[:, column] = np.log1p(np.maximum(raw[:, column], 0.0))
     return result

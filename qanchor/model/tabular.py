@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qanchor.events.history import EventArrays, HistorySlices
 from qanchor.model.config import ModelConfig
-from qanchor.model.features import Normaliser
+from qanchor.model.features import Normaliser, signed_log
 from qanchor.workspace import ModalitySpec
 
 Float32 = NDArray[np.float32]
@@ -141,7 +141,7 @@ def _span_columns(
     for number in range(window.raw.shape[1]):
         total = _sums(window, inside, np.nan_to_num(window.raw[:, number]))
         mean = _sums(window, inside, window.values[:, number]) / np.maximum(count, 1)
-        columns += [_signed_log(total), mean]
+        columns += [signed_log(total), mean]
     return columns
 
 
@@ -213,7 +213,3 @@ def _number_columns(window: _Window, values: Float64) -> list[Float64]:
 def _sums(window: _Window, of: NDArray[np.bool_], weights: Float64 | None = None) -> Float64:
     chosen = None if weights is None else weights[of]
     return np.bincount(window.user[of], chosen, window.users).astype(np.float64)
-
-
-def _signed_log(values: Float64) -> Float64:
-    return np.sign(values) * np.log1p(np.abs(values))

@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qanchor.model.features import signed_log
 from qanchor.training.useru.spans import Span
 
 Floats = NDArray[np.float64]
@@ -58,8 +59,8 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
         np.sqrt(topic_counts),
         np.sqrt(span.counts),
         np.sqrt(span.active_days)[:, None],
-        _logarithms(np.concatenate(amounts, axis=1)),
-        _logarithms(np.concatenate(others, axis=1)),
+        signed_log(np.concatenate(amounts, axis=1)),
+        signed_log(np.concatenate(others, axis=1)),
         _levels(span, [*amounts, *(others if shares.numbers else ())])
         if shares.levels
         else np.empty((len(span.counts), 0)),
@@ -69,10 +70,6 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
     width = sum(group.shape[1] for group, _ in kept)
     weighed = [standardised(group) * np.sqrt(share * width / max(1, group.shape[1])) for group, share in kept]
     return np.concatenate(weighed, axis=1).astype(np.float32)
-
-
-def _logarithms(values: Floats) -> Floats:
-    return np.sign(values) * np.log1p(np.abs(values))
 
 
 def _levels(span: Span, sizes: Sequence[Floats]) -> Floats:
