@@ -37,6 +37,7 @@ _CREDIT = Recipe(
     PretrainConfig(
         steps=280,
         points=128,
+        contrastive_weight=1.0,
         summary_weight=6.0,
         aggregate_dropout=0.2,
         useru=UserUConfig(
