@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Bar, arguments, finish
-from qanchor.evaluation.ab_test import (
+from qanchor.experiments import (
     FEWEST_USERS,
     Experiment,
     adjust,

@@ -15,7 +15,7 @@ from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID, embedding_field
 
 if TYPE_CHECKING:
-    from qanchor.evaluation.explain_events import Explainer
+    from qanchor.explain.explain_events import Explainer
 
 _NAMED, _DRAWS = 5, 10
 
@@ -102,8 +102,8 @@ def _deletions(
     around: Surroundings, scenario: str, users: int, random: np.random.Generator
 ) -> tuple[list[Deletion], int]:
     """One for each of some test users, and how many were passed over for too few events."""
-    from qanchor.evaluation.edited_log import read_events
-    from qanchor.evaluation.explain_user import load_explainer, user_events
+    from qanchor.explain.edited_log import read_events
+    from qanchor.explain.explain_user import load_explainer, user_events
     from qanchor.heads.card import read_stored_frame
     from qanchor.heads.score import load_head
     from qanchor.settings import ComputeSettings
@@ -136,7 +136,7 @@ def _deletion(
     explainer: "Explainer", events: pa.Table, moment: datetime, random: np.random.Generator
 ) -> Deletion | None:
     """None where the vector reads fewer than ten events."""
-    from qanchor.evaluation.explain_events import explain_events, raw_scores
+    from qanchor.explain.explain_events import explain_events, raw_scores
 
     one = explain_events(explainer, events, moment)
     if len(one.events) < 2 * _NAMED:

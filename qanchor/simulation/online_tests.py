@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qanchor.embedding.load import load_embedder
 from qanchor.embedding.spaces import active_spaces
 from qanchor.errors import FingerprintMismatch
-from qanchor.evaluation.ab_test import OffPolicy
+from qanchor.experiments import OffPolicy
 from qanchor.heads.score import load_head
 from qanchor.heads.train import Surroundings
 from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals

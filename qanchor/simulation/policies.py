@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.evaluation.ab_test import places
+from qanchor.experiments import places
 from qanchor.heads.fit import FitOptions, FitRows, FitTask, FittedHead, fit_head
 from qanchor.simulation.cohort import WEEK_DAYS, Cohort
 from qanchor.simulation.state import Floats, Ints

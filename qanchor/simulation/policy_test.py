@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qanchor.evaluation.ab_test import (
+from qanchor.experiments import (
     Experiment,
     LoggedDecisions,
     OffPolicy,
@@ -15,7 +15,7 @@ from qanchor.evaluation.ab_test import (
     best_arm_targets,
     evaluate,
 )
-from qanchor.evaluation.ab_test.analysis import Analysis, Question, analyse
+from qanchor.experiments.analysis import Analysis, Question, analyse
 from qanchor.names import USER_ID
 from qanchor.simulation.cohort import Answers
 from qanchor.simulation.state import Floats, Ints

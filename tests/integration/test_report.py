@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qanchor.evaluation.anchor import AnchorFindings
-from qanchor.evaluation.anchor_charts import attention_chart
-from qanchor.evaluation.attention_shift import attention_shift
-from qanchor.evaluation.report import write_report
-from qanchor.evaluation.summary import ReportSummary, summarise
-from qanchor.evaluation.tuning_curves import step_chart
+from qanchor.charts.tuning_curves import step_chart
+from qanchor.explain.anchor import AnchorFindings
+from qanchor.explain.anchor_charts import attention_chart
+from qanchor.explain.attention_shift import attention_shift
 from qanchor.heads.train import train_head
 from qanchor.model.attention import PROMPT, QUESTION, USER, AnchorAttention
 from qanchor.progress import Silent
+from qanchor.report.report import write_report
+from qanchor.report.summary import ReportSummary, summarise
 from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
 
 pytestmark = pytest.mark.integration

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.report_figures import check_report
-from qanchor.evaluation.report import write_report
-from qanchor.evaluation.summary import summarise
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
+from qanchor.report.report import write_report
+from qanchor.report.summary import summarise
 from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
 
 pytestmark = pytest.mark.integration

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 import benchmarks
 from benchmarks.quality_data import DATA_SETS
 from benchmarks.report_figures import check_report
-from qanchor.evaluation.report import write_report
-from qanchor.evaluation.summary import summarise
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.labels import LabelLoader
 from qanchor.heads.train import Surroundings, train_head
@@ -25,8 +23,10 @@ from qanchor.names import AS_OF, EVENT_ID, USER_ID, embedding_field, embedding_v
 from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
+from qanchor.report.report import write_report
+from qanchor.report.summary import summarise
 from qanchor.workspace import Workspace, load_workspace
-from tests.unit.evaluation.test_edited_log import Log
+from tests.unit.explain.test_edited_log import Log
 from tests.unit.heads.fakes import FAST, WIDTH, FakeSource, World, add_manifest
 
 pytestmark = pytest.mark.integration

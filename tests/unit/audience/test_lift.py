@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from qanchor.audience.candidates import CandidateRules
 from qanchor.audience.lift import measure_overlap, measure_quality, wilson_interval
 from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
+from qanchor.charts.audience_chart import audience_lift_chart
 from qanchor.errors import SeedsInvalid
-from qanchor.evaluation.audience_chart import audience_lift_chart
 from tests.unit.audience.worlds import WIDTH, clustered, names, population_of, unit
 
 

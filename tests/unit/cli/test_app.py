@@ -33,7 +33,7 @@ def test_a_qanchor_error_is_one_line_on_stderr_and_its_exit_code(
     def fail() -> None:
         raise NotReady("no model\nyet", "Run `qanchor-cli pretrain`.")
 
-    monkeypatch.setattr("cli.status.run", fail)
+    monkeypatch.setattr("cli.operate.status.run", fail)
     assert command_line.run_command(["status"]) == 3
     captured = capsys.readouterr()
     assert captured.err == "error: no model yet. Run `qanchor-cli pretrain`.\n"
@@ -46,7 +46,7 @@ def test_a_full_disk_is_said_in_one_line(
     def fail() -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cli.status.run", fail)
+    monkeypatch.setattr("cli.operate.status.run", fail)
     assert command_line.run_command(["status"]) == 4
     assert capsys.readouterr().err.startswith("error: no space left")
 
@@ -57,7 +57,7 @@ def test_an_interrupt_says_how_to_go_on(
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cli.status.run", stop)
+    monkeypatch.setattr("cli.operate.status.run", stop)
     assert command_line.run_command(["status"]) == 130
     assert "run the same command again" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from qanchor.evaluation.ab_test import Experiment, assign, compare, moments
+from qanchor.experiments import Experiment, assign, compare, moments
 from qanchor.simulation.cohort import Answers, Cohort, CohortPlan
 from qanchor.simulation.visible import Visible
 from tests.unit.cli.conftest import Run
@@ -191,7 +191,7 @@ def _cohort(plan: CohortPlan, *_: Any) -> Cohort:
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users of whom everything is known at once, in place of lived and embedded ones."""
-    monkeypatch.setattr("cli.experiment_simulate.surroundings", lambda context: SimpleNamespace())
+    monkeypatch.setattr("cli.evaluate.experiment_simulate.surroundings", lambda context: SimpleNamespace())
     monkeypatch.setattr("qanchor.simulation.online_tests.open_reader", lambda *_: None)
     monkeypatch.setattr("qanchor.simulation.cohort.make_cohort", _cohort)
 

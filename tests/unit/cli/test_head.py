@@ -23,7 +23,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = small_world(tmp_path)
     add_manifest(made)
     around = replace(made.around, workspace=small_workspace(tmp_path, ("risk", "idle")))
-    for module in ("cli.head", "cli.head_audit", "cli.head_explain"):
+    for module in ("cli.heads.head", "cli.heads.head_audit", "cli.heads.head_explain"):
         monkeypatch.setattr(f"{module}.surroundings", lambda context: around)
     return made
 

@@ -29,7 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     add_manifest(made)
     # The tables are there without alembic's own.
     monkeypatch.setattr("qanchor.registry.migrate.prepare", lambda *_: None)
-    for module in ("cli.head", "cli.head_audit"):
+    for module in ("cli.heads.head", "cli.heads.head_audit"):
         monkeypatch.setattr(f"{module}.surroundings", lambda context: made.around)
     assert run_command(["head", "train", "--scenario", SCENARIO]) == 0
     capsys.readouterr()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.app import run_command
-from tests.unit.evaluation.monitoring.service import Service, copied, healthy_service
+from tests.unit.monitoring.service import Service, copied, healthy_service
 
 pytestmark = pytest.mark.xdist_group("monitor")
 
@@ -31,7 +31,7 @@ def service(healthy: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("QANCHOR_REPO", str(tmp_path))
     monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "home"))
     made = copied(healthy, tmp_path)
-    monkeypatch.setattr("cli.monitor.surroundings", lambda context: made.around)
+    monkeypatch.setattr("cli.operate.monitor.surroundings", lambda context: made.around)
     return made
 
 

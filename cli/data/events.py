@@ -1,0 +1,191 @@
+"""`qanchor-cli events`: load files of events, compact the event log, look at it."""
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import open_context
+from cli.data.event_schema import schema
+from cli.output import JsonOption, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qanchor.events.compaction import CompactedDate, CompactionSummary
+    from qanchor.events.ingest import LoadSummary
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.command()(schema)
+
+
+@app.callback()
+def _root() -> None:
+    """Load events from files, compact the event log, look at it."""
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(help="Parquet or CSV: user_id, event_time, modality, fields.")],
+    assume_utc: Annotated[bool, typer.Option(help="Read times without a zone as UTC.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a file's rows as the Kafka consumer would, and add the valid ones to the event log.
+
+    Refused rows go to dead_letters/ under QANCHOR_HOME with their reasons. Loading the same file
+    again adds nothing.
+
+    Example: qanchor-cli events load payments.parquet
+    """
+    from qanchor.events.ingest import EventLoader
+    from qanchor.events.schema import EventDecoder
+    from qanchor.storage.event_log import EventLog
+
+    context = open_context()
+    decoder = EventDecoder(context.workspace, context.settings.events)
+    log = EventLog(context.home.events, context.workspace)
+    loader = EventLoader(context.engine, log, decoder, context.home.dead_letters, assume_utc)
+    try:
+        with progress() as bar:
+            summary = loader.load(file, bar)
+    finally:
+        log.close()
+    if as_json:
+        print_json(_as_dict(summary))
+    else:
+        _show(summary)
+
+
+def _as_dict(summary: "LoadSummary") -> dict[str, Any]:
+    return {
+        "file": summary.path,
+        "rows": summary.rows,
+        "accepted": summary.accepted,
+        "repeated": summary.repeated,
+        "rejected": summary.rejected.total(),
+        "rejected_by_reason": dict(summary.rejected.most_common()),
+        "modalities": dict(summary.modalities),
+        "dead_letters": summary.dead_letters,
+        "loaded_before": summary.loaded_before,
+    }
+
+
+def _show(summary: "LoadSummary") -> None:
+    if summary.loaded_before is not None:
+        print(f"{summary.path} was loaded on {summary.loaded_before:%Y-%m-%d at %H:%M} UTC: nothing to add.")
+        return
+    rows = [{"outcome": f"accepted: {name}", "rows": n} for name, n in sorted(summary.modalities.items())]
+    if summary.repeated:
+        rows.append({"outcome": "in the log already", "rows": summary.repeated})
+    rows += [{"outcome": f"rejected: {why}", "rows": n} for why, n in summary.rejected.most_common()]
+    rows.append({"outcome": "total", "rows": summary.rows})
+    print_table(summary.path.name, rows)
+    if summary.dead_letters is not None:
+        print(f"rejected rows with reasons: {summary.dead_letters}")
+
+
+@app.command()
+def compact(
+    before: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only event dates before this one.")
+    ] = None,
+    older_than: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="Only dates that nothing was added to since.")
+    ] = 0.0,
+    min_files: Annotated[int, typer.Option(min=1, help="Only dates of so many files.")] = 2,
+    file_mb: Annotated[int, typer.Option(min=1, help="Size of a file, in MB.")] = 256,
+    grace: Annotated[
+        float, typer.Option(min=0, metavar="HOURS", help="Keep replaced files so long for running readers.")
+    ] = 1.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge the small files of each event date into one, sorted by user, with every event once.
+
+    Safe beside consumers and readers, and to be killed at any moment. Replaced files are hidden at once and
+    deleted by a later run, when their grace is over. Run it from a timer, with --older-than for the dates
+    that still fill.
+
+    Example: qanchor-cli events compact --older-than 6
+    """
+    from datetime import timedelta
+
+    from qanchor.events.compaction import CompactionRequest, Compactor
+    from qanchor.storage.event_log import EventLog
+
+    context = open_context()
+    request = CompactionRequest(
+        before=before.date() if before else None,
+        older_than=timedelta(hours=older_than),
+        min_files=min_files,
+        file_bytes=file_mb * 1_000_000,
+        grace=timedelta(hours=grace),
+    )
+    log = EventLog(context.home.events, context.workspace)
+    with progress() as bar:
+        summary = Compactor(context.engine, log, request, bar).run()
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        _show_compacted(summary)
+
+
+def _show_compacted(summary: "CompactionSummary") -> None:
+    if summary.dates:
+        print_table(f"Compacted {len(summary.dates):,} event dates", _before_and_after(summary.dates))
+    else:
+        print("Nothing to compact.")
+    if summary.waiting or summary.deleted:
+        print(f"replaced files: {summary.deleted:,} deleted, {summary.waiting:,} kept for their grace period")
+    if summary.contended:
+        print(f"left to another compaction: {', '.join(summary.contended)}")
+    if summary.unknown:
+        print(f"{summary.unknown:,} files are not in the ledger and were left alone")
+
+
+def _before_and_after(dates: "Sequence[CompactedDate]") -> list[dict[str, Any]]:
+    return [
+        {
+            "": "files",
+            "before": sum(done.files_before for done in dates),
+            "after": sum(done.files_after for done in dates),
+        },
+        {
+            "": "events",
+            "before": sum(done.events + done.repeats for done in dates),
+            "after": sum(done.events for done in dates),
+        },
+        {
+            "": "kB",
+            "before": sum(done.bytes_before for done in dates) // 1000,
+            "after": sum(done.bytes_after for done in dates) // 1000,
+        },
+    ]
+
+
+@app.command()
+def stats(as_json: JsonOption = False) -> None:
+    """Say what the event log holds: events, users and times of each modality, files and bytes.
+
+    Example: qanchor-cli events stats --json
+    """
+    from qanchor.events.ingest import recover
+    from qanchor.events.stats import measure_log
+    from qanchor.storage.event_log import EventLog
+
+    context = open_context()
+    log = EventLog(context.home.events, context.workspace)
+    recover(context.engine, log)
+    measured = measure_log(log)
+    if as_json:
+        print_json(measured)
+        return
+    if not measured["modalities"]:
+        print(f"The event log under {log.root} is empty. Fill it with `qanchor-cli events load FILE`.")
+        return
+    print_table("Event log", measured["modalities"])
+    print(
+        f"{measured['users']:,} users, {measured['files']:,} files, "
+        f"{measured['bytes'] / 1e6:,.1f} MB in {log.root}"
+    )

@@ -1,0 +1,1 @@
+"""Commands that write embeddings and put them in service."""

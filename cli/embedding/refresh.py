@@ -1,0 +1,194 @@
+"""`qanchor-cli refresh`: new vectors for users whose history has changed, once or again and again."""
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import Context, open_context
+from cli.embedding.backfill import moment_of
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+if TYPE_CHECKING:
+    from prometheus_client import Gauge
+
+    from qanchor.embedding.refresh import RefreshRequest, ScenarioRefresh
+
+_SHOWN_ASIDE = 10
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="Cut-off, UTC; default: just after the newest event."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Change left for later; default: refresh_budget of scenarios.yaml."),
+    ] = None,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Also users of whom nothing is new, but events have expired.")
+    ] = False,
+    online: Annotated[
+        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+    ] = True,
+    index: Annotated[
+        bool, typer.Option("--index/--no-index", help="Whether indexes that there are follow.")
+    ] = True,
+    watch: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="Go on, so often, until SIGTERM.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Embed the users whose history has changed since their vectors were made, and nobody else.
+
+    New and late events count; with --expired also those that have left the window, which nearly every active
+    user has after a day. A change within the budget is left until it has grown; a user's change is always
+    measured against the vector that serves. What is new joins offline store, online store and index under a
+    manifest of its own.
+
+    Example: qanchor-cli refresh --all --watch 300
+    """
+    from qanchor.embedding.refresh import RefreshRequest
+    from qanchor.embedding.spaces import settled_precision
+    from qanchor.errors import InputError
+    from qanchor.registry.manifests import active_manifests
+
+    context = open_context()
+    if watch is not None and as_of is not None:
+        raise InputError("--watch follows the newest event, so --as-of means nothing", "Give one of them.")
+    ready = list(active_manifests(context.engine, list(context.workspace.scenarios)))
+    names = chosen(context.workspace, scenario, every, ready)
+    if not names:
+        raise InputError("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
+    precision = settled_precision(context.settings.compute)
+    request = RefreshRequest(names, moment_of(as_of), budget, online, expired, precision)
+    if watch is None:
+        _show(_refresh(context, request, index), json)
+    else:
+        _watch(context, request, (index, watch, json), metrics_port)
+
+
+def _refresh(context: Context, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
+    from functools import partial
+
+    from qanchor.embedding.load import load_embedder
+    from qanchor.embedding.publish import Surroundings
+    from qanchor.embedding.refresh import refresh
+    from qanchor.registry.tables import IndexVersion
+    from qanchor.registry.versions import active_by_scenario
+    from qanchor.storage.features import FeatureRepository
+
+    features = FeatureRepository(context.workspace, context.home)
+    place = Surroundings(context.home, context.engine, features)
+    load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
+    try:
+        with progress() as bar:
+            result = refresh(request, place, load, bar)
+    finally:
+        features.close()
+    if index:
+        from qanchor.audience.index import update_scenario_index
+
+        for name in active_by_scenario(context.engine, IndexVersion, list(result)):
+            update_scenario_index(context.home, context.engine, name)
+    return result
+
+
+def _watch(
+    context: Context, request: "RefreshRequest", how: tuple[bool, float, bool], metrics_port: int | None
+) -> None:
+    """Refresh again and again; one that fails for now is said and tried again."""
+    from qanchor.errors import StateError, StoreUnavailable
+
+    index, seconds, json = how
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    gauges = _gauges(metrics_port)
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            result = _refresh(context, request, index)
+        except (StateError, StoreUnavailable) as error:
+            typer.echo(f"warning: {error}", err=True)
+        else:
+            _note(result, gauges)
+            if any(found.embedded for found in result.values()):
+                _show(result, json)
+        stop.wait(max(0.0, seconds - (time.monotonic() - began)))
+
+
+def _gauges(port: int | None) -> "dict[str, Gauge]":
+    if port is None:
+        return {}
+    from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+    from qanchor.errors import StoreUnavailable
+
+    registry = CollectorRegistry()
+    texts = {
+        "as_of_timestamp_seconds": "Moment up to which a scenario's users are known",
+        "staleness_seconds": "How long ago that is",
+        "pending_users": "Users whose change lies within the budget",
+        "largest_pending_change": "The greatest change that was left, 0 to 1",
+        "refreshed_users": "Users that the last refresh embedded",
+    }
+    gauges = {
+        name: Gauge(f"qanchor_embedding_{name}", text, ["scenario"], registry=registry)
+        for name, text in texts.items()
+    }
+    try:
+        start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"port {port} cannot be listened on: {error.strerror}", "Choose another --metrics-port."
+        ) from error
+    return gauges
+
+
+def _note(result: "Mapping[str, ScenarioRefresh]", gauges: "Mapping[str, Gauge]") -> None:
+    from qanchor.embedding.refresh import staleness_seconds
+
+    for name, found in result.items() if gauges else ():
+        age = staleness_seconds(found.manifest)
+        values = {
+            "as_of_timestamp_seconds": time.time() - age,
+            "staleness_seconds": age,
+            "pending_users": found.pending,
+            "largest_pending_change": found.largest_pending,
+            "refreshed_users": found.embedded,
+        }
+        for gauge, value in values.items():
+            gauges[gauge].labels(name).set(value)
+
+
+def _show(result: "Mapping[str, ScenarioRefresh]", json: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "scenario": name,
+            "changed": found.touched,
+            "embedded": found.embedded,
+            "pending": found.pending,
+            "largest pending": round(found.largest_pending, 4),
+            "manifest": found.manifest.id,
+            "as of": f"{found.manifest.as_of:%Y-%m-%d %H:%M:%S}",
+        }
+        for name, found in result.items()
+    ]
+    aside = {user: reason for found in result.values() for user, reason in found.set_aside.items()}
+    for user, reason in list(aside.items())[:_SHOWN_ASIDE]:
+        typer.echo(f"warning: set aside {user}: {reason}", err=True)
+    if json:
+        print_json({"scenarios": rows, "set_aside": aside})
+    else:
+        print_table("Refreshed", rows)

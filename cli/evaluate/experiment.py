@@ -1,0 +1,294 @@
+"""`qanchor-cli experiment`: plan, assign, analyse, simulate and evaluate experiments."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.evaluate.experiment_simulate import simulate
+from cli.output import JsonOption, print_json, print_table
+
+if TYPE_CHECKING:
+    from qanchor.experiments.analysis import Analysis, MetricResult
+    from qanchor.metrics import Interval
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Plan, assign and analyse experiments; value policies on logs and in the simulated world.",
+)
+_ARM = "NAME=SHARE"
+
+
+@app.callback()
+def _group() -> None:
+    """Plan, assign and analyse experiments; value policies on logs and in the simulated world."""
+
+
+@app.command()
+def plan(
+    baseline: Annotated[float | None, typer.Option(help="A proportion as it is, in (0, 1).")] = None,
+    deviation: Annotated[float | None, typer.Option(help="Standard deviation of a mean's outcome.")] = None,
+    effect: Annotated[float | None, typer.Option(help="Smallest absolute difference worth seeing.")] = None,
+    users: Annotated[
+        int | None, typer.Option(min=4, help="Users there are: what difference would they show?")
+    ] = None,
+    significance: Annotated[float, typer.Option(help="Two-sided.")] = 0.05,
+    power: Annotated[float, typer.Option(help="Chance to see the effect where it is.")] = 0.8,
+    treated_share: Annotated[float, typer.Option(help="Share of the users in the treatment.")] = 0.5,
+    correlation: Annotated[
+        float, typer.Option(help="Of the outcome with the covariate that CUPED will take out.")
+    ] = 0.0,
+    per_day: Annotated[float | None, typer.Option(min=0, help="Users that join a day: how long?")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say how many users an experiment needs, or what difference the users there are would show.
+
+    Give --baseline for a proportion or --deviation for a mean, and --effect or --users.
+
+    Example: qanchor-cli experiment plan --baseline 0.12 --effect 0.01 --correlation 0.5
+    """
+    import math
+
+    from qanchor.errors import InputError
+    from qanchor.experiments import Design, detectable_difference, plan_means, plan_proportions
+
+    if (baseline is None) == (deviation is None) or (effect is None) == (users is None):
+        raise InputError(
+            "the plan needs one of --baseline and --deviation, and one of --effect and --users",
+            "For example --baseline 0.12 --effect 0.01.",
+        )
+    design = Design(significance, power, treated_share, correlation)
+    if users is not None:
+        if baseline is not None and not 0 < baseline < 1:
+            raise InputError(f"the base rate {baseline:g} is not between 0 and 1", "Give one that is.")
+        spread = deviation if baseline is None else math.sqrt(baseline * (1 - baseline))
+        assert spread is not None
+        row: dict[str, Any] = {"users": users, "difference": detectable_difference(users, spread, design)}
+    else:
+        assert effect is not None
+        size = (
+            plan_means(effect, deviation, design)
+            if deviation is not None
+            else plan_proportions(baseline or 0.0, effect, design)
+        )
+        row = {
+            "effect": effect,
+            "control": size.control,
+            "treatment": size.treatment,
+            "users": size.total,
+        }
+    if per_day:
+        row["days"] = math.ceil(row["users"] / per_day)
+    row |= {"significance": significance, "power": power}
+    if correlation:
+        row["variance left by CUPED"] = design.variance_left
+    if json:
+        print_json(row)
+    else:
+        print_table("plan", [row])
+
+
+@app.command()
+def assign(
+    name: Annotated[str, typer.Option(help="Of the experiment; it salts the arms.")],
+    users: Annotated[Path, typer.Option(help="Parquet or CSV with user_id, or .txt.")],
+    arm: Annotated[
+        list[str] | None, typer.Option(metavar=_ARM, help="Default: control=0.5 and treatment=0.5.")
+    ] = None,
+    layer: Annotated[str, typer.Option(help="Experiments on parts of one layer share no user.")] = "",
+    begin: Annotated[float, typer.Option("--from", help="Part of the layer: its begin.")] = 0.0,
+    end: Annotated[float, typer.Option("--to", help="Its end.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Write user_id, arm: .parquet, .csv or .json.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Give users their arms by a salted hash: the same name gives the same arms, on any machine, for ever.
+
+    Example: qanchor-cli experiment assign --name calls-2026-08 --users users.csv --out arms.csv
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from qanchor.experiments import Experiment, sample_ratio
+    from qanchor.experiments import assign as give_arms
+    from qanchor.heads.score import read_users, write_scores
+
+    shares = _shares(arm) or {"control": 0.5, "treatment": 0.5}
+    experiment = Experiment(name, shares, layer, begin, end)
+    asked = read_users(users)
+    places = give_arms(experiment, asked)
+    inside = np.flatnonzero(places >= 0)
+    counts = np.bincount(places[inside], minlength=len(shares))
+    names = list(shares)
+    rows = [
+        {"user_id": asked[row], "arm": names[places[row]]} for row in (inside.tolist() if out or json else [])
+    ]
+    if out:
+        write_scores(pa.Table.from_pylist(rows, pa.schema([("user_id", "string"), ("arm", "string")])), out)
+    p_value = sample_ratio(counts.tolist(), list(shares.values())).p_value if len(inside) else None
+    summary = [
+        {"arm": each, "users": int(count), "share": share}
+        for (each, share), count in zip(shares.items(), counts, strict=True)
+    ]
+    if json:
+        result = {"name": name, "arms": summary, "left_out": len(asked) - len(inside), "p_value": p_value}
+        print_json(result | ({"out": str(out)} if out else {"users": rows}))
+        return
+    print_table(f"{name}: {len(inside):,} of {len(asked):,} users take part", summary)
+    if out:
+        typer.echo(f"written to {out}")
+
+
+@app.command()
+def analyse(
+    rows: Annotated[Path, typer.Argument(help="Parquet or CSV, a row for each user.")],
+    metric: Annotated[list[str], typer.Option(help="Column, or ABOVE/BELOW for a ratio; repeatable.")],
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="Column known before the experiment, for CUPED; repeatable.")
+    ] = None,
+    arm_column: Annotated[str, typer.Option(help="The column with the arms.")] = "arm",
+    control: Annotated[str, typer.Option(help="The arm that others are compared with.")] = "control",
+    arm: Annotated[
+        list[str] | None, typer.Option(metavar=_ARM, help="The arms as they were meant; default: equal.")
+    ] = None,
+    planned_users: Annotated[
+        int | None,
+        typer.Option(min=1, help="Users of the plan: an interval besides that holds at every look."),
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    json: JsonOption = False,
+) -> None:
+    """Measure an experiment: are the arms as large as meant, and what did the treatment do to each metric?
+
+    Example: qanchor-cli experiment analyse rows.parquet --metric drawdown --covariate balance_before
+    """
+    from dataclasses import asdict
+
+    from qanchor.experiments.analysis import Question
+    from qanchor.experiments.analysis import analyse as measure
+    from qanchor.experiments.tables import read_rows
+
+    question = Question(
+        metric, covariate or (), arm_column, control, _shares(arm) or None, planned_users, confidence
+    )
+    found = measure(read_rows(rows), question)
+    if json:
+        print_json(asdict(found) | {"ratio_holds": found.ratio.holds})
+    else:
+        show_analysis(found)
+
+
+@app.command()
+def evaluate(
+    log: Annotated[Path, typer.Argument(help="Parquet or CSV, a row for each logged decision.")],
+    reward: Annotated[str, typer.Option(help="Column: what came of it.")] = "reward",
+    propensity: Annotated[
+        str, typer.Option(help="Column: the chance with which it was taken.")
+    ] = "propensity",
+    target: Annotated[
+        str, typer.Option(help="Column: the chance with which the policy in question takes it.")
+    ] = "target",
+    predicted: Annotated[
+        str | None, typer.Option(help="Column: reward that a model expects of the decision.")
+    ] = None,
+    predicted_target: Annotated[
+        str | None, typer.Option(help="Column: reward that it expects of the policy in question.")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest weight.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    json: JsonOption = False,
+) -> None:
+    """Value a policy on decisions that another one took, by the chances with which it took them.
+
+    Example: qanchor-cli experiment evaluate decisions.parquet --clip 20
+    """
+    from dataclasses import asdict
+
+    from qanchor.experiments import LoggedDecisions
+    from qanchor.experiments import evaluate as value
+    from qanchor.experiments.tables import numbers, read_rows
+
+    table = read_rows(log)
+    decisions = LoggedDecisions(
+        numbers(table, reward),
+        numbers(table, propensity),
+        numbers(table, target),
+        numbers(table, predicted) if predicted else None,
+        numbers(table, predicted_target) if predicted_target else None,
+    )
+    found = value(decisions, clip, confidence)
+    if json:
+        print_json(asdict(found))
+        return
+    estimates = {
+        "what was done": found.logged,
+        "inverse propensity": found.ips,
+        "self-normalised": found.snips,
+        "doubly robust": found.doubly_robust,
+        "gain over what was done": found.gain,
+    }
+    print_table(
+        f"{found.rows:,} decisions, worth {found.effective_rows:,.0f} of the policy's own",
+        [{"mean reward": name} | _interval(each) for name, each in estimates.items() if each],
+    )
+    typer.echo(
+        f"weights: mean {found.mean_weight:.3f}, largest {found.largest_weight:,.1f}, cut {found.clipped:.1%}"
+    )
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+app.command()(simulate)
+
+
+def _shares(arms: list[str] | None) -> dict[str, float]:
+    from qanchor.errors import InputError
+
+    found: dict[str, float] = {}
+    for text in arms or []:
+        name, _, share = text.partition("=")
+        try:
+            found[name] = float(share)
+        except ValueError:
+            raise InputError(f"--arm {text!r} is not {_ARM}", "Write it like --arm treatment=0.5.") from None
+    return found
+
+
+def show_analysis(found: "Analysis") -> None:
+    """An analysis as tables."""
+    rows = [
+        {"arm": name, "users": users, "expected": round(expected)}
+        for (name, users), expected in zip(found.arms.items(), found.ratio.expected, strict=True)
+    ]
+    verdict = "as meant" if found.ratio.holds else "NOT as meant"
+    print_table(f"arms: {verdict}, p = {found.ratio.p_value:.3g}", rows)
+    print_table("effects", [_effect_row(result) for result in found.results])
+    if any(result.always for result in found.results):
+        print_table(
+            "differences that hold at every look",
+            [
+                {"metric": r.metric, "arm": r.arm, **_interval(r.always.difference), "p": r.always.p_value}
+                for r in found.results
+                if r.always
+            ],
+        )
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+def _effect_row(result: "MetricResult") -> dict[str, Any]:
+    best, lift = result.best, result.best.lift
+    return {
+        "metric": result.metric,
+        "arm": result.arm,
+        "control": best.control.mean,
+        "treated": best.treatment.mean,
+        **_interval(best.difference, "difference"),
+        "lift": f"{lift.value:+.1%} ({lift.low:+.1%} to {lift.high:+.1%})" if lift else None,
+        "p": result.p_value,
+        "CUPED": f"-{result.variance_cut:.0%}" if result.adjusted else "no",
+    }
+
+
+def _interval(interval: "Interval", name: str = "value") -> dict[str, float]:
+    return {name: interval.value, "from": interval.low, "to": interval.high}

@@ -1,0 +1,271 @@
+"""`qanchor-cli head`: LightGBM heads over point-in-time features."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli.context import Context, open_context
+from cli.heads.head_audit import compare, list_all, promote, refit
+from cli.heads.head_explain import explain
+from cli.heads.heads_common import surroundings
+from cli.output import JsonOption, print_json, print_table, progress
+from cli.scenarios import ScenariosOption, chosen
+
+if TYPE_CHECKING:
+    from qanchor.heads.train import TrainedHead
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Train, compare, explain and score with LightGBM heads."
+)
+
+
+class Features(StrEnum):
+    """Feature groups a head may use."""
+
+    embedding = "embedding"
+    activity = "activity"
+    all = "all"
+
+
+class Split(StrEnum):
+    """How rows are divided into train, valid and test."""
+
+    fold = "fold"
+    time = "time"
+    user = "user"
+
+
+class ClassWeight(StrEnum):
+    """What a row with label 1 weighs."""
+
+    root = "root"
+    balanced = "balanced"
+    none = "none"
+
+
+class CalibrationCurve(StrEnum):
+    """The curve from raw scores to probabilities."""
+
+    auto = "auto"
+    sigmoid = "sigmoid"
+    isotonic = "isotonic"
+
+
+class Store(StrEnum):
+    """Where features are read for scoring."""
+
+    online = "online"
+    offline = "offline"
+
+
+class Unseen(StrEnum):
+    """What to do with a category that training did not have."""
+
+    refuse = "refuse"
+    missing = "missing"
+
+
+@app.callback()
+def _group() -> None:
+    """Train, compare, explain and score with LightGBM heads."""
+
+
+@app.command()
+def train(
+    scenario: ScenariosOption = None,
+    every: Annotated[bool, typer.Option("--all", help="Every scenario that has labels.")] = False,
+    features: Annotated[list[Features] | None, typer.Option(help="Feature groups; repeatable.")] = None,
+    split: Annotated[
+        Split,
+        typer.Option(help="The labels' own split or fold column, the latest times, or a hash of the user."),
+    ] = Split.fold,
+    test_fold: Annotated[int | None, typer.Option(help="Test on this fold instead of the highest.")] = None,
+    search_seconds: Annotated[float, typer.Option(min=0, help="Time to search for better parameters.")] = 0.0,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Boosters to average.")] = 1,
+    class_weight: Annotated[ClassWeight, typer.Option(help="What a row with label 1 weighs.")] = (
+        ClassWeight.root
+    ),
+    calibration: Annotated[
+        CalibrationCurve, typer.Option(help="auto: the better one by cross-fitted log loss.")
+    ] = CalibrationCurve.auto,
+    monotone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FEATURE=+1|-1", help="The score never falls, or never rises, with it."),
+    ] = None,
+    promote_now: Annotated[
+        bool, typer.Option("--promote", help="Score with this head at once, not with the champion.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="The same seed and rows give the same head.")] = 7,
+    json: JsonOption = False,
+) -> None:
+    """Fit a head on the features as of each label's time, and measure it on the test part.
+
+    Features: embedding is the scenario's vector; activity is the rolling aggregates with the profile;
+    all, the default, is both. Beside the head, a linear probe on the embedding and the best head on
+    aggregates alone are measured on the same rows. A head remembers the fingerprint of its vectors and
+    keeps its training frame.
+
+    The first head of a scenario is its champion, which scores users. A later one is a challenger until
+    `head promote`, unless the champion reads vectors of another space and so cannot score any more.
+
+    Example: qanchor-cli head train --scenario takeout --features all --search-seconds 60 --seeds 5
+    """
+    from qanchor.heads.fit import FitOptions
+    from qanchor.heads.train import TrainOptions, train_head
+
+    context = open_context()
+    names = chosen(context.workspace, scenario, every, _with_labels(context) if every else None)
+    around = surroundings(context)
+    fit = FitOptions(
+        seed=seed,
+        threads=context.settings.compute.threads,
+        class_weight=class_weight.value,
+        seeds=seeds,
+        search_seconds=search_seconds,
+        calibration=calibration.value,
+        monotone=_constraints(monotone or []),
+    )
+    options = TrainOptions(_groups(features), test_fold, fit, split.value, promote_now)
+    with progress() as bar:
+        heads = [train_head(name, around, options, bar) for name in names]
+    if json:
+        print_json([head.card.model_dump(mode="json") | {"champion": head.champion} for head in heads])
+        return
+    print_table("heads: AUC with its 95% interval on the test part", [_row(head) for head in heads])
+    for head in heads:
+        for line in _remarks(head):
+            typer.echo(line)
+
+
+def _constraints(asked: list[str]) -> dict[str, int]:
+    from qanchor.errors import InputError
+
+    found = {}
+    for text in asked:
+        name, _, direction = text.partition("=")
+        if direction not in ("1", "+1", "-1"):
+            raise InputError(
+                f"--monotone {text!r} is not FEATURE=+1 or FEATURE=-1",
+                "Write it like --monotone act_bill_count_30d=+1.",
+            )
+        found[name] = int(direction)
+    return found
+
+
+def _groups(features: list[Features] | None) -> tuple[Literal["embedding", "activity"], ...]:
+    asked = set(features or [Features.all])
+    if Features.all in asked or len(asked) == 2:
+        return ("embedding", "activity")
+    return ("embedding",) if Features.embedding in asked else ("activity",)
+
+
+def _with_labels(context: Context) -> list[str]:
+    from qanchor.errors import NotReady
+
+    names = [n for n in context.workspace.scenarios if (context.home.labels / f"{n}.parquet").exists()]
+    if not names:
+        raise NotReady("no scenario has labels", "Run `qanchor-cli labels load SCENARIO FILE`.")
+    return names
+
+
+def _row(trained: "TrainedHead") -> dict[str, Any]:
+    card = trained.card
+    head, none = card.metrics["head"], {"auc": None}
+    return {
+        "scenario": card.scenario,
+        "role": "champion" if trained.champion else "challenger",
+        "positive": f"{head['positives']:,.0f}/{head['rows']:,.0f}",
+        "AUC": head["auc"],
+        "from": head["auc_low"],
+        "to": head["auc_high"],
+        "KS": head["ks"],
+        "lift10": round(head["lift_10"], 2),
+        "ECE": head["ece"],
+        "probe": card.metrics.get("probe", none)["auc"],
+        "aggr.": card.metrics.get("aggregates", none)["auc"],
+    }
+
+
+def _remarks(trained: "TrainedHead") -> list[str]:
+    card, lines = trained.card, []
+    rows = sum(card.rows.values())
+    if card.without_embedding:
+        lines.append(f"{card.without_embedding:,} of {rows:,} rows have no embedding")
+    for reason, count in card.split.left_out.items():
+        lines.append(f"{count:,} labelled rows are left out: {reason.replace('_', ' ')}")
+    for column, values in card.unseen.items():
+        lines.append(
+            f"column {column}: {sum(values.values()):,} valid or test rows hold a value that training lacks"
+        )
+    flagged = [row for row in card.segments if row["flags"]]
+    lines += [f"segment {row['feature']} = {row['value']}: {', '.join(row['flags'])}" for row in flagged[:5]]
+    if not trained.champion:
+        lines.append(
+            f"a challenger: see `qanchor-cli head compare --scenario {card.scenario}`, "
+            f"take it with `qanchor-cli head promote --scenario {card.scenario}`"
+        )
+    return [f"{card.scenario}: {line}" for line in lines]
+
+
+@app.command()
+def score(
+    scenario: Annotated[str, typer.Option(help="A scenario with a head.")],
+    users: Annotated[Path | None, typer.Option(help="Parquet or CSV with user_id, or .txt.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write user_id, score: .parquet, .csv or .json.")] = None,
+    store: Annotated[Store, typer.Option("--from", help="The store to read features from.")] = Store.online,
+    as_of: Annotated[datetime | None, typer.Option(help="Features as of then, UTC; default: now.")] = None,
+    unseen: Annotated[
+        Unseen, typer.Option(help="A category that training did not have: refuse, or score as missing.")
+    ] = Unseen.refuse,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Keep the scores as features, offline and online.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Score users, or everybody with an embedding, with the scenario's champion.
+
+    Features come from the online store, or with --from offline from the offline store; either way only
+    those that are fresh at --as-of count. Vectors of another embedding space than the head's are refused.
+    With --publish the scores become rows of the view user_score_SCENARIO, which Feast serves and joins.
+
+    Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
+    """
+    from qanchor.heads.score import ScoreRequest, publish_scores, read_users, score_users, write_scores
+    from qanchor.storage.features import FeatureRepository
+
+    context = open_context()
+    asked = read_users(users) if users else None
+    moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
+    request = ScoreRequest(asked, store.value, moment, unseen.value)
+    scored = score_users(scenario, surroundings(context), request)
+    if out:
+        write_scores(scored.table, out)
+    if publish:
+        publish_scores(scenario, scored, FeatureRepository(context.workspace, context.home))
+    summary = {
+        "scenario": scenario,
+        "head": scored.head,
+        "store": scored.store,
+        "as_of": scored.moment.isoformat(timespec="seconds"),
+        "users": scored.table.num_rows,
+        "no_vector": scored.without_embedding,
+        "out": str(out) if out else None,
+        "published": publish,
+    }
+    best = scored.table.sort_by([("score", "descending"), ("user_id", "ascending")])
+    if json:
+        print_json(summary | ({} if out else {"scores": best.to_pylist()}))
+        return
+    print_table("scored", [summary])
+    if not out:
+        print_table("highest scores", best.slice(0, 20).to_pylist())
+
+
+app.command()(compare)
+app.command()(promote)
+app.command()(refit)
+app.command("list")(list_all)
+app.command()(explain)

@@ -1,0 +1,124 @@
+"""`qanchor-cli head list`, `compare`, `promote` and `refit`: which head scores, and whether it should."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cli.context import open_context
+from cli.heads.heads_common import OneScenario, surroundings
+from cli.output import JsonOption, print_json, print_table
+
+_SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
+
+
+def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
+    """List the heads of a scenario, the newest first.
+
+    Example: qanchor-cli head list --scenario takeout
+    """
+    from qanchor.registry.versions import list_heads
+
+    around = surroundings(open_context())
+    around.workspace.scenario(scenario)
+    rows = [
+        {
+            "version": head.version,
+            "role": "champion" if head.active else "challenger",
+            "AUC": head.metrics["test"]["head"]["auc"],
+            "KS": head.metrics["test"]["head"]["ks"],
+            "vectors": head.fingerprint[:12],
+            "trained": head.created_at.isoformat(timespec="seconds"),
+        }
+        for head in list_heads(around.engine, scenario)
+    ]
+    if json:
+        print_json(rows)
+    else:
+        print_table(f"heads of {scenario}", rows)
+
+
+def compare(
+    scenario: OneScenario,
+    challenger: Annotated[
+        str | None, typer.Option(help="A version; default: the newest that is not the champion.")
+    ] = None,
+    champion: Annotated[str | None, typer.Option(help="A version; default: the one that scores.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare a challenger with the champion on the test rows of both.
+
+    The areas are compared by DeLong's paired test, every other figure by a paired bootstrap.
+
+    Example: qanchor-cli head compare --scenario takeout
+    """
+    from qanchor.heads.compare import compare_heads
+
+    found = compare_heads(scenario, surroundings(open_context()), challenger, champion)
+    if json:
+        print_json(asdict(found))
+        return
+    rows = [
+        {
+            "figure": name,
+            "champion": found.champion_figures[name].value,
+            "challenger": found.challenger_figures[name].value,
+            "difference": found.differences[name].value,
+            "from": found.differences[name].low,
+            "to": found.differences[name].high,
+        }
+        for name in _SHOWN
+    ]
+    print_table(f"{scenario}: {found.challenger} against champion {found.champion}", rows)
+    typer.echo(
+        f"the challenger ranks {found.verdict.replace('no clear', 'with no clear')}: AUC "
+        f"{found.auc_test.difference.value:+.4f}, DeLong p = {found.auc_test.p_value:.3g}, "
+        f"{found.rows:,} test rows with {found.positives:,} positives"
+    )
+
+
+def promote(
+    scenario: OneScenario,
+    head: Annotated[str | None, typer.Option(help="A version; default: the newest challenger.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a head the champion: it scores users from now on.
+
+    Example: qanchor-cli head promote --scenario takeout
+    """
+    from qanchor.heads.compare import promote as promote_version
+
+    card = promote_version(scenario, surroundings(open_context()), head)
+    if json:
+        print_json({"scenario": scenario, "champion": card.version})
+    else:
+        typer.echo(f"{scenario}: {card.version} is the champion, AUC {card.metrics['head']['auc']:.4f}")
+
+
+def refit(
+    scenario: OneScenario,
+    head: Annotated[str | None, typer.Option(help="A version; default: the champion.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Fit a head again on the training frame that it keeps, and say whether it comes out the same.
+
+    Exits with 1 where it does not. Nothing is stored.
+
+    Example: qanchor-cli head refit --scenario takeout
+    """
+    from qanchor.heads.refit import refit as fit_again
+
+    found = fit_again(scenario, surroundings(open_context()), head)
+    if json:
+        print_json(asdict(found) | {"exact": found.exact})
+    elif found.exact:
+        typer.echo(f"{scenario}: {found.version} comes out the same on its {found.rows:,} rows")
+    else:
+        changed = ", ".join(f"{name} {versions}" for name, versions in found.changed_libraries.items())
+        typer.echo(
+            f"{scenario}: {found.version} comes out differently, by up to {found.largest_difference:.3g} in "
+            f"probability; changed libraries: {changed or 'none'}",
+            err=True,
+        )
+    if not found.exact:
+        raise typer.Exit(1)

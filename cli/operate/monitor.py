@@ -1,0 +1,203 @@
+"""`qanchor-cli monitor`: drift, calibration, label delay and freshness of what is in service, with alarms."""
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import Context, open_context
+from cli.heads.heads_common import surroundings
+from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import AllOption, ScenariosOption, chosen
+
+if TYPE_CHECKING:
+    from qanchor.monitoring.export import MonitorMetrics
+    from qanchor.monitoring.monitor import ScenarioHealth
+
+_ALARM = 1
+
+
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    at: Annotated[
+        datetime | None,
+        typer.Option(help="Only scores, labels and outcomes known by then count, UTC; default: now."),
+    ] = None,
+    history: Annotated[
+        int, typer.Option(min=0, metavar="LOOKS", help="Show so many earlier looks instead of a new one.")
+    ] = 0,
+    watch: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="Look again, so often, until SIGTERM.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
+    ] = None,
+    textfile: Annotated[
+        Path | None, typer.Option(help="Write the metrics to FILE.prom, for the textfile collector.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether heads and embeddings in service still hold.
+
+    Compared with the champion's own test and training rows: the distribution of published scores and of
+    vectors. With labels, once their outcome is known: calibration by month, and how late labels are. Beside
+    them age and coverage of vectors and scores. Limits are `monitor:` of the scenario in scenarios.yaml.
+    Every look is kept.
+
+    Exits with 1 where a figure is beyond its limit; a figure that cannot be measured is no alarm.
+
+    Example: qanchor-cli monitor --all
+    """
+    from qanchor.errors import InputError
+
+    if watch is None and metrics_port is not None:
+        raise InputError("--metrics-port serves only with --watch", "Give --watch SECONDS, or --textfile.")
+    if watch is not None and (at is not None or history):
+        raise InputError("--watch looks at the present", "Leave out --at and --history.")
+    if textfile:
+        from qanchor.monitoring.export import check_textfile
+
+        check_textfile(textfile)
+    context = open_context()
+    names = _names(context, scenario, every)
+    if history:
+        _show_history(context, names, history, json)
+        return
+    if watch is not None:
+        _watch(context, names, (watch, metrics_port, textfile), json)
+        return
+    found = _look(context, names, (at if at.tzinfo else at.replace(tzinfo=UTC)) if at else None)
+    if textfile:
+        _metrics(None, found).write(textfile)
+    _show(found, json)
+    if any(health.alarms for health in found):
+        raise typer.Exit(_ALARM)
+
+
+def _names(context: Context, scenario: list[str] | None, every: bool) -> list[str]:
+    from qanchor.errors import NotReady
+    from qanchor.monitoring.monitor import watched_scenarios
+
+    ready = watched_scenarios(surroundings(context)) if every else None
+    names = chosen(context.workspace, scenario, every, ready)
+    if not names:
+        raise NotReady("no scenario has embeddings or a head yet", "Run `qanchor-cli backfill --all`.")
+    return names
+
+
+def _look(context: Context, names: Sequence[str], at: datetime | None) -> "list[ScenarioHealth]":
+    from qanchor.monitoring.history import record
+    from qanchor.monitoring.monitor import monitor
+
+    found = monitor(surroundings(context), names, at)
+    record(context.home, found)
+    return found
+
+
+def _metrics(port: int | None, found: "Sequence[ScenarioHealth]" = ()) -> "MonitorMetrics":
+    from qanchor.monitoring.export import MonitorMetrics
+
+    metrics = MonitorMetrics()
+    metrics.show(found)
+    if port is not None:
+        metrics.serve(port)
+    return metrics
+
+
+def _watch(
+    context: Context, names: Sequence[str], how: tuple[float, int | None, Path | None], json: bool
+) -> None:
+    """Look again and again; alarms are said when they begin and when they end."""
+    from qanchor.errors import StateError, StoreUnavailable
+
+    seconds, port, textfile = how
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics, known = _metrics(port), set[tuple[str, str]]()
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            found = _look(context, names, None)
+        except (StateError, StoreUnavailable) as error:
+            typer.echo(f"warning: {error}", err=True)
+        else:
+            metrics.show(found)
+            if textfile:
+                metrics.write(textfile)
+            known = _say_changes(found, known, json)
+        stop.wait(max(0.0, seconds - (time.monotonic() - began)))
+
+
+def _say_changes(
+    found: "Sequence[ScenarioHealth]", known: set[tuple[str, str]], json: bool
+) -> set[tuple[str, str]]:
+    alarms = {(health.scenario, check.name): check for health in found for check in health.alarms}
+    if alarms.keys() == known:
+        return known
+    if json:
+        print_json(_documents(found))
+    for scenario, name in sorted(alarms.keys() - known):
+        typer.echo(f"alarm: {scenario}: {alarms[scenario, name]}", err=True)
+    for scenario, name in sorted(known - alarms.keys()):
+        typer.echo(f"over: {scenario}: {name}", err=True)
+    return set(alarms)
+
+
+def _documents(found: "Sequence[ScenarioHealth]") -> list[dict[str, Any]]:
+    return [asdict(health) | {"alarms": [check.name for check in health.alarms]} for health in found]
+
+
+def _show(found: "Sequence[ScenarioHealth]", json: bool) -> None:
+    if json:
+        print_json(_documents(found))
+        return
+    for health in found:
+        rows = [
+            {
+                "figure": check.name,
+                "value": check.value,
+                "limit": None
+                if check.limit is None
+                else f"{'>=' if check.at_least else '<='} {check.limit:g}",
+                "state": "ALARM" if check.state == "alarm" else check.state,
+                "note": check.note,
+            }
+            for check in health.checks
+        ]
+        print_table(f"{health.scenario} as of {health.at:%Y-%m-%d %H:%M} UTC", rows)
+        if health.calibration:
+            print_table(f"{health.scenario}: calibration by month of the labels", health.calibration)
+    for health in found:
+        for check in health.alarms:
+            typer.echo(f"alarm: {health.scenario}: {check}", err=True)
+
+
+def _show_history(context: Context, names: Sequence[str], looks: int, json: bool) -> None:
+    from qanchor.monitoring.history import read_history
+
+    kept: list[dict[str, Any]] = []
+    for name in names:
+        rows = read_history(context.home, name).to_pylist()
+        moments = sorted({row["at"] for row in rows})[-looks:]
+        kept += [{"scenario": name, **row} for row in rows if row["at"] in moments]
+    if json:
+        print_json(kept)
+        return
+    alarms: dict[tuple[str, datetime], list[str]] = {}
+    for row in kept:
+        found = alarms.setdefault((row["scenario"], row["at"]), [])
+        if row["state"] == "alarm":
+            found.append(row["check"])
+    shown = [
+        {"scenario": name, "at": f"{moment:%Y-%m-%d %H:%M}", "alarms": ", ".join(found) or "none"}
+        for (name, moment), found in alarms.items()
+    ]
+    print_table("earlier looks; --json has every figure", shown)

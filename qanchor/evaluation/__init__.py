@@ -1,1 +1,0 @@
-"""Probes, explanations and the report."""

@@ -1,0 +1,1 @@
+"""What moves a score or an embedding: events, users, attention."""

@@ -1,0 +1,1 @@
+"""The report of all scenarios: figures, findings in words, pages."""
