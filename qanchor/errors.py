@@ -7,6 +7,7 @@ QAnchorError
 │   ├── EventsInvalid         an event file that cannot be read or holds nothing
 │   ├── LabelsInvalid         a label file that breaks its contract
 │   ├── FeaturesInvalid       rows that the feature store refuses
+│   ├── UserListInvalid       a file that should list users and does not
 │   ├── SeedsInvalid          seeds that lookalike search cannot use
 │   ├── FilterInvalid         a filter on features that is no yes-or-no expression, or that nobody passes
 │   └── AudienceInvalid       a saved audience that is not there, or that cannot be made or combined so
@@ -88,6 +89,10 @@ class LabelsInvalid(InputError):
 
 class FeaturesInvalid(InputError):
     """Rows that the feature store refuses: NaN, a wrong width, a missing key or an absurd time."""
+
+
+class UserListInvalid(InputError):
+    """A file that should list users: it cannot be read, lacks the column or names nobody."""
 
 
 class SeedsInvalid(InputError):

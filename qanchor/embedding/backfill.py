@@ -32,6 +32,7 @@ from qanchor.embedding.worker import WAIT_SECONDS, Engine, ShardTask, Tally, red
 from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import EventSource, microseconds
+from qanchor.files import full_disk_as_error
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
 from qanchor.registry.manifests import ACTIVE, note_manifest
@@ -39,7 +40,6 @@ from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
-from qanchor.storage.event_log import disk_full_named
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def backfill(
         work.tally.catch_up()
         engine.run(ShardTask(job, plan, place.features.workspace, spaces), work.tally)
         if _lead(work):
-            with job.holding(None), disk_full_named(place.home.root):
+            with job.holding(None), full_disk_as_error(place.home.root):
                 _put_in_service(work, score_shift)
                 job.end()
             remove_plan(place.home, plan.folder.name)

@@ -30,6 +30,7 @@ from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, NotReady
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import microseconds
+from qanchor.files import full_disk_as_error
 from qanchor.names import (
     ACTIVITY_VIEW,
     PROFILE_VIEW,
@@ -49,7 +50,7 @@ from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
-from qanchor.storage.event_log import EventLog, disk_full_named
+from qanchor.storage.event_log import EventLog
 from qanchor.storage.online import OnlineView
 from qanchor.storage.user_events import LogRows, UserEvents
 
@@ -122,7 +123,7 @@ def refresh(
     """
     workspace = place.features.workspace
     spaces = active_spaces(place.engine, workspace, request.scenarios, request.precision)
-    with disk_full_named(place.home.root), ExitStack() as stack:
+    with full_disk_as_error(place.home.root), ExitStack() as stack:
         job = stack.enter_context(_alone(place))
         serving = {space.scenario: _serving(space, place) for space in spaces}
         event_log = EventLog(place.home.events, workspace)

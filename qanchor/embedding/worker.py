@@ -17,9 +17,9 @@ from qanchor.embedding.plan import Plan
 from qanchor.embedding.shard import Embedder, ShardWork, StopShard, Target, targets_of
 from qanchor.embedding.spaces import Space
 from qanchor.events.history import EventArrays, load_event_arrays
+from qanchor.files import full_disk_as_error
 from qanchor.progress import Progress
 from qanchor.registry.shards import LeaseLost, ShardedJob
-from qanchor.storage.event_log import disk_full_named
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class LocalEngine:
         """
         embedder, anchors = self.load(task.spaces)
         targets = targets_of(task.spaces, anchors)
-        with disk_full_named(task.plan.folder), ThreadPoolExecutor(1, "read") as pool:
+        with full_disk_as_error(task.plan.folder), ThreadPoolExecutor(1, "read") as pool:
             _Worker(task, tally, embedder, targets, pool).run()
 
 

@@ -25,11 +25,12 @@ from qanchor.errors import DatabaseUnavailable, EventsInvalid, QAnchorError
 from qanchor.events.files import EventFile, open_event_file
 from qanchor.events.quality import Checked, EventChecker
 from qanchor.events.schema import EventDecoder
+from qanchor.files import full_disk_as_error
 from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges
 from qanchor.registry.tables import LoadedFile
-from qanchor.storage.event_log import EventLog, StagedFile, disk_full_named
+from qanchor.storage.event_log import EventLog, StagedFile
 from qanchor.workspace import Workspace
 
 
@@ -135,7 +136,7 @@ class _DeadLetterFile:
 
     def write(self, row: int, reason: str, detail: str, event: Any) -> None:
         line = {"row": row, "reason": reason, "detail": detail, "event": event}
-        with disk_full_named(self.path.parent):
+        with full_disk_as_error(self.path.parent):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._part.open("w", encoding="utf-8")
@@ -144,7 +145,7 @@ class _DeadLetterFile:
     def finish(self) -> Path | None:
         if self._file is None:
             return None
-        with disk_full_named(self.path.parent):
+        with full_disk_as_error(self.path.parent):
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()

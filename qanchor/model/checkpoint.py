@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qanchor.errors import CheckpointInvalid
+from qanchor.files import ArtifactFolder
 from qanchor.model.adapters import weights_digest
 from qanchor.model.build import build_model
 from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime, choose_runtime
-from qanchor.model.stored import read_manifest, write_folder
 from qanchor.model.tokens import TextTokenizer
 
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ def save_model(
         "libraries": {"python": platform.python_version(), **libraries},
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return write_folder(path, KIND, FORMAT_VERSION, write, {**about, **metadata})
+    return ArtifactFolder.write(path, KIND, FORMAT_VERSION, write, {**about, **metadata}).content_hash
 
 
 def load_model(path: Path, device: str = "auto", precision: str = "auto") -> LoadedModel:
@@ -112,7 +112,7 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
         CheckpointInvalid: it is not there, damaged, or of another format version; the message says which.
         NotReady: weights that its config names are not on this machine.
     """
-    manifest = read_manifest(path, KIND, FORMAT_VERSION)
+    manifest = ArtifactFolder.open(path, KIND, FORMAT_VERSION)
     runtime = choose_runtime(device, precision)
     try:
         config = ModelConfig.model_validate(_read_json(path / "config.json"))

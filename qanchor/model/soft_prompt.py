@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qanchor.errors import CheckpointInvalid
-from qanchor.model.stored import read_manifest, write_folder
+from qanchor.files import ArtifactFolder
 
 FORMAT_VERSION = 1
 KIND = "soft prompt"
@@ -65,7 +65,7 @@ def save_prompt(path: Path, prompt: SoftPrompt, metadata: Mapping[str, Any]) -> 
     def write(folder: Path) -> None:
         save_file(tensors, str(folder / "prompt.safetensors"))
 
-    return write_folder(path, KIND, FORMAT_VERSION, write, metadata)
+    return ArtifactFolder.write(path, KIND, FORMAT_VERSION, write, metadata).content_hash
 
 
 def load_prompt(path: Path) -> StoredPrompt:
@@ -77,7 +77,7 @@ def load_prompt(path: Path) -> StoredPrompt:
     Raises:
         CheckpointInvalid: it is not there, damaged, or of another format version.
     """
-    manifest = read_manifest(path, KIND, FORMAT_VERSION)
+    manifest = ArtifactFolder.open(path, KIND, FORMAT_VERSION)
     tensors = load_file(str(path / "prompt.safetensors"))
     if set(tensors) != {"vectors", "prototypes"}:
         raise CheckpointInvalid(f"{path} does not hold a soft prompt", "Tune the scenario anew.")

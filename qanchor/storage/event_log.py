@@ -4,13 +4,10 @@
 look there, and what a killed writer left in it is removed or renamed by the next writer's recovery.
 """
 
-import errno
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qanchor import names
-from qanchor.disk import sync
-from qanchor.errors import DiskFull, NotReady
+from qanchor.errors import NotReady
+from qanchor.files import full_disk_as_error, sync_all
 from qanchor.storage.event_query import distinct_events, file_list, stored_events
 from qanchor.storage.replaced import hidden_files, hide_files
 from qanchor.storage.writer_lock import WriterLock, remove_if_free
@@ -32,7 +29,6 @@ from qanchor.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-_SYNC_THREADS: Final = 8
 _SKIPPED_BY: Final = (names.EVENT_TIME, names.USER_ID, names.SOURCE_PARTITION, names.SOURCE_OFFSET)
 _TIME: Final = pa.timestamp("us", "UTC")
 _REPEATS_MEMORY: Final = "512MB"
@@ -133,11 +129,11 @@ class EventLog:
         """
         self.claim()
         staged: list[StagedFile] = []
-        with disk_full_named(self.root):
+        with full_disk_as_error(self.root):
             try:
                 yield staged
-                _sync([self.staged_path(file) for file in staged])
-                _sync([self._staging])
+                sync_all([self.staged_path(file) for file in staged])
+                sync_all([self._staging])
             except BaseException:
                 self.discard(staged)
                 raise
@@ -176,9 +172,9 @@ class EventLog:
                         f"the event log has lost the committed file {file.name}",
                         "Restore it from a backup, or delete its row in ledger_files.",
                     ) from None
-        _sync(folders)
+        sync_all(folders)
         if folders:
-            _sync([self.root])
+            sync_all([self.root])
 
     def abandoned(self) -> list[str]:
         """Names of staged files whose writer is gone: its lock is free, so it can commit nothing more."""
@@ -225,7 +221,7 @@ class EventLog:
                 shown.setdefault(path.parent, []).append(name)
         for folder, file_names in shown.items():
             hide_files(folder, file_names)
-        _sync(shown)
+        sync_all(shown)
 
     def close(self) -> None:
         """Give up the writer's lock."""
@@ -342,27 +338,3 @@ def parquet_options(schema: Any) -> dict[str, Any]:
 def _write(table: Any, path: Path) -> None:
     with path.open("wb") as file:
         pq.write_table(table, file, **parquet_options(table.schema))
-
-
-def _sync(paths: Collection[Path]) -> None:
-    """Force files or folders to the disk: together, because a file system commits many at the cost of one."""
-    with ThreadPoolExecutor(max(1, min(_SYNC_THREADS, len(paths)))) as pool:
-        deque(pool.map(sync, paths), maxlen=0)
-
-
-@contextmanager
-def disk_full_named(root: Path) -> Iterator[None]:
-    """Give a full disk, quota or file-size limit its name.
-
-    Args:
-        root: the folder that is written to.
-
-    Raises:
-        DiskFull: it was one of these.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise DiskFull(f"no space left for {root}", "Free some; nothing half-written counts.") from error

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qanchor import names
-from qanchor.disk import sync
 from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.files import sync
 from qanchor.workspace import Workspace
 
 Matrix = npt.NDArray[np.float32]

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qanchor.disk import sync, sync_folder
 from qanchor.errors import DiskFull, NotReady
+from qanchor.files import full_disk_as_error, sync, sync_folder
 from qanchor.names import EVENT_ID, EVENT_TIME, INGESTED_AT, USER_ID
-from qanchor.storage.event_log import EventLog, disk_full_named, parquet_options
+from qanchor.storage.event_log import EventLog, parquet_options
 from qanchor.storage.user_copy import (
     ABOUT,
     FIRST_USER,
@@ -103,7 +103,7 @@ def _write(event_log: EventLog, files: Sequence[Path], root: Path) -> UserCopy:
     scratch = root / f".{folder.name}"
     scratch.mkdir(parents=True)
     try:
-        with disk_full_named(root):
+        with full_disk_as_error(root):
             about = _write_files(event_log, files, scratch)
             sync_folder(scratch)
             scratch.rename(folder)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qanchor.errors import CheckpointInvalid
-from qanchor.model.stored import read_manifest, write_folder
+from qanchor.files import ArtifactFolder
 
 KIND, FORMAT_VERSION = "training state", 1
 _DIVERGED = "diverged.json"
@@ -70,7 +70,7 @@ class RunFolder:
             save_file(_owned(_trainable(model)), str(folder / "model.safetensors"))
             save_file(_owned(moments), str(folder / "optimizer.safetensors"))
 
-        write_folder(final, KIND, FORMAT_VERSION, write, {"key": self.key, **content})
+        ArtifactFolder.write(final, KIND, FORMAT_VERSION, write, {"key": self.key, **content})
         for old in [*self.path.iterdir(), *self._diverged()]:
             if old not in (final, self.path):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -93,7 +93,7 @@ class RunFolder:
         if step is None:
             return None
         try:
-            content = read_manifest(step, KIND, FORMAT_VERSION).metadata
+            content = ArtifactFolder.open(step, KIND, FORMAT_VERSION).metadata
             weights = load_file(str(step / "model.safetensors"))
             _restore(optimizer, load_file(str(step / "optimizer.safetensors")))
         except CheckpointInvalid as error:

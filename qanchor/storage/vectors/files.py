@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from qanchor.disk import sync
 from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
+from qanchor.files import sync
 from qanchor.names import USER_ID
 from qanchor.storage.vectors.index import VectorIndex
 from qanchor.storage.vectors.metadata import FORMAT, IndexMetadata, SegmentMetadata

@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qanchor.model.stored.sync_folder", full)
+    monkeypatch.setattr("qanchor.files.sync_folder", full)
     with pytest.raises(DiskFull, match="no space left"):
         save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
