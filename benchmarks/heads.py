@@ -237,9 +237,9 @@ def _time_training(options: argparse.Namespace) -> dict[str, float]:
         world = make_world(Path(folder), users)
         began = time.monotonic()
         fit = FitOptions(threads=options.threads)
-        trained = train_head(SCENARIO, world.around, TrainOptions(fit=fit), Silent())
+        trained = train_head(SCENARIO, world.site, TrainOptions(fit=fit), Silent())
         seconds = time.monotonic() - began
-        head = load_head(SCENARIO, world.around)
+        head = load_head(SCENARIO, world.site)
         frame = pq.read_table(head.folder / "frame.parquet")
         many = pa.concat_tables([frame] * max(1, 120_000 // users)).combine_chunks()
         head.score(many.slice(0, 1000))

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.harness import table
-from qanchor.heads.train import Surroundings
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID, embedding_field
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.explain.explain_events import Explainer
@@ -20,23 +20,22 @@ if TYPE_CHECKING:
 _NAMED, _DRAWS = 5, 10
 
 
-def open_home(home: Path, repo: Path) -> Surroundings:
+def open_home(home: Path, repo: Path) -> Site:
     """What heads read and write, of a finished home and its feature repository."""
     from qanchor.registry.session import open_engine
-    from qanchor.storage.features import FeatureRepository
     from qanchor.workspace import load_workspace
 
     workspace, place = load_workspace(repo.resolve()), Home(home.resolve())
     engine = open_engine(f"sqlite:///{place.root / 'qanchor.db'}")
-    return Surroundings(FeatureRepository(workspace, place), place, engine, workspace)
+    return Site.at(workspace, place, engine)
 
 
-def with_heads(around: Surroundings) -> list[str]:
+def with_heads(site: Site) -> list[str]:
     """Scenarios that have a champion."""
     from qanchor.registry.tables import Head
     from qanchor.registry.versions import active_by_scenario
 
-    return list(active_by_scenario(around.engine, Head, list(around.workspace.scenarios)))
+    return list(active_by_scenario(site.engine, Head, list(site.workspace.scenarios)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Deletion:
     drawn: tuple[float, ...]
 
 
-def measure_deletion(around: Surroundings, users: int) -> dict[str, float]:
+def measure_deletion(site: Site, users: int) -> dict[str, float]:
     """Share of test users whose five named events move the raw score more than five random ones.
 
     The mean absolute change of ten draws counts, of five events that the vector reads, whatever their
@@ -63,18 +62,18 @@ def measure_deletion(around: Surroundings, users: int) -> dict[str, float]:
     scenarios with a head take part alike.
 
     Args:
-        around: of a finished home.
+        site: of a finished home.
         users: how many in all.
     """
     from qanchor.threads import limit_threads
 
     limit_threads(0)
-    scenarios = with_heads(around)
+    scenarios = with_heads(site)
     each, random = -(-users // len(scenarios)), np.random.default_rng(7)
     found: dict[str, list[Deletion]] = {}
     left_out = 0
     for scenario in scenarios:
-        found[scenario], few = _deletions(around, scenario, each, random)
+        found[scenario], few = _deletions(site, scenario, each, random)
         left_out += few
     rows = [{"scenario": name, **_summary(one)} for name, one in found.items()]
     print("named events left out, against random ones\n" + table(rows) + "\n")
@@ -99,7 +98,7 @@ def _summary(found: list[Deletion]) -> dict[str, float]:
 
 
 def _deletions(
-    around: Surroundings, scenario: str, users: int, random: np.random.Generator
+    site: Site, scenario: str, users: int, random: np.random.Generator
 ) -> tuple[list[Deletion], int]:
     """One for each of some test users, and how many were passed over for too few events."""
     from qanchor.explain.edited_log import read_events
@@ -109,16 +108,14 @@ def _deletions(
     from qanchor.settings import ComputeSettings
     from qanchor.storage.event_log import EventLog
 
-    head = load_head(scenario, around)
-    explainer = load_explainer(around, ComputeSettings(), head)
+    head = load_head(scenario, site)
+    explainer = load_explainer(site, ComputeSettings(), head)
     test = read_stored_frame(head.folder, head.card).table_of("test")
     test = test.filter(pc.is_valid(test[embedding_field(scenario)]))
     chosen = test.take(pa.array(random.permutation(test.num_rows)[: 2 * users]))
     asked = list(zip(chosen[USER_ID].to_pylist(), chosen[AS_OF].to_pylist(), strict=True))
-    log = EventLog(around.home.events, around.workspace)
-    everything = read_events(
-        log, around.workspace, [user for user, _ in asked], max(when for _, when in asked)
-    )
+    log = EventLog(site.home.events, site.workspace)
+    everything = read_events(log, site.workspace, [user for user, _ in asked], max(when for _, when in asked))
     found: list[Deletion] = []
     few = 0
     for user, moment in asked:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qanchor.heads.train import Surroundings
 from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
+from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
@@ -24,11 +24,11 @@ class HeadWorld:
     """A home with labels and features, ready for `train_head`.
 
     Args:
-        around: what heads read and write.
+        site: what heads read and write.
         features: columns beside the vector.
     """
 
-    around: Surroundings
+    site: Site
     features: int
 
 
@@ -47,16 +47,15 @@ def make_world(root: Path, users: int, seed: int = 0) -> HeadWorld:
     url = f"sqlite:///{home.root / 'qanchor.db'}"
     engine = open_engine(url)
     prepare(engine, url)
-    source = FeatureRepository(workspace, home)
-    around = Surroundings(source, home, engine, workspace)
+    site = Site.at(workspace, home, engine)
     random = np.random.default_rng(seed)
     ids = [f"u{place:06d}" for place in range(users)]
-    hidden = _write_features(around, ids, random)
+    hidden = _write_features(site, ids, random)
     chances = 1 / (1 + np.exp(1.6 - hidden))
-    _load_labels(around, root, ids, (random.random(users) < chances).astype(np.int8))
-    _add_manifest(around, users)
+    _load_labels(site, root, ids, (random.random(users) < chances).astype(np.int8))
+    _add_manifest(site, users)
     features = len(workspace.activity_columns) + len(workspace.profile_columns)
-    return HeadWorld(around, features)
+    return HeadWorld(site, features)
 
 
 def _workspace(root: Path) -> Workspace:
@@ -71,10 +70,10 @@ def _workspace(root: Path) -> Workspace:
 
 
 def _write_features(
-    around: Surroundings, ids: list[str], random: np.random.Generator
+    site: Site, ids: list[str], random: np.random.Generator
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """Rows of all views an hour before the labels; what the labels depend on comes back."""
-    source, users = FeatureRepository(around.workspace, around.home), len(ids)
+    source, users = FeatureRepository(site.workspace, site.home), len(ids)
     moments = pa.array([NOON - timedelta(hours=1)] * users, pa.timestamp("us", tz="UTC"))
     keys = {"user_id": pa.array(ids), "event_timestamp": moments, "created": moments}
     vectors = random.normal(size=(users, EMBEDDING_WIDTH)).astype(np.float32)
@@ -87,13 +86,13 @@ def _write_features(
         "last_event_ts": pa.array([NOON - timedelta(hours=2)] * users, pa.timestamp("us", tz="UTC")),
     }
     source.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), "rows")
-    activity = {name: random.lognormal(size=users) for name in around.workspace.activity_columns}
+    activity = {name: random.lognormal(size=users) for name in site.workspace.activity_columns}
     source.write_part(ACTIVITY_VIEW, pa.table(keys | activity), "rows")
     profile = {
         name: random.normal(size=users)
         if kind == "number"
         else random.choice(np.array(["east", "north", "south", "west"], dtype=object), users)
-        for name, kind in around.workspace.profile_columns.items()
+        for name, kind in site.workspace.profile_columns.items()
     }
     source.write_part(PROFILE_VIEW, pa.table(keys | profile), "rows")
     signal = 9.0 * vectors[:, :8].sum(axis=1) + np.log(activity["act_kind_0_sum_7d"]) + profile["prof_limit"]
@@ -101,16 +100,16 @@ def _write_features(
 
 
 def _load_labels(
-    around: Surroundings, root: Path, ids: list[str], truth: "np.ndarray[tuple[int], np.dtype[np.int8]]"
+    site: Site, root: Path, ids: list[str], truth: "np.ndarray[tuple[int], np.dtype[np.int8]]"
 ) -> None:
     from qanchor.events.labels import LabelLoader
 
     columns = {"user_id": ids, "as_of": [NOON] * len(ids), "label": truth, "fold": np.arange(len(ids)) % 5}
     pq.write_table(pa.table(columns), root / "labels.parquet")
-    LabelLoader(around.home, around.engine, around.workspace).load(root / "labels.parquet", SCENARIO)
+    LabelLoader(site.home, site.engine, site.workspace).load(root / "labels.parquet", SCENARIO)
 
 
-def _add_manifest(around: Surroundings, users: int) -> None:
+def _add_manifest(site: Site, users: int) -> None:
     from qanchor.registry.manifests import activate_manifest, begin_manifest
     from qanchor.registry.tables import EmbeddingManifest, ModelVersion, utc_now
     from qanchor.registry.versions import register_model
@@ -123,7 +122,7 @@ def _add_manifest(around: Surroundings, users: int) -> None:
         trained_until=utc_now(),
         metrics={},
     )
-    register_model(around.engine, model)
+    register_model(site.engine, model)
     manifest = EmbeddingManifest(
         scenario=SCENARIO,
         model_version="m1",
@@ -133,5 +132,5 @@ def _add_manifest(around: Surroundings, users: int) -> None:
         content_hash="0" * 64,
         path=f"features/{embedding_view(SCENARIO)}",
     )
-    activate_manifest(around.engine, begin_manifest(around.engine, manifest), users, "0" * 64)
-    FeatureRepository(around.workspace, around.home).set_fingerprint(SCENARIO, _FINGERPRINT)
+    activate_manifest(site.engine, begin_manifest(site.engine, manifest), users, "0" * 64)
+    FeatureRepository(site.workspace, site.home).set_fingerprint(SCENARIO, _FINGERPRINT)

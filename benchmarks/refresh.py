@@ -27,14 +27,14 @@ from benchmarks.harness import Bar, arguments, finish, table
 from benchmarks.materialize import REPO, THREADS, write_log
 from qanchor.home import Home
 from qanchor.simulation.config import WorldPlan
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace, load_workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from qanchor.embedding.publish import Surroundings
-
+    from qanchor.site import Site
 CHANGED_SHARE = 0.01
 NEW_EVENTS = 3
 SEED = 7
@@ -148,12 +148,11 @@ def _engine(home: Home) -> "Engine":
     return engine
 
 
-def _place(folder: Path) -> "tuple[Surroundings, Workspace]":
-    from qanchor.embedding.publish import Surroundings
-    from qanchor.storage.features import FeatureRepository
+def _place(folder: Path) -> "tuple[Site, Workspace]":
+    from qanchor.site import Site
 
     workspace, home = load_workspace(REPO), Home(folder / "home")
-    return Surroundings(home, _engine(home), FeatureRepository(workspace, home)), workspace
+    return Site.at(workspace, home, _engine(home)), workspace
 
 
 def change_some(folder: Path) -> int:

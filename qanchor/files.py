@@ -56,7 +56,7 @@ def full_disk_as_error(target: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise DiskFull(
-            f"no space left to write {target}", "Free some and run it again; nothing half-written counts."
+            f"no space left for {target}", "Free some and run it again; nothing half-written counts."
         ) from error
 
 

@@ -61,16 +61,41 @@ class Site:
         return cls(settings)
 
     @classmethod
-    def at(cls, workspace: Workspace, home: Home, engine: "Engine | None" = None) -> "Site":
+    def at(
+        cls,
+        workspace: Workspace,
+        home: Home,
+        engine: "Engine | None" = None,
+        features: "FeatureRepository | None" = None,
+    ) -> "Site":
         """A site with default settings, whatever the environment says.
 
         Args:
             workspace: the two yaml files.
             home: where state lives.
             engine: the registry's database; default: SQLite in the home.
+            features: the feature repository; default: Feast, on this workspace and home.
         """
         settings = Settings.model_construct(home=home.root, repo=workspace.repo)
-        return cls(settings, workspace=workspace, home=home, engine=engine)
+        return cls(settings, workspace=workspace, home=home, engine=engine, features=features)
+
+    def with_parts(
+        self,
+        *,
+        workspace: Workspace | None = None,
+        home: Home | None = None,
+        engine: "Engine | None" = None,
+        features: "FeatureRepository | None" = None,
+    ) -> "Site":
+        """The same site with other parts; what is not named stays as it is, opened or not."""
+        opened = self.__dict__
+        return Site(
+            self.settings,
+            workspace=workspace or opened.get("workspace"),
+            home=home or self.home,
+            engine=engine or opened.get("engine"),
+            features=features or opened.get("features"),
+        )
 
     @cached_property
     def workspace(self) -> Workspace:

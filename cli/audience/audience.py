@@ -22,12 +22,12 @@ from cli.audience.audience_options import (
     make_rules,
 )
 from cli.audience.audience_show import show_overlaps, show_quality, show_replay, show_search, show_versions
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from cli.context import Context
     from qanchor.registry.tables import Audience
+    from qanchor.site import Site
 
 app = typer.Typer(
     name="audience",
@@ -77,7 +77,7 @@ def describe(
     from cli.audience.audience_search import Search
 
     rules = make_rules(where, exclude, False, include_eventless)
-    search = Search.open(open_context(), scenario, out)
+    search = Search.open(Site.open(), scenario, out)
     found = search.find(search.request(seeds, k, method.value, threshold, rules, text_weight), text)
     show_search(search, found, out, as_json)
 
@@ -109,7 +109,7 @@ def quality(
 
     if chart is not None and (chart.suffix != ".png" or not chart.parent.is_dir()):
         raise InputError(f"--chart {chart} cannot be written", "Name a .png in a folder that exists.")
-    search = Search.open(open_context(), scenario)
+    search = Search.open(Site.open(), scenario)
     request = search.request(
         seeds, k, method.value, None, make_rules(where, exclude, False, False), text_weight
     )
@@ -139,12 +139,12 @@ def save(
     from cli.audience.audience_search import Search
     from qanchor.audience.saved import save_found
 
-    context = open_context()
-    search = Search.open(context, scenario)
+    site = Site.open()
+    search = Search.open(site, scenario)
     rules = make_rules(where, exclude, include_seeds, include_eventless)
     found = search.find(search.request(seeds, k, method.value, threshold, rules, text_weight), text)
     made = search.population, found.request, found.found
-    _say_saved(save_found(context.home, context.engine, name, made, text), as_json)
+    _say_saved(save_found(site.home, site.engine, name, made, text), as_json)
     for note in search.notes(found):
         typer.echo(f"note: {note}", err=True)
 
@@ -157,7 +157,7 @@ def list_all(as_json: JsonOption = False) -> None:
     """
     from qanchor.registry.audiences import list_audiences
 
-    show_versions(list_audiences(open_context().engine), as_json)
+    show_versions(list_audiences(Site.open().engine), as_json)
 
 
 @app.command()
@@ -171,11 +171,11 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
     from qanchor.audience.saved import read_members
     from qanchor.registry.audiences import find_audience
 
-    context = open_context()
+    site = Site.open()
     if out is not None:
         check_output(out)
-    saved = find_audience(context.engine, name)
-    members = read_members(context.home, saved)
+    saved = find_audience(site.engine, name)
+    members = read_members(site.home, saved)
     if out is not None:
         write_audience(members, out)
         typer.echo(f"note: wrote {members.num_rows:,} rows to {out}", err=True)
@@ -195,8 +195,8 @@ def replay(name: NameArgument, as_json: JsonOption = False) -> None:
     from cli.audience.audience_search import words_reader
     from qanchor.audience.saved import replay as replay_saved
 
-    context = open_context()
-    result = replay_saved(context.home, context.workspace, context.engine, name, words_reader(context))
+    site = Site.open()
+    result = replay_saved(site.home, site.workspace, site.engine, name, words_reader(site))
     show_replay(result, as_json)
 
 
@@ -206,7 +206,7 @@ def union(names: NamesArgument, into: IntoOption, as_json: JsonOption = False) -
 
     Example: qanchor-cli audience union hungry shoppers --into both
     """
-    _combine(open_context(), "union", names, into, as_json)
+    _combine(Site.open(), "union", names, into, as_json)
 
 
 @app.command()
@@ -215,7 +215,7 @@ def intersect(names: NamesArgument, into: IntoOption, as_json: JsonOption = Fals
 
     Example: qanchor-cli audience intersect hungry shoppers --into hungry-shoppers
     """
-    _combine(open_context(), "intersect", names, into, as_json)
+    _combine(Site.open(), "intersect", names, into, as_json)
 
 
 @app.command()
@@ -224,7 +224,7 @@ def subtract(names: NamesArgument, into: IntoOption, as_json: JsonOption = False
 
     Example: qanchor-cli audience subtract hungry last-month --into fresh
     """
-    _combine(open_context(), "subtract", names, into, as_json)
+    _combine(Site.open(), "subtract", names, into, as_json)
 
 
 @app.command()
@@ -235,15 +235,15 @@ def overlap(names: NamesArgument, as_json: JsonOption = False) -> None:
     """
     from qanchor.audience.algebra import compare
 
-    context = open_context()
-    show_overlaps(compare(context.home, context.engine, names), as_json)
+    site = Site.open()
+    show_overlaps(compare(site.home, site.engine, names), as_json)
 
 
-def _combine(context: "Context", operation: str, names: list[str], into: str, as_json: bool) -> None:
+def _combine(site: "Site", operation: str, names: list[str], into: str, as_json: bool) -> None:
     from qanchor.audience.algebra import OPERATIONS, combine
 
     chosen = next(known for known in OPERATIONS if known == operation)
-    _say_saved(combine(context.home, context.engine, chosen, names, into), as_json)
+    _say_saved(combine(site.home, site.engine, chosen, names, into), as_json)
 
 
 def _say_saved(saved: "Audience", as_json: bool) -> None:

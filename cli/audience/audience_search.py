@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from cli.audience.audience_options import find_notes
 
 if TYPE_CHECKING:
-    from cli.context import Context
     from qanchor.audience.candidates import CandidateRules
     from qanchor.audience.describe import Words
     from qanchor.audience.lookalike import LookalikeRequest, Lookalikes
     from qanchor.audience.methods import MethodOrAuto
     from qanchor.audience.population import Population
     from qanchor.audience.scorers import Scorer
+    from qanchor.site import Site
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class SearchResult:
 class Search:
     """A population, and what it takes to search it."""
 
-    context: "Context"
+    site: "Site"
     population: "Population"
 
     @classmethod
-    def open(cls, context: "Context", scenario: str, out: Path | None = None) -> "Search":
+    def open(cls, site: "Site", scenario: str, out: Path | None = None) -> "Search":
         """Open a scenario's index; refuse an output file that could not be written first."""
         from qanchor.audience.lookalike import check_output
         from qanchor.audience.population import open_population
 
         if out is not None:
             check_output(out)
-        return cls(context, open_population(context.home, context.workspace, context.engine, scenario))
+        return cls(site, open_population(site.home, site.workspace, site.engine, scenario))
 
     def request(
         self,
@@ -71,7 +71,7 @@ class Search:
 
         if not request.seeds and text is None:
             raise SeedsInvalid("there are neither seeds nor words", "Give --seeds, --text or both.")
-        words = None if text is None else _read(self.context, self.population, text)
+        words = None if text is None else _read(self.site, self.population, text)
         found = find_lookalikes(self.population, request, words.scorer if words else None)
         return SearchResult(request, words, found)
 
@@ -88,12 +88,12 @@ class Search:
         return notes
 
 
-def words_reader(context: "Context") -> Callable[["Population", str], Any]:
+def words_reader(site: "Site") -> Callable[["Population", str], Any]:
     """Ranks users of a population by words, for a replay."""
-    return lambda population, text: _read(context, population, text).scorer
+    return lambda population, text: _read(site, population, text).scorer
 
 
-def _read(context: "Context", population: "Population", text: str) -> "Words":
+def _read(site: "Site", population: "Population", text: str) -> "Words":
     from qanchor.audience.describe import read_words
 
-    return read_words(context.home, context.engine, context.workspace, population, text)
+    return read_words(site.home, site.engine, site.workspace, population, text)

@@ -40,7 +40,7 @@ def show_search(search: "Search", result: "SearchResult", out: Path | None, as_j
     found, words, notes = result.found, result.words, search.notes(result)
     mentions = None
     if words is not None and words.matched and len(found.rows) > 1:
-        log = EventLog(search.context.home.events, search.context.workspace)
+        log = EventLog(search.site.home.events, search.site.workspace)
         mentions = profile_mentions(search.population, found.rows, found.candidates, log, words.matched)
     if out is not None:
         write_audience(found.table, out)
@@ -94,7 +94,7 @@ def show_quality(search: "Search", result: "SearchResult", chart: Path | None, a
     overlap = None
     if found.seeds is not None and len(found.seeds.rows) > 1:
         overlap = measure_overlap(population, found.seeds, found.rows, found.candidates)
-    log = EventLog(search.context.home.events, search.context.workspace)
+    log = EventLog(search.site.home.events, search.site.workspace)
     profile = profile_audience(population, found.rows, found.candidates, log)
     if chart is not None:
         from qanchor.charts.audience_chart import save_lift_chart

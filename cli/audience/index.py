@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.context import Context, open_context
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.storage.vectors import IndexPlan
@@ -33,13 +33,11 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
     """
     from qanchor.audience.index import build_scenario_index
 
-    context, rows = open_context(), []
-    for name in _embedded(context, scenario, every):
+    site, rows = Site.open(), []
+    for name in _embedded(site, scenario, every):
         began = time.monotonic()
-        version = build_scenario_index(context.home, context.engine, name, _plan(context)).version
-        rows.append(
-            {**_facts(context, name), "seconds": round(time.monotonic() - began, 2), "version": version}
-        )
+        version = build_scenario_index(site.home, site.engine, name, _plan(site)).version
+        rows.append({**_facts(site, name), "seconds": round(time.monotonic() - began, 2), "version": version})
     _print("Indexes", rows, as_json)
 
 
@@ -54,13 +52,13 @@ def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: 
     """
     from qanchor.audience.index import update_scenario_index
 
-    context, rows = open_context(), []
-    for name in _embedded(context, scenario, every):
+    site, rows = Site.open(), []
+    for name in _embedded(site, scenario, every):
         began = time.monotonic()
-        done = update_scenario_index(context.home, context.engine, name, _plan(context))
+        done = update_scenario_index(site.home, site.engine, name, _plan(site))
         counts = {"changed": done.changed, "gone": done.removed, "rebuilt": "yes" if done.rebuilt else "no"}
         seconds = round(time.monotonic() - began, 2)
-        rows.append({**_facts(context, name), **counts, "seconds": seconds, "version": done.row.version})
+        rows.append({**_facts(site, name), **counts, "seconds": seconds, "version": done.row.version})
     _print("Indexes", rows, as_json)
 
 
@@ -75,14 +73,14 @@ def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: Js
     from qanchor.registry.tables import IndexVersion
     from qanchor.registry.versions import active_by_scenario
 
-    context = open_context()
-    ready = list(active_by_scenario(context.engine, IndexVersion, list(context.workspace.scenarios)))
-    names = chosen(context.workspace, scenario, every, ready)
+    site = Site.open()
+    ready = list(active_by_scenario(site.engine, IndexVersion, list(site.workspace.scenarios)))
+    names = chosen(site.workspace, scenario, every, ready)
     if not names:
         raise NotReady("no scenario has an index yet", "Run `qanchor-cli index build --all`.")
     shown = []
     for name in names:
-        served = open_scenario_index(context.home, context.engine, name)
+        served = open_scenario_index(site.home, site.engine, name)
         shown.append(
             {
                 "scenario": name,
@@ -100,21 +98,21 @@ def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: Js
         print_table(f"Index of {facts['scenario']}", cells)
 
 
-def _embedded(context: Context, scenario: list[str] | None, every: bool) -> list[str]:
+def _embedded(site: Site, scenario: list[str] | None, every: bool) -> list[str]:
     from qanchor.errors import NotReady
     from qanchor.registry.manifests import active_manifests
 
-    ready = active_manifests(context.engine, list(context.workspace.scenarios))
-    names = chosen(context.workspace, scenario, every, list(ready))
+    ready = active_manifests(site.engine, list(site.workspace.scenarios))
+    names = chosen(site.workspace, scenario, every, list(ready))
     if not names:
         raise NotReady("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
     return names
 
 
-def _plan(context: Context) -> "IndexPlan":
+def _plan(site: Site) -> "IndexPlan":
     from qanchor.storage.vectors import IndexPlan
 
-    asked = context.settings.index
+    asked = site.settings.index
     return IndexPlan(
         kind=asked.kind,
         exact_below=asked.exact_below,
@@ -124,12 +122,12 @@ def _plan(context: Context) -> "IndexPlan":
     )
 
 
-def _facts(context: Context, scenario: str) -> dict[str, Any]:
+def _facts(site: Site, scenario: str) -> dict[str, Any]:
     from qanchor.registry.versions import active_index
     from qanchor.storage.vectors import read_metadata
 
-    row = active_index(context.engine, scenario)
-    metadata = read_metadata(context.home.root / row.path)
+    row = active_index(site.engine, scenario)
+    metadata = read_metadata(site.home.root / row.path)
     return {
         "scenario": scenario,
         "users": metadata.rows,

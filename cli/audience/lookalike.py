@@ -21,8 +21,8 @@ from cli.audience.audience_options import (
     make_rules,
 )
 from cli.audience.audience_show import show_found
-from cli.context import open_context
 from cli.output import JsonOption, print_json
+from qanchor.site import Site
 
 _SHOWN = 50
 
@@ -51,13 +51,13 @@ def run(
     from qanchor.audience.population import open_population
     from qanchor.audience.seeds import read_users
 
-    context = open_context()
-    context.workspace.scenario(scenario)
+    site = Site.open()
+    site.workspace.scenario(scenario)
     if out is not None:
         check_output(out)
     rules = make_rules(where, exclude, include_seeds, include_eventless)
     request = LookalikeRequest(read_users(seeds), k, method.value, threshold, rules)
-    population = open_population(context.home, context.workspace, context.engine, scenario)
+    population = open_population(site.home, site.workspace, site.engine, scenario)
     found = find_lookalikes(population, request)
     notes = find_notes(found, population, request)
     if out is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
+from qanchor.site import Site
 
 
 def run(
@@ -24,9 +24,9 @@ def run(
 
     from consumers.embedded_broker.server import EmbeddedBroker, run_broker
 
-    context = open_context()
-    folder = data_dir or context.home.broker
-    broker = EmbeddedBroker(folder, port, context.settings.kafka.partitions)
+    site = Site.open()
+    folder = data_dir or site.home.broker
+    broker = EmbeddedBroker(folder, port, site.settings.kafka.partitions)
 
     def started() -> None:
         if ready_file is not None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from consumers.event_consumer import ConsumeSummary
@@ -44,13 +44,13 @@ def run(
     from consumers.running import ConsumeOptions, run_consumer
     from consumers.stopping import end_process, stop_on_signals
 
-    opened = open_context()
+    site = Site.open()
     stop = threading.Event()
     stop_on_signals(stop)
     options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted, online)
     with progress() as bar:
-        places = (opened.workspace, opened.home, opened.engine)
-        summary = run_consumer(opened.settings, places, options, stop, bar)
+        places = (site.workspace, site.home, site.engine)
+        summary = run_consumer(site.settings, places, options, stop, bar)
     if as_json:
         print_json(
             {
@@ -64,7 +64,7 @@ def run(
             }
         )
     else:
-        _show(summary, opened.settings.kafka.dead_letter_topic)
+        _show(summary, site.settings.kafka.dead_letter_topic)
     if stop.is_set():
         end_process(0)
 
@@ -90,9 +90,9 @@ def status(as_json: JsonOption = False) -> None:
     """
     from consumers.standing import find_standing
 
-    context = open_context()
-    kafka = context.settings.kafka
-    standing = find_standing(kafka, context.engine)
+    site = Site.open()
+    kafka = site.settings.kafka
+    standing = find_standing(kafka, site.engine)
     rows = [_row(partition) for partition in standing.partitions]
     if as_json:
         print_json(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from consumers.letter_box import Letter, LetterBox
@@ -37,7 +37,7 @@ def list_letters(
     """
     from consumers.letter_box import read_letters
 
-    kafka = open_context().settings.kafka
+    kafka = Site.open().settings.kafka
     box = read_letters(kafka)
     letters = [letter for letter in box.letters if reason in (None, letter.reason)]
     reasons = _by_reason(box, letters)
@@ -87,7 +87,7 @@ def replay(
     """
     from consumers.letter_box import replay_letters
 
-    kafka = open_context().settings.kafka
+    kafka = Site.open().settings.kafka
     done = replay_letters(kafka, lambda letter: reason in (None, letter.reason), to, again)
     if as_json:
         print_json({"sent": done.sent, "sent_before": done.already})

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import print_json
+from qanchor.site import Site
 
 
 class SchemaFormat(StrEnum):
@@ -26,8 +26,8 @@ def schema(
     from qanchor.events.published import avro_schema, json_schema
     from qanchor.events.schema import EventDecoder
 
-    context = open_context()
+    site = Site.open()
     if form is SchemaFormat.AVRO:
-        print_json(avro_schema(context.workspace))
+        print_json(avro_schema(site.workspace))
     else:
-        print_json(json_schema(EventDecoder(context.workspace, context.settings.events)))
+        print_json(json_schema(EventDecoder(site.workspace, site.settings.events)))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.data.event_schema import schema
 from cli.output import JsonOption, print_json, print_table, progress
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +43,10 @@ def load(
     from qanchor.events.schema import EventDecoder
     from qanchor.storage.event_log import EventLog
 
-    context = open_context()
-    decoder = EventDecoder(context.workspace, context.settings.events)
-    log = EventLog(context.home.events, context.workspace)
-    loader = EventLoader(context.engine, log, decoder, context.home.dead_letters, assume_utc)
+    site = Site.open()
+    decoder = EventDecoder(site.workspace, site.settings.events)
+    log = EventLog(site.home.events, site.workspace)
+    loader = EventLoader(site.engine, log, decoder, site.home.dead_letters, assume_utc)
     try:
         with progress() as bar:
             summary = loader.load(file, bar)
@@ -114,7 +114,7 @@ def compact(
     from qanchor.events.compaction import CompactionRequest, Compactor
     from qanchor.storage.event_log import EventLog
 
-    context = open_context()
+    site = Site.open()
     request = CompactionRequest(
         before=before.date() if before else None,
         older_than=timedelta(hours=older_than),
@@ -122,9 +122,9 @@ def compact(
         file_bytes=file_mb * 1_000_000,
         grace=timedelta(hours=grace),
     )
-    log = EventLog(context.home.events, context.workspace)
+    log = EventLog(site.home.events, site.workspace)
     with progress() as bar:
-        summary = Compactor(context.engine, log, request, bar).run()
+        summary = Compactor(site.engine, log, request, bar).run()
     if as_json:
         print_json(asdict(summary))
     else:
@@ -174,9 +174,9 @@ def stats(as_json: JsonOption = False) -> None:
     from qanchor.events.stats import measure_log
     from qanchor.storage.event_log import EventLog
 
-    context = open_context()
-    log = EventLog(context.home.events, context.workspace)
-    recover(context.engine, log)
+    site = Site.open()
+    log = EventLog(site.home.events, site.workspace)
+    recover(site.engine, log)
     measured = measure_log(log)
     if as_json:
         print_json(measured)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import Context, open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.events.labels import LabelLoader
@@ -38,8 +38,8 @@ def load(
 
     Example: qanchor-cli labels load takeout labels.parquet
     """
-    context = open_context()
-    result = _load(_loader(context), scenario, file)
+    site = Site.open()
+    result = _load(_loader(site), scenario, file)
     if json:
         print_json(result.shown | {"content_hash": result.content_hash, "warnings": result.warnings})
         return
@@ -59,13 +59,13 @@ def load_all(
     """
     from qanchor.errors import LabelsInvalid
 
-    context = open_context()
+    site = Site.open()
     files = sorted(path for path in folder.glob("*") if path.suffix in {".parquet", ".csv"})
-    known = {path: path.stem.lower() for path in files if path.stem.lower() in context.workspace.scenarios}
+    known = {path: path.stem.lower() for path in files if path.stem.lower() in site.workspace.scenarios}
     if not known:
-        names = ", ".join(context.workspace.scenarios)
+        names = ", ".join(site.workspace.scenarios)
         raise LabelsInvalid(f"{folder} holds no file named after a scenario", f"The scenarios are: {names}.")
-    loader = _loader(context)
+    loader = _loader(site)
     results = [_load(loader, scenario, path) for path, scenario in known.items()]
     for path in files:
         if path not in known:
@@ -83,10 +83,10 @@ class _Result:
     warnings: Sequence[str]
 
 
-def _loader(context: Context) -> "LabelLoader":
+def _loader(site: Site) -> "LabelLoader":
     from qanchor.events.labels import LabelLoader
 
-    return LabelLoader(context.home, context.engine, context.workspace, context.settings.events)
+    return LabelLoader(site.home, site.engine, site.workspace, site.settings.events)
 
 
 def _load(loader: "LabelLoader", scenario: str, file: Path) -> _Result:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, progress
+from qanchor.site import Site
 
 
 def run(
@@ -24,9 +24,9 @@ def run(
     from consumers.producer import produce_file
     from qanchor.events.schema import EventDecoder
 
-    context = open_context()
-    kafka = context.settings.kafka
-    decoder = EventDecoder(context.workspace, context.settings.events)
+    site = Site.open()
+    kafka = site.settings.kafka
+    decoder = EventDecoder(site.workspace, site.settings.events)
     with progress() as bar:
         summary = produce_file(file, decoder, kafka, bar, rate)
     if as_json:

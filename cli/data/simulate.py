@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
+from qanchor.site import Site
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     """
     import json as json_module
 
-    open_context()  # bounds the threads before numpy starts its own
+    Site.open()  # bounds the threads before numpy starts its own
     from qanchor.simulation.config import WorldPlan
     from qanchor.simulation.world import simulate
 

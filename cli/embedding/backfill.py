@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 _SHOWN_ASIDE = 10
 
@@ -23,12 +23,11 @@ class EngineName(StrEnum):
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cli.context import Context
     from qanchor.embedding.backfill import BackfillResult
     from qanchor.embedding.cluster import ClusterOptions
     from qanchor.embedding.gates import ScoreShift
     from qanchor.embedding.worker import Engine
-    from qanchor.storage.features import FeatureRepository
+    from qanchor.site import Site
 
 
 def run(
@@ -87,18 +86,16 @@ def run(
     from qanchor.embedding.backfill import backfill
     from qanchor.embedding.gates import describe_blocked
     from qanchor.embedding.plan import BackfillRequest
-    from qanchor.embedding.publish import Surroundings
     from qanchor.embedding.spaces import settled_precision
     from qanchor.errors import GatesFailed, InputError
     from qanchor.registry.versions import sync_scenarios
-    from qanchor.storage.features import FeatureRepository
 
-    context = open_context()
+    site = Site.open()
     if at_labels and as_of is not None:
         raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
-    names = chosen(context.workspace, scenario, every)
+    names = chosen(site.workspace, scenario, every)
     cluster = _cluster(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
-    precision = settled_precision(context.settings.compute, cluster.gpus > 0 if cluster else None)
+    precision = settled_precision(site.settings.compute, cluster.gpus > 0 if cluster else None)
     request = BackfillRequest(
         names,
         moment_of(as_of),
@@ -108,13 +105,11 @@ def run(
         force,
         shard_users,
         precision,
-        context.settings.events.by_user,
+        site.settings.events.by_user,
     )
-    sync_scenarios(context.engine, context.workspace)
-    features = FeatureRepository(context.workspace, context.home)
-    place = Surroundings(context.home, context.engine, features)
+    sync_scenarios(site.engine, site.workspace)
     with progress() as bar:
-        result = backfill(request, place, _engine(context, cluster), bar, _score_shift(context, features))
+        result = backfill(request, site, _engine(site, cluster), bar, _score_shift(site))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
@@ -146,28 +141,27 @@ def _cluster(
     return ClusterOptions(address or LOCAL, workers or 0, cpus or 1, gpus or 0.0)
 
 
-def _engine(context: "Context", cluster: "ClusterOptions | None") -> "Engine":
+def _engine(site: "Site", cluster: "ClusterOptions | None") -> "Engine":
     if cluster is not None:
         from qanchor.embedding.cluster import RayEngine
 
-        return RayEngine(context.settings, cluster)
+        return RayEngine(site.settings, cluster)
     from qanchor.embedding.load import load_embedder
     from qanchor.embedding.worker import LocalEngine
 
-    return LocalEngine(partial(load_embedder, context.home, context.workspace, context.settings.compute))
+    return LocalEngine(partial(load_embedder, site.home, site.workspace, site.settings.compute))
 
 
-def _score_shift(context: "Context", features: "FeatureRepository") -> "ScoreShift | None":
+def _score_shift(site: "Site") -> "ScoreShift | None":
     """The gate that a scenario's head makes; None, and no head is loaded, where no scenario has one."""
     from qanchor.registry.tables import Head
     from qanchor.registry.versions import active_by_scenario
 
-    if not active_by_scenario(context.engine, Head, list(context.workspace.scenarios)):
+    if not active_by_scenario(site.engine, Head, list(site.workspace.scenarios)):
         return None
     from qanchor.heads.shift import score_shift
-    from qanchor.heads.train import Surroundings
 
-    return score_shift(Surroundings(features, context.home, context.engine, context.workspace))
+    return score_shift(site)
 
 
 def _show(result: "BackfillResult", scenarios: int) -> None:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.registry.tables import EmbeddingManifest
@@ -33,19 +33,18 @@ def run(
     Example: qanchor-cli promote --scenario takeout
     """
     from qanchor.embedding.gates import describe_blocked, failed_gates, recorded_gates
-    from qanchor.embedding.publish import Surroundings, promote
+    from qanchor.embedding.publish import promote
     from qanchor.errors import GatesFailed, NotReady
     from qanchor.registry.manifests import kept_manifests, waiting_manifests
-    from qanchor.storage.features import FeatureRepository
 
-    context = open_context()
+    site = Site.open()
     if listed:
-        names = chosen(context.workspace, scenario, every or not scenario)
-        kept = [m for name in names for m in kept_manifests(context.engine, name)]
+        names = chosen(site.workspace, scenario, every or not scenario)
+        kept = [m for name in names for m in kept_manifests(site.engine, name)]
         _show("Manifests", kept, json)
         return
-    names = chosen(context.workspace, scenario, every)
-    waiting = waiting_manifests(context.engine, names)
+    names = chosen(site.workspace, scenario, every)
+    waiting = waiting_manifests(site.engine, names)
     if not waiting:
         raise NotReady(
             "no embeddings wait for promotion",
@@ -58,9 +57,8 @@ def run(
             f"gates keep embeddings out of service: {describe_blocked(blocked)}",
             "Look into it, or add --force.",
         )
-    place = Surroundings(context.home, context.engine, FeatureRepository(context.workspace, context.home))
     with progress() as bar:
-        promote(waiting, place, bar, online=online)
+        promote(waiting, site, bar, online=online)
     _show("In service", list(waiting.values()), json)
 
 

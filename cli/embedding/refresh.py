@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import Context, open_context
 from cli.embedding.backfill import moment_of
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from prometheus_client import Gauge
@@ -63,49 +63,45 @@ def run(
     from qanchor.errors import InputError
     from qanchor.registry.manifests import active_manifests
 
-    context = open_context()
+    site = Site.open()
     if watch is not None and as_of is not None:
         raise InputError("--watch follows the newest event, so --as-of means nothing", "Give one of them.")
-    ready = list(active_manifests(context.engine, list(context.workspace.scenarios)))
-    names = chosen(context.workspace, scenario, every, ready)
+    ready = list(active_manifests(site.engine, list(site.workspace.scenarios)))
+    names = chosen(site.workspace, scenario, every, ready)
     if not names:
         raise InputError("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
-    precision = settled_precision(context.settings.compute)
+    precision = settled_precision(site.settings.compute)
     request = RefreshRequest(names, moment_of(as_of), budget, online, expired, precision)
     if watch is None:
-        _show(_refresh(context, request, index), json)
+        _show(_refresh(site, request, index), json)
     else:
-        _watch(context, request, (index, watch, json), metrics_port)
+        _watch(site, request, (index, watch, json), metrics_port)
 
 
-def _refresh(context: Context, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
+def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
     from functools import partial
 
     from qanchor.embedding.load import load_embedder
-    from qanchor.embedding.publish import Surroundings
     from qanchor.embedding.refresh import refresh
     from qanchor.registry.tables import IndexVersion
     from qanchor.registry.versions import active_by_scenario
-    from qanchor.storage.features import FeatureRepository
 
-    features = FeatureRepository(context.workspace, context.home)
-    place = Surroundings(context.home, context.engine, features)
-    load = partial(load_embedder, context.home, context.workspace, context.settings.compute)
+    load = partial(load_embedder, site.home, site.workspace, site.settings.compute)
     try:
         with progress() as bar:
-            result = refresh(request, place, load, bar)
+            result = refresh(request, site, load, bar)
     finally:
-        features.close()
+        site.features.close()
     if index:
         from qanchor.audience.index import update_scenario_index
 
-        for name in active_by_scenario(context.engine, IndexVersion, list(result)):
-            update_scenario_index(context.home, context.engine, name)
+        for name in active_by_scenario(site.engine, IndexVersion, list(result)):
+            update_scenario_index(site.home, site.engine, name)
     return result
 
 
 def _watch(
-    context: Context, request: "RefreshRequest", how: tuple[bool, float, bool], metrics_port: int | None
+    site: Site, request: "RefreshRequest", how: tuple[bool, float, bool], metrics_port: int | None
 ) -> None:
     """Refresh again and again; one that fails for now is said and tried again."""
     from qanchor.errors import StateError, StoreUnavailable
@@ -118,7 +114,7 @@ def _watch(
     while not stop.is_set():
         began = time.monotonic()
         try:
-            result = _refresh(context, request, index)
+            result = _refresh(site, request, index)
         except (StateError, StoreUnavailable) as error:
             typer.echo(f"warning: {error}", err=True)
         else:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 
 def run(
@@ -24,16 +24,14 @@ def run(
 
     Example: qanchor-cli rollback --scenario takeout
     """
-    from qanchor.embedding.publish import Surroundings, promote, rollback_target
+    from qanchor.embedding.publish import promote, rollback_target
     from qanchor.registry.versions import active_model
-    from qanchor.storage.features import FeatureRepository
 
-    context = open_context()
-    names = chosen(context.workspace, scenario, every)
-    place = Surroundings(context.home, context.engine, FeatureRepository(context.workspace, context.home))
-    targets = {name: rollback_target(name, place) for name in names}
+    site = Site.open()
+    names = chosen(site.workspace, scenario, every)
+    targets = {name: rollback_target(name, site) for name in names}
     with progress() as bar:
-        promote(targets, place, bar, online=online)
+        promote(targets, site, bar, online=online)
     rows = [
         {
             "scenario": name,
@@ -48,7 +46,7 @@ def run(
         print_json(rows)
         return
     print_table("In service again", rows)
-    newer = active_model(context.engine).version
+    newer = active_model(site.engine).version
     if any(manifest.model_version != newer for manifest in targets.values()):
         typer.echo(f"the next backfill embeds with the active model, {newer}")
     typer.echo(f"next    qanchor-cli index build --scenario {names[0]}")

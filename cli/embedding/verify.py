@@ -4,14 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from cli.context import Context
-    from qanchor.embedding.publish import Surroundings
     from qanchor.embedding.verify import SinkCheck
+    from qanchor.site import Site
 
 
 def run(
@@ -30,20 +29,17 @@ def run(
 
     Example: qanchor-cli verify --all --repair
     """
-    from qanchor.embedding.publish import Surroundings
     from qanchor.embedding.verify import verify
     from qanchor.errors import StateError
     from qanchor.registry.manifests import active_manifests
-    from qanchor.storage.features import FeatureRepository
 
-    context = open_context()
-    ready = list(active_manifests(context.engine, list(context.workspace.scenarios)))
-    names = chosen(context.workspace, scenario, every, ready)
-    place = Surroundings(context.home, context.engine, FeatureRepository(context.workspace, context.home))
-    checks = [check for name in names for check in verify(name, place)]
+    site = Site.open()
+    ready = list(active_manifests(site.engine, list(site.workspace.scenarios)))
+    names = chosen(site.workspace, scenario, every, ready)
+    checks = [check for name in names for check in verify(name, site)]
     if repair and not all(check.agrees for check in checks):
-        _repair(checks, place, context)
-        checks = [check for name in names for check in verify(name, place)]
+        _repair(checks, site)
+        checks = [check for name in names for check in verify(name, site)]
     _show(checks, json)
     wrong = [check for check in checks if not check.agrees]
     if wrong:
@@ -51,7 +47,7 @@ def run(
         raise StateError(f"stores differ: {where}", wrong[0].remedy)
 
 
-def _repair(checks: "list[SinkCheck]", place: "Surroundings", context: "Context") -> None:
+def _repair(checks: "list[SinkCheck]", site: "Site") -> None:
     from qanchor.audience.index import build_scenario_index
     from qanchor.embedding.verify import repair_online
 
@@ -60,9 +56,9 @@ def _repair(checks: "list[SinkCheck]", place: "Surroundings", context: "Context"
         if check.agrees or check.scenario in damaged:
             continue
         if check.sink == "online":
-            repair_online(check.scenario, place)
+            repair_online(check.scenario, site)
         if check.sink == "index":
-            build_scenario_index(context.home, context.engine, check.scenario)
+            build_scenario_index(site.home, site.engine, check.scenario)
 
 
 def _show(checks: "list[SinkCheck]", json: bool) -> None:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
-from cli.heads.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table, progress
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.experiments.analysis import Analysis
@@ -52,8 +51,8 @@ def simulate(
     from qanchor.simulation.config import WorldPlan
     from qanchor.simulation.online_tests import PILOT_DAY, TEST_DAY, calls_test, lines_test, open_reader
 
-    context = open_context()
-    reader = open_reader(surroundings(context), context.settings.compute)
+    site = Site.open()
+    reader = open_reader(site, site.settings.compute)
     world = WorldPlan(users=1, seed=seed)
     with progress() as bar:
         pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), reader, bar)

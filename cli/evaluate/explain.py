@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import open_context
-from cli.heads.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.explain.anchor import AnchorFindings
@@ -36,13 +35,12 @@ def run(
 
     if out is not None:
         _make(out)
-    context = open_context()
-    around = surroundings(context)
-    names = chosen(context.workspace, scenario, every)
-    rows = stored_rows(around, names)
+    site = Site.open()
+    names = chosen(site.workspace, scenario, every)
+    rows = stored_rows(site, names)
     options = AnchorOptions.for_scenarios(len(rows), users)
     with progress() as bar:
-        found = explain_anchors(around, context.settings.compute, rows, bar, options)
+        found = explain_anchors(site, site.settings.compute, rows, bar, options)
     files = [] if out is None else _write(out, found)
     if json:
         print_json(

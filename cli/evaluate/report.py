@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
-from cli.heads.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import ScenariosOption, chosen
+from qanchor.site import Site
 
 
 def run(
@@ -33,13 +32,13 @@ def run(
     from qanchor.report.report_json import report_figures
     from qanchor.report.summary import summarise
 
-    context = open_context()
-    names = chosen(context.workspace, scenario, every or not scenario)
-    page = out or context.home.reports / "report.html"
+    site = Site.open()
+    names = chosen(site.workspace, scenario, every or not scenario)
+    page = out or site.home.reports / "report.html"
     _check_place(page)
     with progress() as bar:
-        compute = context.settings.compute if explain else None
-        summary = summarise(surroundings(context), names, bar, compute)
+        compute = site.settings.compute if explain else None
+        summary = summarise(site, names, bar, compute)
     files = write_report(summary, page)
     if json:
         print_json(report_figures(summary) | {"files": files})

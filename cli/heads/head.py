@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli.context import Context, open_context
 from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
-from cli.heads.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.heads.train import TrainedHead
@@ -116,12 +115,11 @@ def train(
     from qanchor.heads.fit import FitOptions
     from qanchor.heads.train import TrainOptions, train_head
 
-    context = open_context()
-    names = chosen(context.workspace, scenario, every, _with_labels(context) if every else None)
-    around = surroundings(context)
+    site = Site.open()
+    names = chosen(site.workspace, scenario, every, _with_labels(site) if every else None)
     fit = FitOptions(
         seed=seed,
-        threads=context.settings.compute.threads,
+        threads=site.settings.compute.threads,
         class_weight=class_weight.value,
         seeds=seeds,
         search_seconds=search_seconds,
@@ -130,7 +128,7 @@ def train(
     )
     options = TrainOptions(_groups(features), test_fold, fit, split.value, promote_now)
     with progress() as bar:
-        heads = [train_head(name, around, options, bar) for name in names]
+        heads = [train_head(name, site, options, bar) for name in names]
     if json:
         print_json([head.card.model_dump(mode="json") | {"champion": head.champion} for head in heads])
         return
@@ -162,10 +160,10 @@ def _groups(features: list[Features] | None) -> tuple[Literal["embedding", "acti
     return ("embedding",) if Features.embedding in asked else ("activity",)
 
 
-def _with_labels(context: Context) -> list[str]:
+def _with_labels(site: Site) -> list[str]:
     from qanchor.errors import NotReady
 
-    names = [n for n in context.workspace.scenarios if (context.home.labels / f"{n}.parquet").exists()]
+    names = [n for n in site.workspace.scenarios if (site.home.labels / f"{n}.parquet").exists()]
     if not names:
         raise NotReady("no scenario has labels", "Run `qanchor-cli labels load SCENARIO FILE`.")
     return names
@@ -236,15 +234,15 @@ def score(
     from qanchor.heads.score import ScoreRequest, publish_scores, read_users, score_users, write_scores
     from qanchor.storage.features import FeatureRepository
 
-    context = open_context()
+    site = Site.open()
     asked = read_users(users) if users else None
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ScoreRequest(asked, store.value, moment, unseen.value)
-    scored = score_users(scenario, surroundings(context), request)
+    scored = score_users(scenario, site, request)
     if out:
         write_scores(scored.table, out)
     if publish:
-        publish_scores(scenario, scored, FeatureRepository(context.workspace, context.home))
+        publish_scores(scenario, scored, FeatureRepository(site.workspace, site.home))
     summary = {
         "scenario": scenario,
         "head": scored.head,

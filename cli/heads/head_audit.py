@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
-from cli.heads.heads_common import OneScenario, surroundings
+from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 _SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
 
@@ -19,8 +19,8 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
     """
     from qanchor.registry.versions import list_heads
 
-    around = surroundings(open_context())
-    around.workspace.scenario(scenario)
+    site = Site.open()
+    site.workspace.scenario(scenario)
     rows = [
         {
             "version": head.version,
@@ -30,7 +30,7 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
             "vectors": head.fingerprint[:12],
             "trained": head.created_at.isoformat(timespec="seconds"),
         }
-        for head in list_heads(around.engine, scenario)
+        for head in list_heads(site.engine, scenario)
     ]
     if json:
         print_json(rows)
@@ -54,7 +54,7 @@ def compare(
     """
     from qanchor.heads.compare import compare_heads
 
-    found = compare_heads(scenario, surroundings(open_context()), challenger, champion)
+    found = compare_heads(scenario, Site.open(), challenger, champion)
     if json:
         print_json(asdict(found))
         return
@@ -88,7 +88,7 @@ def promote(
     """
     from qanchor.heads.compare import promote as promote_version
 
-    card = promote_version(scenario, surroundings(open_context()), head)
+    card = promote_version(scenario, Site.open(), head)
     if json:
         print_json({"scenario": scenario, "champion": card.version})
     else:
@@ -108,7 +108,7 @@ def refit(
     """
     from qanchor.heads.refit import refit as fit_again
 
-    found = fit_again(scenario, surroundings(open_context()), head)
+    found = fit_again(scenario, Site.open(), head)
     if json:
         print_json(asdict(found) | {"exact": found.exact})
     elif found.exact:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import open_context
-from cli.heads.heads_common import OneScenario, surroundings
+from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 
 def explain(
@@ -35,10 +35,10 @@ def explain(
     """
     from qanchor.explain.explain_user import ExplainRequest, explain_user
 
-    context = open_context()
+    site = Site.open()
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ExplainRequest(scenario, user, moment, features, events)
-    found = explain_user(surroundings(context), context.settings.compute, request)
+    found = explain_user(site, site.settings.compute, request)
     if json:
         print_json(asdict(found))
         return

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.audience.zero_label import Statement
@@ -52,12 +52,12 @@ def score(
 
     if out is not None:
         check_output(out)
-    context = open_context()
+    site = Site.open()
     asked = None if users is None else read_users(users)
-    scores = score_by_words(context.home, context.engine, context.workspace, scenario, asked)
+    scores = score_by_words(site.home, site.engine, site.workspace, scenario, asked)
     if out is not None:
         write_audience(scores.table, out)
-    spec, scorer = context.workspace.scenario(scenario), scores.scorer
+    spec, scorer = site.workspace.scenario(scenario), scores.scorer
     answers = [
         {"answer": name, "words": text, "understood": _understood(said)}
         for name, text, said in (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -140,22 +140,22 @@ def _pretrain(
     from qanchor.training.pretrain_config import settings_of
     from qanchor.training.record import choose_until, record_model
 
-    context = open_context()
-    home = context.home
+    site = Site.open()
+    home = site.home
     config = settings_of(**asked)
     end = choose_until(_moment(until), earliest_cutoff(home))
-    arrays = load_event_arrays(EventLog(home.events, context.workspace), context.workspace, before=end)
-    compute = context.settings.compute
+    arrays = load_event_arrays(EventLog(home.events, site.workspace), site.workspace, before=end)
+    compute = site.settings.compute
     runtime = choose_runtime(compute.device, compute.precision)
     scalars = home.root / "tensorboard" if tensorboard else None
     with join_ranks(runtime.device) as (ranks, device):
         limits = Visible(end, holdout_users(home), home.cache / "pretrain", scalars, ranks)
         runtime = replace(runtime, device=device)
         with progress() if ranks.is_first else nullcontext(Silent()) as bar:
-            result = pretrain(arrays, context.workspace, config, limits, bar, runtime)
+            result = pretrain(arrays, site.workspace, config, limits, bar, runtime)
         if not ranks.is_first:
             return None
-        model = record_model(result, config, home, context.engine, merge)
+        model = record_model(result, config, home, site.engine, merge)
         result.state.discard()
         return model
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 _WIDTH = "valid_auc_width_"
 
@@ -47,25 +47,23 @@ def run(
     from qanchor.training.record import Tuning, record_prompt, tune_scenarios
     from qanchor.training.tune import TuneConfig
 
-    context = open_context()
-    ready = [
-        name for name in context.workspace.scenarios if (context.home.labels / f"{name}.parquet").exists()
-    ]
-    names = chosen(context.workspace, scenario, every, ready or None)
-    labels = [read_labels(context.home, name) for name in names]
-    model = active_model(context.engine)
+    site = Site.open()
+    ready = [name for name in site.workspace.scenarios if (site.home.labels / f"{name}.parquet").exists()]
+    names = chosen(site.workspace, scenario, every, ready or None)
+    labels = [read_labels(site.home, name) for name in names]
+    model = active_model(site.engine)
     loaded = load_model(
-        context.home.root / model.path, context.settings.compute.device, context.settings.compute.precision
+        site.home.root / model.path, site.settings.compute.device, site.settings.compute.precision
     )
-    loaded.config.check_workspace(context.workspace)
+    loaded.config.check_workspace(site.workspace)
     config = replace(TuneConfig(tokens=tokens, seed=seed), **({"steps": steps} if steps else {}))
-    arrays = load_event_arrays(EventLog(context.home.events, context.workspace), context.workspace)
+    arrays = load_event_arrays(EventLog(site.home.events, site.workspace), site.workspace)
     with progress() as bar:
-        tuned = tune_scenarios(Tuning(loaded, context.workspace, config, test_fold), arrays, labels, bar)
+        tuned = tune_scenarios(Tuning(loaded, site.workspace, config, test_fold), arrays, labels, bar)
     rows = []
     for some in labels:
         fold = some.test_fold(test_fold)
-        prompt = record_prompt(some.scenario, tuned[some.scenario], model, fold, context.home, context.engine)
+        prompt = record_prompt(some.scenario, tuned[some.scenario], model, fold, site.home, site.engine)
         metrics = prompt.metrics
         rows.append(
             {
@@ -96,10 +94,10 @@ def _use(scenario: list[str] | None, every: bool, version: str, json: bool) -> N
 
     if every or len(scenario or ()) != 1:
         raise InputError("--use is about one scenario", "Give one --scenario NAME.")
-    context = open_context()
-    name = chosen(context.workspace, scenario, every)[0]
-    prompt = use_prompt(context.engine, name, version)
-    model = find_active_model(context.engine)
+    site = Site.open()
+    name = chosen(site.workspace, scenario, every)[0]
+    prompt = use_prompt(site.engine, name, version)
+    model = find_active_model(site.engine)
     fits = model is not None and model.version == prompt.model_version
     row = {"scenario": name, "prompt": prompt.version, "model": prompt.model_version, "fits_model": fits}
     if json:

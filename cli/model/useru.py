@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.context import open_context
 from cli.model.useru_show import show_set
 from cli.model.useru_writer import WriterOptions, choose_writer
 from cli.output import JsonOption, progress
 from qanchor.errors import InputError
+from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from cli.context import Context
+    from qanchor.site import Site
     from qanchor.training.useru.build import BuildConfig
     from qanchor.training.useru.store import Manifest
 
@@ -120,14 +120,14 @@ def build(
         parallel=parallel if writer == "llm" else 1,
         seed=seed,
     )
-    context = open_context()
-    folder = out if out is not None else context.home.useru / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    _build(context, config, chosen, (folder, topic_file, until))
+    site = Site.open()
+    folder = out if out is not None else site.home.useru / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    _build(site, config, chosen, (folder, topic_file, until))
     show_set(folder, 0, "", "", dropped=False, as_json=json)
 
 
 def _build(
-    context: "Context",
+    site: "Site",
     config: "BuildConfig",
     chosen: WriterOptions,
     where: tuple[Path, Path | None, str | None],
@@ -144,15 +144,13 @@ def _build(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists already", "Name a new folder, or remove that one first.")
     listed = read_topics(topic_file)
-    writer, budget = choose_writer(context, chosen)
-    end = choose_until(_moment(until), earliest_cutoff(context.home))
-    arrays = load_event_arrays(
-        EventLog(context.home.events, context.workspace), context.workspace, before=end
-    )
-    visible = visible_events(arrays, microseconds(end), holdout_users(context.home))
+    writer, budget = choose_writer(site, chosen)
+    end = choose_until(_moment(until), earliest_cutoff(site.home))
+    arrays = load_event_arrays(EventLog(site.home.events, site.workspace), site.workspace, before=end)
+    visible = visible_events(arrays, microseconds(end), holdout_users(site.home))
     job = Job(writer, listed, folder, budget)
     with progress() as bar:
-        return build_set(visible, context.workspace, microseconds(end), config, job, bar)
+        return build_set(visible, site.workspace, microseconds(end), config, job, bar)
 
 
 @app.command()
@@ -178,7 +176,7 @@ def show(
 def _newest() -> Path:
     from qanchor.errors import NotReady
 
-    sets = sorted(path.parent for path in open_context().home.useru.glob("*/useru.json"))
+    sets = sorted(path.parent for path in Site.open().home.useru.glob("*/useru.json"))
     if not sets:
         raise NotReady("no set of pairs is built yet", "Run `qanchor-cli useru build`, or name a folder.")
     return sets[-1]

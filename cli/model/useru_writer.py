@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qanchor.errors import InputError
 
 if TYPE_CHECKING:
-    from cli.context import Context
+    from qanchor.site import Site
     from qanchor.training.useru.chat import Chat
     from qanchor.training.useru.spending import Budget
     from qanchor.training.useru.writer import Writer
@@ -40,7 +40,7 @@ class WriterOptions:
     reply_price: float
 
 
-def choose_writer(context: "Context", options: WriterOptions) -> "tuple[Writer, Budget | None]":
+def choose_writer(site: "Site", options: WriterOptions) -> "tuple[Writer, Budget | None]":
     """The writer, and what it may spend.
 
     Raises:
@@ -65,24 +65,24 @@ def choose_writer(context: "Context", options: WriterOptions) -> "tuple[Writer, 
 
     prices = Prices(options.prompt_price, options.reply_price)
     budget = Budget(prices, options.most_tokens, options.most_cost)
-    cache = ReplyCache(context.home.useru / "replies")
-    writer = LlmWriter(_chat(context, options), cache, budget, LlmOptions(options.reply_tokens))
+    cache = ReplyCache(site.home.useru / "replies")
+    writer = LlmWriter(_chat(site, options), cache, budget, LlmOptions(options.reply_tokens))
     return writer, budget
 
 
-def _chat(context: "Context", options: WriterOptions) -> "Chat":
+def _chat(site: "Site", options: WriterOptions) -> "Chat":
     if options.model_path is not None:
         if options.url or options.model:
             raise InputError("both a model on disk and one at an endpoint are named", "Name one of them.")
         from qanchor.model.runtime import choose_runtime
         from qanchor.training.useru.chat_local import LocalChat
 
-        compute = context.settings.compute
+        compute = site.settings.compute
         runtime = choose_runtime(compute.device, compute.precision)
         return LocalChat(options.model_path, str(runtime.device))
     from qanchor.training.useru.chat_http import Endpoint, HttpChat
 
-    llm = context.settings.llm
+    llm = site.settings.llm
     url, model = options.url or llm.url, options.model or llm.model
     if not url or not model:
         raise InputError(

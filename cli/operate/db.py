@@ -2,8 +2,8 @@
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json
+from qanchor.site import Site
 
 app = typer.Typer(
     name="db",
@@ -25,7 +25,7 @@ def upgrade(as_json: JsonOption = False) -> None:
     from qanchor.registry.migrate import current as revision_at
     from qanchor.registry.migrate import upgrade as bring_up
 
-    url = open_context().settings.database_url
+    url = Site.open().settings.database_url
     before, after = revision_at(url), bring_up(url)
     words = f"at {after}, the newest" if before == after else f"{before or 'empty'} -> {after}"
     _report(url, after, words, as_json)
@@ -40,7 +40,7 @@ def current(as_json: JsonOption = False) -> None:
     from qanchor.registry.migrate import HEAD
     from qanchor.registry.migrate import current as revision_at
 
-    url = open_context().settings.database_url
+    url = Site.open().settings.database_url
     revision = revision_at(url)
     if revision == HEAD:
         words = f"at {HEAD}, the newest"

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
@@ -33,7 +33,7 @@ def list_jobs(
     """
     from qanchor.registry.jobs import list_jobs as newest
 
-    jobs = newest(open_context().engine, limit)
+    jobs = newest(Site.open().engine, limit)
     if json:
         print_json([_as_json(job) for job in jobs])
         return
@@ -51,7 +51,7 @@ def show(job: JobArgument, json: JsonOption = False) -> None:
     """
     from qanchor.registry.jobs import find_job
 
-    found = find_job(open_context().engine, job)
+    found = find_job(Site.open().engine, job)
     if json:
         print_json(_as_json(found))
         return
@@ -80,7 +80,7 @@ def cancel(job: JobArgument, json: JsonOption = False) -> None:
     """
     from qanchor.registry.jobs import cancel_job
 
-    cancelled = cancel_job(open_context().engine, job)
+    cancelled = cancel_job(Site.open().engine, job)
     if json:
         print_json(_as_json(cancelled))
         return

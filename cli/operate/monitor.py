@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.context import Context, open_context
-from cli.heads.heads_common import surroundings
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.monitoring.export import MonitorMetrics
@@ -65,15 +64,15 @@ def run(
         from qanchor.monitoring.export import check_textfile
 
         check_textfile(textfile)
-    context = open_context()
-    names = _names(context, scenario, every)
+    site = Site.open()
+    names = _names(site, scenario, every)
     if history:
-        _show_history(context, names, history, json)
+        _show_history(site, names, history, json)
         return
     if watch is not None:
-        _watch(context, names, (watch, metrics_port, textfile), json)
+        _watch(site, names, (watch, metrics_port, textfile), json)
         return
-    found = _look(context, names, (at if at.tzinfo else at.replace(tzinfo=UTC)) if at else None)
+    found = _look(site, names, (at if at.tzinfo else at.replace(tzinfo=UTC)) if at else None)
     if textfile:
         _metrics(None, found).write(textfile)
     _show(found, json)
@@ -81,23 +80,23 @@ def run(
         raise typer.Exit(_ALARM)
 
 
-def _names(context: Context, scenario: list[str] | None, every: bool) -> list[str]:
+def _names(site: Site, scenario: list[str] | None, every: bool) -> list[str]:
     from qanchor.errors import NotReady
     from qanchor.monitoring.monitor import watched_scenarios
 
-    ready = watched_scenarios(surroundings(context)) if every else None
-    names = chosen(context.workspace, scenario, every, ready)
+    ready = watched_scenarios(site) if every else None
+    names = chosen(site.workspace, scenario, every, ready)
     if not names:
         raise NotReady("no scenario has embeddings or a head yet", "Run `qanchor-cli backfill --all`.")
     return names
 
 
-def _look(context: Context, names: Sequence[str], at: datetime | None) -> "list[ScenarioHealth]":
+def _look(site: Site, names: Sequence[str], at: datetime | None) -> "list[ScenarioHealth]":
     from qanchor.monitoring.history import record
     from qanchor.monitoring.monitor import monitor
 
-    found = monitor(surroundings(context), names, at)
-    record(context.home, found)
+    found = monitor(site, names, at)
+    record(site.home, found)
     return found
 
 
@@ -111,9 +110,7 @@ def _metrics(port: int | None, found: "Sequence[ScenarioHealth]" = ()) -> "Monit
     return metrics
 
 
-def _watch(
-    context: Context, names: Sequence[str], how: tuple[float, int | None, Path | None], json: bool
-) -> None:
+def _watch(site: Site, names: Sequence[str], how: tuple[float, int | None, Path | None], json: bool) -> None:
     """Look again and again; alarms are said when they begin and when they end."""
     from qanchor.errors import StateError, StoreUnavailable
 
@@ -125,7 +122,7 @@ def _watch(
     while not stop.is_set():
         began = time.monotonic()
         try:
-            found = _look(context, names, None)
+            found = _look(site, names, None)
         except (StateError, StoreUnavailable) as error:
             typer.echo(f"warning: {error}", err=True)
         else:
@@ -180,12 +177,12 @@ def _show(found: "Sequence[ScenarioHealth]", json: bool) -> None:
             typer.echo(f"alarm: {health.scenario}: {check}", err=True)
 
 
-def _show_history(context: Context, names: Sequence[str], looks: int, json: bool) -> None:
+def _show_history(site: Site, names: Sequence[str], looks: int, json: bool) -> None:
     from qanchor.monitoring.history import read_history
 
     kept: list[dict[str, Any]] = []
     for name in names:
-        rows = read_history(context.home, name).to_pylist()
+        rows = read_history(site.home, name).to_pylist()
         moments = sorted({row["at"] for row in rows})[-looks:]
         kept += [{"scenario": name, **row} for row in rows if row["at"] in moments]
     if json:

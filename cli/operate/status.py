@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cli.context import open_context
 from cli.output import JsonOption, print_json, print_table
+from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.registry.overview import Overview, ScenarioSummary
@@ -19,12 +19,12 @@ def run(as_json: JsonOption = False) -> None:
     """
     from qanchor.registry.overview import read_overview
 
-    context = open_context()
-    overview = read_overview(context.engine, context.workspace)
+    site = Site.open()
+    overview = read_overview(site.engine, site.workspace)
     if as_json:
-        print_json({"home": context.home.root, **asdict(overview)})
+        print_json({"home": site.home.root, **asdict(overview)})
         return
-    typer.echo(f"home    {context.home.root}")
+    typer.echo(f"home    {site.home.root}")
     typer.echo(f"events  {_events(overview)}")
     typer.echo(f"model   {_model(overview)}")
     typer.echo("")

@@ -21,7 +21,6 @@ from qanchor.embedding.plan import BackfillRequest, Plan, plan_events, remove_pl
 from qanchor.embedding.publish import (
     Edition,
     FinishedShard,
-    Surroundings,
     promote,
     write_candidates,
     write_shared,
@@ -40,6 +39,7 @@ from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
+from qanchor.site import Site
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class _Work:
     """One worker's run."""
 
     request: BackfillRequest
-    place: Surroundings
+    site: Site
     spaces: Sequence[Space]
     plan: Plan
     job: ShardedJob
@@ -90,7 +90,7 @@ class _Work:
 
     @property
     def workspace(self) -> Workspace:
-        return self.place.features.workspace
+        return self.site.workspace
 
     @property
     def progress(self) -> Progress:
@@ -99,7 +99,7 @@ class _Work:
 
 def backfill(
     request: BackfillRequest,
-    place: Surroundings,
+    site: Site,
     engine: Engine,
     progress: Progress,
     score_shift: ScoreShift | None = None,
@@ -108,7 +108,7 @@ def backfill(
 
     Args:
         request: what is embedded.
-        place: where from and where to.
+        site: where from and where to.
         engine: computes the shards.
         progress: whoever watches.
         score_shift: how far a head's scores move; a gate where it is given.
@@ -120,21 +120,21 @@ def backfill(
         StateError: the online store took fewer rows than there are.
         DiskFull: free some space and run it again; what is finished stays.
     """
-    spaces = active_spaces(place.engine, place.features.workspace, request.scenarios, request.precision)
+    spaces = active_spaces(site.engine, site.features.workspace, request.scenarios, request.precision)
     progress.start("reading events")
-    job, plan, warnings = join(request, place, spaces)
-    work = _Work(request, place, spaces, plan, job, Tally(job, progress))
+    job, plan, warnings = join(request, site, spaces)
+    work = _Work(request, site, spaces, plan, job, Tally(job, progress))
     try:
         job.resume()
         progress.start(f"embedding {len(spaces)} scenarios", len(plan.requests))
         redo_lost_shards(job, plan)
         work.tally.catch_up()
-        engine.run(ShardTask(job, plan, place.features.workspace, spaces), work.tally)
+        engine.run(ShardTask(job, plan, site.features.workspace, spaces), work.tally)
         if _lead(work):
-            with job.holding(None), full_disk_as_error(place.home.root):
+            with job.holding(None), full_disk_as_error(site.home.root):
                 _put_in_service(work, score_shift)
                 job.end()
-            remove_plan(place.home, plan.folder.name)
+            remove_plan(site.home, plan.folder.name)
     except BaseException as error:
         job.stop(error)
         raise
@@ -148,7 +148,7 @@ def _lead(work: _Work) -> bool:
         NotReady: the job was cancelled, or given up for another one.
     """
     while not work.job.lead():
-        with transaction(work.place.engine) as session:
+        with transaction(work.site.engine) as session:
             key, state = session.execute(select(Job.key, Job.state).where(Job.id == work.job.id)).one()
         if key is None and state == DONE:
             return False
@@ -159,7 +159,7 @@ def _lead(work: _Work) -> bool:
 
 
 def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
-    place, request = work.place, work.request
+    site, request = work.site, work.request
     shards = [
         FinishedShard(
             shard_folder(work.plan, r.result),
@@ -169,14 +169,14 @@ def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
         for r in work.job.results()
     ]
     edition = Edition(work.job.id, work.spaces, shards, work.plan.as_of, work.plan.ingested_until)
-    manifests = write_candidates(edition, place)
-    views = _shared_views(work.plan.shared, plan_events(work.plan, place), work.workspace)
-    write_shared(views, min(m.id for m in manifests.values()), place, work.progress)
+    manifests = write_candidates(edition, site)
+    views = _shared_views(work.plan.shared, plan_events(work.plan, site), work.workspace)
+    write_shared(views, min(m.id for m in manifests.values()), site, work.progress)
     wanted = current_users(work.plan, request.scenarios)
     work.progress.start("gates", len(manifests))
     for scenario, manifest in manifests.items():
-        results = judge(manifest, wanted[scenario], place, score_shift)
-        note_manifest(place.engine, manifest, gates={"results": [result.as_json() for result in results]})
+        results = judge(manifest, wanted[scenario], site, score_shift)
+        note_manifest(site.engine, manifest, gates={"results": [result.as_json() for result in results]})
         if failed := failed_gates(results):
             work.blocked[scenario] = failed
         work.progress.advance()
@@ -186,7 +186,7 @@ def _put_in_service(work: _Work, score_shift: ScoreShift | None) -> None:
     due = {name: manifest for name, manifest in allowed.items() if manifest.state != ACTIVE}
     snapshot = work.plan.as_of is not None
     if due:
-        promote(due, place, work.progress, online=request.online, shared=list(views) if snapshot else ())
+        promote(due, site, work.progress, online=request.online, shared=list(views) if snapshot else ())
 
 
 def current_users(plan: Plan, names: Sequence[str]) -> dict[str, int]:
@@ -214,7 +214,7 @@ def _shared_views(
 
 
 def _result(work: _Work, warnings: Sequence[str]) -> BackfillResult:
-    with transaction(work.place.engine) as session:
+    with transaction(work.site.engine) as session:
         query = select(EmbeddingManifest).where(EmbeddingManifest.job_id == work.job.id)
         rows = session.scalars(query.order_by(EmbeddingManifest.id)).all()
     found = {row.scenario: row for row in rows}

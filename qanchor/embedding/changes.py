@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.embedding.publish import Surroundings
 from qanchor.events.change import history_change
 from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
 from qanchor.names import EVENT_TIMESTAMP, N_EVENTS, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.site import Site
 from qanchor.storage.editions import edition_parts
 from qanchor.storage.user_events import LogRows, UserEvents
 
@@ -47,7 +47,7 @@ def find_changes(
     serving: Sequence[EmbeddingManifest],
     moment: datetime,
     rows: LogRows,
-    place: Surroundings,
+    site: Site,
     expired: bool = False,
 ) -> Changes:
     """The users whose histories have changed since the vectors that serve were made.
@@ -56,10 +56,10 @@ def find_changes(
         serving: of each scenario; all of snapshots.
         moment: the cut-off of new vectors, UTC.
         rows: of the event log as it is now.
-        place: where the vectors lie.
+        site: where the vectors lie.
         expired: whether users count of whom nothing is new, but events have left the window.
     """
-    workspace = place.features.workspace
+    workspace = site.features.workspace
     since = min(m.ingested_until.replace(tzinfo=UTC) for m in serving if m.ingested_until) - _OVERLAP
     window = timedelta(days=workspace.window_days)
     from_ = min(m.as_of.replace(tzinfo=UTC) for m in serving if m.as_of) if expired else moment
@@ -67,7 +67,7 @@ def find_changes(
     left = rows.between(from_ - window, moment - window)
     users = np.array(pc.unique(pa.concat_arrays([arrived, left])).sort().to_pylist(), dtype=object)
     events = rows.of_users(users)
-    known = [_known(place.home.root / m.path, users) for m in serving]
+    known = [_known(site.home.root / m.path, users) for m in serving]
     oldest = min([int(cutoffs[cutoffs >= 0].min(initial=microseconds(moment))) for cutoffs, _ in known])
     after = datetime.fromtimestamp(oldest // 1_000_000, tz=UTC) - window
     arrays = load_event_arrays(events, workspace, before=moment, after=after)
@@ -86,9 +86,9 @@ def _known(folder: Path, users: NDArray[np.object_]) -> tuple[Int64, Int64]:
     wanted = pa.array(users, pa.string())
     for path in edition_parts(folder):
         table = pq.read_table(path, columns=[USER_ID, EVENT_TIMESTAMP, N_EVENTS], partitioning=None)
-        place = pc.index_in(table[USER_ID].combine_chunks(), value_set=wanted)
-        there = np.flatnonzero(np.asarray(pc.is_valid(place)))
-        place_of = np.asarray(place.fill_null(-1)).astype(np.int64)[there]
+        position = pc.index_in(table[USER_ID].combine_chunks(), value_set=wanted)
+        there = np.flatnonzero(np.asarray(pc.is_valid(position)))
+        place_of = np.asarray(position.fill_null(-1)).astype(np.int64)[there]
         moments = np.asarray(table[EVENT_TIMESTAMP].cast(pa.int64())).astype(np.int64)[there]
         events = table[N_EVENTS].to_numpy()[there]
         order = np.argsort(moments, kind="stable")  # the newest of a user is written last

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from qanchor.embedding.publish import Surroundings
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.site import Site
 from qanchor.storage.editions import CurrentVectors, current_vectors
 
 _SAMPLE: Final = 2_000
@@ -73,7 +73,7 @@ def failed_gates(results: Sequence[GateResult]) -> list[GateResult]:
 def judge(
     manifest: EmbeddingManifest,
     wanted_users: int,
-    place: Surroundings,
+    site: Site,
     score_shift: ScoreShift | None = None,
 ) -> list[GateResult]:
     """Hold a scenario's new vectors against its gates.
@@ -81,19 +81,19 @@ def judge(
     Args:
         manifest: of the new vectors.
         wanted_users: users that should have a current vector; 0 where there is no snapshot.
-        place: where the vectors that serve lie, if any.
+        site: where the vectors that serve lie, if any.
         score_shift: how far the scenario's head moves.
     """
-    limits = place.features.workspace.scenario(manifest.scenario).gates
-    new = current_vectors(place.home.root / manifest.path, manifest.scenario)
+    limits = site.features.workspace.scenario(manifest.scenario).gates
+    new = current_vectors(site.home.root / manifest.path, manifest.scenario)
     results = [_at_most("bad vectors", bad_share(new.vectors), 0.0)]
     if wanted_users:
         results.append(_at_least("coverage", len(new) / wanted_users, limits.min_coverage))
-    served = active_manifests(place.engine, [manifest.scenario]).get(manifest.scenario)
+    served = active_manifests(site.engine, [manifest.scenario]).get(manifest.scenario)
     comparable = served is not None and served.as_of is not None and manifest.as_of is not None
     if served is None or not comparable or not len(new) or served.id == manifest.id:
         return results
-    old = current_vectors(place.home.root / served.path, manifest.scenario)
+    old = current_vectors(site.home.root / served.path, manifest.scenario)
     old_rows, new_rows = _common(old, new)
     if manifest.as_of is not None and served.as_of is not None and manifest.as_of >= served.as_of:
         # A snapshot of an earlier moment has fewer users; that is no loss.
@@ -131,9 +131,9 @@ def bad_share(vectors: NDArray[np.float32]) -> float:
 
 def _common(old: CurrentVectors, new: CurrentVectors) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of a sample of the users that both have, the same sample each time."""
-    place = pc.index_in(old.users, value_set=new.users)
-    old_rows = np.flatnonzero(np.asarray(pc.is_valid(place)))
-    new_rows = np.asarray(place.fill_null(-1)).astype(np.int64)[old_rows]
+    position = pc.index_in(old.users, value_set=new.users)
+    old_rows = np.flatnonzero(np.asarray(pc.is_valid(position)))
+    new_rows = np.asarray(position.fill_null(-1)).astype(np.int64)[old_rows]
     return old_rows.astype(np.int64), new_rows
 
 

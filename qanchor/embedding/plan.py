@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
 from qanchor.embedding.spaces import FLOAT32, Space
 from qanchor.errors import InputError, NotReady
@@ -27,6 +26,7 @@ from qanchor.events.partition import EventPart, parts_of_sorted, split_by_user
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
 from qanchor.registry.manifests import active_manifests
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.user_copy import UserCopy, open_copy
 from qanchor.storage.user_copy_writer import keep_copy, remove_copies
@@ -112,23 +112,23 @@ class Plan:
         return EmbeddingRequests(whole.users[part], whole.cutoffs[part], whole.wanted[part])
 
 
-def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
+def make_plan(request: BackfillRequest, site: Site) -> Plan:
     """Settle what is computed and write it to a new folder of the cache.
 
     Raises:
         NotReady: no events, or no labels where they are asked for.
         InputError: as_of lies in the future, or no user has an event before it.
     """
-    workspace, names = place.features.workspace, list(request.scenarios)
-    event_log = EventLog(place.home.events, workspace)
-    copy = _copy_by_user(request, place, event_log)
+    workspace, names = site.features.workspace, list(request.scenarios)
+    event_log = EventLog(site.home.events, workspace)
+    copy = _copy_by_user(request, site, event_log)
     source = copy or event_log
     first_events, newest, ingested_until = first_and_last_events(source)
-    labelled = {name: label_pairs(place.home, name) for name in workspace.scenarios}
+    labelled = {name: label_pairs(site.home, name) for name in workspace.scenarios}
     if request.labels_only:
         _require_labels({name: labelled[name] for name in names})
     as_of = None if request.labels_only else _snapshot_moment(request.as_of, newest)
-    others = active_manifests(place.engine, [n for n in workspace.scenarios if n not in set(names)])
+    others = active_manifests(site.engine, [n for n in workspace.scenarios if n not in set(names)])
     moments = {m.as_of.replace(tzinfo=UTC) for m in others.values() if m.as_of is not None}
     snapshot = [] if as_of is None else [_snapshot(first_events, as_of)]
     if snapshot and not snapshot[0].num_rows:
@@ -137,7 +137,7 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     # Activity and profile serve every scenario: the times of those that stay untouched stay covered.
     shared = [*labelled.values(), *(_snapshot(first_events, moment) for moment in moments), *snapshot]
     requests = union_of(wanted, len(names))
-    folder = place.home.cache / "backfill" / secrets.token_hex(6)
+    folder = site.home.cache / "backfill" / secrets.token_hex(6)
     bounds = _bounds(requests, request.shard_users)
     folder.mkdir(parents=True)
     try:
@@ -151,20 +151,20 @@ def make_plan(request: BackfillRequest, place: Surroundings) -> Plan:
     return plan
 
 
-def _copy_by_user(request: BackfillRequest, place: Surroundings, event_log: EventLog) -> UserCopy | None:
+def _copy_by_user(request: BackfillRequest, site: Site, event_log: EventLog) -> UserCopy | None:
     """The log by user; everything else is read from it too, because it need not be searched for repeats."""
     if request.copy_events:
-        return keep_copy(event_log, place.home.events_by_user)
-    remove_copies(place.home.events_by_user)
+        return keep_copy(event_log, site.home.events_by_user)
+    remove_copies(site.home.events_by_user)
     return None
 
 
-def plan_events(plan: Plan, place: Surroundings) -> EventSource:
+def plan_events(plan: Plan, site: Site) -> EventSource:
     """The events that a plan was made from; where they are gone, the log as it is now."""
-    event_log = EventLog(place.home.events, place.features.workspace)
+    event_log = EventLog(site.home.events, site.features.workspace)
     copy = None
     if plan.events_copy is not None:
-        copy = open_copy(place.home.events_by_user, event_log, plan.events_copy)
+        copy = open_copy(site.home.events_by_user, event_log, plan.events_copy)
     return copy or event_log
 
 
@@ -181,10 +181,10 @@ def _split_events(
     firsts = [str(requests.users[bound]) for bound in bounds[:-1]]
     newest = datetime.fromtimestamp(int(requests.cutoffs.max()) // 1_000_000 + 1, tz=UTC)
     oldest = datetime.fromtimestamp(int(requests.cutoffs.min()) // 1_000_000, tz=UTC)
-    after, place = oldest - timedelta(days=workspace.window_days), folder / "events"
+    after, parts_folder = oldest - timedelta(days=workspace.window_days), folder / "events"
     if isinstance(source, UserCopy):
-        return parts_of_sorted(source.parts, workspace, place, firsts, before=newest, after=after)
-    return split_by_user(source, workspace, place, firsts, before=newest, after=after)
+        return parts_of_sorted(source.parts, workspace, parts_folder, firsts, before=newest, after=after)
+    return split_by_user(source, workspace, parts_folder, firsts, before=newest, after=after)
 
 
 def first_and_last_events(source: EventSource) -> tuple[pa.Table, datetime, datetime]:

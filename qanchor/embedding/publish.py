@@ -16,11 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
-from sqlalchemy import Engine
 
 from qanchor.embedding.spaces import Space
 from qanchor.errors import NotReady, StateError
-from qanchor.home import Home
 from qanchor.names import embedding_view
 from qanchor.progress import Progress
 from qanchor.registry.manifests import (
@@ -38,28 +36,13 @@ from qanchor.registry.manifests import (
     part_name,
 )
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.site import Site
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import current_vectors
-from qanchor.storage.features import FeatureRepository
 
 log = logging.getLogger(__name__)
 
 _OUR_PART = re.compile(r"^\d{8}-\d{5}$")
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a backfill reads and writes.
-
-    Args:
-        home: of all state.
-        engine: the registry.
-        features: Feast.
-    """
-
-    home: Home
-    engine: Engine
-    features: FeatureRepository
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ class Edition:
     ingested_until: datetime
 
 
-def write_candidates(edition: Edition, place: Surroundings) -> dict[str, EmbeddingManifest]:
+def write_candidates(edition: Edition, site: Site) -> dict[str, EmbeddingManifest]:
     """Give every scenario's vectors a folder and a manifest; nobody reads them yet.
 
     Returns:
@@ -118,10 +101,10 @@ def write_candidates(edition: Edition, place: Surroundings) -> dict[str, Embeddi
             path="",
             job_id=edition.job_id,
         )
-        manifest = found[space.scenario] = begin_manifest(place.engine, row)
+        manifest = found[space.scenario] = begin_manifest(site.engine, row)
         if manifest.state == ACTIVE:
             continue  # an earlier try got that far
-        folder = place.home.edition(view, manifest.id)
+        folder = site.home.edition(view, manifest.id)
         parts.ensure_part(folder, parts.embedding_schema(space.scenario))
         rows, totals = 0, []
         for number, shard in enumerate(edition.shards):
@@ -132,12 +115,12 @@ def write_candidates(edition: Edition, place: Surroundings) -> dict[str, Embeddi
                 totals.append(shard.totals[space.scenario])
         parts.sync_folder(folder)
         note_manifest(
-            place.engine,
+            site.engine,
             manifest,
             state=CANDIDATE,
             rows=rows,
             content_hash=checksums.checksum(checksums.combined(totals), rows),
-            path=str(folder.relative_to(place.home.root)),
+            path=str(folder.relative_to(site.home.root)),
         )
     return found
 
@@ -147,15 +130,13 @@ def without_zone(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def write_shared(
-    shared: Mapping[str, Iterable[pa.Table]], run: int, place: Surroundings, progress: Progress
-) -> None:
+def write_shared(shared: Mapping[str, Iterable[pa.Table]], run: int, site: Site, progress: Progress) -> None:
     """Write the activity and profile views; a later part wins ties, and earlier parts go when all are there.
 
     Args:
         shared: tables by view, read once, part by part.
         run: names the parts; grows from backfill to backfill.
-        place: where to.
+        site: where to.
         progress: whoever watches.
     """
     progress.start("activity and profile", len(shared))
@@ -163,21 +144,21 @@ def write_shared(
         written = set()
         for number, table in enumerate(tables):
             written.add(part_name(run, number))
-            place.features.write_part(view, table, part_name(run, number))
-        _remove_earlier(place, view, written)
+            site.features.write_part(view, table, part_name(run, number))
+        _remove_earlier(site, view, written)
         progress.advance()
 
 
-def _remove_earlier(place: Surroundings, view: str, written: Set[str]) -> None:
+def _remove_earlier(site: Site, view: str, written: Set[str]) -> None:
     """Remove what earlier backfills wrote; parts of others, such as a consumer's, stay."""
-    present = {path.stem for path in place.home.view(view).glob("*.parquet")}
+    present = {path.stem for path in site.home.view(view).glob("*.parquet")}
     foreign = {name for name in present if not _OUR_PART.match(name)}
-    place.features.remove_parts(view, foreign | written)
+    site.features.remove_parts(view, foreign | written)
 
 
 def promote(
     manifests: Mapping[str, EmbeddingManifest],
-    place: Surroundings,
+    site: Site,
     progress: Progress,
     *,
     online: bool = True,
@@ -187,7 +168,7 @@ def promote(
 
     Args:
         manifests: by scenario; whole, and judged by whoever calls.
-        place: where.
+        site: where.
         progress: whoever watches.
         online: whether the online store is brought up to them.
         shared: views besides the embeddings' that go to the online store with them.
@@ -197,45 +178,45 @@ def promote(
         NotReady: a manifest's files are gone.
     """
     for scenario, manifest in manifests.items():
-        if not (place.home.root / manifest.path).is_dir():
+        if not (site.home.root / manifest.path).is_dir():
             raise NotReady(
                 f"the vectors of manifest {manifest.id} are gone",
                 f"Run `qanchor-cli backfill --scenario {scenario}`.",
             )
-    before = active_manifests(place.engine, list(manifests))
+    before = active_manifests(site.engine, list(manifests))
     for manifest in before.values():
-        _move_to_own_folder(manifest, place)
+        _move_to_own_folder(manifest, site)
     for manifest in manifests.values():
-        note_manifest(place.engine, manifest, state=PROMOTING)
-    _switch(manifests, place)
+        note_manifest(site.engine, manifest, state=PROMOTING)
+    _switch(manifests, site)
     if online:
-        _materialize(manifests, before, shared, place, progress)
-    activate_manifests(place.engine, manifests)
+        _materialize(manifests, before, shared, site, progress)
+    activate_manifests(site.engine, manifests)
     for scenario in manifests:
-        prune(scenario, place)
+        prune(scenario, site)
     log.info("promoted manifests=%s", {name: row.id for name, row in manifests.items()})
 
 
-def _move_to_own_folder(manifest: EmbeddingManifest, place: Surroundings) -> None:
+def _move_to_own_folder(manifest: EmbeddingManifest, site: Site) -> None:
     """Earlier versions kept the vectors that serve in the view's folder itself."""
     view = embedding_view(manifest.scenario)
-    folder, own = place.home.view(view), place.home.edition(view, manifest.id)
-    if folder.is_symlink() or place.home.root / manifest.path != folder:
+    folder, own = site.home.view(view), site.home.edition(view, manifest.id)
+    if folder.is_symlink() or site.home.root / manifest.path != folder:
         return
     own.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(own)
     parts.switch_folder(folder, own)
-    note_manifest(place.engine, manifest, path=str(own.relative_to(place.home.root)))
+    note_manifest(site.engine, manifest, path=str(own.relative_to(site.home.root)))
 
 
-def _switch(manifests: Mapping[str, EmbeddingManifest], place: Surroundings) -> None:
-    features = place.features
+def _switch(manifests: Mapping[str, EmbeddingManifest], site: Site) -> None:
+    features = site.features
     changed = [m for name, m in manifests.items() if features.fingerprint(name) != m.fingerprint]
     for manifest in changed:
         features.set_fingerprint(manifest.scenario, manifest.fingerprint, manifest.width)
     for scenario, manifest in manifests.items():
-        parts.switch_folder(place.home.view(embedding_view(scenario)), place.home.root / manifest.path)
-    if changed or not place.home.feast_registry.exists():
+        parts.switch_folder(site.home.view(embedding_view(scenario)), site.home.root / manifest.path)
+    if changed or not site.home.feast_registry.exists():
         features.apply()
 
 
@@ -243,7 +224,7 @@ def _materialize(
     manifests: Mapping[str, EmbeddingManifest],
     before: Mapping[str, EmbeddingManifest],
     shared: Sequence[str],
-    place: Surroundings,
+    site: Site,
     progress: Progress,
 ) -> None:
     """Bring the online store up to the snapshots; views of one moment go together."""
@@ -252,15 +233,15 @@ def _materialize(
         if manifest.as_of is None:
             continue
         moment = manifest.as_of.replace(tzinfo=UTC)
-        users = len(current_vectors(place.home.root / manifest.path, scenario, moment))
+        users = len(current_vectors(site.home.root / manifest.path, scenario, moment))
         due.setdefault(moment, {})[embedding_view(scenario)] = users
         served = before.get(scenario)
         if served is not None and served.as_of is not None and served.as_of > manifest.as_of:
             # The online store takes no row that is older than the one it has: a rollback starts it anew.
-            place.features.clear_online(embedding_view(scenario))
+            site.features.clear_online(embedding_view(scenario))
     progress.start("online store", sum(map(len, due.values())) + len(shared))
     for moment, views in due.items():
-        online = place.features.materialize([*views, *shared], moment)
+        online = site.features.materialize([*views, *shared], moment)
         for view, users in views.items():
             if online.get(view, 0) < users:
                 raise StateError(
@@ -271,14 +252,14 @@ def _materialize(
         shared = ()
 
 
-def rollback_target(scenario: str, place: Surroundings) -> EmbeddingManifest:
+def rollback_target(scenario: str, site: Site) -> EmbeddingManifest:
     """The manifest that a rollback returns to.
 
     Raises:
         NotReady: none has served before, or its files are gone.
     """
-    found = earlier_manifests(place.engine, [scenario]).get(scenario)
-    if found is None or not (place.home.root / found.path).is_dir():
+    found = earlier_manifests(site.engine, [scenario]).get(scenario)
+    if found is None or not (site.home.root / found.path).is_dir():
         raise NotReady(
             f"{scenario} has no earlier embeddings to go back to",
             f"Run `qanchor-cli backfill --scenario {scenario}`.",
@@ -286,19 +267,19 @@ def rollback_target(scenario: str, place: Surroundings) -> EmbeddingManifest:
     return found
 
 
-def prune(scenario: str, place: Surroundings) -> None:
+def prune(scenario: str, site: Site) -> None:
     """Delete the files of manifests that nothing will ask for.
 
     The active one, the one before it, and candidates that are newer than the active one stay.
     """
-    kept = kept_manifests(place.engine, scenario)
+    kept = kept_manifests(site.engine, scenario)
     active = next((m for m in reversed(kept) if m.state == ACTIVE), None)
-    before = earlier_manifests(place.engine, [scenario]).get(scenario)
-    served = place.home.view(embedding_view(scenario)).resolve()
+    before = earlier_manifests(site.engine, [scenario]).get(scenario)
+    served = site.home.view(embedding_view(scenario)).resolve()
     for manifest in kept:
         old_candidate = manifest.state == CANDIDATE and active is not None and manifest.id < active.id
         old_retired = manifest.state == RETIRED and (before is None or manifest.id != before.id)
-        folder = place.home.root / manifest.path
+        folder = site.home.root / manifest.path
         if (old_candidate or old_retired) and folder.resolve() != served:
-            note_manifest(place.engine, manifest, state=REMOVED)
+            note_manifest(site.engine, manifest, state=REMOVED)
             shutil.rmtree(folder, ignore_errors=True)

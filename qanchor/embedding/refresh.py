@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.embedding.changes import Changes, find_changes
-from qanchor.embedding.publish import Surroundings, promote, without_zone
+from qanchor.embedding.publish import promote, without_zone
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
 from qanchor.embedding.shard import ShardOutcome, ShardWork, targets_of
 from qanchor.embedding.spaces import FLOAT32, Space, active_spaces
@@ -48,6 +48,7 @@ from qanchor.registry.manifests import (
 from qanchor.registry.open_jobs import DONE, close_job, open_job
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.site import Site
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
 from qanchor.storage.event_log import EventLog
@@ -101,14 +102,14 @@ class ScenarioRefresh:
 
 
 def refresh(
-    request: RefreshRequest, place: Surroundings, load: LoadEmbedder, progress: Progress
+    request: RefreshRequest, site: Site, load: LoadEmbedder, progress: Progress
 ) -> dict[str, ScenarioRefresh]:
     """Embed the users whose history has changed since their vectors were made, and put the new ones in
     service.
 
     Args:
         request: what is refreshed.
-        place: where from and where to.
+        site: where from and where to.
         load: gives the model and one anchor per space; called only where a vector is due.
         progress: whoever watches.
 
@@ -121,16 +122,16 @@ def refresh(
         InputError: as_of lies before the vectors that serve.
         DiskFull: free some space and run it again; the vectors that serve stay.
     """
-    workspace = place.features.workspace
-    spaces = active_spaces(place.engine, workspace, request.scenarios, request.precision)
-    with full_disk_as_error(place.home.root), ExitStack() as stack:
-        job = stack.enter_context(_alone(place))
-        serving = {space.scenario: _serving(space, place) for space in spaces}
-        event_log = EventLog(place.home.events, workspace)
-        rows = stack.enter_context(closing(LogRows(event_log, place.home.events_by_user)))
+    workspace = site.features.workspace
+    spaces = active_spaces(site.engine, workspace, request.scenarios, request.precision)
+    with full_disk_as_error(site.home.root), ExitStack() as stack:
+        job = stack.enter_context(_alone(site))
+        serving = {space.scenario: _serving(space, site) for space in spaces}
+        event_log = EventLog(site.home.events, workspace)
+        rows = stack.enter_context(closing(LogRows(event_log, site.home.events_by_user)))
         moment = _moment(request, rows.newest(), serving)
         progress.start("looking for changes")
-        changes = find_changes(list(serving.values()), moment, rows, place, request.expired)
+        changes = find_changes(list(serving.values()), moment, rows, site, request.expired)
         budgets = [
             workspace.scenario(s.scenario).refresh_budget if request.budget is None else request.budget
             for s in spaces
@@ -143,38 +144,38 @@ def refresh(
         if due.any():
             chosen = [n for n in range(len(spaces)) if due[n].any()]
             made = _embed(
-                [spaces[n] for n in chosen], due[chosen], changes, moment, (place, load, progress, job)
+                [spaces[n] for n in chosen], due[chosen], changes, moment, (site, load, progress, job)
             )
             edition = _Edition(job.id, moment, changes.ingested_until, changes.events, made)
-            result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, place, progress)
+            result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, site, progress)
     return result
 
 
 @contextmanager
-def _alone(place: Surroundings) -> Iterator[ShardedJob]:
+def _alone(site: Site) -> Iterator[ShardedJob]:
     """The job of the one refresh that runs; one that was killed leaves nothing that matters."""
-    job_id = open_job(place.engine, KIND, KIND, {}, [])
-    job = ShardedJob(place.engine, job_id)
+    job_id = open_job(site.engine, KIND, KIND, {}, [])
+    job = ShardedJob(site.engine, job_id)
     job.resume()
     if not job.lead():
         raise NotReady("another refresh is running", "Wait for it, or stop it.")
     try:
         with job.holding(None):
             yield job
-        close_job(place.engine, job_id, DONE)
+        close_job(site.engine, job_id, DONE)
     except BaseException as error:
         job.stop(error)
         raise
     finally:
-        shutil.rmtree(_scratch(place, job), ignore_errors=True)
+        shutil.rmtree(_scratch(site, job), ignore_errors=True)
 
 
-def _scratch(place: Surroundings, job: ShardedJob) -> Path:
-    return place.home.cache / KIND / str(job.id)
+def _scratch(site: Site, job: ShardedJob) -> Path:
+    return site.home.cache / KIND / str(job.id)
 
 
-def _serving(space: Space, place: Surroundings) -> EmbeddingManifest:
-    manifest = active_manifest(place.engine, space.scenario)
+def _serving(space: Space, site: Site) -> EmbeddingManifest:
+    manifest = active_manifest(site.engine, space.scenario)
     remedy = f"Run `qanchor-cli backfill --scenario {space.scenario}`."
     if manifest.fingerprint != space.fingerprint:
         raise NotReady(
@@ -215,9 +216,9 @@ def _embed(
     due: NDArray[np.bool_],
     changes: Changes,
     moment: datetime,
-    means: tuple[Surroundings, LoadEmbedder, Progress, ShardedJob],
+    means: tuple[Site, LoadEmbedder, Progress, ShardedJob],
 ) -> tuple[EmbeddingRequests, ShardOutcome, Path]:
-    place, load, progress, job = means
+    site, load, progress, job = means
     wanted = {}
     for number in range(len(spaces)):
         users = changes.users[due[number]]
@@ -225,11 +226,11 @@ def _embed(
     requests = union_of(wanted, len(spaces))
     embedder, anchors = load(spaces)
     targets = targets_of(spaces, anchors)
-    folder = _scratch(place, job)
+    folder = _scratch(site, job)
     progress.start(f"refreshing {len(spaces)} scenarios", len(requests))
     work = ShardWork(
         changes.arrays,
-        place.features.workspace,
+        site.features.workspace,
         embedder,
         targets,
         folder,
@@ -257,27 +258,27 @@ def _put_in_service(
     spaces: Sequence[Space],
     before: Mapping[str, ScenarioRefresh],
     request: RefreshRequest,
-    place: Surroundings,
+    site: Site,
     progress: Progress,
 ) -> dict[str, ScenarioRefresh]:
     requests, outcome, folder = edition.made
     manifests = {
-        space.scenario: _candidate(before[space.scenario].manifest, edition, place)
+        space.scenario: _candidate(before[space.scenario].manifest, edition, site)
         for space in spaces
         if outcome.rows[space.scenario]
     }
     run = min((manifest.id for manifest in manifests.values()), default=0)
     delta = {embedding_view(name): pq.read_table(folder / f"{name}.parquet") for name in manifests}
-    delta |= _shared_rows(requests, edition.events, run, place) if manifests else {}
+    delta |= _shared_rows(requests, edition.events, run, site) if manifests else {}
     if request.online:
         # Before the switch: a row that is newer than its manifest harms nobody, a missing one might.
         for view, table in delta.items():
-            online = OnlineView(place.features, view)
+            online = OnlineView(site.features, view)
             for start in range(0, len(table), _ONLINE_ROWS):
                 online.write(table.slice(start, _ONLINE_ROWS))
-    _require_same(before, place)
+    _require_same(before, site)
     if manifests:
-        promote(manifests, place, progress, online=False)
+        promote(manifests, site, progress, online=False)
     return {
         space.scenario: ScenarioRefresh(
             manifests.get(space.scenario, before[space.scenario].manifest),
@@ -291,12 +292,12 @@ def _put_in_service(
     }
 
 
-def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surroundings) -> EmbeddingManifest:
+def _candidate(serving: EmbeddingManifest, edition: _Edition, site: Site) -> EmbeddingManifest:
     """The files that serve and the new one, under a manifest of their own."""
     scenario, view = serving.scenario, embedding_view(serving.scenario)
     _, outcome, made = edition.made
     manifest = begin_manifest(
-        place.engine,
+        site.engine,
         EmbeddingManifest(
             scenario=scenario,
             model_version=serving.model_version,
@@ -311,7 +312,7 @@ def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surrounding
             job_id=edition.job_id,
         ),
     )
-    source, folder = place.home.root / serving.path, place.home.edition(view, manifest.id)
+    source, folder = site.home.root / serving.path, site.home.edition(view, manifest.id)
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
     parts.ensure_part(folder, parts.embedding_schema(scenario))
     for path in edition_parts(source):
@@ -322,32 +323,32 @@ def _candidate(serving: EmbeddingManifest, edition: _Edition, place: Surrounding
     known = serving.content_hash if "-" in serving.content_hash else edition_checksum(source, scenario)
     total = checksums.combined([int(known.split("-")[0], 16), outcome.totals[scenario]])
     note_manifest(
-        place.engine,
+        site.engine,
         manifest,
         state=CANDIDATE,
         rows=rows,
         content_hash=checksums.checksum(total, rows),
-        path=str(folder.relative_to(place.home.root)),
+        path=str(folder.relative_to(site.home.root)),
     )
     return manifest
 
 
 def _shared_rows(
-    requests: EmbeddingRequests, events: UserEvents, run: int, place: Surroundings
+    requests: EmbeddingRequests, events: UserEvents, run: int, site: Site
 ) -> dict[str, pa.Table]:
     """Activity and profile of the same users and moment, written to the offline store."""
-    workspace = place.features.workspace
+    workspace = site.features.workspace
     tables = {ACTIVITY_VIEW: activity_table(events, workspace, requests.table())}
     if workspace.profile_columns:
         tables[PROFILE_VIEW] = profile_table(events, workspace, requests.table())
     for view, table in tables.items():
-        place.features.write_part(view, table, part_name(run, 0))
+        site.features.write_part(view, table, part_name(run, 0))
     return tables
 
 
-def _require_same(before: Mapping[str, ScenarioRefresh], place: Surroundings) -> None:
+def _require_same(before: Mapping[str, ScenarioRefresh], site: Site) -> None:
     """A backfill that was promoted meanwhile has newer vectors of everybody: this refresh is of no use."""
-    serving = active_manifests(place.engine, list(before))
+    serving = active_manifests(site.engine, list(before))
     for scenario, found in before.items():
         if serving.get(scenario) is None or serving[scenario].id != found.manifest.id:
             raise NotReady(f"the vectors of {scenario} were replaced meanwhile", "Run the refresh again.")

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qanchor.embedding.publish import Surroundings
 from qanchor.errors import QAnchorError
 from qanchor.names import embedding_field, embedding_view
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import EmbeddingManifest, IndexVersion
 from qanchor.registry.versions import active_by_scenario
+from qanchor.site import Site
 from qanchor.storage.checksums import row_hashes
 from qanchor.storage.editions import CurrentVectors, current_vectors, edition_checksum, edition_rows
 from qanchor.storage.vectors import load_index
@@ -52,35 +52,35 @@ class SinkCheck:
         return not (self.missing or self.different or self.problem)
 
 
-def verify(scenario: str, place: Surroundings) -> list[SinkCheck]:
+def verify(scenario: str, site: Site) -> list[SinkCheck]:
     """Hold the three stores against a scenario's active manifest.
 
     Args:
         scenario: its name.
-        place: where the stores are.
+        site: where the stores are.
 
     Raises:
         NotReady: the scenario has no embeddings yet.
     """
-    manifest = active_manifest(place.engine, scenario)
-    folder = place.home.root / manifest.path
-    checks = [_offline(manifest, folder, place)]
+    manifest = active_manifest(site.engine, scenario)
+    folder = site.home.root / manifest.path
+    checks = [_offline(manifest, folder, site)]
     current = current_vectors(folder, scenario)
     if manifest.as_of is not None:
-        checks.append(_online(manifest, folder, place))
-    index = active_by_scenario(place.engine, IndexVersion, [scenario]).get(scenario)
+        checks.append(_online(manifest, folder, site))
+    index = active_by_scenario(site.engine, IndexVersion, [scenario]).get(scenario)
     if index is not None:
-        checks.append(_index(manifest, index, current, place))
+        checks.append(_index(manifest, index, current, site))
     return checks
 
 
-def _offline(manifest: EmbeddingManifest, folder: Path, place: Surroundings) -> SinkCheck:
+def _offline(manifest: EmbeddingManifest, folder: Path, site: Site) -> SinkCheck:
     scenario, remedy = manifest.scenario, f"Run `qanchor-cli backfill --scenario {manifest.scenario}`."
     rows = edition_rows(folder)
     found = SinkCheck(scenario, "offline", manifest.rows, missing=max(0, manifest.rows - rows), remedy=remedy)
     if rows != manifest.rows:
         return found if rows < manifest.rows else _broken(found, f"{rows - manifest.rows:,} rows too many")
-    view = place.home.view(embedding_view(scenario))
+    view = site.home.view(embedding_view(scenario))
     if view.resolve() != folder.resolve():
         return _broken(found, "the view shows other vectors than the manifest names")
     # Manifests of before checksums have a hash of another form, which says nothing here.
@@ -93,14 +93,14 @@ def _broken(found: SinkCheck, problem: str) -> SinkCheck:
     return replace(found, problem=problem)
 
 
-def _online(manifest: EmbeddingManifest, folder: Path, place: Surroundings) -> SinkCheck:
+def _online(manifest: EmbeddingManifest, folder: Path, site: Site) -> SinkCheck:
     moment = (manifest.as_of or datetime.min).replace(tzinfo=UTC)
     due = current_vectors(folder, manifest.scenario, moment)
     # Time to live is judged by the reader; here it must not hide a row.
-    due_from = moment - place.features.ttl(embedding_view(manifest.scenario))
+    due_from = moment - site.features.ttl(embedding_view(manifest.scenario))
     due = due.take(np.flatnonzero(due.moments >= int(due_from.timestamp() * 1e6)).astype(np.int64))
     missing = different = 0
-    for some, served in _served(due, manifest.scenario, moment, place):
+    for some, served in _served(due, manifest.scenario, moment, site):
         there = np.asarray(pc.is_valid(served))
         missing += int((~there).sum())
         rows = np.flatnonzero(there).astype(np.int64)
@@ -114,26 +114,24 @@ def _online(manifest: EmbeddingManifest, folder: Path, place: Surroundings) -> S
 
 
 def _served(
-    due: CurrentVectors, scenario: str, moment: datetime, place: Surroundings
+    due: CurrentVectors, scenario: str, moment: datetime, site: Site
 ) -> Iterator[tuple[CurrentVectors, Any]]:
     field = embedding_field(scenario)
     for start in range(0, len(due), _USERS_PER_READ):
         some = due.take(np.arange(start, min(start + _USERS_PER_READ, len(due)), dtype=np.int64))
-        table = place.features.online(
+        table = site.features.online(
             some.users.to_pylist(), [f"{embedding_view(scenario)}:{field}"], at=moment
         )
         yield some, table[field].combine_chunks()
 
 
-def _index(
-    manifest: EmbeddingManifest, row: IndexVersion, current: CurrentVectors, place: Surroundings
-) -> SinkCheck:
+def _index(manifest: EmbeddingManifest, row: IndexVersion, current: CurrentVectors, site: Site) -> SinkCheck:
     remedy = f"Run `qanchor-cli index build --scenario {manifest.scenario}`."
     found = SinkCheck(manifest.scenario, "index", len(current), remedy=remedy)
     if row.manifest_id != manifest.id:
         return _broken(found, f"built of manifest {row.manifest_id}, {manifest.id} serves")
     try:
-        index = load_index(place.home.root / row.path, manifest.fingerprint)
+        index = load_index(site.home.root / row.path, manifest.fingerprint)
     except QAnchorError as error:
         return _broken(found, error.problem)
     missing = different = 0
@@ -151,19 +149,19 @@ def _index(
     return replace(found, remedy="")
 
 
-def repair_online(scenario: str, place: Surroundings) -> None:
+def repair_online(scenario: str, site: Site) -> None:
     """Write a scenario's current vectors to the online store again, over whatever is there.
 
     Args:
         scenario: its name.
-        place: where the stores are.
+        site: where the stores are.
 
     Raises:
         NotReady: the scenario has no embeddings yet.
         StateError: the online store took nothing.
     """
-    manifest = active_manifest(place.engine, scenario)
+    manifest = active_manifest(site.engine, scenario)
     if manifest.as_of is None:
         return
-    place.features.clear_online(embedding_view(scenario))
-    place.features.materialize([embedding_view(scenario)], manifest.as_of.replace(tzinfo=UTC))
+    site.features.clear_online(embedding_view(scenario))
+    site.features.materialize([embedding_view(scenario)], manifest.as_of.replace(tzinfo=UTC))

@@ -25,7 +25,6 @@ from qanchor.explain.words_alone import WordsAlone, words_alone
 from qanchor.heads.card import HeadCard, read_card, read_stored_frame
 from qanchor.heads.frame import HeadFrame
 from qanchor.heads.spec import column, vectors
-from qanchor.heads.train import Surroundings
 from qanchor.model.attention import anchor_attention
 from qanchor.model.embedder import Anchor, UserEmbedder
 from qanchor.model.nested import narrowed
@@ -34,6 +33,7 @@ from qanchor.progress import Progress
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_by_scenario
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 
 Vectors = NDArray[np.float32]
@@ -106,11 +106,11 @@ class AnchorFindings:
     words: WordsAlone | None = None
 
 
-def stored_rows(around: Surroundings, scenarios: Sequence[str]) -> list[ScenarioRows]:
+def stored_rows(site: Site, scenarios: Sequence[str]) -> list[ScenarioRows]:
     """The champions of those scenarios that have one, with their frames.
 
     Args:
-        around: home and registry.
+        site: home and registry.
         scenarios: names.
 
     Raises:
@@ -118,8 +118,8 @@ def stored_rows(around: Surroundings, scenarios: Sequence[str]) -> list[Scenario
         CheckpointInvalid: a head's files were edited; train it again.
     """
     found = []
-    for row in active_by_scenario(around.engine, Head, scenarios).values():
-        folder = around.home.root / row.path
+    for row in active_by_scenario(site.engine, Head, scenarios).values():
+        folder = site.home.root / row.path
         card = read_card(folder, str(row.metrics.get("card_hash")))
         found.append(ScenarioRows(card, read_stored_frame(folder, card)))
     if not found:
@@ -128,7 +128,7 @@ def stored_rows(around: Surroundings, scenarios: Sequence[str]) -> list[Scenario
 
 
 def explain_anchors(
-    around: Surroundings,
+    site: Site,
     compute: ComputeSettings,
     scenarios: Sequence[ScenarioRows],
     progress: Progress,
@@ -137,7 +137,7 @@ def explain_anchors(
     """Attention, maps and the gain of tuning, by scenario; or why they cannot be had.
 
     Args:
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         compute: what the model runs on.
         scenarios: heads with their frames.
         progress: told of every scenario.
@@ -149,7 +149,7 @@ def explain_anchors(
     """
     chosen = options or AnchorOptions.for_scenarios(len(scenarios))
     names = [one.card.scenario for one in scenarios]
-    spaces = active_spaces(around.engine, around.workspace, names, settled_precision(compute))
+    spaces = active_spaces(site.engine, site.workspace, names, settled_precision(compute))
     found: dict[str, AnchorFindings | str] = {}
     usable = []
     for one, space in zip(scenarios, spaces, strict=True):
@@ -166,13 +166,13 @@ def explain_anchors(
         return found
     # A look through the log's words and a t-SNE are loops on one core: they run beside the model's work.
     with ThreadPoolExecutor(1, "beside") as pool:
-        vocabulary = pool.submit(event_words, EventLog(around.home.events, around.workspace))
-        embedder, anchors = load_embedder(around.home, around.workspace, compute, [s for _, s in usable])
+        vocabulary = pool.submit(event_words, EventLog(site.home.events, site.workspace))
+        embedder, anchors = load_embedder(site.home, site.workspace, compute, [s for _, s in usable])
         loaded = [
             _Scenario(one, anchor, _kept(one, chosen))
             for (one, _), anchor in zip(usable, anchors, strict=True)
         ]
-        arrays = _events(around, embedder, loaded)
+        arrays = _events(site, embedder, loaded)
         neighbours = max(_FEWEST_NEIGHBOUR_ROWS, _NEIGHBOUR_ROWS // len(loaded))
         looker = _Looker(embedder, arrays, chosen, neighbours)
         progress.start("explain", total=len(loaded))
@@ -181,7 +181,7 @@ def explain_anchors(
             maps = [pool.submit(looker.maps, member, r) for member, r in zip(group, rows, strict=True)]
             shifts = looker.attention(group, rows[0])
             for member, r, shift, made in zip(group, rows, shifts, maps, strict=True):
-                words = words_alone(embedder.loaded, around.workspace, member.name, vocabulary.result(), r)
+                words = words_alone(embedder.loaded, site.workspace, member.name, vocabulary.result(), r)
                 found[member.name] = AnchorFindings(shift, _gain(member, r), made.result(), words)
                 progress.advance(note=member.name)
     return found
@@ -245,13 +245,13 @@ def _same_requests(scenarios: Sequence[_Scenario]) -> list[list[_Scenario]]:
     return list(groups.values())
 
 
-def _events(around: Surroundings, embedder: UserEmbedder, scenarios: Sequence[_Scenario]) -> EventArrays:
+def _events(site: Site, embedder: UserEmbedder, scenarios: Sequence[_Scenario]) -> EventArrays:
     """The events that any of the requests may read."""
     cutoffs = np.concatenate([one.cutoffs for one in scenarios])
     first, last = (_EPOCH + timedelta(microseconds=int(end)) for end in (cutoffs.min(), cutoffs.max()))
     return load_event_arrays(
-        EventLog(around.home.events, around.workspace),
-        around.workspace,
+        EventLog(site.home.events, site.workspace),
+        site.workspace,
         before=last,
         after=first - timedelta(days=embedder.loaded.config.window_days),
         users=sorted({user for one in scenarios for user in one.users}),

@@ -18,10 +18,11 @@ from qanchor.heads.card import read_stored_frame
 from qanchor.heads.contributions import contributions
 from qanchor.heads.score import LoadedHead, load_head
 from qanchor.heads.spec import column, vectors
-from qanchor.heads.train import Surroundings, check_space
+from qanchor.heads.train import check_space
 from qanchor.names import AS_OF, EVENT_ID, EVENT_TIME, MODALITY, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 
 _HIDDEN = (USER_ID, EVENT_ID, EVENT_TIME, MODALITY)
@@ -83,11 +84,11 @@ class UserExplanation:
     together_effect: float
 
 
-def explain_user(around: Surroundings, compute: ComputeSettings, request: ExplainRequest) -> UserExplanation:
+def explain_user(site: Site, compute: ComputeSettings, request: ExplainRequest) -> UserExplanation:
     """Explain the champion's score of a user.
 
     Args:
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         compute: what the model runs on.
         request: what is explained.
 
@@ -97,16 +98,16 @@ def explain_user(around: Surroundings, compute: ComputeSettings, request: Explai
         CheckpointInvalid: a file of the head or the model was edited.
         FingerprintMismatch: the vectors or the model in service are of another space than the head's.
     """
-    head = load_head(request.scenario, around)
+    head = load_head(request.scenario, site)
     if head.card.width:
-        check_space(request.scenario, around.source, head.card.fingerprint, _refit(request.scenario))
-    moment = request.as_of or _served_moment(around, request.scenario)
-    table = _features(around, head, request.user, moment)
-    parts = contributions(head.boosters, head.card.spec, table, around.workspace)
+        check_space(request.scenario, site.features, head.card.fingerprint, _refit(request.scenario))
+    moment = request.as_of or _served_moment(site, request.scenario)
+    table = _features(site, head, request.user, moment)
+    parts = contributions(head.boosters, head.card.spec, table, site.workspace)
     groups = {name: float(values[0]) for name, values in parts.groups.items()}
     named = _NamedEvents()
     if request.events and head.card.width:
-        named = _events(around, compute, head, (request, moment))
+        named = _events(site, compute, head, (request, moment))
     return UserExplanation(
         scenario=request.scenario,
         head=head.card.version,
@@ -138,17 +139,17 @@ def _refit(scenario: str) -> str:
     return f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors."
 
 
-def _served_moment(around: Surroundings, scenario: str) -> datetime:
-    manifest = active_manifests(around.engine, [scenario]).get(scenario)
+def _served_moment(site: Site, scenario: str) -> datetime:
+    manifest = active_manifests(site.engine, [scenario]).get(scenario)
     if manifest is None or manifest.as_of is None:
         return datetime.now(UTC)
     return manifest.as_of.replace(tzinfo=UTC)
 
 
-def _features(around: Surroundings, head: LoadedHead, user: str, moment: datetime) -> pa.Table:
+def _features(site: Site, head: LoadedHead, user: str, moment: datetime) -> pa.Table:
     spec = head.card.spec
     asked = {USER_ID: pa.array([user]), AS_OF: pa.array([moment], pa.timestamp("us", tz="UTC"))}
-    table = around.source.training_frame(pa.table(asked), list(spec.views(around.workspace)))
+    table = site.features.training_frame(pa.table(asked), list(spec.views(site.workspace)))
     if np.isnan(spec.matrix(table)).all():
         raise NotReady(
             f"user {user!r} has no features of {spec.scenario} as of {moment:%Y-%m-%d %H:%M}",
@@ -169,11 +170,11 @@ def _strongest_features(
     )
 
 
-def load_explainer(around: Surroundings, compute: ComputeSettings, head: LoadedHead) -> Explainer:
+def load_explainer(site: Site, compute: ComputeSettings, head: LoadedHead) -> Explainer:
     """What naming events needs: the model, the question and other users' vectors beside the head.
 
     Args:
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         compute: what the model runs on.
         head: that reads vectors.
 
@@ -182,17 +183,17 @@ def load_explainer(around: Surroundings, compute: ComputeSettings, head: LoadedH
         CheckpointInvalid: a file of the head or the model was edited.
     """
     scenario = head.card.scenario
-    spaces = active_spaces(around.engine, around.workspace, [scenario], settled_precision(compute))
+    spaces = active_spaces(site.engine, site.workspace, [scenario], settled_precision(compute))
     if spaces[0].fingerprint != head.card.fingerprint:
         raise FingerprintMismatch(
             f"the head reads vectors of {head.card.fingerprint[:12]}, the model in service writes "
             f"{spaces[0].fingerprint[:12]}",
             f"Run `qanchor-cli backfill --scenario {scenario}`, then train the head again.",
         )
-    embedder, anchors = load_embedder(around.home, around.workspace, compute, spaces)
+    embedder, anchors = load_embedder(site.home, site.workspace, compute, spaces)
     frame = read_stored_frame(head.folder, head.card)
     others = vectors(column(frame.table_of("train"), embedding_field(scenario)), frame.width)
-    return Explainer(head, embedder, anchors[0], around.workspace, others[np.isfinite(others[:, 0])])
+    return Explainer(head, embedder, anchors[0], site.workspace, others[np.isfinite(others[:, 0])])
 
 
 def user_events(table: pa.Table, user: str, before: datetime) -> pa.Table:
@@ -202,15 +203,15 @@ def user_events(table: pa.Table, user: str, before: datetime) -> pa.Table:
 
 
 def _events(
-    around: Surroundings, compute: ComputeSettings, head: LoadedHead, asked: tuple[ExplainRequest, datetime]
+    site: Site, compute: ComputeSettings, head: LoadedHead, asked: tuple[ExplainRequest, datetime]
 ) -> _NamedEvents:
     request, moment = asked
-    log = EventLog(around.home.events, around.workspace)
-    events = read_events(log, around.workspace, [request.user], moment)
+    log = EventLog(site.home.events, site.workspace)
+    events = read_events(log, site.workspace, [request.user], moment)
     if not events.num_rows:
         return _NamedEvents()
     options = ExplainOptions(together=request.events)
-    found = explain_events(replace(load_explainer(around, compute, head), options=options), events, moment)
+    found = explain_events(replace(load_explainer(site, compute, head), options=options), events, moment)
     raised, lowered = (
         tuple(_described(events, event) for event in side[: request.events])
         for side in (found.raised, found.lowered)

@@ -12,12 +12,12 @@ from qanchor.heads.card import HeadCard, read_boosters, read_card, read_scores, 
 from qanchor.heads.figures import resampling
 from qanchor.heads.frame import PART
 from qanchor.heads.score import find_head
-from qanchor.heads.train import Surroundings
 from qanchor.metrics import FIGURES, AucTest, Interval, bootstrap_intervals, compare_auc
 from qanchor.names import AS_OF, LABEL, USER_ID
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_head, list_heads, promote_head
+from qanchor.site import Site
 
 Verdict = Literal["better", "worse", "no clear difference"]
 _HEAD, _OTHER = "head", "other"
@@ -53,13 +53,13 @@ class HeadComparison:
 
 
 def compare_heads(
-    scenario: str, around: Surroundings, challenger: str | None = None, champion: str | None = None
+    scenario: str, site: Site, challenger: str | None = None, champion: str | None = None
 ) -> HeadComparison:
     """Compare two heads on the rows that are test rows of both.
 
     Args:
         scenario: its name.
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         challenger: a version; default: the newest head that is not the champion.
         champion: a version; default: the one that scores.
 
@@ -69,13 +69,13 @@ def compare_heads(
         LabelsInvalid: the heads share too few test rows of either class; train both with the same split.
         CheckpointInvalid: a head's files were edited.
     """
-    first = _champion(scenario, around, champion)
-    second = find_challenger(scenario, around, challenger)
+    first = _champion(scenario, site, champion)
+    second = find_challenger(scenario, site, challenger)
     if first.version == second.version:
         raise NotReady(
             f"{first.version} would be compared with itself", "Name another head with --challenger."
         )
-    rows = _common(_test_rows(around, first), _test_rows(around, second))
+    rows = _common(_test_rows(site, first), _test_rows(site, second))
     labels = np.asarray(rows[LABEL], dtype=np.int64)
     ones = int(labels.sum())
     if min(ones, len(labels) - ones) < 2:
@@ -101,12 +101,12 @@ def compare_heads(
     )
 
 
-def promote(scenario: str, around: Surroundings, version: str | None = None) -> HeadCard:
+def promote(scenario: str, site: Site, version: str | None = None) -> HeadCard:
     """Make a head its scenario's champion: it scores users from now on.
 
     Args:
         scenario: its name.
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         version: of the head; default: the newest challenger.
 
     Raises:
@@ -115,32 +115,32 @@ def promote(scenario: str, around: Surroundings, version: str | None = None) -> 
         CheckpointInvalid: a file of it is missing or was edited. Nothing is changed.
         FingerprintMismatch: it reads vectors of another space than those in service. Nothing is changed.
     """
-    head = find_challenger(scenario, around, version)
-    folder = around.home.root / head.path
+    head = find_challenger(scenario, site, version)
+    folder = site.home.root / head.path
     card = read_card(folder, str(head.metrics.get("card_hash")))
     read_boosters(folder, card)
     read_stored_frame(folder, card)
-    serving = active_manifest(around.engine, scenario).fingerprint
+    serving = active_manifest(site.engine, scenario).fingerprint
     if card.width and serving != card.fingerprint:
         raise FingerprintMismatch(
             f"head {card.version} reads vectors of {card.fingerprint[:12]}, in service are {serving[:12]}",
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
-    promote_head(around.engine, head)
+    promote_head(site.engine, head)
     return card
 
 
-def find_challenger(scenario: str, around: Surroundings, version: str | None = None) -> Head:
+def find_challenger(scenario: str, site: Site, version: str | None = None) -> Head:
     """The newest head that is not the champion, or the one of a version.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
         NotReady: there is none; train one.
     """
-    around.workspace.scenario(scenario)
+    site.workspace.scenario(scenario)
     if version is not None:
-        return find_head(around, scenario, version)
-    others = [head for head in list_heads(around.engine, scenario) if not head.active]
+        return find_head(site, scenario, version)
+    others = [head for head in list_heads(site.engine, scenario) if not head.active]
     if not others:
         raise NotReady(
             f"{scenario} has no challenger", f"Run `qanchor-cli head train --scenario {scenario}` again."
@@ -148,13 +148,13 @@ def find_challenger(scenario: str, around: Surroundings, version: str | None = N
     return others[0]
 
 
-def _champion(scenario: str, around: Surroundings, version: str | None) -> Head:
-    around.workspace.scenario(scenario)
-    return active_head(around.engine, scenario) if version is None else find_head(around, scenario, version)
+def _champion(scenario: str, site: Site, version: str | None) -> Head:
+    site.workspace.scenario(scenario)
+    return active_head(site.engine, scenario) if version is None else find_head(site, scenario, version)
 
 
-def _test_rows(around: Surroundings, head: Head) -> pa.Table:
-    folder = around.home.root / head.path
+def _test_rows(site: Site, head: Head) -> pa.Table:
+    folder = site.home.root / head.path
     table = read_scores(folder, read_card(folder, str(head.metrics.get("card_hash"))))
     return table.filter(pc.equal(table[PART], "test")).select([USER_ID, AS_OF, LABEL, _HEAD])
 

@@ -9,8 +9,8 @@ from qanchor.heads.baselines import fit_task
 from qanchor.heads.card import libraries, read_scores, read_stored_frame, text_hash
 from qanchor.heads.fit import refit_head
 from qanchor.heads.score import load_head
-from qanchor.heads.train import Surroundings
 from qanchor.names import AS_OF, USER_ID
+from qanchor.site import Site
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Refit:
         return self.same_trees and self.same_calibration and self.largest_difference == 0
 
 
-def refit(scenario: str, around: Surroundings, version: str | None = None) -> Refit:
+def refit(scenario: str, site: Site, version: str | None = None) -> Refit:
     """Fit a head again on its own frame with its own parameters; nothing is stored.
 
     Args:
         scenario: its name.
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         version: of the head; default: the champion.
 
     Raises:
@@ -54,7 +54,7 @@ def refit(scenario: str, around: Surroundings, version: str | None = None) -> Re
         NotReady: there is no such head.
         CheckpointInvalid: the frame or another file was edited; train the head again.
     """
-    head = load_head(scenario, around, version)
+    head = load_head(scenario, site, version)
     card = head.card
     frame = read_stored_frame(head.folder, card)
     again = refit_head(fit_task(frame, card.spec), card.options, card.parameters)

@@ -20,12 +20,13 @@ from qanchor.heads.boosters import Boosters
 from qanchor.heads.card import HeadCard, read_boosters, read_card
 from qanchor.heads.frame import model_version_column
 from qanchor.heads.spec import FeatureSpec, refuse_broken_vectors
-from qanchor.heads.train import Surroundings, check_space
+from qanchor.heads.train import check_space
 from qanchor.home import Home
 from qanchor.names import AS_OF, CREATED, EVENT_TIMESTAMP, USER_ID, embedding_view, score_field, score_view
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_head, list_heads
+from qanchor.site import Site
 from qanchor.threads import thread_count
 
 Store = Literal["online", "offline"]
@@ -101,12 +102,12 @@ class Scored:
     without_embedding: int
 
 
-def load_head(scenario: str, around: Surroundings, version: str | None = None) -> LoadedHead:
+def load_head(scenario: str, site: Site, version: str | None = None) -> LoadedHead:
     """A head of a scenario, whole and unedited.
 
     Args:
         scenario: its name.
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         version: of the head; default: the champion.
 
     Raises:
@@ -114,20 +115,20 @@ def load_head(scenario: str, around: Surroundings, version: str | None = None) -
         NotReady: none was trained yet, or none of that version; run `qanchor-cli head train`.
         CheckpointInvalid: a file is missing or was edited; train it again.
     """
-    around.workspace.scenario(scenario)
-    row = active_head(around.engine, scenario) if version is None else find_head(around, scenario, version)
-    folder = around.home.root / row.path
+    site.workspace.scenario(scenario)
+    row = active_head(site.engine, scenario) if version is None else find_head(site, scenario, version)
+    folder = site.home.root / row.path
     card = read_card(folder, str(row.metrics.get("card_hash")))
     return LoadedHead(card, read_boosters(folder, card), folder)
 
 
-def find_head(around: Surroundings, scenario: str, version: str) -> Head:
+def find_head(site: Site, scenario: str, version: str) -> Head:
     """A registered head by its version, or the beginning of it.
 
     Raises:
         NotReady: there is none, or more than one begins so; the message lists those there are.
     """
-    heads = list_heads(around.engine, scenario)
+    heads = list_heads(site.engine, scenario)
     found = [head for head in heads if head.version.startswith(version)]
     if len(found) != 1:
         known = ", ".join(head.version for head in heads[:5]) or "none"
@@ -136,12 +137,12 @@ def find_head(around: Surroundings, scenario: str, version: str) -> Head:
     return found[0]
 
 
-def score_users(scenario: str, around: Surroundings, request: ScoreRequest | None = None) -> Scored:
+def score_users(scenario: str, site: Site, request: ScoreRequest | None = None) -> Scored:
     """Score users with a scenario's champion.
 
     Args:
         scenario: its name.
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         request: whom, on what; default: everybody, online, now.
 
     Raises:
@@ -152,19 +153,19 @@ def score_users(scenario: str, around: Surroundings, request: ScoreRequest | Non
         FeaturesInvalid: a vector holds NaN, or a category is new; the message names row or column.
     """
     asked = request or ScoreRequest()
-    head = load_head(scenario, around)
+    head = load_head(scenario, site)
     if head.card.width:
         check_space(
             scenario,
-            around.source,
+            site.features,
             head.card.fingerprint,
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
-    users = list(asked.users) if asked.users is not None else _everybody(scenario, around.home)
+    users = list(asked.users) if asked.users is not None else _everybody(scenario, site.home)
     when = asked.moment or _now()
     scores, without = [], 0
     for begin in range(0, len(users), _CHUNK):
-        table = _features(head.card.spec, around, users[begin : begin + _CHUNK], asked.store, when)
+        table = _features(head.card.spec, site, users[begin : begin + _CHUNK], asked.store, when)
         without += _check_vectors(head.card, table)
         if asked.unseen == "refuse":
             _refuse_unseen(head.card.spec, table)
@@ -173,7 +174,7 @@ def score_users(scenario: str, around: Surroundings, request: ScoreRequest | Non
         raise NotReady(
             f"the {asked.store} store holds no fresh vector of {scenario} for these {len(users):,} users "
             f"at {when:%Y-%m-%d}",
-            f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(scenario, around)}.",
+            f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(scenario, site)}.",
         )
     result = pa.table({USER_ID: pa.array(users, pa.string()), "score": np.concatenate(scores)})
     return Scored(result, head.card.version, asked.store, when, without)
@@ -228,23 +229,23 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _older(scenario: str, around: Surroundings) -> str:
+def _older(scenario: str, site: Site) -> str:
     """How to score as of the vectors that there are."""
-    manifest = active_manifests(around.engine, [scenario]).get(scenario)
+    manifest = active_manifests(site.engine, [scenario]).get(scenario)
     if manifest is None or manifest.as_of is None:
         return "give the --as-of of the vectors there are"
     return f"give --as-of {manifest.as_of:%Y-%m-%dT%H:%M:%S}"
 
 
 def _features(
-    spec: FeatureSpec, around: Surroundings, users: Sequence[str], store: Store, moment: datetime
+    spec: FeatureSpec, site: Site, users: Sequence[str], store: Store, moment: datetime
 ) -> pa.Table:
-    views = spec.views(around.workspace)
+    views = spec.views(site.workspace)
     if store == "online":
         wanted = [f"{view}:{name}" for view, names in views.items() for name in names]
-        return around.source.online(users, wanted, at=moment)
+        return site.features.online(users, wanted, at=moment)
     times = pa.array([moment] * len(users), pa.timestamp("us", tz="UTC"))
-    return around.source.training_frame(
+    return site.features.training_frame(
         pa.table({USER_ID: pa.array(users, pa.string()), AS_OF: times}), list(views)
     )
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from qanchor.errors import CheckpointInvalid, NotReady
 from qanchor.heads.score import LoadedHead, load_head
-from qanchor.heads.train import Surroundings
 from qanchor.metrics import psi
 from qanchor.names import AS_OF, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
+from qanchor.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _MOST_USERS = 20_000
 
 
 def score_shift(
-    around: Surroundings,
+    site: Site,
 ) -> Callable[[str, Sequence[str], Vectors, Vectors], float | None]:
     """A function that says how far a scenario's champion moves between two sets of vectors of one space.
 
@@ -30,7 +30,7 @@ def score_shift(
     alone.
 
     Args:
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
 
     Returns:
         (scenario, users, their vectors so far, their new ones) -> PSI of the scores; None where there is no
@@ -38,11 +38,11 @@ def score_shift(
     """
 
     def shift(scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
-        manifest = active_manifests(around.engine, [scenario]).get(scenario)
+        manifest = active_manifests(site.engine, [scenario]).get(scenario)
         if manifest is None or manifest.as_of is None:
             return None
         try:
-            head = load_head(scenario, around)
+            head = load_head(scenario, site)
         except (NotReady, CheckpointInvalid) as error:
             log.warning("no score shift scenario=%s reason=%s", scenario, error.problem)
             return None
@@ -51,7 +51,7 @@ def score_shift(
         some = list(users[:_MOST_USERS])
         times = pa.array([manifest.as_of.replace(tzinfo=UTC)] * len(some), pa.timestamp("us", tz="UTC"))
         asked = pa.table({USER_ID: pa.array(some, pa.string()), AS_OF: times})
-        table = around.source.training_frame(asked, list(head.card.spec.views(around.workspace)))
+        table = site.features.training_frame(asked, list(head.card.spec.views(site.workspace)))
         before, after = (_scores(head, scenario, table, vectors[:_MOST_USERS]) for vectors in (old, new))
         return psi(before, after)
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sqlalchemy import Engine
 
 from qanchor.errors import CheckpointInvalid, FingerprintMismatch, InputError, LabelsInvalid, NotReady
 from qanchor.events.labels import Labels, read_labels
@@ -19,13 +18,13 @@ from qanchor.heads.fit import FitOptions, FittedHead, constant_columns
 from qanchor.heads.frame import PART, FeatureSource, HeadFrame, read_frame
 from qanchor.heads.spec import FeatureSpec, Group
 from qanchor.heads.split import Division, SplitBy, SplitRequest, divide
-from qanchor.home import Home
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Progress
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, PromptVersion, new_version
 from qanchor.registry.versions import active_by_scenario, register_head
+from qanchor.site import Site
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]
@@ -52,23 +51,6 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What heads read and write.
-
-    Args:
-        source: the feature repository.
-        home: where state lives.
-        engine: the registry.
-        workspace: the two yaml files.
-    """
-
-    source: FeatureSource
-    home: Home
-    engine: Engine
-    workspace: Workspace
-
-
-@dataclass(frozen=True)
 class TrainedHead:
     """A head that was stored.
 
@@ -90,7 +72,7 @@ class _Fit:
     scores: Mapping[str, Scores]
 
 
-def train_head(scenario: str, around: Surroundings, options: TrainOptions, progress: Progress) -> TrainedHead:
+def train_head(scenario: str, site: Site, options: TrainOptions, progress: Progress) -> TrainedHead:
     """Fit, measure, store and register a scenario's head.
 
     The head becomes the champion where there is none, or where the champion cannot score any more: its files
@@ -98,7 +80,7 @@ def train_head(scenario: str, around: Surroundings, options: TrainOptions, progr
 
     Args:
         scenario: its name.
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         options: feature groups, split, how to fit.
         progress: told of each stage.
 
@@ -110,35 +92,35 @@ def train_head(scenario: str, around: Surroundings, options: TrainOptions, progr
             scenario has more than two classes.
         InputError: a constraint names no numeric feature, or nothing varies.
     """
-    classes = len(around.workspace.scenario(scenario).answers)
+    classes = len(site.workspace.scenario(scenario).answers)
     if classes > 2:
         raise LabelsInvalid(
             f"scenario {scenario!r} has {classes} classes, and a head tells two apart",
             f"Run `qanchor-cli tune --scenario {scenario}`: its prototypes tell all of them apart.",
         )
     progress.start(f"head {scenario}", total=4)
-    labels = read_labels(around.home, scenario)
-    manifest = active_manifest(around.engine, scenario)
-    check_space(scenario, around.source, manifest.fingerprint)
-    division = divide(labels, _split_request(scenario, around, options, manifest))
-    frame = read_frame(around.source, labels, around.workspace, division)
-    _check_frame(frame, options.groups, around.workspace)
-    fit = _fit_options(frame.spec(options.groups, around.workspace), around.workspace, options)
+    labels = read_labels(site.home, scenario)
+    manifest = active_manifest(site.engine, scenario)
+    check_space(scenario, site.features, manifest.fingerprint)
+    division = divide(labels, _split_request(scenario, site, options, manifest))
+    frame = read_frame(site.features, labels, site.workspace, division)
+    _check_frame(frame, options.groups, site.workspace)
+    fit = _fit_options(frame.spec(options.groups, site.workspace), site.workspace, options)
     progress.advance(note="frame")
-    fitted, spec = fit_groups(frame, options.groups, around.workspace, fit)
+    fitted, spec = fit_groups(frame, options.groups, site.workspace, fit)
     progress.advance(note="head")
     scores = {
         "head": fitted.predict(spec.matrix(frame.table)),
-        "probe": probe_scores(frame, around.workspace),
-        "aggregates": aggregate_scores(frame, around.workspace, fit),
+        "probe": probe_scores(frame, site.workspace),
+        "aggregates": aggregate_scores(frame, site.workspace, fit),
     }
     progress.advance(note="baselines")
     known = {name: values for name, values in scores.items() if values is not None}
     done = _Fit(frame, division, spec, fitted, known)
-    card = _card(done, labels, manifest, around.workspace).model_copy(
+    card = _card(done, labels, manifest, site.workspace).model_copy(
         update={"groups": options.groups, "options": fit}
     )
-    trained = _store(card, done, around, options.promote)
+    trained = _store(card, done, site, options.promote)
     progress.advance(note=f"auc {card.metrics['head']['auc']:.4f}")
     return trained
 
@@ -165,16 +147,16 @@ def check_space(scenario: str, source: FeatureSource, fingerprint: str, remedy: 
 
 
 def _split_request(
-    scenario: str, around: Surroundings, options: TrainOptions, manifest: EmbeddingManifest
+    scenario: str, site: Site, options: TrainOptions, manifest: EmbeddingManifest
 ) -> SplitRequest:
     prompt = None
     if manifest.prompt_version is not None:
-        with transaction(around.engine) as session:
+        with transaction(site.engine) as session:
             prompt = session.get(PromptVersion, manifest.prompt_version)
     return SplitRequest(
         by=options.split,
         test_fold=options.test_fold,
-        horizon_days=around.workspace.scenario(scenario).horizon_days,
+        horizon_days=site.workspace.scenario(scenario).horizon_days,
         prompt_fold=prompt.test_fold if prompt else None,
         tuned=prompt is not None,
     )
@@ -282,30 +264,30 @@ def _score_table(frame: HeadFrame, scores: Mapping[str, Scores]) -> pa.Table:
     return table
 
 
-def _store(card: HeadCard, done: _Fit, around: Surroundings, promote: bool) -> TrainedHead:
-    folder = around.home.heads / card.scenario / card.version
+def _store(card: HeadCard, done: _Fit, site: Site, promote: bool) -> TrainedHead:
+    folder = site.home.heads / card.scenario / card.version
     files = HeadFiles(done.fitted.boosters, _score_table(done.frame, done.scores), done.frame)
     card, card_hash = write_head(folder, card, files)
     row = register_head(
-        around.engine,
+        site.engine,
         Head(
             version=card.version,
             scenario=card.scenario,
             fingerprint=card.fingerprint,
-            path=folder.relative_to(around.home.root).as_posix(),
+            path=folder.relative_to(site.home.root).as_posix(),
             metrics={"card_hash": card_hash, "test": card.metrics},
         ),
-        promote or not _has_usable_champion(card.scenario, around),
+        promote or not _has_usable_champion(card.scenario, site),
     )
     return TrainedHead(card, row.active)
 
 
-def _has_usable_champion(scenario: str, around: Surroundings) -> bool:
-    champion = active_by_scenario(around.engine, Head, [scenario]).get(scenario)
+def _has_usable_champion(scenario: str, site: Site) -> bool:
+    champion = active_by_scenario(site.engine, Head, [scenario]).get(scenario)
     if champion is None:
         return False
     try:
-        read_card(around.home.root / champion.path, str(champion.metrics.get("card_hash")))
+        read_card(site.home.root / champion.path, str(champion.metrics.get("card_hash")))
     except CheckpointInvalid:
         return False
     return True

@@ -11,10 +11,10 @@ from qanchor.heads.card import HeadCard, read_scores, read_stored_frame
 from qanchor.heads.frame import PART
 from qanchor.heads.score import load_head
 from qanchor.heads.spec import column, vectors
-from qanchor.heads.train import Surroundings
 from qanchor.monitoring.checks import Check, Floats, unknown
 from qanchor.names import embedding_field
 from qanchor.registry.tables import EmbeddingManifest
+from qanchor.site import Site
 
 _NAME = "head_serves"
 
@@ -35,17 +35,17 @@ class Champion:
 
 
 def load_champion(
-    scenario: str, around: Surroundings, manifest: EmbeddingManifest | None
+    scenario: str, site: Site, manifest: EmbeddingManifest | None
 ) -> tuple[Champion | None, Check]:
     """The champion, where it is whole, and whether it can score the vectors that serve.
 
     Args:
         scenario: its name.
-        around: home, registry, workspace.
+        site: home, registry, workspace.
         manifest: of the vectors that serve.
     """
     try:
-        head = load_head(scenario, around)
+        head = load_head(scenario, site)
         rows = read_scores(head.folder, head.card)
         frame = read_stored_frame(head.folder, head.card)
     except NotReady as error:

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from qanchor.errors import NotReady
 from qanchor.events.label_arrivals import ARRIVED, arrivals, read_arrivals
 from qanchor.events.labels import read_labels
-from qanchor.heads.train import Surroundings
 from qanchor.monitoring.champion import Champion, load_champion
 from qanchor.monitoring.checks import Check, unknown
 from qanchor.monitoring.drift import score_drift, score_runs, vector_drift
@@ -34,6 +33,7 @@ from qanchor.registry.manifests import active_manifests
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, LabelSet
 from qanchor.registry.versions import active_by_scenario
+from qanchor.site import Site
 from qanchor.storage.editions import CurrentVectors, current_vectors
 from qanchor.storage.event_log import EventLog
 
@@ -66,22 +66,18 @@ class ScenarioHealth:
         return tuple(check for check in self.checks if check.state == "alarm")
 
 
-def watched_scenarios(around: Surroundings) -> list[str]:
+def watched_scenarios(site: Site) -> list[str]:
     """The scenarios with vectors or a head in service, in the order of scenarios.yaml."""
-    names = list(around.workspace.scenarios)
-    found = (
-        active_manifests(around.engine, names).keys() | active_by_scenario(around.engine, Head, names).keys()
-    )
+    names = list(site.workspace.scenarios)
+    found = active_manifests(site.engine, names).keys() | active_by_scenario(site.engine, Head, names).keys()
     return [name for name in names if name in found]
 
 
-def monitor(
-    around: Surroundings, scenarios: Sequence[str], at: datetime | None = None
-) -> list[ScenarioHealth]:
+def monitor(site: Site, scenarios: Sequence[str], at: datetime | None = None) -> list[ScenarioHealth]:
     """Look at scenarios in service.
 
     Args:
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         scenarios: their names.
         at: only scores made, labels come in and outcomes known by then count; UTC, default: now. Vectors and
             head are those that serve now.
@@ -92,27 +88,27 @@ def monitor(
     """
     moment = at or datetime.now(UTC)
     for name in scenarios:
-        around.workspace.scenario(name)
-    log = EventLog(around.home.events, around.workspace)
-    active = active_users(log, moment, around.workspace.window_days)
-    return [_Look(around, name, moment).health(active) for name in scenarios]
+        site.workspace.scenario(name)
+    log = EventLog(site.home.events, site.workspace)
+    active = active_users(log, moment, site.workspace.window_days)
+    return [_Look(site, name, moment).health(active) for name in scenarios]
 
 
 class _Look:
     """One scenario as of one moment."""
 
-    def __init__(self, around: Surroundings, scenario: str, at: datetime) -> None:
-        self._around = around
+    def __init__(self, site: Site, scenario: str, at: datetime) -> None:
+        self._site = site
         self._scenario = scenario
-        self._spec = around.workspace.scenario(scenario)
+        self._spec = site.workspace.scenario(scenario)
         self._at = at
 
     def health(self, active: pa.Array) -> ScenarioHealth:
-        manifest = active_manifests(self._around.engine, [self._scenario]).get(self._scenario)
+        manifest = active_manifests(self._site.engine, [self._scenario]).get(self._scenario)
         current = self._current(manifest)
-        champion, serves = load_champion(self._scenario, self._around, manifest)
+        champion, serves = load_champion(self._scenario, self._site, manifest)
         version = champion.card.version if champion else None
-        scores = published_scores(self._around.home, self._scenario, self._at, self._at - _HISTORY)
+        scores = published_scores(self._site.home, self._scenario, self._at, self._at - _HISTORY)
         own = scores.filter(pc.equal(scores[HEAD], version or ""))
         newest, asked = newest_by_user(own), (self._spec, self._at)
         reference = champion.test_scores if champion else np.empty(0)
@@ -146,7 +142,7 @@ class _Look:
             return CurrentVectors(
                 pa.array([], pa.string()), np.empty(0, np.int64), np.empty((0, 0), np.float32)
             )
-        return current_vectors(self._around.home.root / manifest.path, self._scenario)
+        return current_vectors(self._site.home.root / manifest.path, self._scenario)
 
     def _vector_checks(
         self, champion: Champion | None, manifest: EmbeddingManifest | None, current: CurrentVectors
@@ -162,18 +158,18 @@ class _Look:
     def _labels(self) -> pa.Table:
         """user_id, as_of, label and arrived."""
         try:
-            table = read_labels(self._around.home, self._scenario).table
+            table = read_labels(self._site.home, self._scenario).table
         except NotReady:
-            if (self._around.home.labels / f"{self._scenario}.parquet").exists():
+            if (self._site.home.labels / f"{self._scenario}.parquet").exists():
                 raise
             columns = pa.schema([(USER_ID, pa.string()), (LABEL, pa.int8())])
             empty = columns.empty_table()
             for name in (AS_OF, ARRIVED):
                 empty = empty.append_column(name, pa.array([], pa.timestamp("us", tz="UTC")))
             return empty
-        with transaction(self._around.engine) as session:
+        with transaction(self._site.engine) as session:
             row = session.get(LabelSet, self._scenario)
         loaded = row.created_at.replace(tzinfo=UTC) if row else self._at
         table = table.select([USER_ID, AS_OF, LABEL]).sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
-        known = arrivals(table, read_arrivals(self._around.home, self._scenario), loaded)
+        known = arrivals(table, read_arrivals(self._site.home, self._scenario), loaded)
         return table.append_column(ARRIVED, known[ARRIVED])

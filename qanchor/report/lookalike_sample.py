@@ -12,8 +12,8 @@ from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
 from qanchor.audience.population import Population
 from qanchor.errors import InputError, StateError
 from qanchor.heads.frame import PART
-from qanchor.heads.train import Surroundings
 from qanchor.names import LABEL, USER_ID
+from qanchor.site import Site
 
 _SEEDS, _SHOWN = 50, 8
 
@@ -39,11 +39,11 @@ class LookalikeSample:
     best: tuple[dict[str, Any], ...]
 
 
-def sample_lookalikes(around: Surroundings, scenario: str, scores: pa.Table) -> LookalikeSample | None:
+def sample_lookalikes(site: Site, scenario: str, scores: pa.Table) -> LookalikeSample | None:
     """Search with up to 50 training users of label 1; None without an index that knows them.
 
     Args:
-        around: home and registry.
+        site: home and registry.
         scenario: whose index.
         scores: user_id, label and part of every labelled row.
     """
@@ -51,7 +51,7 @@ def sample_lookalikes(around: Surroundings, scenario: str, scores: pa.Table) -> 
     train = scores.filter(pc.and_(pc.equal(scores[PART], "train"), pc.equal(scores[LABEL], 1)))
     seeds = list(dict.fromkeys(train[USER_ID].to_pylist()))[:_SEEDS]
     try:
-        index = open_scenario_index(around.home, around.engine, scenario).index
+        index = open_scenario_index(site.home, site.engine, scenario).index
         taken = max(1, min(max(_SHOWN, index.size // 10), index.size - len(seeds)))
         request = LookalikeRequest(seeds, taken, "centroid")
         found = find_lookalikes(Population(scenario, index), request).table

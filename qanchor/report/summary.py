@@ -33,7 +33,7 @@ from qanchor.explain.anchor_charts import attention_chart
 from qanchor.heads.card import HeadCard, read_card, read_scores, read_stored_frame
 from qanchor.heads.frame import PART, HeadFrame
 from qanchor.heads.spec import column, vectors
-from qanchor.heads.train import SCORERS, Surroundings
+from qanchor.heads.train import SCORERS
 from qanchor.metrics import CalibrationBins, calibration_bins, roc_auc
 from qanchor.names import LABEL, embedding_field
 from qanchor.progress import Progress
@@ -45,6 +45,7 @@ from qanchor.report.decisions import Campaign, Confusion, campaigns, confusion
 from qanchor.report.findings import Check, Statement, check, statements
 from qanchor.report.lookalike_sample import LookalikeSample, sample_lookalikes
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import ScenarioSpec
 
@@ -146,7 +147,7 @@ class _Stored:
 
 
 def summarise(
-    around: Surroundings,
+    site: Site,
     scenarios: Sequence[str],
     progress: Progress,
     compute: ComputeSettings | None = None,
@@ -154,7 +155,7 @@ def summarise(
     """Collect what the report of some scenarios says.
 
     Args:
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         scenarios: names, in order.
         progress: counts scenarios.
         compute: what the model runs on to explain the anchor; None: the anchor is not looked at.
@@ -163,26 +164,26 @@ def summarise(
         NotReady: none of them has a head yet; run `qanchor-cli head train`.
         CheckpointInvalid: a head's files were edited; train it again.
     """
-    heads = active_by_scenario(around.engine, Head, scenarios)
+    heads = active_by_scenario(site.engine, Head, scenarios)
     if not heads:
         raise NotReady("there is no head to report on", "Run `qanchor-cli head train --all`.")
     # The log is counted while heads are read and the model is loaded.
     with ThreadPoolExecutor(1, "log") as pool:
-        data = pool.submit(measure_log, EventLog(around.home.events, around.workspace))
-        stored = {name: _read(around, row) for name, row in heads.items()}
-        anchors = _anchors(around, compute, stored, progress)
-        ceilings = read_ceilings(around.home)
+        data = pool.submit(measure_log, EventLog(site.home.events, site.workspace))
+        stored = {name: _read(site, row) for name, row in heads.items()}
+        anchors = _anchors(site, compute, stored, progress)
+        ceilings = read_ceilings(site.home)
         progress.start("report", total=len(heads))
         found = []
         for name, one in stored.items():
-            found.append(_scenario(around, one, ceilings.get(name), anchors[name]))
+            found.append(_scenario(site, one, ceilings.get(name), anchors[name]))
             progress.advance(note=name)
     missing = tuple(name for name in scenarios if name not in heads)
-    return ReportSummary(datetime.now(UTC), data.result(), _model(around), tuple(found), missing)
+    return ReportSummary(datetime.now(UTC), data.result(), _model(site), tuple(found), missing)
 
 
-def _read(around: Surroundings, row: Head) -> _Stored:
-    folder = around.home.root / row.path
+def _read(site: Site, row: Head) -> _Stored:
+    folder = site.home.root / row.path
     card = read_card(folder, str(row.metrics.get("card_hash")))
     stored = _Stored(card, read_scores(folder, card), read_stored_frame(folder, card))
     truth, test = stored.test_scores
@@ -195,20 +196,20 @@ def _read(around: Surroundings, row: Head) -> _Stored:
 
 
 def _anchors(
-    around: Surroundings, compute: ComputeSettings | None, stored: Mapping[str, _Stored], progress: Progress
+    site: Site, compute: ComputeSettings | None, stored: Mapping[str, _Stored], progress: Progress
 ) -> Mapping[str, AnchorFindings | str]:
     if compute is None:
         return dict.fromkeys(stored, _NOT_ASKED)
     rows = [ScenarioRows(one.card, one.frame) for one in stored.values()]
     try:
-        return explain_anchors(around, compute, rows, progress)
+        return explain_anchors(site, compute, rows, progress)
     except (NotReady, CheckpointInvalid) as error:
         # The heads' own figures need no model: the page says what is missing and does without.
         return dict.fromkeys(stored, f"The model cannot be read: {error}")
 
 
-def _model(around: Surroundings) -> dict[str, Any] | None:
-    row = find_active_model(around.engine)
+def _model(site: Site) -> dict[str, Any] | None:
+    row = find_active_model(site.engine)
     if row is None:
         return None
     return {
@@ -221,14 +222,14 @@ def _model(around: Surroundings) -> dict[str, Any] | None:
 
 
 def _scenario(
-    around: Surroundings, stored: _Stored, ceiling: float | None, looked: AnchorFindings | str
+    site: Site, stored: _Stored, ceiling: float | None, looked: AnchorFindings | str
 ) -> ScenarioSummary:
     card, name = stored.card, stored.card.scenario
     anchor = looked if isinstance(looked, AnchorFindings) else None
-    spec, labels = around.workspace.scenario(name), read_labels(around.home, name)
+    spec, labels = site.workspace.scenario(name), read_labels(site.home, name)
     truth, scores = stored.test_scores
     head = card.metrics["head"]
-    warnings = tuple(_changes(around, card, labels))
+    warnings = tuple(_changes(site, card, labels))
     base = anchor.gain.base["auc"] if anchor and anchor.gain else None
     return ScenarioSummary(
         card=card,
@@ -247,8 +248,8 @@ def _scenario(
         anchor=anchor,
         anchor_absent="" if isinstance(looked, AnchorFindings) else looked,
         anchor_charts=(attention_chart(anchor.attention), *anchor.maps) if anchor else _plain_map(stored),
-        curves=tuning_curves(around.engine, name, card.prompt_version),
-        lookalikes=sample_lookalikes(around, name, stored.scores),
+        curves=tuning_curves(site.engine, name, card.prompt_version),
+        lookalikes=sample_lookalikes(site, name, stored.scores),
         warnings=warnings,
         scores=_with_probes(stored, anchor),
     )
@@ -294,11 +295,11 @@ def _with_probes(stored: _Stored, anchor: AnchorFindings | None) -> pa.Table:
     return table.filter(pc.equal(table[PART], "test"))
 
 
-def _changes(around: Surroundings, card: HeadCard, labels: Labels) -> list[str]:
+def _changes(site: Site, card: HeadCard, labels: Labels) -> list[str]:
     changes = []
     if labels.content_hash != card.labels_hash:
         changes.append("The labels have changed since this head was trained.")
-    manifest = active_manifests(around.engine, [card.scenario]).get(card.scenario)
+    manifest = active_manifests(site.engine, [card.scenario]).get(card.scenario)
     if manifest is None or manifest.fingerprint != card.fingerprint:
         changes.append("The embeddings have changed since this head was trained: train it again.")
     return changes

@@ -15,7 +15,6 @@ from qanchor.embedding.spaces import active_spaces
 from qanchor.errors import FingerprintMismatch
 from qanchor.experiments import OffPolicy
 from qanchor.heads.score import load_head
-from qanchor.heads.train import Surroundings
 from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals
 from qanchor.settings import ComputeSettings
 from qanchor.simulation import policies
@@ -31,6 +30,7 @@ from qanchor.simulation.policy_test import (
 )
 from qanchor.simulation.state import Floats
 from qanchor.simulation.visible import SCENARIOS, Reader, Visible
+from qanchor.site import Site
 
 # Users of the pilot have answered by the day of the tests.
 PILOT_DAY, TEST_DAY = 180, 210
@@ -53,11 +53,11 @@ class OnlineTest:
     ranking: Mapping[str, Interval]
 
 
-def open_reader(around: Surroundings, compute: ComputeSettings) -> Reader:
+def open_reader(site: Site, compute: ComputeSettings) -> Reader:
     """The champions of SCENARIOS with the model that writes their vectors.
 
     Args:
-        around: feature repository, home, registry, workspace.
+        site: feature repository, home, registry, workspace.
         compute: what the model runs on.
 
     Raises:
@@ -65,8 +65,8 @@ def open_reader(around: Surroundings, compute: ComputeSettings) -> Reader:
         NotReady: one has no head yet; run `qanchor-cli head train`.
         FingerprintMismatch: a head reads another embedding space than the model writes; train it again.
     """
-    heads = [load_head(name, around) for name in SCENARIOS]
-    spaces = active_spaces(around.engine, around.workspace, SCENARIOS)
+    heads = [load_head(name, site) for name in SCENARIOS]
+    spaces = active_spaces(site.engine, site.workspace, SCENARIOS)
     for name, head, space in zip(SCENARIOS, heads, spaces, strict=True):
         if head.card.width and head.card.fingerprint != space.fingerprint:
             raise FingerprintMismatch(
@@ -74,8 +74,8 @@ def open_reader(around: Surroundings, compute: ComputeSettings) -> Reader:
                 f"writes {space.fingerprint[:12]}",
                 f"Run `qanchor-cli backfill --scenario {name}`, then train the head again.",
             )
-    embedder, anchors = load_embedder(around.home, around.workspace, compute, spaces)
-    return Reader(heads, embedder, anchors, around.workspace)
+    embedder, anchors = load_embedder(site.home, site.workspace, compute, spaces)
+    return Reader(heads, embedder, anchors, site.workspace)
 
 
 def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:

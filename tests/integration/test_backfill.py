@@ -17,7 +17,6 @@ import pytest
 from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.load import load_embedder
 from qanchor.embedding.plan import BackfillRequest
-from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.worker import LocalEngine
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.events.labels import read_labels
@@ -31,6 +30,7 @@ from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import ModelVersion, new_version
 from qanchor.registry.versions import active_model, register_model
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
 from tests.unit.embedding.world import SCENARIOS, World, day, make_world
@@ -49,7 +49,7 @@ class Chain:
 
     def backfill(self, **options: Any) -> BackfillResult:
         """Everything, for all scenarios."""
-        place = Surroundings(self.world.home, self.world.engine, self.features)
+        place = Site.at(self.world.workspace, self.world.home, self.world.engine, self.features)
         load = partial(load_embedder, self.world.home, self.world.workspace, ComputeSettings())
         return backfill(BackfillRequest(SCENARIOS, **options), place, LocalEngine(load), Silent())
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from qanchor.heads.score import ScoreRequest, publish_scores, score_users
-from qanchor.heads.train import Surroundings, train_head
+from qanchor.heads.train import train_head
 from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
 from qanchor.progress import Silent
 from qanchor.storage.features import FeatureRepository
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.integration
 def world(tmp_path: Path) -> Iterator[tuple[World, FeatureRepository]]:
     made = small_world(tmp_path)
     add_manifest(made)
-    repository = FeatureRepository(made.around.workspace, made.around.home)
+    repository = FeatureRepository(made.site.workspace, made.site.home)
     repository.set_fingerprint(SCENARIO, "f" * 32)
     write(made, repository, "past", -1, 0.15)
-    made.around = Surroundings(repository, made.around.home, made.around.engine, made.around.workspace)
+    made.site = made.site.with_parts(features=repository)
     yield made, repository
     repository.close()
 
@@ -62,7 +62,7 @@ def write(
         "last_event_ts": pc.subtract(moments, pa.scalar(timedelta(hours=1))),
     }
     repository.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), part)
-    activity = numbers(world.around.workspace, random, len(users), signal)
+    activity = numbers(world.site.workspace, random, len(users), signal)
     repository.write_part(ACTIVITY_VIEW, pa.table(keys | activity), part)
     profile = {
         "prof_city": pa.array(["east", "west"] * (len(users) // 2)),
@@ -81,12 +81,12 @@ def numbers(
 
 def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureRepository]) -> None:
     made, repository = world
-    before = train_head(SCENARIO, made.around, FAST, Silent()).card
+    before = train_head(SCENARIO, made.site, FAST, Silent()).card
     # A perfect predictor, one day after every label's time.
     write(made, repository, "leak", 1, 100.0)
     # Another one of the label's own past, which nobody knew before the day after.
     write(made, repository, "written_later", -0.5, 100.0, created=1)
-    after = train_head(SCENARIO, made.around, FAST, Silent()).card
+    after = train_head(SCENARIO, made.site, FAST, Silent()).card
     assert after.metrics == before.metrics
     assert after.frame_hash == before.frame_hash
     assert after.booster_hashes == before.booster_hashes
@@ -95,12 +95,12 @@ def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureReposit
 
 def test_both_stores_score_alike_once_materialized(world: tuple[World, FeatureRepository]) -> None:
     made, repository = world
-    train_head(SCENARIO, made.around, FAST, Silent())
+    train_head(SCENARIO, made.site, FAST, Silent())
     repository.apply()
     repository.materialize([embedding_view(SCENARIO), ACTIVITY_VIEW, PROFILE_VIEW], NOON)
     users = [*made.source.users[:20], "stranger"]
-    offline = score_users(SCENARIO, made.around, ScoreRequest(users, "offline", NOON))
-    online = score_users(SCENARIO, made.around, ScoreRequest(users, "online", NOON))
+    offline = score_users(SCENARIO, made.site, ScoreRequest(users, "offline", NOON))
+    online = score_users(SCENARIO, made.site, ScoreRequest(users, "online", NOON))
     np.testing.assert_allclose(online.table["score"].to_numpy(), offline.table["score"].to_numpy(), atol=1e-6)
     assert (online.without_embedding, offline.without_embedding) == (1, 1)
     assert publish_scores(SCENARIO, offline, repository) == len(users)

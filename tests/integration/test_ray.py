@@ -79,7 +79,7 @@ def _settings(world: World) -> Settings:
 
 def _backfill(world: World, worker: type[RemoteWorker], **options: Any) -> BackfillResult:
     engine = RayEngine(_settings(world), ClusterOptions(**{"workers": 2, **options}), worker)
-    return backfill(BackfillRequest(("takeout", "money"), shard_users=1), world.place, engine, Silent())
+    return backfill(BackfillRequest(("takeout", "money"), shard_users=1), world.site, engine, Silent())
 
 
 def _kill_when_it_is_known(place: Path, killed: list[int]) -> None:

@@ -23,9 +23,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("figures")
     world = small_world(folder, rows=900, seed=3)
     add_manifest(world)
-    train_head(SCENARIO, world.around, FAST, Silent())
-    write_report(summarise(world.around, [SCENARIO], Silent()), folder / "out" / "report.html")
-    return folder / "out" / "report.json", world.around.home.root
+    train_head(SCENARIO, world.site, FAST, Silent())
+    write_report(summarise(world.site, [SCENARIO], Silent()), folder / "out" / "report.html")
+    return folder / "out" / "report.json", world.site.home.root
 
 
 def test_every_figure_equals_an_independent_computation(written: tuple[Path, Path]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from benchmarks.quality_data import DATA_SETS
 from benchmarks.report_figures import check_report
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.labels import LabelLoader
-from qanchor.heads.train import Surroundings, train_head
+from qanchor.heads.train import train_head
 from qanchor.home import Home
 from qanchor.names import AS_OF, EVENT_ID, USER_ID, embedding_field, embedding_view
 from qanchor.progress import Silent
@@ -25,6 +26,8 @@ from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
 from qanchor.report.report import write_report
 from qanchor.report.summary import summarise
+from qanchor.site import Site
+from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import Workspace, load_workspace
 from tests.unit.explain.test_edited_log import Log
 from tests.unit.heads.fakes import FAST, WIDTH, FakeSource, World, add_manifest
@@ -101,13 +104,13 @@ def test_every_figure_on_real_data_equals_an_independent_computation(name: str, 
     pq.write_table(labels, tmp_path / "labels.parquet")
     LabelLoader(home, engine, workspace).load(tmp_path / "labels.parquet", scenario)
     source = RealFeatures(_features(workspace, events, labels, scenario), scenario)
-    around = Surroundings(source, home, engine, workspace)
-    world = World(around, FakeSource({}, []), np.asarray(labels["label"], dtype=np.int64))
+    site = Site.at(workspace, home, engine, cast(FeatureRepository, source))
+    world = World(site, FakeSource({}, []), np.asarray(labels["label"], dtype=np.int64))
     add_manifest(world, scenario=scenario)
-    train_head(scenario, around, FAST, Silent())
+    train_head(scenario, site, FAST, Silent())
 
     page = tmp_path / "out" / "report.html"
-    write_report(summarise(around, [scenario], Silent()), page)
+    write_report(summarise(site, [scenario], Silent()), page)
     found = check_report(page.with_name("report.json"), home.root)[scenario]
 
     assert len(found) > 80

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.audience.index import build_scenario_index
-from qanchor.embedding.publish import Surroundings, promote, rollback_target
+from qanchor.embedding.publish import promote, rollback_target
 from qanchor.embedding.verify import SinkCheck, repair_online, verify
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
+from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from tests.integration.test_backfill import Chain
 from tests.unit.embedding.world import day, make_world
@@ -41,8 +42,8 @@ def chain(embedded: Chain) -> Iterator[Chain]:
     build_scenario_index(embedded.world.home, embedded.world.engine, "money")
 
 
-def _place(chain: Chain) -> Surroundings:
-    return Surroundings(chain.world.home, chain.world.engine, chain.features)
+def _place(chain: Chain) -> Site:
+    return Site.at(chain.world.workspace, chain.world.home, chain.world.engine, chain.features)
 
 
 def _checks(chain: Chain) -> dict[str, SinkCheck]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from qanchor.audience.index import build_scenario_index
 from qanchor.embedding.load import load_embedder
-from qanchor.embedding.publish import Surroundings, promote, rollback_target
+from qanchor.embedding.publish import promote, rollback_target
 from qanchor.embedding.refresh import RefreshRequest, refresh
 from qanchor.embedding.verify import verify
 from qanchor.errors import InputError, NotReady
@@ -22,6 +22,7 @@ from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import ModelVersion
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.vectors import load_index
 from tests.integration.test_backfill import Chain
@@ -55,8 +56,8 @@ def _ask(chain: Chain, width: int) -> None:
     chain.features = FeatureRepository(chain.world.workspace, chain.world.home)
 
 
-def _place(chain: Chain) -> Surroundings:
-    return Surroundings(chain.world.home, chain.world.engine, chain.features)
+def _place(chain: Chain) -> Site:
+    return Site.at(chain.world.workspace, chain.world.home, chain.world.engine, chain.features)
 
 
 def _length(chain: Chain) -> int:

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.experiments import Experiment, assign, compare, moments
+from qanchor.settings import Settings
 from qanchor.simulation.cohort import Answers, Cohort, CohortPlan
 from qanchor.simulation.visible import Visible
+from qanchor.site import Site
 from tests.unit.cli.conftest import Run
 
 
@@ -191,7 +193,7 @@ def _cohort(plan: CohortPlan, *_: Any) -> Cohort:
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users of whom everything is known at once, in place of lived and embedded ones."""
-    monkeypatch.setattr("cli.evaluate.experiment_simulate.surroundings", lambda context: SimpleNamespace())
+    monkeypatch.setattr(Site, "open", lambda: SimpleNamespace(settings=Settings.model_construct()))
     monkeypatch.setattr("qanchor.simulation.online_tests.open_reader", lambda *_: None)
     monkeypatch.setattr("qanchor.simulation.cohort.make_cohort", _cohort)
 

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from cli.app import run_command
 from qanchor.metrics import FIGURES
+from qanchor.site import Site
 from tests.unit.heads.fakes import World, add_manifest, small_workspace, small_world
 
 
@@ -22,9 +22,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "home"))
     made = small_world(tmp_path)
     add_manifest(made)
-    around = replace(made.around, workspace=small_workspace(tmp_path, ("risk", "idle")))
-    for module in ("cli.heads.head", "cli.heads.head_audit", "cli.heads.head_explain"):
-        monkeypatch.setattr(f"{module}.surroundings", lambda context: around)
+    site = made.site.with_parts(workspace=small_workspace(tmp_path, ("risk", "idle")))
+    monkeypatch.setattr(Site, "open", lambda: site)
     return made
 
 

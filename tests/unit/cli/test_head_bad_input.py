@@ -11,6 +11,7 @@ import pytest
 
 from cli.app import run_command
 from qanchor.registry.versions import active_head
+from qanchor.site import Site
 from tests.unit.heads.fakes import NOON, SCENARIO, World, add_manifest, small_world
 
 Rows = list[tuple[str, datetime, int, int]]
@@ -29,8 +30,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     add_manifest(made)
     # The tables are there without alembic's own.
     monkeypatch.setattr("qanchor.registry.migrate.prepare", lambda *_: None)
-    for module in ("cli.heads.head", "cli.heads.head_audit"):
-        monkeypatch.setattr(f"{module}.surroundings", lambda context: made.around)
+    monkeypatch.setattr(Site, "open", lambda: made.site)
     assert run_command(["head", "train", "--scenario", SCENARIO]) == 0
     capsys.readouterr()
     return made
@@ -38,10 +38,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 def state(world: World) -> tuple[str, list[str], str]:
     """The champion, every head there is, and the labels in use."""
-    home = world.around.home
+    home = world.site.home
     labels = hashlib.sha256((home.labels / f"{SCENARIO}.parquet").read_bytes()).hexdigest()
     heads = sorted(path.name for path in (home.heads / SCENARIO).iterdir())
-    return active_head(world.around.engine, SCENARIO).version, heads, labels
+    return active_head(world.site.engine, SCENARIO).version, heads, labels
 
 
 def refused(world: World, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
@@ -148,8 +148,8 @@ def test_a_category_that_training_did_not_have_is_refused_in_scoring(
 def test_a_head_that_was_edited_by_hand_is_refused(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    version = active_head(world.around.engine, SCENARIO).version
-    path = world.around.home.heads / SCENARIO / version / name
+    version = active_head(world.site.engine, SCENARIO).version
+    path = world.site.home.heads / SCENARIO / version / name
     path.write_bytes(path.read_bytes().replace(b"0", b"1", 1) + b"\n")
     (tmp_path / "users.txt").write_text("u0004\n")
     score = ["score", "--users", str(tmp_path / "users.txt")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.app import run_command
+from qanchor.site import Site
 from tests.unit.monitoring.service import Service, copied, healthy_service
 
 pytestmark = pytest.mark.xdist_group("monitor")
@@ -31,7 +32,7 @@ def service(healthy: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("QANCHOR_REPO", str(tmp_path))
     monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "home"))
     made = copied(healthy, tmp_path)
-    monkeypatch.setattr("cli.operate.monitor.surroundings", lambda context: made.around)
+    monkeypatch.setattr(Site, "open", lambda: made.site)
     return made
 
 
@@ -90,7 +91,7 @@ def test_a_fault_is_one_line_with_its_exit_code(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert message in line
     # Nothing was looked at, so nothing is kept.
-    assert not service.around.home.monitoring.exists()
+    assert not service.site.home.monitoring.exists()
 
 
 def test_watching_says_an_alarm_once_and_ends_on_a_signal(

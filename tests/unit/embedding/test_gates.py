@@ -63,18 +63,18 @@ def _candidate(
 
 
 def _serving(world: World, vectors: NDArray[np.float32]) -> None:
-    promote({"money": _candidate(world, vectors, 5)}, world.place, Silent())
+    promote({"money": _candidate(world, vectors, 5)}, world.site, Silent())
 
 
 def _failed(world: World, manifest: EmbeddingManifest, users: int = 300, **options: Any) -> list[str]:
-    return [result.gate for result in failed_gates(judge(manifest, users, world.place, **options))]
+    return [result.gate for result in failed_gates(judge(manifest, users, world.site, **options))]
 
 
 def test_vectors_that_moved_a_little_pass_every_gate(world: World) -> None:
     old = _vectors()
     _serving(world, old)
     new = _unit(old + 0.02 * np.random.default_rng(1).normal(size=old.shape))
-    results = judge(_candidate(world, new), 300, world.place, lambda *_: 0.01)
+    results = judge(_candidate(world, new), 300, world.site, lambda *_: 0.01)
     assert [result.gate for result in results] == [
         "bad vectors", "coverage", "kept users", "neighbour overlap", "centroid drift", "score shift",
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_another_space_is_judged_by_its_neighbours_alone(world: World) -> None:
 
 def test_a_shift_of_the_heads_scores_blocks_and_says_by_how_much(world: World) -> None:
     _serving(world, _vectors())
-    results = judge(_candidate(world, _vectors()), 300, world.place, lambda *_: 0.4)
+    results = judge(_candidate(world, _vectors()), 300, world.site, lambda *_: 0.4)
     assert describe_blocked({"money": failed_gates(results)}) == (
         "money: score shift is 0.4, must be at most 0.25"
     )

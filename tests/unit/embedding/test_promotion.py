@@ -40,7 +40,7 @@ def test_without_promotion_the_earlier_vectors_go_on_serving(world: World) -> No
     assert active_manifest(world.engine, "takeout").id == first.id
     assert world.pairs("user_emb_takeout") == [("ann", 9.5), ("bob", 9.5)]
     waiting = waiting_manifests(world.engine, ["takeout"])
-    promote(waiting, world.place, Silent())
+    promote(waiting, world.site, Silent())
     assert _states(world) == ["retired", "active"]
     assert len(world.pairs("user_emb_takeout")) == 3
 
@@ -67,13 +67,13 @@ def test_a_rollback_brings_the_same_bytes_back(world: World) -> None:
     before = world.rows("user_emb_money")
     register_model(world.engine, model("m2"))
     world.backfill("money")
-    target = rollback_target("money", world.place)
-    promote({"money": target}, world.place, Silent())
+    target = rollback_target("money", world.site)
+    promote({"money": target}, world.site, Silent())
     assert world.rows("user_emb_money") == before
     assert world.features.fingerprint("money") == target.fingerprint
     assert world.features.cleared == ["user_emb_money"]  # of an earlier moment than what was online
     assert set(world.features.online_rows["user_emb_money"].values()) == {day(9.5)} | {day(5)}
-    promote({"money": rollback_target("money", world.place)}, world.place, Silent())
+    promote({"money": rollback_target("money", world.site)}, world.site, Silent())
     assert {row["model_version"] for row in world.rows("user_emb_money")} == {"m2"}
 
 
@@ -88,7 +88,7 @@ def test_two_generations_are_kept_and_older_files_go(world: World) -> None:
 def test_nothing_to_go_back_to_is_said(world: World) -> None:
     world.backfill("takeout")
     with pytest.raises(NotReady, match="no earlier embeddings"):
-        rollback_target("takeout", world.place)
+        rollback_target("takeout", world.site)
 
 
 def test_the_checksum_is_that_of_the_files(world: World) -> None:

@@ -48,7 +48,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def _refresh(world: World, *scenarios: str, **options: Any) -> dict[str, ScenarioRefresh]:
     request = RefreshRequest(scenarios or SCENARIOS, **options)
-    return refresh(request, world.place, world.load, Silent())
+    return refresh(request, world.site, world.load, Silent())
 
 
 def _newest(world: World, view: str = "user_emb_takeout") -> dict[str, tuple[datetime, Sequence[float]]]:
@@ -176,7 +176,7 @@ def test_refreshes_follow_each_other_and_can_be_taken_back(world: World) -> None
         add_events(world.home, world.workspace, [("bob", moment, "bill")])
         assert _refresh(world, "takeout")["takeout"].embedded >= 1
     assert len([pair for pair in world.pairs("user_emb_takeout") if pair[0] == "bob"]) == 4
-    promote({"takeout": rollback_target("takeout", world.place)}, world.place, Silent())
+    promote({"takeout": rollback_target("takeout", world.site)}, world.site, Silent())
     assert len([pair for pair in world.pairs("user_emb_takeout") if pair[0] == "bob"]) == 3
     assert [job.state for job in list_jobs(world.engine, 9)] == ["done"] * 4
 
@@ -223,7 +223,7 @@ def test_two_refreshes_at_once_are_refused(world: World, monkeypatch: pytest.Mon
 
     def second(*arguments: Any) -> Any:
         with pytest.raises(NotReady, match="another refresh"):
-            refresh(RefreshRequest(["money"]), world.place, load, Silent())
+            refresh(RefreshRequest(["money"]), world.site, load, Silent())
         seen.append(threading.get_ident())
         return load(*arguments)
 

@@ -58,7 +58,7 @@ def test_tasks_of_spark_make_the_vectors_of_one_process(tmp_path: Path) -> None:
     engine = SparkEngine(
         session, Settings(home=world.home.root, repo=world.workspace.repo), workers=2, worker=HashWorker
     )
-    result = backfill(BackfillRequest(("money", "takeout"), shard_users=1), world.place, engine, Silent())
+    result = backfill(BackfillRequest(("money", "takeout"), shard_users=1), world.site, engine, Silent())
     expected = alone.backfill("money", "takeout", shard_users=1)
     assert {name: m.content_hash for name, m in result.manifests.items()} == {
         name: m.content_hash for name, m in expected.manifests.items()

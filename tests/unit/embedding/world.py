@@ -15,7 +15,6 @@ from sqlalchemy import Engine
 
 from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.plan import BackfillRequest
-from qanchor.embedding.publish import Surroundings
 from qanchor.embedding.spaces import Space
 from qanchor.embedding.worker import LocalEngine
 from qanchor.events.history import EventArrays, Int64, slice_histories
@@ -25,6 +24,7 @@ from qanchor.progress import Silent
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine
 from qanchor.registry.versions import register_model
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import Workspace, load_workspace
@@ -173,9 +173,9 @@ class World:
     embedder: HashEmbedder
 
     @property
-    def place(self) -> Surroundings:
+    def site(self) -> Site:
         """Where it reads and writes."""
-        return Surroundings(self.home, self.engine, self.features)
+        return Site.at(self.workspace, self.home, self.engine, self.features)
 
     def load(self, spaces: Sequence[Space]) -> tuple[HashEmbedder, list[str]]:
         """The embedder, and the space itself as its anchor."""
@@ -184,7 +184,7 @@ class World:
     def backfill(self, *scenarios: str, **options: Any) -> BackfillResult:
         """Run one, for all scenarios unless some are named."""
         request = BackfillRequest(scenarios or SCENARIOS, **options)
-        return backfill(request, self.place, LocalEngine(self.load), Silent())
+        return backfill(request, self.site, LocalEngine(self.load), Silent())
 
     def rows(self, view: str) -> list[dict[str, Any]]:
         """The offline rows of a view, by user and time."""

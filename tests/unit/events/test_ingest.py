@@ -75,7 +75,7 @@ def test_a_kill_at_any_point_leaves_all_or_nothing(
     with monkeypatch.context() as patch:
         if point == "stage":
             _kill_before(patch, ledger, "commit_entry")
-            patch.setattr("qanchor.storage.event_log._sync", lambda _: (_ for _ in ()).throw(Killed))
+            patch.setattr("qanchor.storage.event_log.sync_all", lambda _: (_ for _ in ()).throw(Killed))
         elif point == "commit":
             _kill_before(patch, ledger, "commit_entry")
         elif point == "committed":

@@ -16,7 +16,6 @@ from qanchor.explain import anchor as tested
 from qanchor.explain.anchor import AnchorFindings, AnchorOptions, ScenarioRows, explain_anchors
 from qanchor.heads.calibrate import Calibration
 from qanchor.heads.frame import HeadFrame
-from qanchor.heads.train import Surroundings
 from qanchor.home import Home
 from qanchor.linear_probe import ProbeRows, fit_probe
 from qanchor.metrics import roc_auc
@@ -26,6 +25,7 @@ from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import ModelVersion
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.workspace import ScenarioSpec
 from tests.unit.explain.test_edited_log import Log
 from tests.unit.explain.test_explain_events import LOADED, WIDTH, card
@@ -94,9 +94,9 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             domain="risk", query="Will this user buy?", positive="buys tea", negative="no tea"
         )
         workspace = replace(WORKSPACE, scenarios=dict.fromkeys(anchors, spec))
-        around = Surroundings(None, Home(tmp_path), open_engine("sqlite://"), workspace)  # type: ignore[arg-type]
+        site = Site.at(workspace, Home(tmp_path), open_engine("sqlite://"))
         rows = [one for one, _ in given]
-        return explain_anchors(around, ComputeSettings(), rows, Silent(), options), embedder.calls
+        return explain_anchors(site, ComputeSettings(), rows, Silent(), options), embedder.calls
 
     return run
 

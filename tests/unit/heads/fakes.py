@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 from qanchor.events.labels import LabelLoader
 from qanchor.heads.fit import FitOptions
-from qanchor.heads.train import Surroundings, TrainOptions
+from qanchor.heads.train import TrainOptions
 from qanchor.home import Home
 from qanchor.names import USER_ID, embedding_field, embedding_view
 from qanchor.registry.manifests import activate_manifest, begin_manifest
 from qanchor.registry.session import open_engine, transaction
 from qanchor.registry.tables import Base, EmbeddingManifest, ModelVersion, PromptVersion, utc_now
+from qanchor.site import Site
+from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 SCENARIO = "risk"
@@ -72,7 +75,7 @@ class FakeSource:
 class World:
     """Everything that a head needs, small."""
 
-    around: Surroundings
+    site: Site
     source: FakeSource
     truth: NDArray[np.int64]
 
@@ -104,7 +107,7 @@ def small_world(root: Path, rows: int = 240, folds: bool = True, seed: int = 0) 
     pq.write_table(table, file)
     LabelLoader(home, engine, workspace).load(file, SCENARIO)
     source = FakeSource(_columns(workspace, truth, random), users, {SCENARIO: "f" * 32})
-    return World(Surroundings(source, home, engine, workspace), source, truth)
+    return World(Site.at(workspace, home, engine, cast(FeatureRepository, source)), source, truth)
 
 
 def _columns(
@@ -129,7 +132,7 @@ def add_manifest(
     world: World, prompt_fold: int | None = None, fingerprint: str = "f" * 32, scenario: str = SCENARIO
 ) -> None:
     """Registry rows of a model, a prompt where a fold is given, and the active manifest."""
-    engine = world.around.engine
+    engine = world.site.engine
     with transaction(engine) as session:
         if session.get(ModelVersion, "m1") is None:
             session.add(

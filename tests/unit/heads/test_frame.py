@@ -19,12 +19,12 @@ def world(tmp_path: Path) -> World:
 
 
 def frame_of(world: World) -> HeadFrame:
-    labels = read_labels(world.around.home, SCENARIO)
-    return read_frame(world.source, labels, world.around.workspace, divide(labels, SplitRequest()))
+    labels = read_labels(world.site.home, SCENARIO)
+    return read_frame(world.source, labels, world.site.workspace, divide(labels, SplitRequest()))
 
 
 def test_the_frame_holds_every_label_with_its_part(world: World) -> None:
-    labels = read_labels(world.around.home, SCENARIO)
+    labels = read_labels(world.site.home, SCENARIO)
     frame = frame_of(world)
     assert frame.table.num_rows == labels.table.num_rows
     assert {part: int(frame.rows(part).sum()) for part in ("train", "valid", "test")} == {
@@ -39,15 +39,15 @@ def test_the_frame_holds_every_label_with_its_part(world: World) -> None:
 
 def test_columns_of_the_matrix_follow_the_groups(world: World) -> None:
     frame = frame_of(world)
-    embedding = frame.spec(("embedding",), world.around.workspace)
+    embedding = frame.spec(("embedding",), world.site.workspace)
     assert embedding.names == tuple(f"emb_{i:03d}" for i in range(WIDTH))
-    activity = frame.spec(("activity",), world.around.workspace)
+    activity = frame.spec(("activity",), world.site.workspace)
     assert activity.width == 0
     assert activity.categories == {"prof_city": ("east", "west")}
-    both = frame.spec(("embedding", "activity"), world.around.workspace)
+    both = frame.spec(("embedding", "activity"), world.site.workspace)
     assert both.names == embedding.names + activity.names
     assert both.matrix(frame.table).shape == (240, len(both.names))
-    assert list(both.views(world.around.workspace)) == ["user_emb_risk", "user_activity", "user_profile"]
+    assert list(both.views(world.site.workspace)) == ["user_emb_risk", "user_activity", "user_profile"]
 
 
 def test_a_category_that_training_never_saw_is_missing() -> None:
@@ -84,7 +84,7 @@ def test_a_field_that_is_not_served_names_the_command(world: World) -> None:
     del world.source.columns["act_bill_count_7d"]
     frame = frame_of(world)
     with pytest.raises(NotReady, match=r"'act_bill_count_7d'.*feast apply"):
-        frame.spec(("activity",), world.around.workspace).matrix(frame.table)
+        frame.spec(("activity",), world.site.workspace).matrix(frame.table)
 
 
 def test_vectors_of_two_models_are_refused(world: World) -> None:

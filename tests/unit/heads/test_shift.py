@@ -17,8 +17,8 @@ from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_wo
 def world(tmp_path: Path) -> World:
     made = small_world(tmp_path)
     add_manifest(made)
-    manifest = active_manifest(made.around.engine, SCENARIO)
-    note_manifest(made.around.engine, manifest, as_of=datetime(2026, 3, 1))
+    manifest = active_manifest(made.site.engine, SCENARIO)
+    note_manifest(made.site.engine, manifest, as_of=datetime(2026, 3, 1))
     return made
 
 
@@ -27,8 +27,8 @@ def _vectors(world: World) -> np.ndarray:
 
 
 def test_the_same_vectors_do_not_move_a_score_and_others_do(world: World) -> None:
-    train_head(SCENARIO, world.around, FAST, Silent())
-    shift, vectors = score_shift(world.around), _vectors(world)
+    train_head(SCENARIO, world.site, FAST, Silent())
+    shift, vectors = score_shift(world.site), _vectors(world)
     assert shift(SCENARIO, world.source.users, vectors, vectors) == 0.0
     turned = -vectors
     moved = shift(SCENARIO, world.source.users, vectors, turned)
@@ -40,17 +40,17 @@ def test_the_same_vectors_do_not_move_a_score_and_others_do(world: World) -> Non
 
 
 def test_without_a_head_there_is_no_shift(world: World) -> None:
-    assert score_shift(world.around)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
 
 
 def test_a_head_of_another_space_is_no_judge(world: World) -> None:
-    train_head(SCENARIO, world.around, FAST, Silent())
-    note_manifest(world.around.engine, active_manifest(world.around.engine, SCENARIO), fingerprint="e" * 32)
-    assert score_shift(world.around)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    train_head(SCENARIO, world.site, FAST, Silent())
+    note_manifest(world.site.engine, active_manifest(world.site.engine, SCENARIO), fingerprint="e" * 32)
+    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
 
 
 def test_a_head_that_was_edited_is_no_judge(world: World) -> None:
-    train_head(SCENARIO, world.around, FAST, Silent())
-    for card in world.around.home.heads.rglob("*.json"):
+    train_head(SCENARIO, world.site, FAST, Silent())
+    for card in world.site.home.heads.rglob("*.json"):
         card.write_text("{}")
-    assert score_shift(world.around)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None

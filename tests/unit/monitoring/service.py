@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from qanchor.events.label_arrivals import ARRIVED, write_arrivals
 from qanchor.heads.score import load_head
-from qanchor.heads.train import Surroundings, train_head
+from qanchor.heads.train import train_head
 from qanchor.home import Home
 from qanchor.monitoring.monitor import ScenarioHealth, monitor
 from qanchor.names import embedding_field, embedding_view, score_field, score_view
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest, note_manifest
 from qanchor.registry.session import open_engine
+from qanchor.site import Site
 from tests.unit.heads.fakes import FAST, NOON, SCENARIO, World, add_manifest, small_world
 
 Floats = NDArray[np.float64]
@@ -38,13 +39,13 @@ class Service:
     """A head in service.
 
     Args:
-        around: what monitoring reads.
+        site: what monitoring reads.
         world: its labels and features.
         head: the champion's version.
         honest: its scores of every user, which the labels were drawn by.
     """
 
-    around: Surroundings
+    site: Site
     world: World
     head: str
     honest: Floats
@@ -57,7 +58,7 @@ class Service:
     def publish(self, moment: float, scores: Floats, created: float | None = None) -> None:
         """Scores of the features of a day, made an hour later or on another day."""
         made = day(moment) + timedelta(hours=1) if created is None else day(created)
-        folder = self.around.home.view(score_view(SCENARIO))
+        folder = self.site.home.view(score_view(SCENARIO))
         folder.mkdir(parents=True, exist_ok=True)
         field, rows = score_field(SCENARIO), len(scores)
         table = {
@@ -71,7 +72,7 @@ class Service:
 
     def serve(self, moment: float, vectors: Vectors) -> None:
         """Vectors of all users as of a day."""
-        folder = self.around.home.view(embedding_view(SCENARIO))
+        folder = self.site.home.view(embedding_view(SCENARIO))
         folder.mkdir(parents=True, exist_ok=True)
         table = {
             "user_id": pa.array(self.users[: len(vectors)]),
@@ -79,8 +80,8 @@ class Service:
             "event_timestamp": pa.array([day(moment)] * len(vectors), MOMENTS),
         }
         pq.write_table(pa.table(table), folder / "rows.parquet")
-        manifest = active_manifest(self.around.engine, SCENARIO)
-        note_manifest(self.around.engine, manifest, as_of=day(moment).astimezone(UTC).replace(tzinfo=None))
+        manifest = active_manifest(self.site.engine, SCENARIO)
+        note_manifest(self.site.engine, manifest, as_of=day(moment).astimezone(UTC).replace(tzinfo=None))
 
     def label(self, moment: float, arrived: float, labels: Sequence[int]) -> None:
         """Labels of a day that came in on another one."""
@@ -89,7 +90,7 @@ class Service:
             "user_id": pa.array(self.users[:rows]),
             "as_of": pa.array([day(moment)] * rows, MOMENTS),
         }
-        home = self.around.home
+        home = self.site.home
         rest = {"label": pa.array(labels, pa.int8()), "fold": pa.nulls(rows, pa.int16())}
         table = pa.table(keys | rest | {"split": pa.nulls(rows, pa.string())})
         pq.write_table(table, home.labels / f"{SCENARIO}.parquet")
@@ -98,7 +99,7 @@ class Service:
 
     def look(self, at: float) -> ScenarioHealth:
         """What monitoring finds on a day."""
-        (health,) = monitor(self.around, [SCENARIO], day(at))
+        (health,) = monitor(self.site, [SCENARIO], day(at))
         return health
 
     def states(self, at: float) -> dict[str, str]:
@@ -123,12 +124,12 @@ def vectors_of(world: World) -> Vectors:
 
 def copied(service: Service, root: Path) -> Service:
     """The same in a home of its own, to be spoilt."""
-    around = service.around
+    site = service.site
     home = Home(root / "home")
-    shutil.copytree(around.home.root, home.root)
+    shutil.copytree(site.home.root, home.root)
     engine = open_engine(f"sqlite:///{home.root / 'qanchor.db'}")
-    own = replace(around, home=home, engine=engine)
-    return replace(service, around=own, world=replace(service.world, around=own))
+    own = site.with_parts(home=home, engine=engine)
+    return replace(service, site=own, world=replace(service.world, site=own))
 
 
 def healthy_service(root: Path) -> Service:
@@ -139,11 +140,11 @@ def healthy_service(root: Path) -> Service:
     """
     world = small_world(root, USERS)
     add_manifest(world)
-    card = train_head(SCENARIO, world.around, FAST, Silent()).card
+    card = train_head(SCENARIO, world.site, FAST, Silent()).card
     later = small_world(root / "later", USERS, seed=3)
     table = later.source.training_frame(pa.table({"user_id": later.source.users}), [])
-    honest = load_head(SCENARIO, world.around).score(table)
-    made = Service(world.around, world, card.version, honest)
+    honest = load_head(SCENARIO, world.site).score(table)
+    made = Service(world.site, world, card.version, honest)
     made.serve(35, vectors_of(later))
     for moment in (0, 35):
         made.publish(moment, honest)

@@ -67,7 +67,7 @@ def test_vectors_of_another_space_are_an_alarm_and_no_drift(service: Service) ->
 
 
 def test_an_edited_head_is_an_alarm(service: Service) -> None:
-    card = service.around.home.heads / SCENARIO / service.head / "card.json"
+    card = service.site.home.heads / SCENARIO / service.head / "card.json"
     card.write_text(card.read_text().replace('"rounds"', '"round"'))
     health = service.look(TODAY)
     assert [check.name for check in health.alarms] == ["head_serves"]
@@ -110,7 +110,7 @@ def test_scores_and_labels_after_the_moment_change_nothing(service: Service) -> 
 
 
 def test_labels_that_do_not_come_are_an_alarm_after_their_time(service: Service) -> None:
-    (service.around.home.labels / f"{SCENARIO}.parquet").unlink()
+    (service.site.home.labels / f"{SCENARIO}.parquet").unlink()
     # The first run's outcome is known on day 30; 45 days are allowed.
     assert "label_wait_days" not in service.alarms(74)
     assert "label_wait_days" in service.alarms(76)
@@ -134,7 +134,7 @@ def test_old_vectors_and_scores_are_alarms(service: Service) -> None:
 
 def test_few_scored_users_are_an_alarm(service: Service) -> None:
     service.publish(35, service.honest[:1200])
-    (service.around.home.view(score_view(SCENARIO)) / "000.0.parquet").unlink()
+    (service.site.home.view(score_view(SCENARIO)) / "000.0.parquet").unlink()
     found = service.look(TODAY)
     assert [check.name for check in found.alarms] == ["score_coverage"]
     assert found.alarms[0].value == pytest.approx(0.8)
@@ -142,10 +142,10 @@ def test_few_scored_users_are_an_alarm(service: Service) -> None:
 
 def test_without_a_head_or_scores_nothing_is_judged(tmp_path: Path) -> None:
     world = small_world(tmp_path)
-    assert watched_scenarios(world.around) == []
+    assert watched_scenarios(world.site) == []
     add_manifest(world)
-    assert watched_scenarios(world.around) == [SCENARIO]
-    service = Service(world.around, world, "none", np.empty(0))
+    assert watched_scenarios(world.site) == [SCENARIO]
+    service = Service(world.site, world, "none", np.empty(0))
     health = service.look(TODAY)
     assert (health.alarms, health.head, health.runs, health.calibration) == ((), None, (), ())
 

@@ -23,19 +23,19 @@ CHARTS = ["roc", "gain", "lift", "ks", "scores", "calibration", "importance", "p
 def world(tmp_path: Path) -> World:
     made = small_world(tmp_path)
     add_manifest(made, prompt_fold=4)
-    train_head(SCENARIO, made.around, FAST, Silent())
+    train_head(SCENARIO, made.site, FAST, Silent())
     return made
 
 
 def summary_of(world: World) -> ReportSummary:
-    return summarise(world.around, [SCENARIO], Silent())
+    return summarise(world.site, [SCENARIO], Silent())
 
 
 def test_the_summary_repeats_the_figures_of_the_head(world: World) -> None:
     summary = summary_of(world)
     (one,) = summary.scenarios
     figures = report_figures(summary)["scenarios"][0]
-    head = active_head(world.around.engine, SCENARIO)
+    head = active_head(world.site.engine, SCENARIO)
     assert figures["head"]["metrics"]["head"] == head.metrics["test"]["head"]
     assert [chart.name for chart in one.all_charts] == CHARTS
     counts = one.confusion
@@ -47,8 +47,8 @@ def test_the_summary_repeats_the_figures_of_the_head(world: World) -> None:
 
 
 def test_the_ceiling_and_the_tuning_are_told_where_they_are_known(world: World) -> None:
-    (world.around.home.labels / "ceilings.json").write_text('{"risk": 0.95}')
-    with transaction(world.around.engine) as session:
+    (world.site.home.labels / "ceilings.json").write_text('{"risk": 0.95}')
+    with transaction(world.site.engine) as session:
         prompt = session.scalars(select(PromptVersion)).one()
         prompt.metrics = {"valid_auc_by_step": [[0, 0.6], [20, 0.7]], "best_step": 20, "tokens": 6}
     (one,) = summary_of(world).scenarios
@@ -63,7 +63,7 @@ def test_what_changed_since_the_training_is_said(world: World) -> None:
     from tests.unit.events.test_labels import label_table
     from tests.unit.heads.fakes import NOON
 
-    path = world.around.home.root / "new.parquet"
+    path = world.site.home.root / "new.parquet"
     import pyarrow.parquet as pq
 
     from qanchor.events.labels import LabelLoader
@@ -71,7 +71,7 @@ def test_what_changed_since_the_training_is_said(world: World) -> None:
     table = label_table(30, as_of=[NOON] * 30, fold=[i // 2 % 5 for i in range(30)])
     assert isinstance(table, pa.Table)
     pq.write_table(table, path)
-    LabelLoader(world.around.home, world.around.engine, world.around.workspace).load(path, SCENARIO)
+    LabelLoader(world.site.home, world.site.engine, world.site.workspace).load(path, SCENARIO)
     (one,) = summary_of(world).scenarios
     assert ["labels have changed" in one.warnings[0], "embeddings have changed" in one.warnings[1]] == [
         True,
@@ -80,14 +80,14 @@ def test_what_changed_since_the_training_is_said(world: World) -> None:
 
 
 def test_no_head_and_an_edited_head_name_the_command(world: World, tmp_path: Path) -> None:
-    row = active_head(world.around.engine, SCENARIO)
-    card = world.around.home.root / row.path / "card.json"
+    row = active_head(world.site.engine, SCENARIO)
+    card = world.site.home.root / row.path / "card.json"
     card.write_text(card.read_text() + " ")
     with pytest.raises(CheckpointInvalid, match="head train --scenario risk"):
         summary_of(world)
     bare = small_world(tmp_path / "bare")
     with pytest.raises(NotReady, match="qanchor-cli head train --all"):
-        summarise(bare.around, [SCENARIO], Silent())
+        summarise(bare.site, [SCENARIO], Silent())
 
 
 def test_the_report_is_one_page_with_figures_beside_it(world: World, tmp_path: Path) -> None:
