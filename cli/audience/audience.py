@@ -22,6 +22,7 @@ from cli.audience.audience_options import (
     make_rules,
 )
 from cli.audience.audience_show import show_overlaps, show_quality, show_replay, show_search, show_versions
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
@@ -29,13 +30,7 @@ if TYPE_CHECKING:
     from qanchor.registry.tables import Audience
     from qanchor.site import Site
 
-app = typer.Typer(
-    name="audience",
-    help="Describe, judge, keep and combine audiences.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("audience", "Describe, judge, keep and combine audiences.")
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="NAME or NAME@VERSION.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
 TextOption = Annotated[
@@ -45,11 +40,6 @@ WeightOption = Annotated[
     float, typer.Option("--text-weight", help="Of the words against the seeds, between 0 and 1.")
 ]
 IntoOption = Annotated[str, typer.Option("--into", metavar="NAME", help="Name of the new audience.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Describe, judge, keep and combine audiences."""
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from qanchor.site import Site
@@ -12,13 +13,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.storage.vectors import IndexPlan
 
-app = typer.Typer(
-    name="index",
-    help="Build, update and show the FAISS index of a scenario.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("index", "Build, update and show the FAISS index of a scenario.")
 
 
 @app.command()

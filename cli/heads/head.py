@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.groups import command_group
 from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
 from cli.output import JsonOption, print_json, print_table, progress
@@ -16,9 +17,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.heads.train import TrainedHead
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Train, compare, explain and score with LightGBM heads."
-)
+app = command_group("head", "Train, compare, explain and score with LightGBM heads.")
 
 
 class Features(StrEnum):
@@ -65,11 +64,6 @@ class Unseen(StrEnum):
 
     refuse = "refuse"
     missing = "missing"
-
-
-@app.callback()
-def _group() -> None:
-    """Train, compare, explain and score with LightGBM heads."""
 
 
 @app.command()

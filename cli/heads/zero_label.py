@@ -5,25 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.audience.zero_label import Statement
 
-app = typer.Typer(
-    name="zero-label",
-    help="Score users by a scenario's words, without labels.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("zero-label", "Score users by a scenario's words, without labels.")
 _SHOWN = 20
-
-
-@app.callback()
-def _group() -> None:
-    """Score users by a scenario's words, without labels."""
 
 
 @app.command()
