@@ -1,7 +1,5 @@
 """`qanchor-cli refresh`: new vectors for users whose history has changed, once or again and again."""
 
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ import typer
 from cli.embedding.backfill import moment_of
 from cli.output import JsonOption, print_json, print_table, progress
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.watch import run_until_signal
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def run(
         bool, typer.Option("--index/--no-index", help="Whether indexes that there are follow.")
     ] = True,
     watch: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="Go on, so often, until SIGTERM.")
+        float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
@@ -75,7 +74,7 @@ def run(
     if watch is None:
         _show(_refresh(site, request, index), json)
     else:
-        _watch(site, request, (index, watch, json), metrics_port)
+        _watch(site, request, index, watch, metrics_port, json)
 
 
 def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
@@ -101,35 +100,25 @@ def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, S
 
 
 def _watch(
-    site: Site, request: "RefreshRequest", how: tuple[bool, float, bool], metrics_port: int | None
+    site: Site, request: "RefreshRequest", index: bool, seconds: float, metrics_port: int | None, json: bool
 ) -> None:
-    """Refresh again and again; one that fails for now is said and tried again."""
-    from qanchor.errors import StateError, StoreUnavailable
-
-    index, seconds, json = how
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     gauges = _gauges(metrics_port)
-    while not stop.is_set():
-        began = time.monotonic()
-        try:
-            result = _refresh(site, request, index)
-        except (StateError, StoreUnavailable) as error:
-            typer.echo(f"warning: {error}", err=True)
-        else:
-            _note(result, gauges)
-            if any(found.embedded for found in result.values()):
-                _show(result, json)
-        stop.wait(max(0.0, seconds - (time.monotonic() - began)))
+
+    def step() -> None:
+        result = _refresh(site, request, index)
+        _note(result, gauges)
+        if any(scenario.embedded for scenario in result.values()):
+            _show(result, json)
+
+    run_until_signal(step, seconds)
 
 
 def _gauges(port: int | None) -> "dict[str, Gauge]":
     if port is None:
         return {}
-    from prometheus_client import CollectorRegistry, Gauge, start_http_server
+    from prometheus_client import CollectorRegistry, Gauge
 
-    from qanchor.errors import StoreUnavailable
+    from qanchor.metrics_server import MetricsServer
 
     registry = CollectorRegistry()
     texts = {
@@ -143,12 +132,7 @@ def _gauges(port: int | None) -> "dict[str, Gauge]":
         name: Gauge(f"qanchor_embedding_{name}", text, ["scenario"], registry=registry)
         for name, text in texts.items()
     }
-    try:
-        start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"port {port} cannot be listened on: {error.strerror}", "Choose another --metrics-port."
-        ) from error
+    MetricsServer(port, registry)
     return gauges
 
 

@@ -1,8 +1,5 @@
 """`qanchor-cli monitor`: drift, calibration, label delay and freshness of what is in service, with alarms."""
 
-import signal
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,6 +10,7 @@ import typer
 
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.watch import run_until_signal
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -30,10 +28,10 @@ def run(
         typer.Option(help="Only scores, labels and outcomes known by then count, UTC; default: now."),
     ] = None,
     history: Annotated[
-        int, typer.Option(min=0, metavar="LOOKS", help="Show so many earlier looks instead of a new one.")
+        int, typer.Option(min=0, metavar="LOOKS", help="Show the last N checks instead of a new one.")
     ] = 0,
     watch: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="Look again, so often, until SIGTERM.")
+        float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
@@ -70,11 +68,11 @@ def run(
         _show_history(site, names, history, json)
         return
     if watch is not None:
-        _watch(site, names, (watch, metrics_port, textfile), json)
+        _watch(site, names, watch, metrics_port, textfile, json)
         return
     found = _look(site, names, (at if at.tzinfo else at.replace(tzinfo=UTC)) if at else None)
     if textfile:
-        _metrics(None, found).write(textfile)
+        _metrics(found).write(textfile)
     _show(found, json)
     if any(health.alarms for health in found):
         raise typer.Exit(_ALARM)
@@ -100,37 +98,33 @@ def _look(site: Site, names: Sequence[str], at: datetime | None) -> "list[Scenar
     return found
 
 
-def _metrics(port: int | None, found: "Sequence[ScenarioHealth]" = ()) -> "MonitorMetrics":
+def _metrics(found: "Sequence[ScenarioHealth]" = ()) -> "MonitorMetrics":
     from qanchor.monitoring.export import MonitorMetrics
 
     metrics = MonitorMetrics()
     metrics.show(found)
-    if port is not None:
-        metrics.serve(port)
     return metrics
 
 
-def _watch(site: Site, names: Sequence[str], how: tuple[float, int | None, Path | None], json: bool) -> None:
-    """Look again and again; alarms are said when they begin and when they end."""
-    from qanchor.errors import StateError, StoreUnavailable
+def _watch(
+    site: Site, names: Sequence[str], seconds: float, port: int | None, textfile: Path | None, json: bool
+) -> None:
+    """Check every N seconds; an alarm is reported when it begins and when it ends."""
+    from qanchor.metrics_server import MetricsServer
 
-    seconds, port, textfile = how
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    metrics, known = _metrics(port), set[tuple[str, str]]()
-    while not stop.is_set():
-        began = time.monotonic()
-        try:
-            found = _look(site, names, None)
-        except (StateError, StoreUnavailable) as error:
-            typer.echo(f"warning: {error}", err=True)
-        else:
-            metrics.show(found)
-            if textfile:
-                metrics.write(textfile)
-            known = _say_changes(found, known, json)
-        stop.wait(max(0.0, seconds - (time.monotonic() - began)))
+    metrics, known = _metrics(), set[tuple[str, str]]()
+    if port is not None:
+        MetricsServer(port, metrics.registry)
+
+    def step() -> None:
+        nonlocal known
+        checked = _look(site, names, None)
+        metrics.show(checked)
+        if textfile:
+            metrics.write(textfile)
+        known = _say_changes(checked, known, json)
+
+    run_until_signal(step, seconds)
 
 
 def _say_changes(

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Metric, start_http_server, write_to_textfile
+from prometheus_client import CollectorRegistry, Metric, write_to_textfile
 from prometheus_client.core import GaugeMetricFamily
 
-from qanchor.errors import InputError, StoreUnavailable
+from qanchor.errors import InputError
 from qanchor.monitoring.monitor import ScenarioHealth
 
 _STATES = {"ok": 0.0, "alarm": 1.0}
@@ -78,22 +78,6 @@ class MonitorMetrics:
             found: one look at each scenario.
         """
         self._last.found = tuple(found)
-
-    def serve(self, port: int) -> None:
-        """Serve /metrics on loopback for as long as the process lives.
-
-        Args:
-            port: to listen on.
-
-        Raises:
-            StoreUnavailable: the port is taken; choose another one.
-        """
-        try:
-            start_http_server(port, addr="127.0.0.1", registry=self.registry)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"port {port} cannot be listened on: {error.strerror}", "Choose another --metrics-port."
-            ) from error
 
     def write(self, path: Path) -> None:
         """Write the gauges to a file for the node exporter's textfile collector, in one step.

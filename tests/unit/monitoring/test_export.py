@@ -2,14 +2,13 @@
 
 import json
 import re
-import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qanchor.errors import InputError, NotReady, StoreUnavailable
+from qanchor.errors import InputError, NotReady
 from qanchor.home import Home
 from qanchor.monitoring.checks import Check, at_least, at_most, figure, unknown
 from qanchor.monitoring.export import MonitorMetrics, check_textfile
@@ -79,14 +78,6 @@ def test_a_textfile_that_the_collector_would_overlook_is_refused(tmp_path: Path)
         with pytest.raises(InputError, match=message):
             check_textfile(path)
     check_textfile(tmp_path / "a.prom")
-
-
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(StoreUnavailable, match="cannot be listened on"):
-            MonitorMetrics().serve(taken.getsockname()[1])
 
 
 def test_looks_are_kept_in_order_and_one_of_the_same_moment_replaces_the_other(tmp_path: Path) -> None:

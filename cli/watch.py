@@ -1,0 +1,36 @@
+"""The loop of `--watch`."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import typer
+
+
+def run_until_signal(step: Callable[[], None], seconds: float) -> None:
+    """Repeat a step every `seconds` until SIGTERM or SIGINT; a step under way is finished first.
+
+    A step that cannot work for now (StateError, StoreUnavailable) is reported on stderr and tried again.
+
+    Args:
+        step: what is repeated.
+        seconds: from the start of one step to the start of the next.
+    """
+    from qanchor.errors import StateError, StoreUnavailable
+
+    stop = threading.Event()
+    handlers = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                step()
+            except (StateError, StoreUnavailable) as error:
+                typer.echo(f"warning: {error}", err=True)
+            stop.wait(max(0.0, seconds - (time.monotonic() - began)))
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
