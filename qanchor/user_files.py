@@ -49,7 +49,7 @@ def read_user_list(path: Path, what: str = "user") -> list[str]:
 def _read_ids(path: Path) -> list[str | None]:
     endings = [suffix.lower() for suffix in path.suffixes]
     if endings[-1:] == [".parquet"]:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=[USER_ID] if USER_ID in pq.read_schema(path).names else [])
     elif ".csv" in endings[-2:]:
         table = _read_csv(path)
     else:

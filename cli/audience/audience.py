@@ -157,17 +157,17 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
     Example: qanchor-cli audience show hungry --out hungry.csv
     """
     from cli.audience.audience_show import audience_facts, show_found
-    from qanchor.audience.lookalike import check_output, write_audience
     from qanchor.audience.saved import read_members
     from qanchor.registry.audiences import find_audience
+    from qanchor.user_files import check_result_file, write_result
 
     site = Site.open()
     if out is not None:
-        check_output(out)
+        check_result_file(out)
     saved = find_audience(site.engine, name)
     members = read_members(site.home, saved)
     if out is not None:
-        write_audience(members, out)
+        write_result(members, out)
         typer.echo(f"note: wrote {members.num_rows:,} rows to {out}", err=True)
     if as_json:
         print_json({**audience_facts(saved), "users": members.to_pylist()})

@@ -74,9 +74,9 @@ OutOption = Annotated[
 def make_rules(where: str | None, exclude: Path | None, include_seeds: bool, include_eventless: bool) -> Any:
     """The CandidateRules of a command's options."""
     from qanchor.audience.candidates import CandidateRules
-    from qanchor.audience.seeds import read_users
+    from qanchor.user_files import read_user_list
 
-    banned = [] if exclude is None else read_users(exclude, "exclusions")
+    banned = [] if exclude is None else read_user_list(exclude, "exclusion")
     return CandidateRules(where, banned, include_seeds, include_eventless)
 
 

@@ -41,11 +41,11 @@ class Search:
     @classmethod
     def open(cls, site: "Site", scenario: str, out: Path | None = None) -> "Search":
         """Open a scenario's index; refuse an output file that could not be written first."""
-        from qanchor.audience.lookalike import check_output
         from qanchor.audience.population import open_population
+        from qanchor.user_files import check_result_file
 
         if out is not None:
-            check_output(out)
+            check_result_file(out)
         return cls(site, open_population(site.home, site.workspace, site.engine, scenario))
 
     def request(
@@ -59,9 +59,9 @@ class Search:
     ) -> "LookalikeRequest":
         """What a command's options ask for."""
         from qanchor.audience.lookalike import LookalikeRequest
-        from qanchor.audience.seeds import read_users
+        from qanchor.user_files import read_user_list
 
-        given = [] if seeds is None else read_users(seeds)
+        given = [] if seeds is None else read_user_list(seeds, "seed")
         return LookalikeRequest(given, k, method, threshold, rules, words_weight)
 
     def find(self, request: "LookalikeRequest", text: str | None) -> SearchResult:

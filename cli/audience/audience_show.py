@@ -33,9 +33,9 @@ def show_found(table: Any, title: str) -> None:
 
 def show_search(search: "Search", result: "SearchResult", out: Path | None, as_json: bool) -> None:
     """A described audience, and how many of its users have events that name the words."""
-    from qanchor.audience.lookalike import write_audience
     from qanchor.audience.profile import profile_mentions
     from qanchor.storage.event_log import EventLog
+    from qanchor.user_files import write_result
 
     found, words, notes = result.found, result.words, search.notes(result)
     mentions = None
@@ -43,7 +43,7 @@ def show_search(search: "Search", result: "SearchResult", out: Path | None, as_j
         log = EventLog(search.site.home.events, search.site.workspace)
         mentions = profile_mentions(search.population, found.rows, found.candidates, log, words.matched)
     if out is not None:
-        write_audience(found.table, out)
+        write_result(found.table, out)
         notes.append(f"wrote {found.table.num_rows:,} rows to {out}")
     if as_json:
         told = {

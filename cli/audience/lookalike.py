@@ -47,21 +47,21 @@ def run(
 
     Example: qanchor-cli lookalike --scenario takeout --seeds customers.csv -k 1000 --out audience.csv
     """
-    from qanchor.audience.lookalike import LookalikeRequest, check_output, find_lookalikes, write_audience
+    from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
     from qanchor.audience.population import open_population
-    from qanchor.audience.seeds import read_users
+    from qanchor.user_files import check_result_file, read_user_list, write_result
 
     site = Site.open()
     site.workspace.scenario(scenario)
     if out is not None:
-        check_output(out)
+        check_result_file(out)
     rules = make_rules(where, exclude, include_seeds, include_eventless)
-    request = LookalikeRequest(read_users(seeds), k, method.value, threshold, rules)
+    request = LookalikeRequest(read_user_list(seeds, "seed"), k, method.value, threshold, rules)
     population = open_population(site.home, site.workspace, site.engine, scenario)
     found = find_lookalikes(population, request)
     notes = find_notes(found, population, request)
     if out is not None:
-        write_audience(found.table, out)
+        write_result(found.table, out)
         notes.append(f"wrote {found.table.num_rows:,} rows to {out}")
     if as_json:
         print_json(found_as_json(found, population))

@@ -111,11 +111,11 @@ def assign(
 
     from qanchor.experiments import Experiment, sample_ratio
     from qanchor.experiments import assign as give_arms
-    from qanchor.heads.score import read_users, write_scores
+    from qanchor.user_files import read_user_list, write_result
 
     shares = _shares(arm) or {"control": 0.5, "treatment": 0.5}
     experiment = Experiment(name, shares, layer, begin, end)
-    asked = read_users(users)
+    asked = list(dict.fromkeys(read_user_list(users)))
     places = give_arms(experiment, asked)
     inside = np.flatnonzero(places >= 0)
     counts = np.bincount(places[inside], minlength=len(shares))
@@ -124,7 +124,7 @@ def assign(
         {"user_id": asked[row], "arm": names[places[row]]} for row in (inside.tolist() if out or json else [])
     ]
     if out:
-        write_scores(pa.Table.from_pylist(rows, pa.schema([("user_id", "string"), ("arm", "string")])), out)
+        write_result(pa.Table.from_pylist(rows, pa.schema([("user_id", "string"), ("arm", "string")])), out)
     p_value = sample_ratio(counts.tolist(), list(shares.values())).p_value if len(inside) else None
     summary = [
         {"arm": each, "users": int(count), "share": share}

@@ -225,18 +225,18 @@ def score(
 
     Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
     """
-    from qanchor.heads.score import ScoreRequest, publish_scores, read_users, score_users, write_scores
-    from qanchor.storage.features import FeatureRepository
+    from qanchor.heads.score import ScoreRequest, publish_scores, score_users
+    from qanchor.user_files import read_user_list, write_result
 
     site = Site.open()
-    asked = read_users(users) if users else None
+    listed = list(dict.fromkeys(read_user_list(users))) if users else None
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
-    request = ScoreRequest(asked, store.value, moment, unseen.value)
+    request = ScoreRequest(listed, store.value, moment, unseen.value)
     scored = score_users(scenario, site, request)
     if out:
-        write_scores(scored.table, out)
+        write_result(scored.table, out)
     if publish:
-        publish_scores(scenario, scored, FeatureRepository(site.workspace, site.home))
+        publish_scores(scenario, scored, site.features)
     summary = {
         "scenario": scenario,
         "head": scored.head,

@@ -36,17 +36,16 @@ def score(
 
     Example: qanchor-cli zero-label score --scenario takeout --out scores.csv
     """
-    from qanchor.audience.lookalike import check_output, write_audience
-    from qanchor.audience.seeds import read_users
     from qanchor.audience.zero_label import score_by_words
+    from qanchor.user_files import check_result_file, read_user_list, write_result
 
     if out is not None:
-        check_output(out)
+        check_result_file(out)
     site = Site.open()
-    asked = None if users is None else read_users(users)
+    asked = None if users is None else read_user_list(users)
     scores = score_by_words(site.home, site.engine, site.workspace, scenario, asked)
     if out is not None:
-        write_audience(scores.table, out)
+        write_result(scores.table, out)
     spec, scorer = site.workspace.scenario(scenario), scores.scorer
     answers = [
         {"answer": name, "words": text, "understood": _understood(said)}

@@ -4,11 +4,10 @@ from qanchor.audience.algebra import combine, compare
 from qanchor.audience.candidates import CandidateRules, Candidates
 from qanchor.audience.describe import Words, read_words
 from qanchor.audience.lift import Quality, measure_overlap, measure_quality
-from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes, write_audience
+from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes
 from qanchor.audience.population import Population, open_population
 from qanchor.audience.profile import Profile, profile_audience, profile_mentions
 from qanchor.audience.saved import Replay, read_members, replay, save_found
-from qanchor.audience.seeds import read_users
 
 __all__ = [
     "CandidateRules",
@@ -29,9 +28,7 @@ __all__ = [
     "profile_audience",
     "profile_mentions",
     "read_members",
-    "read_users",
     "read_words",
     "replay",
     "save_found",
-    "write_audience",
 ]

@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from qanchor.audience.candidates import CandidateRules, Candidates, find_candidates
 from qanchor.audience.methods import Choice, MethodOrAuto, choose_method, fit_scorer
@@ -22,7 +18,6 @@ from qanchor.storage.vectors import Rows, Vectors
 BACKGROUND_USERS = 4_000
 _DEFAULT_K = 100
 _NAMED_SEEDS = 3
-_LIST_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
@@ -139,40 +134,6 @@ def learn_scorer(
     return choice, mix([words, learned], weights, background)
 
 
-def write_audience(table: pa.Table, path: Path) -> None:
-    """Write a table as CSV, JSON lines or Parquet, by the file's ending; whole or not at all.
-
-    In CSV a list is one cell, its entries separated by semicolons.
-
-    Raises:
-        InputError: the ending is none of .csv, .json, .jsonl and .parquet, or the folder does not exist.
-    """
-    check_output(path)
-    staged = path.with_name(f".{path.name}.tmp")
-    try:
-        if path.suffix == ".parquet":
-            pq.write_table(table, staged)
-        elif path.suffix == ".csv":
-            pa_csv.write_csv(_flat(table), staged)
-        else:
-            _write_json(table, staged, lines=path.suffix == ".jsonl")
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def check_output(path: Path) -> None:
-    """Refuse a file that could not be written, before anything is computed for it.
-
-    Raises:
-        InputError: the ending is not known, or the folder does not exist.
-    """
-    if path.suffix not in (".csv", ".json", ".jsonl", ".parquet"):
-        raise InputError(f"--out {path} ends in none of .csv, .json, .jsonl, .parquet", "Name the file so.")
-    if not path.parent.is_dir():
-        raise InputError(f"folder {path.parent} does not exist", "Make it first.")
-
-
 def _wanted(request: LookalikeRequest, population: int) -> int:
     if request.k is None:
         return population if request.threshold is not None else min(_DEFAULT_K, population)
@@ -209,18 +170,3 @@ def _ranked(population: Population, scores: Scores, rows: Rows, seeds: Seeds | N
 def _distance(cosines: Vectors) -> Scores:
     distance: Scores = np.clip(1.0 - cosines[:, 0], 0.0, 2.0)
     return distance
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    for place, column in enumerate(table.schema):
-        if pa.types.is_list(column.type):
-            joined = pc.binary_join(table[column.name], _LIST_SEPARATOR)
-            table = table.set_column(place, column.name, joined)
-    return table
-
-
-def _write_json(table: pa.Table, path: Path, lines: bool) -> None:
-    import json
-
-    rows = [json.dumps(row) for row in table.to_pylist()]
-    path.write_text("\n".join(rows) + "\n" if lines else "[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")

@@ -3,16 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from qanchor.audience.population import Population
 from qanchor.errors import SeedsInvalid
-from qanchor.names import USER_ID
 from qanchor.storage.vectors import Rows, Vectors
 
 
@@ -41,30 +37,6 @@ class Seeds:
         """Some of the seeds that are searched with; nothing else is said of them."""
         users = self.users.take(pa.array(places, pa.int64()))
         return Seeds(users, self.rows[places], self.vectors[places], (), (), 0)
-
-
-def read_users(path: Path, what: str = "seeds") -> list[str]:
-    """The user ids of a file, in its order: text (one a line), or CSV or Parquet with user_id.
-
-    Args:
-        path: the file.
-        what: what the file is, for messages.
-
-    Raises:
-        SeedsInvalid: the file cannot be read, has no column user_id or names nobody; mend it.
-    """
-    remedy = "Give a text file with one user_id a line, or CSV or Parquet with a column user_id."
-    try:
-        ids = _read_ids(path)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise SeedsInvalid(f"{what} file {path} cannot be read: {reason}", remedy) from error
-    except KeyError:
-        raise SeedsInvalid(f"{what} file {path} has no column {USER_ID}", remedy) from None
-    users = [user.strip() for user in ids if user is not None and user.strip()]
-    if not users:
-        raise SeedsInvalid(f"{what} file {path} names no user", remedy)
-    return users
 
 
 def hash_users(users: Sequence[str]) -> str:
@@ -119,16 +91,3 @@ def _refuse_unusable(distinct: Sequence[str], unknown: Sequence[str], without_ev
         f"none of the {len(distinct):,} seeds has an embedding{first}",
         "Use ids of users in the event log, or run `qanchor-cli backfill` and `index build` again.",
     )
-
-
-def _read_ids(path: Path) -> list[str | None]:
-    if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=[USER_ID])
-    elif path.suffix == ".csv":
-        options = pa_csv.ConvertOptions(column_types={USER_ID: pa.string()}, strings_can_be_null=False)
-        table = pa_csv.read_csv(path, convert_options=options)
-    else:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return list(lines[1:] if lines and lines[0].strip() == USER_ID else lines)
-    ids: list[str | None] = table[USER_ID].cast(pa.string()).to_pylist()
-    return ids

@@ -10,12 +10,10 @@ from typing import Literal, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.errors import FeaturesInvalid, FingerprintMismatch, InputError, NotReady
+from qanchor.errors import FeaturesInvalid, FingerprintMismatch, NotReady
 from qanchor.heads.boosters import Boosters
 from qanchor.heads.card import HeadCard, read_boosters, read_card
 from qanchor.heads.frame import model_version_column
@@ -285,51 +283,3 @@ def _everybody(scenario: str, home: Home) -> list[str]:
             f"Run `qanchor-cli backfill --scenario {scenario}`.",
         )
     return [str(user) for user in users]
-
-
-def read_users(path: Path) -> list[str]:
-    """The users of a file, in its order, each once.
-
-    Args:
-        path: .parquet or .csv with a column user_id, or .txt with one user a line.
-
-    Raises:
-        InputError: the file cannot be read, lacks the column or names nobody.
-    """
-    remedy = "Give a Parquet or CSV file with a column user_id, or a .txt with one user a line."
-    try:
-        if path.suffix == ".parquet":
-            values = pq.read_table(path, columns=[USER_ID])[USER_ID].cast(pa.string()).to_pylist()
-        elif path.suffix == ".csv":
-            options = pacsv.ConvertOptions(column_types={USER_ID: pa.string()}, include_columns=[USER_ID])
-            values = pacsv.read_csv(path, convert_options=options)[USER_ID].to_pylist()
-        else:
-            values = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, pa.ArrowException, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as users: {error}", remedy) from error
-    users = list(dict.fromkeys(user for user in values if user))
-    if not users:
-        raise InputError(f"{path} names no user", remedy)
-    return users
-
-
-def write_scores(table: pa.Table, path: Path) -> None:
-    """Write scores as Parquet, CSV or JSON by the file's extension, in one step.
-
-    Raises:
-        InputError: another extension.
-    """
-    if path.suffix not in (".parquet", ".csv", ".json"):
-        raise InputError(f"{path.name} is none of .parquet, .csv and .json", "Name the --out file so.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.tmp")
-    try:
-        if path.suffix == ".parquet":
-            pq.write_table(table, staged)
-        elif path.suffix == ".csv":
-            pacsv.write_csv(table, staged)
-        else:
-            table.to_pandas().to_json(staged, orient="records", indent=1)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

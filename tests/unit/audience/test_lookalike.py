@@ -1,17 +1,13 @@
-"""A search finds whom it may find, says who was left out and why, and writes its list whole."""
+"""A search finds whom it may find and says who was left out and why."""
 
-import json
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 import pytest
 
 from qanchor.audience.candidates import CandidateRules
-from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes, write_audience
+from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
 from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import FilterInvalid, InputError, NotReady, SeedsInvalid
 from tests.unit.audience.worlds import AS_OF, WIDTH, clustered, names, population_of, write_features
@@ -140,28 +136,3 @@ def test_a_filter_that_nobody_passes_is_refused(tmp_path: Path) -> None:
             population_of(clustered(60), features=features),
             LookalikeRequest(names(5), rules=CandidateRules("act_bill_count_30d > 5")),
         )
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "jsonl"])
-def test_the_audience_is_written_whole(tmp_path: Path, kind: str) -> None:
-    table = find_lookalikes(population_of(clustered()), LookalikeRequest(names(20), 5, "centroid")).table
-    path = tmp_path / f"audience.{kind}"
-    write_audience(table, path)
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    if kind == "parquet":
-        assert pq.read_table(path).equals(table)
-        return
-    if kind == "csv":
-        rows = pa_csv.read_csv(path).to_pylist()
-        assert rows[0]["nearest_seeds"] == ";".join(table["nearest_seeds"][0].as_py())
-    else:
-        text = path.read_text()
-        rows = json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines()]
-        assert rows == table.to_pylist()
-    assert [row["user_id"] for row in rows] == table["user_id"].to_pylist()
-
-
-@pytest.mark.parametrize("path", [Path("audience.xlsx"), Path("/nowhere/a.csv")])
-def test_an_output_that_cannot_be_written_is_refused(path: Path) -> None:
-    with pytest.raises(InputError):
-        write_audience(pa.table({"user_id": ["a"]}), path)

@@ -1,49 +1,11 @@
 """Every line of a seeds file is searched with or reported."""
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 import pytest
 
-from qanchor.audience.seeds import find_seeds, hash_users, read_users
+from qanchor.audience.seeds import find_seeds, hash_users
 from qanchor.errors import SeedsInvalid
 from tests.unit.audience.worlds import clustered, names, population_of
-
-
-@pytest.mark.parametrize("kind", ["txt", "headed.txt", "csv", "parquet"])
-def test_users_are_read_from_text_csv_and_parquet(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"seeds.{kind}"
-    table = pa.table({"note": ["x", "y", "z"], "user_id": ["007", "b", "007"]})
-    if kind == "csv":
-        pa_csv.write_csv(table, path)
-    elif kind == "parquet":
-        pq.write_table(table, path)
-    else:
-        path.write_text(("user_id\n" if "headed" in kind else "") + "007\n\n b \n007\n")
-    assert read_users(path) == ["007", "b", "007"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.txt", "\n \n", "names no user"),
-        ("a.csv", "id\n1\n", "no column user_id"),
-        ("a.csv", "", "cannot be read"),
-        ("a.parquet", "no parquet", "cannot be read"),
-        ("absent.txt", None, "cannot be read"),
-    ],
-)
-def test_a_file_that_does_not_hold_is_refused(
-    tmp_path: Path, name: str, content: str | None, said: str
-) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(SeedsInvalid, match=said):
-        read_users(path)
 
 
 def test_unknown_eventless_and_repeated_seeds_are_told_apart() -> None:

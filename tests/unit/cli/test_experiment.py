@@ -132,7 +132,7 @@ def test_evaluate_values_a_policy_on_a_log(run: Run, tmp_path: Path) -> None:
         (["plan", "--effect", "0.1"], "needs one of --baseline and --deviation"),
         (["plan", "--baseline", "0.1", "--effect", "0"], "an effect of 0 cannot be seen"),
         (["plan", "--baseline", "2", "--users", "100"], "the base rate 2 is not between 0 and 1"),
-        (["assign", "--name", "x", "--users", "none.txt"], "none.txt cannot be read as users"),
+        (["assign", "--name", "x", "--users", "none.txt"], "none.txt cannot be read"),
         (["assign", "--name", "x", "--users", "USERS", "--arm", "a"], "--arm 'a' is not NAME=SHARE"),
         (["assign", "--name", "x", "--users", "USERS", "--arm", "a=1"], "x has 1 arm"),
         (["analyse", "ROWS", "--metric", "nonsense"], "there is no column 'nonsense'. Columns: user_id, arm"),

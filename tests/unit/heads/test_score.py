@@ -1,14 +1,12 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
-from qanchor.errors import FeaturesInvalid, FingerprintMismatch, InputError, NotReady
-from qanchor.heads.score import ScoreRequest, load_head, read_users, score_users, write_scores
+from qanchor.errors import FeaturesInvalid, FingerprintMismatch, NotReady
+from qanchor.heads.score import ScoreRequest, load_head, score_users
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
@@ -61,39 +59,6 @@ def test_vectors_of_another_space_are_refused_with_the_remedy(world: World) -> N
     world.source.columns["user_emb_risk__model_version"][1] = "m2"
     with pytest.raises(FingerprintMismatch, match="written by model m2"):
         score_users(SCENARIO, world.site, ScoreRequest(["u0001"]))
-
-
-@pytest.mark.parametrize("name", ["users.parquet", "users.csv", "users.txt"])
-def test_user_files_are_read_in_order_each_user_once(tmp_path: Path, name: str) -> None:
-    path, table = tmp_path / name, pa.table({"user_id": ["007", "b", "007"]})
-    if name.endswith("parquet"):
-        pq.write_table(table, path)
-    elif name.endswith("csv"):
-        path.write_text("user_id,age\n007,1\nb,2\n007,3\n")
-    else:
-        path.write_text("007\nb\n\n007\n")
-    assert read_users(path) == ["007", "b"]
-
-
-def test_a_user_file_that_names_nobody_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "other.csv").write_text("name\nx\n")
-    pq.write_table(pa.table({"name": ["x"]}), tmp_path / "other.parquet")
-    for name in ("empty.txt", "other.csv", "other.parquet", "absent.csv", "absent.parquet"):
-        with pytest.raises(InputError, match=name):
-            read_users(tmp_path / name)
-
-
-def test_scores_are_written_by_extension(tmp_path: Path) -> None:
-    table = pa.table({"user_id": ["a", "b"], "score": [0.25, 0.5]})
-    for name in ("s.parquet", "s.csv", "s.json"):
-        write_scores(table, tmp_path / "deep" / name)
-    assert pq.read_table(tmp_path / "deep" / "s.parquet").equals(table)
-    assert pacsv.read_csv(tmp_path / "deep" / "s.csv").equals(table)
-    assert json.loads((tmp_path / "deep" / "s.json").read_text())[1] == {"user_id": "b", "score": 0.5}
-    assert len(list((tmp_path / "deep").iterdir())) == 3
-    with pytest.raises(InputError, match=r"s\.xlsx"):
-        write_scores(table, tmp_path / "s.xlsx")
 
 
 def test_a_category_that_training_did_not_have_is_refused_or_scored_as_missing(world: World) -> None:
