@@ -21,17 +21,17 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from sqlalchemy import Engine, event
 
 from benchmarks.ingest_setup import as_live, simulated_events
+from consumers.consume import ConsumeOptions, consumer_options, run_consumer
 from consumers.decode import decode_events
 from consumers.encode import encode_table
-from consumers.event_consumer import StopRule
 from consumers.kafka_client import connection_options, prepare_library
-from consumers.running import ConsumeOptions, consumer_options, run_consumer
+from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import Written
+from consumers.stop_rule import StopRule
 from qanchor.events.schema import EventDecoder
 from qanchor.progress import Silent
-from qanchor.registry.migrate import prepare
-from qanchor.registry.session import open_engine
 from qanchor.settings import Settings, load_settings
+from qanchor.site import Site
 from qanchor.workspace import load_workspace
 
 _BATCH = 5_000
@@ -79,10 +79,10 @@ def _assigned_client(settings: Settings) -> tuple[Any, int]:
     options.pop("group_instance_id")
     client = KafkaConsumer(**options)
     topic = settings.kafka.topic
-    places = [TopicPartition(topic, number) for number in client.partitions_for_topic(topic)]
-    client.assign(places)
+    partitions = [TopicPartition(topic, number) for number in client.partitions_for_topic(topic)]
+    client.assign(partitions)
     client.seek_to_beginning()
-    return client, sum(client.end_offsets(places).values())
+    return client, sum(client.end_offsets(partitions).values())
 
 
 def bare(settings: Settings, tuned_gc: bool) -> dict[str, float]:
@@ -100,15 +100,13 @@ def bare(settings: Settings, tuned_gc: bool) -> dict[str, float]:
 
 def consume(settings: Settings, sync: bool) -> dict[str, float]:
     """`qanchor-cli consume --stop-at-end`; without `sync` nothing is forced to the disk."""
-    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
-    prepare(engine, settings.database_url)
+    site = Site(settings)
     if not sync:
-        _never_sync(engine)
+        _never_sync(site.engine)
     clock = _Clock()
     progress = _FromStart(clock)
     options = ConsumeOptions(name="measured", rule=StopRule(at_end=True))
-    places = (workspace, settings.state, engine)
-    summary = run_consumer(settings, places, options, threading.Event(), progress)
+    summary = run_consumer(site, options, threading.Event(), progress)
     # CPU with joining the group, without connecting; wall from the first poll to the last commit.
     return {**clock.read(summary.events), "seconds": summary.seconds, "writes": summary.writes}
 
@@ -178,23 +176,30 @@ def _stopped_by_signal() -> threading.Event:
 
 def member(settings: Settings, name: str) -> None:
     """A consumer of a group, until it is told to stop."""
-    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
-    places = (workspace, settings.state, engine)
-    run_consumer(settings, places, ConsumeOptions(name=name), _stopped_by_signal(), Silent())
+    run_consumer(Site(settings), ConsumeOptions(name=name), _stopped_by_signal(), Silent())
+
+
+class _OnlineTimes(ConsumerMetrics):
+    """Keeps each event's time and its seconds to the online row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Any] = []
+        self.waits: list[Any] = []
+
+    def shown(self, written: Written) -> None:
+        """Note a write's events."""
+        self.sent.append(np.asarray(written.table["event_time"].cast(pa.int64())))
+        self.waits.append((time.time_ns() // 1000 - self.sent[-1]) / 1e6)
 
 
 def online(settings: Settings, ignored_seconds: float) -> dict[str, float]:
     """`qanchor-cli consume --online`; seconds from each event to the online row that knows of it."""
-    workspace, engine = load_workspace(settings.repo_path), open_engine(settings.database_url)
-    found: list[tuple[Any, int]] = []
-
-    def shown(written: Written) -> None:
-        found.append((np.asarray(written.table["event_time"].cast(pa.int64())), time.time_ns() // 1000))
-
-    options = ConsumeOptions(name="fresh", online=True, shown=shown)
-    run_consumer(settings, (workspace, settings.state, engine), options, _stopped_by_signal(), Silent())
-    sent = np.concatenate([times for times, _ in found])
-    waits = np.concatenate([now - times for times, now in found]) / 1e6
+    metrics = _OnlineTimes()
+    options = ConsumeOptions(name="fresh", online=True)
+    run_consumer(Site(settings), options, _stopped_by_signal(), Silent(), metrics)
+    sent = np.concatenate(metrics.sent)
+    waits = np.concatenate(metrics.waits)
     counted = waits[sent >= sent.min() + ignored_seconds * 1e6]
     p50, p99 = np.percentile(counted, [50, 99])
     return {
@@ -222,7 +227,7 @@ def main() -> None:
         "bare": lambda: bare(settings, options.tuned_gc),
         "consume": lambda: consume(settings, not options.no_sync),
         "decode": lambda: decode(settings),
-        "prepare": lambda: prepare(open_engine(settings.database_url), settings.database_url),
+        "prepare": lambda: Site(settings).engine,
         "pace": lambda: pace(settings, options.rate, options.seconds),
         "member": lambda: member(settings, options.name),
         "online": lambda: online(settings, options.ignored_seconds),

@@ -6,14 +6,12 @@ Settings come from QANCHOR_ environment variables, the consumer's name is the ho
 import sys
 import threading
 
-from consumers.running import ConsumeOptions, run_consumer
-from consumers.stopping import end_process, stop_on_signals
+from consumers.consume import ConsumeOptions, run_consumer
+from consumers.shutdown import end_process, stop_on_signals
 from qanchor.errors import QAnchorError
-from qanchor.logs import configure_logging
 from qanchor.progress import Silent
-from qanchor.registry.session import open_engine, require_schema
-from qanchor.settings import load_settings
-from qanchor.workspace import load_workspace
+from qanchor.registry.session import require_schema
+from qanchor.site import Site
 
 
 def main() -> int:
@@ -25,12 +23,9 @@ def main() -> int:
     stop = threading.Event()
     stop_on_signals(stop)
     try:
-        settings = load_settings()
-        configure_logging(settings.log.level)
-        engine = open_engine(settings.database_url, settings.database.busy_seconds)
-        require_schema(engine)
-        places = (load_workspace(settings.repo_path), settings.state, engine)
-        run_consumer(settings, places, ConsumeOptions(), stop, Silent())
+        site = Site.open()
+        require_schema(site.engine)
+        run_consumer(site, ConsumeOptions(), stop, Silent())
     except QAnchorError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return error.exit_code

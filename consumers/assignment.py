@@ -1,7 +1,7 @@
 """Which partitions this consumer owns, and the records it has read but not written.
 
 The group's callbacks come from kafka-python's own thread, so everything here is under one lock. A partition
-that is assigned is read from the LEDGER's position; Kafka's own committed offsets are for lag tools only.
+that is assigned is read from the LEDGER's position; Kafka's committed offsets are for lag tools only.
 """
 
 import threading
@@ -134,7 +134,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             self._buffer = {}
 
     def written(self) -> Mapping[int, int]:
-        """By partition the offset up to which the ledger has everything, whoever wrote it.
+        """By partition the offset up to which the ledger has everything, from any consumer.
 
         Raises:
             DatabaseUnavailable: the ledger cannot be read.

@@ -28,7 +28,7 @@ _DAMAGED: Final = (
 
 
 class Schemas(Protocol):
-    """Where writers' schemas are found."""
+    """Source of writers' schemas."""
 
     def schema(self, number: int) -> str | None:
         """The text of a schema, None if there is none of that id."""
@@ -86,13 +86,13 @@ class AvroDecoder(EventDecoder):
             return None
 
     def _schemas(self, number: int) -> tuple[Any, Any]:
-        found = self._readers.get(number)
-        if found is None:
+        schemas = self._readers.get(number)
+        if schemas is None:
             text = self._registry.schema(number)
             if text is None:
                 raise EventRejected("unknown_schema", f"the registry has no schema {number}")
-            found = self._readers[number] = self._parse(number, text)
-        return found
+            schemas = self._readers[number] = self._parse(number, text)
+        return schemas
 
     def _parse(self, number: int, text: str) -> tuple[Any, Any]:
         try:

@@ -1,7 +1,7 @@
 """Kafka records -> columns of typed events, or rejections that keep the record.
 
 Records are decoded as they are polled: the thousands of a write wait as columns, a fraction of the memory
-that they take as records, and what is left to the writing thread runs beside Python.
+that they take as records, and what is left to the writing thread runs outside the interpreter's lock.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The consumer's loop: poll, buffer, write in a thread of its own, go on polling meanwhile.
+"""The consumer's loop: poll, buffer, write in a separate thread, go on polling meanwhile.
 
 One write is in flight at most. While it runs, the next batch is read; when that one is full too, the
 partitions are paused but polled on: that keeps the membership of the group and is all the back-pressure.
@@ -28,7 +28,7 @@ from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import OnlineFeed
-from consumers.topic_end import TopicEnd
+from consumers.stop_rule import EndOfTopic, StopRule
 from qanchor.errors import NotReady, OffsetsFenced
 from qanchor.progress import Progress
 from qanchor.settings import KafkaSettings
@@ -42,19 +42,6 @@ _LAST_WRITE_SECONDS: Final = 1.0  # of the two that a stop may take
 _LAST_LAG_MS: Final = 300
 _LAST_COMMIT_MS: Final = 500
 _FIRST_RATE: Final = 20_000.0  # records per second; small writes look slower than they are
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """When the consumer ends of its own accord; without a rule only a signal ends it.
-
-    Args:
-        idle_seconds: after this long without a message.
-        at_end: once everything that was on the topic at first is written, by whichever consumer.
-    """
-
-    idle_seconds: float | None = None
-    at_end: bool = False
 
 
 @dataclass
@@ -93,8 +80,8 @@ class ConsumerParts:
         assignment: rebalance listener and buffer.
         metrics: counts.
         progress: counts for people.
-        health: is told that the loop turns, if anybody asks.
-        online: brings what is written to the online store, if that is wanted.
+        health: state of the loop for /healthz and /readyz.
+        online: feed of committed writes to the online store.
     """
 
     client: Any
@@ -107,12 +94,12 @@ class ConsumerParts:
 
 
 class EventConsumer:
-    """Reads one topic into the event log until it is told to stop.
+    """Reads one topic into the event log until it is stopped.
 
     Args:
         parts: what it is made of.
         settings: topic, batch and flush sizes.
-        rule: when it ends of its own accord.
+        rule: when it ends without a signal.
     """
 
     def __init__(self, parts: ConsumerParts, settings: KafkaSettings, rule: StopRule) -> None:
@@ -124,7 +111,7 @@ class EventConsumer:
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[Written] | None = None
         self._written: dict[int, int] = {}
-        self._end = TopicEnd(parts.client, parts.assignment, settings.topic, settings.session_seconds)
+        self._end = EndOfTopic(parts.client, parts.assignment, settings.topic, settings.session_seconds)
         self._buffered = self._polled = 0
         self._backoff = 0.0
         self._held = False  # the partitions are paused, because a write is in flight and the next one is full
@@ -280,7 +267,7 @@ class EventConsumer:
 
     @staticmethod
     def _advise(commit: Callable[[], Any]) -> None:
-        # The ledger is the truth; Kafka's own offsets are there for lag tools.
+        # The ledger is the truth; Kafka's offsets are there for lag tools.
         try:
             commit()
         except (CommitFailedError, IllegalStateError, KafkaError) as error:

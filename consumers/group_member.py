@@ -1,7 +1,7 @@
 """A consumer that ends every join it begins.
 
-kafka-python (3.0.12) may forget one. A join that new metadata asks for (a topic's first or more partitions)
-is asked for by nothing else: as soon as the assignment is worked out, the metadata is no longer new. If the
+kafka-python (3.0.12) may forget one. A join that new metadata calls for (a topic's first or more partitions)
+has no other cause: as soon as the assignment is worked out, the metadata is no longer new. If the
 poll that began the join has timed out by then, the next polls see no reason to wait for it. The broker counts
 a member that owns its partitions; the member owns none, sends no heartbeat and reads nothing, for ever.
 """
@@ -15,7 +15,7 @@ from kafka.coordinator.base import MemberState
 class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
     """A KafkaConsumer in a group."""
 
-    def poll(self, *given: Any, **named: Any) -> dict[Any, list[Any]]:
+    def poll(self, *args: Any, **kwargs: Any) -> dict[Any, list[Any]]:
         """Fetch records; arguments as of KafkaConsumer.poll.
 
         Returns:
@@ -24,5 +24,5 @@ class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no t
         # Between two polls nobody else ends a join: one that is under way waits for this poll.
         if self.group_metadata().state is MemberState.REBALANCING:
             self._coordinator.request_rejoin()
-        records: dict[Any, list[Any]] = super().poll(*given, **named)
+        records: dict[Any, list[Any]] = super().poll(*args, **kwargs)
         return records

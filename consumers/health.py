@@ -1,4 +1,4 @@
-"""Over HTTP, on loopback: /metrics for Prometheus, /healthz and /readyz for whoever supervises."""
+"""Over HTTP, on loopback: /metrics for Prometheus, /healthz and /readyz for supervisors."""
 
 import threading
 import time

@@ -20,7 +20,7 @@ _SIZES = (10, 100, 1_000, 10_000, 50_000, 100_000, 200_000, 500_000)
 
 
 class ConsumerMetrics:
-    """Counters, gauges and histograms of one consumer, in a registry of their own."""
+    """Counters, gauges and histograms of one consumer, in a separate registry; a subclass observes writes."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

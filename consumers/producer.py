@@ -78,7 +78,7 @@ def _rows_of(path: Path) -> int | None:
 
 def _json_lines(path: Path) -> Iterator[Message]:
     if not path.is_file():
-        raise EventsInvalid(f"there is no file {path}", "Hand over Parquet, CSV or JSON lines.")
+        raise EventsInvalid(f"there is no file {path}", "Pass Parquet, CSV or JSON lines.")
     with path.open("rb") as lines:
         for line in lines:
             if line := line.strip():
@@ -121,9 +121,9 @@ def produce_file(
     """
     prepare_library()
     messages = event_messages(path, decoder)
-    first = next(messages, None)  # a file that cannot be read fails before a broker is asked
+    first = next(messages, None)  # a file that cannot be read fails before a broker is contacted
     if first is None:
-        raise EventsInvalid(f"{path} holds no rows", "Hand over a file with events.")
+        raise EventsInvalid(f"{path} holds no rows", "Pass a file with events.")
     ensure_topics(settings, {settings.topic: settings.partitions})
     gc.set_threshold(50_000, 20, 100)
     options = connection_options(settings)

@@ -20,7 +20,7 @@ _UNKNOWN_FOR_SECONDS: Final = 60.0
 
 
 class SchemaRegistry:
-    """Schemas by id; an id's schema never changes, so each is asked for once.
+    """Schemas by id; an id's schema never changes, so each is fetched once.
 
     Args:
         url: http(s)://[user:password@]host:port.
@@ -56,27 +56,27 @@ class SchemaRegistry:
             number: its id, from the first bytes of a message.
 
         Returns:
-            None if the registry has no schema of that id; it is not asked again for a minute.
+            None if the registry has no schema of that id; the answer counts for a minute.
 
         Raises:
-            StoreUnavailable: it does not answer, or not as a registry does; nothing may be committed.
+            StoreUnavailable: no answer, or not a registry's; nothing may be committed.
         """
         if number in self._known:
             return self._known[number]
         if time.monotonic() < self._unknown.get(number, 0.0):
             return None
-        answer = self._ask(f"{self._url}/schemas/ids/{number}")
+        answer = self._fetch(f"{self._url}/schemas/ids/{number}")
         if answer is None:
             self._unknown[number] = time.monotonic() + _UNKNOWN_FOR_SECONDS
             return None
         self._known[number] = answer
         return answer
 
-    def _ask(self, url: str) -> str | None:
+    def _fetch(self, url: str) -> str | None:
         try:
             response = self._session.get(url, timeout=_TIMEOUT_SECONDS)
             body: Any = response.json()
-            # Any web server says 404; only a registry says which thing it has not found.
+            # Any web server says 404; only a registry names what is missing.
             if response.status_code == requests.codes.not_found and body["error_code"] == _NO_SUCH_SCHEMA:
                 return None
             response.raise_for_status()
@@ -84,5 +84,5 @@ class SchemaRegistry:
         except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise StoreUnavailable(
                 f"the schema registry at {self.address} gives no answer ({type(error).__name__})",
-                "Start it, or mend QANCHOR_KAFKA__SCHEMA_REGISTRY; nothing is lost.",
+                "Start it, or correct QANCHOR_KAFKA__SCHEMA_REGISTRY; nothing is lost.",
             ) from error

@@ -9,7 +9,7 @@ from qanchor.site import Site
 
 if TYPE_CHECKING:
     from consumers.event_consumer import ConsumeSummary
-    from consumers.standing import PartitionStanding, Standing
+    from consumers.group_status import GroupStatus, PartitionStatus
 
 app = typer.Typer(name="consume", add_completion=False, rich_markup_mode=None)
 
@@ -32,7 +32,7 @@ def run(
     """Stream events from Kafka into the event log, each exactly once, until it is interrupted.
 
     Bad messages go to the dead-letter topic with their reasons. Killed at any moment, the next run
-    goes on where the ledger stands. Several consumers share the partitions: give each its own --name.
+    goes on where the ledger ends. Several consumers share the partitions: give each a different --name.
 
     Example: qanchor-cli consume --stop-at-end
     """
@@ -40,17 +40,16 @@ def run(
         return
     import threading
 
-    from consumers.event_consumer import StopRule
-    from consumers.running import ConsumeOptions, run_consumer
-    from consumers.stopping import end_process, stop_on_signals
+    from consumers.consume import ConsumeOptions, run_consumer
+    from consumers.shutdown import end_process, stop_on_signals
+    from consumers.stop_rule import StopRule
 
     site = Site.open()
     stop = threading.Event()
     stop_on_signals(stop)
     options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted, online)
     with progress() as bar:
-        places = (site.workspace, site.home, site.engine)
-        summary = run_consumer(site.settings, places, options, stop, bar)
+        summary = run_consumer(site, options, stop, bar)
     if as_json:
         print_json(
             {
@@ -83,31 +82,29 @@ def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:
 def status(as_json: JsonOption = False) -> None:
     """Show by partition what is written, how much is left, who owns it, and when it moved last.
 
-    Lag is the topic's end minus the ledger, which is the truth; Kafka's own group offsets follow it. Without
+    Lag is the topic's end minus the ledger, which is the truth; Kafka's group offsets follow it. Without
     a broker the ledger alone is shown, and the exit code is 4.
 
     Example: qanchor-cli consume status
     """
-    from consumers.standing import find_standing
+    from consumers.group_status import read_status
 
     site = Site.open()
     kafka = site.settings.kafka
-    standing = find_standing(kafka, site.engine)
-    rows = [_row(partition) for partition in standing.partitions]
+    group = read_status(kafka, site.engine)
+    rows = [_row(partition) for partition in group.partitions]
     if as_json:
-        print_json(
-            {"topic": kafka.topic, "group": kafka.group, "members": standing.members, "partitions": rows}
-        )
+        print_json({"topic": kafka.topic, "group": kafka.group, "members": group.members, "partitions": rows})
     elif rows:
         print_table(f"Topic {kafka.topic}, group {kafka.group}", rows)
-        print(_summary(standing))
+        print(_summary(group))
     else:
         print(f"topic {kafka.topic} has no partition that is known; nothing was consumed yet")
-    if standing.broker_problem is not None:
-        raise standing.broker_problem
+    if group.broker_problem is not None:
+        raise group.broker_problem
 
 
-def _row(partition: "PartitionStanding") -> dict[str, object]:
+def _row(partition: "PartitionStatus") -> dict[str, object]:
     age = partition.commit_age_seconds()
     return {
         "partition": partition.partition,
@@ -120,9 +117,9 @@ def _row(partition: "PartitionStanding") -> dict[str, object]:
     }
 
 
-def _summary(standing: "Standing") -> str:
-    if standing.broker_problem is not None:
+def _summary(status: "GroupStatus") -> str:
+    if status.broker_problem is not None:
         return "what the ledger knows; ends, lag and owners are unknown"
-    left = sum(partition.lag or 0 for partition in standing.partitions)
-    members = ", ".join(standing.members) or "none, start `qanchor-cli consume`"
+    left = sum(partition.lag or 0 for partition in status.partitions)
+    members = ", ".join(status.members) or "none, start `qanchor-cli consume`"
     return f"{left:,} messages left; consumers in the group: {members}"

@@ -10,7 +10,7 @@ from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from consumers.letter_box import Letter, LetterBox
+    from consumers.letter_replay import DeadLetterSummary, Letter
 
 app = typer.Typer(
     name="deadletters",
@@ -26,7 +26,7 @@ ReasonOption = Annotated[str | None, typer.Option(help="Only those refused for t
 @app.command("list")
 def list_letters(
     reason: ReasonOption = None,
-    limit: Annotated[int, typer.Option(min=0, help="Show the newest so many one by one.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="Show the newest N one by one.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Count refused messages by reason, and show the newest with what exactly was wrong.
@@ -35,7 +35,7 @@ def list_letters(
 
     Example: qanchor-cli deadletters list --reason bad_time
     """
-    from consumers.letter_box import read_letters
+    from consumers.letter_replay import read_letters
 
     kafka = Site.open().settings.kafka
     box = read_letters(kafka)
@@ -52,7 +52,7 @@ def list_letters(
             print_table(f"The newest {len(newest)}", newest)
 
 
-def _by_reason(box: "LetterBox", letters: "list[Letter]") -> list[dict[str, object]]:
+def _by_reason(box: "DeadLetterSummary", letters: "list[Letter]") -> list[dict[str, object]]:
     counts = Counter(letter.reason for letter in letters)
     back = Counter(letter.reason for letter in letters if letter.first in box.replayed)
     again = Counter(letter.reason for letter in letters if letter.was_sent_back)
@@ -62,7 +62,7 @@ def _by_reason(box: "LetterBox", letters: "list[Letter]") -> list[dict[str, obje
     ]
 
 
-def _shown(box: "LetterBox", letter: "Letter") -> dict[str, object]:
+def _shown(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
     return {
         "origin": str(letter.origin),
         "reason": letter.reason,
@@ -85,7 +85,7 @@ def replay(
 
     Example: qanchor-cli deadletters replay --reason unknown_modality
     """
-    from consumers.letter_box import replay_letters
+    from consumers.letter_replay import replay_letters
 
     kafka = Site.open().settings.kafka
     done = replay_letters(kafka, lambda letter: reason in (None, letter.reason), to, again)

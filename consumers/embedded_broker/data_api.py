@@ -31,9 +31,9 @@ class DataApi:
         response = metadata.MetadataResponse
         described = response.MetadataResponseTopic
         every = request.topics is None or (version == 0 and not request.topics)
-        wanted = list(self._state.topics) if every else [topic.name for topic in request.topics]
+        names = list(self._state.topics) if every else [topic.name for topic in request.topics]
         topics = []
-        for name in wanted:
+        for name in names:
             may_create = version < 4 or request.allow_auto_topic_creation
             code = Code.NONE if name in self._state.topics else Code.UNKNOWN_PARTITION
             if code and may_create:
@@ -111,7 +111,7 @@ class DataApi:
         return None if request.acks == 0 else response(version=version, responses=topics)
 
     async def fetch(self, request: Any, version: int, fault: int) -> Any:
-        """Records from the offsets asked for; waits for `min_bytes` of them, at most `max_wait_ms`."""
+        """Records from the requested offsets; waits for `min_bytes` of them, at most `max_wait_ms`."""
         deadline = time.monotonic() + request.max_wait_ms / 1000
         while True:
             arrived = self._state.arrived
@@ -127,21 +127,21 @@ class DataApi:
         topics, size, failed = [], 0, False
         for topic in request.topics:
             answers = []
-            for wanted in topic.partitions:
-                answer = self._read_partition(topic.topic, wanted, request, size, fault)
+            for requested in topic.partitions:
+                answer = self._read_partition(topic.topic, requested, request, size, fault)
                 size += len(answer.records)
                 failed = failed or bool(answer.error_code)
                 answers.append(answer)
             topics.append(response(topic=topic.topic, partitions=answers))
         return topics, size, failed
 
-    def _read_partition(self, topic: str, wanted: Any, request: Any, size: int, fault: int) -> Any:
+    def _read_partition(self, topic: str, requested: Any, request: Any, size: int, fault: int) -> Any:
         data = consumer.FetchResponse.FetchableTopicResponse.PartitionData
-        partition = self._state.partition(topic, wanted.partition)
-        records, aborted, offset = b"", None, wanted.fetch_offset
+        partition = self._state.partition(topic, requested.partition)
+        records, aborted, offset = b"", None, requested.fetch_offset
         if partition is None:
             return data(
-                partition_index=wanted.partition,
+                partition_index=requested.partition,
                 error_code=Code.UNKNOWN_PARTITION,
                 high_watermark=-1,
                 last_stable_offset=-1,
@@ -156,7 +156,7 @@ class DataApi:
         budget = request.max_bytes - size
         if not code and (budget > 0 or not size):
             end = partition.stable if request.isolation_level else partition.next
-            records = partition.read(offset, min(wanted.partition_max_bytes, max(budget, 1)), end)
+            records = partition.read(offset, min(requested.partition_max_bytes, max(budget, 1)), end)
         if request.isolation_level:
             aborted = [
                 data.AbortedTransaction(producer_id=a.producer, first_offset=a.first)
@@ -164,7 +164,7 @@ class DataApi:
                 if a.marker >= offset
             ]
         return data(
-            partition_index=wanted.partition,
+            partition_index=requested.partition,
             error_code=code,
             high_watermark=partition.next,
             last_stable_offset=partition.stable,
@@ -180,21 +180,21 @@ class DataApi:
         topics = []
         for topic in request.topics:
             answers = []
-            for wanted in topic.partitions:
+            for requested in topic.partitions:
                 code, offset, when = fault, -1, -1
-                partition = self._state.partition(topic.name, wanted.partition_index)
+                partition = self._state.partition(topic.name, requested.partition_index)
                 if partition is None:
                     code = Code.UNKNOWN_PARTITION
-                elif wanted.timestamp == _EARLIEST:
+                elif requested.timestamp == _EARLIEST:
                     offset = partition.start
-                elif wanted.timestamp == _LATEST:
+                elif requested.timestamp == _LATEST:
                     committed = version >= 2 and request.isolation_level
                     offset = partition.stable if committed else partition.next
                 else:
-                    offset, when = partition.offset_at(wanted.timestamp)
+                    offset, when = partition.offset_at(requested.timestamp)
                 answers.append(
                     response.ListOffsetsPartitionResponse(
-                        partition_index=wanted.partition_index,
+                        partition_index=requested.partition_index,
                         error_code=code,
                         timestamp=when,
                         offset=offset,

@@ -32,7 +32,7 @@ class GroupApi:
     async def join(self, request: Any, version: int, fault: int) -> Any:
         """Admit a member to the next generation."""
         response = consumer.JoinGroupResponse
-        asked = JoinRequest(
+        joining = JoinRequest(
             member=request.member_id,
             instance=request.group_instance_id if version >= 5 else None,
             client=request.header.client_id or "client",
@@ -53,7 +53,7 @@ class GroupApi:
                 member_id=request.member_id,
                 members=[],
             )
-        joined = await self._state.group(request.group_id).join(asked)
+        joined = await self._state.group(request.group_id).join(joining)
         members = [
             response.JoinGroupResponseMember(member_id=name, group_instance_id=instance, metadata=data)
             for name, instance, data in joined.members
@@ -73,8 +73,8 @@ class GroupApi:
         known = self._state.groups.get(group)
         if known is None:
             return None, None, Code.UNKNOWN_MEMBER
-        found, code = known.check(member, generation)
-        return known, found, code
+        current, code = known.check(member, generation)
+        return known, current, code
 
     async def sync(self, request: Any, version: int, fault: int) -> Any:
         """What a member owns; the leader brings everyone's share."""
@@ -92,7 +92,7 @@ class GroupApi:
         )
 
     def heartbeat(self, request: Any, version: int, fault: int) -> Any:
-        """Alive; told when a rebalance is on."""
+        """Alive; the answer says when a rebalance is on."""
         group, _, code = self._check(request.group_id, request.member_id, request.generation_id)
         if group is not None and not code and group.state is GroupState.PREPARING:
             code = Code.REBALANCE_IN_PROGRESS
@@ -151,14 +151,14 @@ class GroupApi:
         response = consumer.OffsetFetchResponse
         answer = response.OffsetFetchResponseTopic
         held = self._state.offsets.get(request.group_id, {})
-        wanted: dict[str, list[int]] = defaultdict(list)
+        requested: dict[str, list[int]] = defaultdict(list)
         if request.topics is None:
             for topic, partition in held:
-                wanted[topic].append(partition)
+                requested[topic].append(partition)
         else:
-            wanted.update({topic.name: topic.partition_indexes for topic in request.topics})
+            requested.update({topic.name: topic.partition_indexes for topic in request.topics})
         topics = []
-        for topic, partitions in wanted.items():
+        for topic, partitions in requested.items():
             parts = []
             for partition in partitions:
                 offset, note = held.get((topic, partition), (-1, ""))

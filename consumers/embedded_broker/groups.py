@@ -20,7 +20,7 @@ class GroupState(StrEnum):
 
 
 class Joined(NamedTuple):
-    """What a member that joined is told."""
+    """Answer to a member that joined."""
 
     code: int
     generation: int = -1
@@ -31,7 +31,7 @@ class Joined(NamedTuple):
 
 
 class JoinRequest(NamedTuple):
-    """What a member asks for."""
+    """Request of a member to join."""
 
     member: str
     instance: str | None
@@ -59,7 +59,7 @@ class Member:
 
     @property
     def waits_to_join(self) -> bool:
-        """It has asked to join the next generation and waits for the others."""
+        """It has requested to join the next generation and waits for the others."""
         return self.joining is not None and not self.joining.done()
 
 
@@ -106,8 +106,8 @@ class Group:
         return completing or (self.state is GroupState.STABLE and member.id != self.leader)
 
     def _current(self, member: Member) -> Joined:
-        told = self._everyone() if member.id == self.leader else ()
-        return Joined(Code.NONE, self.generation, self.protocol, self.leader, member.id, told)
+        members = self._everyone() if member.id == self.leader else ()
+        return Joined(Code.NONE, self.generation, self.protocol, self.leader, member.id, members)
 
     def _everyone(self) -> tuple[tuple[str, str | None, bytes], ...]:
         return tuple(
@@ -169,7 +169,7 @@ class Group:
         self.complete_if_due()
 
     def complete_if_due(self) -> None:
-        """Begin the next generation once every member has asked for it, or the time for that is up."""
+        """Begin the next generation once every member has requested it, or the time for that is up."""
         now = time.monotonic()
         if self.state is not GroupState.PREPARING or now < self._delay:
             return
@@ -213,10 +213,10 @@ class Group:
                     other.syncing.set_result((Code.NONE, other.assignment))
                 other.syncing = None
         try:
-            told: tuple[int, bytes] = await future
+            answer: tuple[int, bytes] = await future
         except asyncio.CancelledError:
             return Code.UNKNOWN_MEMBER, b""
-        return told
+        return answer
 
     def check(self, member_id: str, generation: int) -> tuple[Member | None, int]:
         """The member, alive again, and whether it is of this generation."""

@@ -14,7 +14,7 @@ from kafka.record.util import calc_crc32c, encode_varint
 
 from consumers.embedded_broker.codes import Code
 
-MAX_MESSAGE_BYTES: Final = 1_048_588  # Kafka's own default
+MAX_MESSAGE_BYTES: Final = 1_048_588  # Kafka's default
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")  # record batch v2, 61 bytes
 _CRC_START: Final = 21
@@ -209,12 +209,12 @@ class Partition:
 
     def offset_at(self, time_ms: int) -> tuple[int, int]:
         """Offset and time of the first batch that reaches `time_ms`; (-1, -1) if none does."""
-        found = (b for b in self._batches if b.last_time >= time_ms and b.base >= self.start)
-        batch = next(found, None)
+        batches = (b for b in self._batches if b.last_time >= time_ms and b.base >= self.start)
+        batch = next(batches, None)
         return (batch.base, batch.last_time) if batch else (-1, -1)
 
     def delete_before(self, offset: int) -> None:
-        """Forget what lies before `offset`, as retention would; for tests, until the next restart."""
+        """Forget records before `offset`, as retention would; for tests, until the next restart."""
         self.start = max(self.start, min(offset, self.next))
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ class _Handler(NamedTuple):
 
 @dataclass(frozen=True)
 class Fault:
-    """What a test wants to go wrong with one request.
+    """A fault that a test injects into one request.
 
     Args:
         code: answer with this error code.
@@ -60,7 +60,7 @@ class EmbeddedBroker:
     """The broker; everything happens on the event loop that `start` ran on.
 
     Args:
-        folder: where its log lies.
+        folder: folder of its log.
         port: 0 takes a free one.
         partitions: of a topic that is created by its first use.
     """
@@ -223,11 +223,11 @@ async def run_broker(broker: EmbeddedBroker, started: Callable[[], None]) -> Non
     Raises:
         BrokerUnavailable: the port is taken.
     """
-    asked_to_stop = asyncio.Event()
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked_to_stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await broker.start()
     started()
     with suppress(asyncio.CancelledError):
-        await asked_to_stop.wait()
+        await stopping.wait()
     await broker.stop()

@@ -92,7 +92,7 @@ class BrokerState:
         return self.topics.get(topic, {}).get(index)
 
     def group(self, name: str) -> Group:
-        """A consumer group, new if nobody has asked for it before."""
+        """A consumer group, new on its first use."""
         return self.groups.setdefault(name, Group(name))
 
     def put_offset(self, group: str, topic: str, partition: int, offset: int, metadata: str) -> None:

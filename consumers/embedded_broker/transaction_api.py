@@ -26,25 +26,25 @@ class TransactionApi:
         )
 
     def _find(self, request: Any) -> tuple[Transaction | None, int]:
-        found = self._state.find_transaction(
+        transaction = self._state.find_transaction(
             request.transactional_id, request.producer_id, request.producer_epoch
         )
-        return found, Code.NONE if found else Code.INVALID_PRODUCER_EPOCH
+        return transaction, Code.NONE if transaction else Code.INVALID_PRODUCER_EPOCH
 
     def add_partitions(self, request: Any, version: int, fault: int) -> Any:
         """Partitions that the open transaction writes to."""
         response = producer.AddPartitionsToTxnResponse
         result = response.AddPartitionsToTxnTopicResult
-        found = self._state.find_transaction(
+        transaction = self._state.find_transaction(
             request.v3_and_below_transactional_id,
             request.v3_and_below_producer_id,
             request.v3_and_below_producer_epoch,
         )
-        code = fault or (Code.NONE if found else Code.INVALID_PRODUCER_EPOCH)
+        code = fault or (Code.NONE if transaction else Code.INVALID_PRODUCER_EPOCH)
         topics = []
         for topic in request.v3_and_below_topics:
-            if found is not None and not code:
-                found.partitions |= {(topic.name, partition) for partition in topic.partitions}
+            if transaction is not None and not code:
+                transaction.partitions |= {(topic.name, partition) for partition in topic.partitions}
             parts = [
                 result.AddPartitionsToTxnPartitionResult(partition_index=p, partition_error_code=code)
                 for p in topic.partitions
@@ -61,12 +61,12 @@ class TransactionApi:
         """Offsets that count once the transaction does."""
         response = producer.TxnOffsetCommitResponse
         answer = response.TxnOffsetCommitResponseTopic
-        found, code = self._find(request)
+        transaction, code = self._find(request)
         code = fault or code
         topics = []
         for topic in request.topics:
-            if found is not None and not code:
-                found.offsets += [
+            if transaction is not None and not code:
+                transaction.offsets += [
                     (
                         request.group_id,
                         topic.name,
@@ -85,8 +85,8 @@ class TransactionApi:
 
     def end(self, request: Any, version: int, fault: int) -> Any:
         """Commit or abort."""
-        found, code = self._find(request)
+        transaction, code = self._find(request)
         code = fault or code
-        if found is not None and not code:
-            self._state.end_transaction(found, request.committed)
+        if transaction is not None and not code:
+            self._state.end_transaction(transaction, request.committed)
         return producer.EndTxnResponse(version=version, error_code=code)

@@ -66,7 +66,7 @@ class EventLogSink:
         group: consumer group.
         topic: topic.
         dead_letter_share: a larger share of refused messages stops the consumer.
-        window: the event_ids that a producer's re-sends are told by.
+        window: event_ids by which a producer's re-sends are recognised.
     """
 
     engine: Engine
@@ -103,7 +103,7 @@ class EventLogSink:
         return EventsInvalid(
             f"{reasons.total():,} of {records:,} messages of {self.topic!r} are refused,"
             f" mostly {reason} ({count:,})",
-            "Mend the producer or modalities.yaml, or raise QANCHOR_KAFKA__DEAD_LETTER_SHARE.",
+            "Correct the producer or modalities.yaml, or raise QANCHOR_KAFKA__DEAD_LETTER_SHARE.",
         )
 
     def settle(self) -> None:

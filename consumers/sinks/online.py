@@ -2,13 +2,13 @@
 
 It follows the ledger: rows are published only for events that are committed, and how far that has come is
 in the ledger, too. A consumer that is killed between the two leaves its offsets behind the log's;
-whoever owns the partition next publishes its users again from the log.
+the partition's next owner publishes its users again from the log.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ class OnlineSink:
 
     Args:
         engine: the registry with the ledger.
-        log: the event log, under a name of its own: it only reads.
+        log: event log, for reading only.
         rolling: the users' activity.
         view: where it is written.
         group: consumer group.
@@ -120,11 +120,11 @@ class OnlineSink:
         if not ranges:
             return set()
         with self.log.connect() as connection:
-            found = connection.execute(
+            users = connection.execute(
                 f"SELECT DISTINCT {names.USER_ID} FROM events WHERE {' OR '.join(ranges)}"
             ).fetchall()
-        log.info("online_catching_up partitions=%d users=%d", len(ranges), len(found))
-        return {row[0] for row in found}
+        log.info("online_catching_up partitions=%d users=%d", len(ranges), len(users))
+        return {row[0] for row in users}
 
     def _write(self, users: Sequence[str], stop: threading.Event) -> int:
         rows = 0
@@ -136,9 +136,9 @@ class OnlineSink:
             # are looked at: a consumer that is held up here must not overwrite what its successor knew.
             made = datetime.now(UTC)
             table = self.rolling.features(some, self.view.newest(some))
-            place = table.column_names.index(names.CREATED)
+            column = table.column_names.index(names.CREATED)
             created = pa.array([made] * len(table), pa.timestamp("us", tz="UTC"))
-            self.view.write(table.set_column(place, names.CREATED, created))
+            self.view.write(table.set_column(column, names.CREATED, created))
             rows += len(table)
         return rows
 
@@ -169,7 +169,7 @@ class Memory:
 
 
 class OnlineFeed:
-    """Hands committed writes to the sink in a thread of its own; the event log never waits for it.
+    """Hands committed writes to the sink in a separate thread; the event log never waits for it.
 
     What does not fit into the memory allowed is dropped here and read from the log again.
 
@@ -177,17 +177,10 @@ class OnlineFeed:
         sink: publishes.
         metrics: counts.
         most_events: rows that wait at most.
-        shown: called with each write once it is online; for measurements.
     """
 
-    def __init__(
-        self,
-        sink: OnlineSink,
-        metrics: ConsumerMetrics,
-        most_events: int,
-        shown: Callable[[Written], None] | None = None,
-    ) -> None:
-        self._sink, self._metrics, self._most, self._shown = sink, metrics, most_events, shown
+    def __init__(self, sink: OnlineSink, metrics: ConsumerMetrics, most_events: int) -> None:
+        self._sink, self._metrics, self._most = sink, metrics, most_events
         self._memory = Memory()
         self._thread = ThreadPoolExecutor(1, "online")
         self._running: Future[int] | None = None
@@ -241,7 +234,7 @@ class OnlineFeed:
         try:
             running.result()
         except StoreUnavailable as error:
-            # The log goes on; what was due is found again by its offsets.
+            # The log goes on; the offsets tell what is due.
             self._memory.forget()
             self._backoff = min(_LONGEST_BACKOFF_SECONDS, self._backoff * 2 or 0.5)
             self._due = time.monotonic() + self._backoff
@@ -255,8 +248,6 @@ class OnlineFeed:
     def _note_shown(self, written: Sequence[Written]) -> None:
         for batch in written:
             self._metrics.shown(batch)
-            if self._shown is not None:
-                self._shown(batch)
 
     def finish(self) -> None:
         """Publish what waits, and all else that is due.

@@ -10,14 +10,16 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from consumers.event_consumer import ConsumeSummary, StopRule
+from consumers.consume import ConsumeOptions, run_consumer
+from consumers.event_consumer import ConsumeSummary
 from consumers.producer import ProduceSummary, produce_file
-from consumers.running import ConsumeOptions, run_consumer
+from consumers.stop_rule import StopRule
 from qanchor.events.schema import EventDecoder
 from qanchor.progress import Silent
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine
 from qanchor.settings import DatabaseSettings, EventSettings, KafkaSettings, Settings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.workspace import load_workspace
 from tests.integration.brokers import REPO, environment
@@ -61,13 +63,8 @@ class Place:
         return engine
 
     def consume(self, rule: StopRule = TO_THE_END, **options: Any) -> ConsumeSummary:
-        engine = self.engine
-        try:
-            places = (WORKSPACE, self.settings.state, engine)
-            given = ConsumeOptions(rule=rule, **options)
-            return run_consumer(self.settings, places, given, threading.Event(), Silent())
-        finally:
-            engine.dispose()
+        with Site(self.settings, workspace=WORKSPACE) as site:
+            return run_consumer(site, ConsumeOptions(rule=rule, **options), threading.Event(), Silent())
 
     def files(self) -> int:
         return len(list((self.home / "events").glob("event_date=*/*.parquet")))

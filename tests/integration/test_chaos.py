@@ -18,7 +18,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from consumers.embedded_broker.server import Fault
-from consumers.event_consumer import StopRule
+from consumers.stop_rule import StopRule
 from qanchor.registry.ledger import next_offsets
 from tests.integration.brokers import ThreadedBroker, threaded_broker, wait_for
 from tests.integration.places import Place, event_names, make_event, make_events

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from consumers.letter_box import Letter, read_letters, replay_letters
+from consumers.letter_replay import Letter, read_letters, replay_letters
 from qanchor.settings import KafkaSettings
 from tests.integration.brokers import ThreadedBroker, environment, run_command, threaded_broker
 from tests.integration.places import Place, make_event, make_events

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from consumers.dead_letters import DeadLetterTopic
 from consumers.embedded_broker.server import EmbeddedBroker, run_broker
-from consumers.event_consumer import StopRule
 from consumers.sinks.event_log import EventLogSink
+from consumers.stop_rule import StopRule
 from qanchor.errors import StoreUnavailable
 from qanchor.registry import ledger
 from qanchor.storage.event_log import EventLog

@@ -7,10 +7,11 @@ import pytest
 from kafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 
 from consumers.assignment import Assignment
-from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer
 from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
+from consumers.stop_rule import StopRule
 from qanchor.errors import EventsInvalid, NotReady
 from qanchor.progress import Silent
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry, next_offsets

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from consumers.assignment import Assignment
-from consumers.event_consumer import ConsumerParts, EventConsumer, StopRule
+from consumers.event_consumer import ConsumerParts, EventConsumer
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
+from consumers.stop_rule import StopRule
 from qanchor.events.repeats import RepeatWindow
 from qanchor.progress import Silent
 from qanchor.settings import KafkaSettings

@@ -350,10 +350,14 @@ def test_more_than_may_wait_is_dropped_and_read_from_the_log(
     _assert_up_to_date(view, one.root)
 
 
-def test_each_write_is_reported_once_it_is_online(members: tuple[Member, Member], view: KeptView) -> None:
+def test_each_write_is_reported_once_it_is_online(
+    members: tuple[Member, Member], view: KeptView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, _ = members
     shown: list[Written] = []
-    feed = OnlineFeed(one.online, ConsumerMetrics(), 1_000, shown.append)
+    metrics = ConsumerMetrics()
+    monkeypatch.setattr(metrics, "shown", shown.append)
+    feed = OnlineFeed(one.online, metrics, 1_000)
     one.write(_record(0, "a", 1))
     feed.offer(one.waiting[0])
     _until(feed, lambda: bool(shown))

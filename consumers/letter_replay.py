@@ -67,7 +67,7 @@ class Letter:
 
 
 @dataclass(frozen=True)
-class LetterBox:
+class DeadLetterSummary:
     """What the dead-letter topic holds.
 
     Args:
@@ -79,7 +79,7 @@ class LetterBox:
     replayed: frozenset[str]
 
 
-def read_letters(settings: KafkaSettings) -> LetterBox:
+def read_letters(settings: KafkaSettings) -> DeadLetterSummary:
     """Every letter that the dead-letter topic still holds; all of it in memory.
 
     Raises:
@@ -102,7 +102,7 @@ def read_letters(settings: KafkaSettings) -> LetterBox:
                     letters.setdefault(letter.origin, letter)
         except KafkaError as error:
             raise no_broker(settings) from error
-    return LetterBox(list(letters.values()), frozenset(replayed))
+    return DeadLetterSummary(list(letters.values()), frozenset(replayed))
 
 
 def _records(consumer: Any, settings: KafkaSettings) -> Iterator[Any]:

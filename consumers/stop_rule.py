@@ -1,6 +1,7 @@
-"""Whether everything that was on the topic at first is written, for a consumer that ends by itself."""
+"""When a consumer ends by itself, and whether it has reached the topic's end."""
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka import TopicPartition
@@ -15,14 +16,27 @@ _POSITION_MS: Final = 1_000
 _SESSIONS: Final = 2.0
 
 
-class TopicEnd:
-    """The topic's end as it was when this was first asked.
+@dataclass(frozen=True)
+class StopRule:
+    """When the consumer ends by itself; without a rule only a signal ends it.
+
+    Args:
+        idle_seconds: after this long without a message.
+        at_end: once everything that was on the topic at first is written, by whichever consumer.
+    """
+
+    idle_seconds: float | None = None
+    at_end: bool = False
+
+
+class EndOfTopic:
+    """The topic's end as it was at the first check.
 
     Args:
         client: the KafkaConsumer.
-        assignment: what it owns.
+        assignment: partitions that it owns.
         topic: topic.
-        session_seconds: after so long without a word the group takes a member for dead.
+        session_seconds: silence after which the group takes a member for dead.
     """
 
     def __init__(self, client: Any, assignment: Assignment, topic: str, session_seconds: float) -> None:

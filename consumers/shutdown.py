@@ -1,7 +1,7 @@
 """Ending on SIGTERM or SIGINT within two seconds, whatever hangs.
 
-A signal asks the consumer to stop: it writes what it has read, if there is time for that. A store or broker
-that does not answer could hold it up for as long as its own time-out, so a watchdog ends the process
+A signal stops the consumer: it writes what it has read, if there is time for that. A store or broker
+that does not answer could hold it up for as long as its time-out, so a watchdog ends the process
 then. That is as safe as kill -9: the ledger knows what counts, and the next run reads the rest again.
 """
 
@@ -21,10 +21,10 @@ def stop_on_signals(stop: threading.Event) -> None:
     """Set `stop` at SIGTERM or SIGINT, and end the process if it has not ended by itself soon after.
 
     Args:
-        stop: what the consumer looks at.
+        stop: event that the consumer checks.
     """
 
-    def ask(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         if not stop.is_set():
             watchdog = threading.Timer(_LONGEST_STOP_SECONDS, _end)
             watchdog.daemon = True
@@ -32,7 +32,7 @@ def stop_on_signals(stop: threading.Event) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
 
 
 def end_process(code: int) -> NoReturn:

@@ -8,7 +8,7 @@ from kafka.errors import KafkaTimeoutError
 
 from consumers.assignment import Assignment
 from consumers.sinks.event_log import EventLogSink
-from consumers.topic_end import TopicEnd
+from consumers.stop_rule import EndOfTopic
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry
 from tests.unit.consumers.fakes import TOPIC, FakeClient, decode, place
 
@@ -22,7 +22,7 @@ class _Half:
         self.client.positions[place(0)] = 10
         self.assignment = Assignment(self.client, sink.engine, "g", TOPIC, decode)
         asyncio.run(self.assignment.on_partitions_assigned(self.client.owned))
-        self.end = TopicEnd(self.client, self.assignment, TOPIC, session_seconds=6.0)
+        self.end = EndOfTopic(self.client, self.assignment, TOPIC, session_seconds=6.0)
 
     def wrote(self, end: int) -> None:
         """The other partition's owner wrote so far."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.running import check_name
+from consumers.consume import check_name
 from qanchor.errors import InputError
 
 

@@ -20,7 +20,7 @@ _ANSWER_MS: Final = 5_000
 
 
 @dataclass(frozen=True)
-class PartitionStanding:
+class PartitionStatus:
     """One partition; None where it is not known.
 
     Args:
@@ -57,7 +57,7 @@ class PartitionStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class GroupStatus:
     """Where the consumers stand.
 
     Args:
@@ -66,12 +66,12 @@ class Standing:
         broker_problem: why the ends and owners are unknown, if they are.
     """
 
-    partitions: list[PartitionStanding]
+    partitions: list[PartitionStatus]
     members: list[str] = field(default_factory=list)
     broker_problem: BrokerUnavailable | None = None
 
 
-def find_standing(settings: KafkaSettings, engine: Engine) -> Standing:
+def read_status(settings: KafkaSettings, engine: Engine) -> GroupStatus:
     """Where the consumers of the configured group stand; without a broker, what the ledger knows.
 
     Raises:
@@ -81,18 +81,18 @@ def find_standing(settings: KafkaSettings, engine: Engine) -> Standing:
     try:
         ends, owners, members = _ask_brokers(settings)
     except BrokerUnavailable as problem:
-        return Standing(_rows(ledger, {}, {}), broker_problem=problem)
-    return Standing(_rows(ledger, ends, owners), members)
+        return GroupStatus(_rows(ledger, {}, {}), broker_problem=problem)
+    return GroupStatus(_rows(ledger, ends, owners), members)
 
 
 def _rows(
     ledger: Mapping[int, Position], ends: Mapping[int, int], owners: Mapping[int, str]
-) -> list[PartitionStanding]:
+) -> list[PartitionStatus]:
     rows = []
     for number in sorted({*ledger, *ends}):
         known = ledger.get(number)
         rows.append(
-            PartitionStanding(
+            PartitionStatus(
                 number,
                 ends.get(number),
                 known.next_offset if known else None,

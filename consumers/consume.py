@@ -4,41 +4,40 @@ import gc
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from sqlalchemy import Engine
 
 from consumers.assignment import Assignment
 from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
-from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, StopRule
+from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer
 from consumers.formats import open_decoder
 from consumers.group_member import GroupMember
 from consumers.health import Health, HealthServer
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
-from consumers.sinks.event_log import EventLogSink, Written
+from consumers.sinks.event_log import EventLogSink
 from consumers.sinks.online import OnlineFeed, OnlineSink
+from consumers.stop_rule import StopRule
 from qanchor.errors import InputError
 from qanchor.events.ingest import recover
 from qanchor.events.repeats import RepeatWindow
 from qanchor.events.rolling import RollingActivity
-from qanchor.home import Home
 from qanchor.progress import Progress
 from qanchor.settings import Settings
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.online import open_online_view
-from qanchor.workspace import Workspace
 
 _LONGEST_PAUSE_SECONDS = 300.0  # of the loop; then the group gives its partitions away
 _CLOSE_MS = 300  # a static member says no goodbye, and nothing else is under way
-# It begins file names: readers pass over those that begin with `_` or `.`, and compaction's are its own.
+# It begins file names: readers skip those that begin with `_` or `.`, and `compacted-` is compaction's.
 _NAME = re.compile(r"(?!compacted-)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -49,11 +48,10 @@ class ConsumeOptions:
     Args:
         name: of this consumer, unlike every other's of its group: the static member id and the start of
             its file names; default: the host's name.
-        rule: when it ends of its own accord.
+        rule: when it ends without a signal.
         metrics_port: offer Prometheus metrics, /healthz and /readyz there.
         skip_deleted: go on at the oldest event where the brokers have deleted some unread.
         online: keep the activity view in the online store up to date, too.
-        shown: called with each write once its users' online rows are up to date; for measurements.
     """
 
     name: str | None = None
@@ -61,7 +59,6 @@ class ConsumeOptions:
     metrics_port: int | None = None
     skip_deleted: bool = False
     online: bool = False
-    shown: Callable[[Written], None] | None = None
 
 
 def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mapping[str, Any]:
@@ -102,20 +99,20 @@ def check_name(name: str) -> str:
 
 
 def run_consumer(
-    settings: Settings,
-    places: tuple[Workspace, Home, Engine],
+    site: Site,
     options: ConsumeOptions,
     stop: threading.Event,
     progress: Progress,
+    metrics: ConsumerMetrics | None = None,
 ) -> ConsumeSummary:
     """Stream events from Kafka into the event log.
 
     Args:
-        settings: of this process.
-        places: the workspace, its home and its registry.
-        options: of this run.
-        stop: set it to end the run; what was read by then is written.
-        progress: counts messages.
+        site: settings, workspace, home and registry.
+        options: options of this run.
+        stop: event that ends the run; what was read by then is written.
+        progress: counter of messages for people.
+        metrics: observer of writes and rounds; default: counts for Prometheus.
 
     Raises:
         InputError: the name cannot be one.
@@ -124,32 +121,32 @@ def run_consumer(
         EventsInvalid: too many messages are refused.
         StoreUnavailable: disk or database; start again, nothing is lost.
     """
-    workspace, home, engine = places
     prepare_library()
+    settings, engine = site.settings, site.engine
     kafka, name = settings.kafka, check_name(options.name or socket.gethostname())
-    metrics, health = ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
+    metrics, health = metrics or ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
     with ExitStack() as closing:
         if options.metrics_port is not None:
             closing.callback(HealthServer(options.metrics_port, metrics.registry, health).close)
         ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
         gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
-        log = EventLog(home.events, workspace, name)
+        log = EventLog(site.home.events, site.workspace, name)
         closing.callback(log.close)
         dead_letters = DeadLetterTopic(kafka)
         closing.callback(dead_letters.close)
         sink = EventLogSink(
-            engine, log, open_decoder(workspace, settings), dead_letters, kafka.group, kafka.topic,
+            engine, log, open_decoder(site.workspace, settings), dead_letters, kafka.group, kafka.topic,
             kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
         )  # fmt: skip
         log.claim()
         recover(engine, log)
         # Imports and connects what the first write needs: a stop must not wait for that.
         sink.write(DecodedBatch(), {})
-        online = _open_online(settings, places, options, metrics) if options.online or kafka.online else None
+        online = _open_online(site, metrics) if options.online or kafka.online else None
         if online is not None:
             kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
-        given = consumer_options(settings, name, options.skip_deleted)
-        client = connect(kafka, lambda: GroupMember(**given))
+        member = consumer_options(settings, name, options.skip_deleted)
+        client = connect(kafka, lambda: GroupMember(**member))
         closing.callback(client.close, autocommit=False, timeout_ms=_CLOSE_MS)
         decode = partial(decode_records, sink.decoder)
         assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
@@ -157,17 +154,11 @@ def run_consumer(
         return EventConsumer(parts, kafka, options.rule).run(stop)
 
 
-def _open_online(
-    settings: Settings,
-    places: tuple[Workspace, Home, Engine],
-    options: ConsumeOptions,
-    metrics: ConsumerMetrics,
-) -> OnlineFeed:
+def _open_online(site: Site, metrics: ConsumerMetrics) -> OnlineFeed:
     # From here on Feast is imported: seconds and hundreds of megabytes that nothing else needs.
-    workspace, home, engine = places
-    kafka = settings.kafka
-    log = EventLog(home.events, workspace)
-    rolling = RollingActivity(log, workspace, kafka.online_events)
-    view = open_online_view(FeatureRepository(workspace, home))
-    sink = OnlineSink(engine, log, rolling, view, kafka.group, kafka.topic)
-    return OnlineFeed(sink, metrics, kafka.flush_events, options.shown)
+    kafka = site.settings.kafka
+    log = EventLog(site.home.events, site.workspace)
+    rolling = RollingActivity(log, site.workspace, kafka.online_events)
+    view = open_online_view(FeatureRepository(site.workspace, site.home))
+    sink = OnlineSink(site.engine, log, rolling, view, kafka.group, kafka.topic)
+    return OnlineFeed(sink, metrics, kafka.flush_events)
