@@ -200,7 +200,7 @@ class Run:
     ) -> tuple[Tensor, Tensor | None, Int64]:
         """What a bank is asked for a scenario's vectors."""
         query = self._workspace.scenario(scenario).query
-        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
+        question = loaded.tokenizer.encode_queries([query], loaded.config.max_question_tokens)[0]
         return question, prompt, self._places(scenario)
 
     def _probe(self, vectors: Floats, scenario: str, found: "_Found") -> None:

@@ -9,7 +9,6 @@ from benchmarks.harness import Bar, table
 from benchmarks.heads_deletion import open_home
 from qanchor.metrics import Interval
 from qanchor.progress import Silent
-from qanchor.settings import ComputeSettings
 from qanchor.simulation.cohort import FIRST_BLOCK, PILOT_BLOCK, Cohort, CohortPlan, join_cohorts, make_cohort
 from qanchor.simulation.config import BLOCK_USERS, WorldPlan
 from qanchor.simulation.online_tests import (
@@ -94,7 +93,7 @@ def _part(task: tuple[str, str, int, int, int, int]) -> Cohort:
         from qanchor.threads import limit_threads
 
         limit_threads(1)
-        _READERS[home] = open_reader(open_home(Path(home), Path(repo)), ComputeSettings())
+        _READERS[home] = open_reader(open_home(Path(home), Path(repo)))
     return make_cohort(CohortPlan(WorldPlan(users=1, seed=seed), users, block, day), _READERS[home], Silent())
 
 

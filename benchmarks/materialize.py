@@ -26,7 +26,7 @@ from qanchor.workspace import Workspace, load_workspace
 
 if TYPE_CHECKING:
     from qanchor.model.checkpoint import LoadedModel
-    from qanchor.model.embedder import Anchor
+    from qanchor.model.embedder import Query
 
 REPO = Path(__file__).resolve().parent.parent / "feature_repo"
 PROMPT_TOKENS = 6
@@ -43,7 +43,7 @@ class Bench:
         workspace: the shipped one.
         as_of: the snapshot's cut-off.
         loaded: an untrained tiny model.
-        anchors: its scenarios, each with a random prompt.
+        queries: those of its scenarios, each with a random prompt.
         rounds: how often each way takes its turn.
     """
 
@@ -51,7 +51,7 @@ class Bench:
     workspace: Workspace
     as_of: datetime
     loaded: "LoadedModel"
-    anchors: "Sequence[Anchor]"
+    queries: "Sequence[Query]"
     rounds: int
 
 
@@ -83,7 +83,7 @@ def prepare(folder: Path, users: int, rounds: int) -> Bench:
     from qanchor.model.build import build_model, make_tokenizer
     from qanchor.model.checkpoint import LoadedModel
     from qanchor.model.config import preset_config
-    from qanchor.model.embedder import Anchor
+    from qanchor.model.embedder import Query
     from qanchor.model.features import Normaliser
     from qanchor.model.runtime import choose_runtime
     from qanchor.model.soft_prompt import SoftPrompt
@@ -95,20 +95,20 @@ def prepare(folder: Path, users: int, rounds: int) -> Bench:
     as_of = plan.moment(plan.days)
     config = preset_config("tiny", workspace)
     arrays = load_event_arrays(log, workspace, before=as_of)
-    questions = [scenario.query for scenario in workspace.scenarios.values()]
-    tokenizer = make_tokenizer(config, [*arrays.texts, *questions])
+    texts = [scenario.query for scenario in workspace.scenarios.values()]
+    tokenizer = make_tokenizer(config, [*arrays.texts, *texts])
     model = build_model(config, tokenizer).eval().requires_grad_(False)
     normaliser = Normaliser.fit(arrays, workspace.modalities)
     loaded = LoadedModel(
         model, tokenizer, normaliser, config, {}, "untrained", choose_runtime("cpu", "float32")
     )
     chance = torch.Generator().manual_seed(0)
-    prompts = torch.randn(len(questions), PROMPT_TOKENS, config.backbone.width, generator=chance) * 0.1
-    anchors = [
-        Anchor(question, SoftPrompt(prompt, torch.zeros(2, config.embedding_width)))
-        for question, prompt in zip(questions, prompts, strict=True)
+    prompts = torch.randn(len(texts), PROMPT_TOKENS, config.backbone.width, generator=chance) * 0.1
+    queries = [
+        Query(text, SoftPrompt(prompt, torch.zeros(2, config.embedding_width)))
+        for text, prompt in zip(texts, prompts, strict=True)
     ]
-    return Bench(log, workspace, as_of, loaded, anchors, rounds)
+    return Bench(log, workspace, as_of, loaded, queries, rounds)
 
 
 def write_log(root: Path, workspace: Workspace, plan: Any, together: int = 1) -> EventLog:
@@ -169,13 +169,13 @@ def _against_straightforward(bench: Bench, arrays: EventArrays, figures: dict[st
     ours, theirs = UserEmbedder(bench.loaded), StraightforwardEmbedder(bench.loaded)
     rows, cutoffs = _requests(bench, arrays, 256)
     many = _requests(bench, arrays, 2000)
-    one, other = (way.embed(arrays, rows, cutoffs, bench.anchors) for way in (ours, theirs))
+    one, other = (way.embed(arrays, rows, cutoffs, bench.queries) for way in (ours, theirs))
     figures["largest difference of a vector's entry"] = float(np.abs(one - other).max())
     fast, slow = _turns(
         bench.rounds,
         [
-            lambda: ours.embed(arrays, *many, bench.anchors),
-            lambda: theirs.embed(arrays, rows, cutoffs, bench.anchors),
+            lambda: ours.embed(arrays, *many, bench.queries),
+            lambda: theirs.embed(arrays, rows, cutoffs, bench.queries),
         ],
     )
     embedded = len(many[0])
@@ -193,16 +193,16 @@ def _one_more_scenario(bench: Bench, arrays: EventArrays, figures: dict[str, Any
 
     embedder, config = UserEmbedder(bench.loaded), bench.loaded.config
     rows, cutoffs = _requests(bench, arrays, 1000)
-    counts = [1, len(bench.anchors)]
+    counts = [1, len(bench.queries)]
     ways = [
-        lambda asked=count: embedder.embed(arrays, rows, cutoffs, bench.anchors[:asked]) for count in counts
+        lambda asked=count: embedder.embed(arrays, rows, cutoffs, bench.queries[:asked]) for count in counts
     ]
     alone, all_ = _turns(bench.rounds, ways)
     lengths = prefix_lengths(slice_histories(arrays, rows, cutoffs, bench.workspace), config)
     pad = bench.loaded.tokenizer.pad_id
-    ids = bench.loaded.tokenizer.encode_questions([a.question for a in bench.anchors])
+    ids = bench.loaded.tokenizer.encode_queries([query.text for query in bench.queries])
     suffixes = (ids != pad).sum(dim=1).numpy() + PROMPT_TOKENS
-    cost = (all_ - alone) / (len(bench.anchors) - 1) / alone
+    cost = (all_ - alone) / (len(bench.queries) - 1) / alone
     share = float(suffixes[1:].mean() / (lengths.mean() + suffixes[0]))
     figures["prefix tokens of a user"] = float(lengths.mean())
     figures["suffix tokens of a scenario"] = float(suffixes.mean())
@@ -254,7 +254,7 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
     def embedded(arrays: EventArrays) -> Any:
         rows = np.arange(len(arrays.users))
         cutoffs = np.full(len(rows), microseconds(bench.as_of))
-        return embedder.embed(arrays, rows, cutoffs, bench.anchors)
+        return embedder.embed(arrays, rows, cutoffs, bench.queries)
 
     def write(vectors: Any) -> None:
         for number, found in enumerate(vectors):

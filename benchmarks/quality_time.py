@@ -69,7 +69,7 @@ def _figures(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str
         rows, labels = earlier_labels(name, data, earlier)
         chosen = np.concatenate([rows, len(users) + task.rows])
         query = data.workspace.scenario(name).query
-        question = loaded.tokenizer.encode_questions([query], loaded.config.max_question_tokens)[0]
+        question = loaded.tokenizer.encode_queries([query], loaded.config.max_question_tokens)[0]
         written = Block(aggregates[chosen], "standard")
         base = Block(bank.vectors(question, None, chosen), "standard")
         train = np.arange(len(chosen)) < len(rows)

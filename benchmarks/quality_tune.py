@@ -102,7 +102,7 @@ def _embedded(
     bank: _Bank, task: Task, loaded: LoadedModel, tune: TuneConfig | None, progress: Progress
 ) -> dict[str, NDArray[Any]]:
     longest = loaded.config.max_question_tokens
-    question = loaded.tokenizer.encode_questions([bank.queries[task.name]], longest)[0]
+    question = loaded.tokenizer.encode_queries([bank.queries[task.name]], longest)[0]
     places, began = bank.places[task.name], time.monotonic()
     base = bank.prefixes.vectors(question, None, places)
     tuned, prototypes = [], np.zeros(len(places))

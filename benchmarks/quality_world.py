@@ -128,7 +128,7 @@ def measure(
         if not (np.array_equal(every.rows, kept.rows) and np.array_equal(every.cutoffs, kept.cutoffs)):
             bank.fill(arrays, every.rows, every.cutoffs, Silent())
             kept = every
-        question = trained.tokenizer.encode_questions([workspace.scenario(some.scenario).query])[0]
+        question = trained.tokenizer.encode_queries([workspace.scenario(some.scenario).query])[0]
         requests, prompt = np.arange(len(every.rows)), tuned[some.scenario]
         vectors = bank.vectors(question, prompt.vectors, requests)
         untuned = bank.vectors(question, None, requests)

@@ -190,12 +190,11 @@ def backfill_step(folder: Path) -> dict[str, Any]:
     from qanchor.embedding.plan import BackfillRequest
     from qanchor.embedding.worker import LocalEngine
     from qanchor.progress import Silent
-    from qanchor.settings import ComputeSettings
 
     imports = _prepare()
     began, cpu = time.perf_counter(), time.process_time()
     place, workspace = _place(folder)
-    load = partial(load_embedder, place.home, workspace, ComputeSettings(device="cpu"))
+    load = partial(load_embedder, place)
     result = backfill(BackfillRequest(list(workspace.scenarios)), place, LocalEngine(load), Silent())
     work, spent = time.perf_counter() - began, time.process_time() - cpu
     log = EventLog(place.home.events, workspace)
@@ -210,13 +209,12 @@ def refresh_step(folder: Path) -> dict[str, Any]:
 
     from qanchor.embedding.load import load_embedder
     from qanchor.embedding.refresh import RefreshRequest, refresh
-    from qanchor.settings import ComputeSettings
 
     imports = _prepare()
     began, cpu = time.perf_counter(), time.process_time()
     place, workspace = _place(folder)
     parts = _Stages()
-    load = partial(load_embedder, place.home, workspace, ComputeSettings(device="cpu"))
+    load = partial(load_embedder, place)
     result = refresh(RefreshRequest(list(workspace.scenarios)), place, load, parts)
     parts.start("")
     work, spent = time.perf_counter() - began, time.process_time() - cpu

@@ -1,7 +1,7 @@
 """The straightforward way to embed users, which the project's own way is measured against.
 
 As the public code of arXiv 2602.14492 does it: for every scenario the whole sequence anew, all event texts
-encoded anew, every modality padded to its most events, every text and question to a fixed length.
+encoded anew, every modality padded to its most events, every text and query to a fixed length.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.tokens import TokenisedTexts
 
 if TYPE_CHECKING:
-    from qanchor.model.embedder import Anchor
+    from qanchor.model.embedder import Query
 
 BATCH_USERS = 32
 
@@ -45,17 +45,17 @@ class StraightforwardEmbedder:
         self._tokens = int(self._starts[-1])
 
     def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence["Anchor"]
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence["Query"]
     ) -> NDArray[np.float32]:
-        """As UserEmbedder.embed: float32 [questions, requests, dim]."""
+        """As UserEmbedder.embed: float32 [queries, requests, dim]."""
         config, tokenizer = self._loaded.config, self._loaded.tokenizer
         texts = tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
-        ids = tokenizer.encode_questions([q.question for q in questions], config.max_question_tokens)
+        ids = tokenizer.encode_queries([query.text for query in queries], config.max_question_tokens)
         slices = slice_histories(arrays, rows, cutoffs, self._workspace)
-        result = np.empty((len(questions), len(rows), config.embedding_width), np.float32)
+        result = np.empty((len(queries), len(rows), config.embedding_width), np.float32)
         with torch.inference_mode():
-            for number, anchor in enumerate(questions):
-                prompt = None if anchor.prompt is None else anchor.prompt.vectors
+            for number, query in enumerate(queries):
+                prompt = None if query.prompt is None else query.prompt.vectors
                 for start in range(0, len(rows), BATCH_USERS):
                     members = np.arange(start, min(start + BATCH_USERS, len(rows)))
                     batch = self._padded(arrays, slices.take(members), texts)
@@ -97,13 +97,13 @@ class StraightforwardEmbedder:
         ]
         return np.concatenate([*heads, starts.ravel(), ends.ravel(), *events]).astype(np.int64)
 
-    def _forward(self, batch: EventBatch, question: Tensor, prompt: Tensor | None) -> Tensor:
+    def _forward(self, batch: EventBatch, query_ids: Tensor, prompt: Tensor | None) -> Tensor:
         model: Any = self._loaded.model
         prefix = model.encoder(batch)
         seen = torch.zeros(batch.users * batch.tokens, dtype=torch.bool)
         seen[batch.place] = True
-        suffix = model.backbone.embed(question.expand(batch.users, -1))
-        valid = (question != model.pad_id).expand(batch.users, -1)
+        suffix = model.backbone.embed(query_ids.expand(batch.users, -1))
+        valid = (query_ids != model.pad_id).expand(batch.users, -1)
         parts, masks = [prefix, suffix], [seen.view(batch.users, -1), valid]
         if prompt is not None:
             parts.insert(1, prompt.expand(batch.users, -1, -1))

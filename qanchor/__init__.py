@@ -17,7 +17,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Any
         precision: auto, float32, bfloat16 or, on a CPU, int8.
 
     Returns:
-        An object whose `embed(events, question, as_of)` gives user ids and unit vectors.
+        An object whose `embed(events, query, as_of)` gives user ids and unit vectors.
 
     Raises:
         CheckpointInvalid: the model is not there, damaged, or of another format version.

@@ -149,7 +149,7 @@ def _engine(site: "Site", cluster: "ClusterOptions | None") -> "Engine":
     from qanchor.embedding.load import load_embedder
     from qanchor.embedding.worker import LocalEngine
 
-    return LocalEngine(partial(load_embedder, site.home, site.workspace, site.settings.compute))
+    return LocalEngine(partial(load_embedder, site))
 
 
 def _score_shift(site: "Site") -> "ScoreShift | None":

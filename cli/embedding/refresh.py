@@ -85,7 +85,7 @@ def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, S
     from qanchor.registry.tables import IndexVersion
     from qanchor.registry.versions import active_by_scenario
 
-    load = partial(load_embedder, site.home, site.workspace, site.settings.compute)
+    load = partial(load_embedder, site)
     try:
         with progress() as bar:
             result = refresh(request, site, load, bar)

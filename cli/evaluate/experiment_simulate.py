@@ -52,7 +52,7 @@ def simulate(
     from qanchor.simulation.online_tests import PILOT_DAY, TEST_DAY, calls_test, lines_test, open_reader
 
     site = Site.open()
-    reader = open_reader(site, site.settings.compute)
+    reader = open_reader(site)
     world = WorldPlan(users=1, seed=seed)
     with progress() as bar:
         pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), reader, bar)

@@ -6,23 +6,18 @@ from typing import TYPE_CHECKING
 from qanchor.embedding.spaces import Space
 from qanchor.errors import CheckpointInvalid
 from qanchor.home import Home
-from qanchor.settings import ComputeSettings
-from qanchor.workspace import Workspace
+from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.model.embedder import Anchor, UserEmbedder
+    from qanchor.model.embedder import Query, UserEmbedder
     from qanchor.model.soft_prompt import SoftPrompt
 
 
-def load_embedder(
-    home: Home, workspace: Workspace, compute: ComputeSettings, spaces: Sequence[Space]
-) -> "tuple[UserEmbedder, list[Anchor]]":
-    """The model of the spaces, and one anchor for each of them in their order.
+def load_embedder(site: Site, spaces: Sequence[Space]) -> "tuple[UserEmbedder, list[Query]]":
+    """The model of the spaces, and the query of each of them in their order.
 
     Args:
-        home: where models lie.
-        workspace: its modalities have to be the model's.
-        compute: device.
+        site: its home holds the models, its modalities have to be the model's, its settings name the device.
         spaces: all of one model and number format.
 
     Raises:
@@ -30,19 +25,19 @@ def load_embedder(
             trained on other modalities.
     """
     from qanchor.model.checkpoint import load_model
-    from qanchor.model.embedder import Anchor, UserEmbedder
+    from qanchor.model.embedder import Query, UserEmbedder
 
     # What the spaces say counts: `auto` may stand for another format on the machine that named them.
     model, precision = spaces[0].model, spaces[0].precision
-    loaded = load_model(home.root / model.path, compute.device, precision)
-    loaded.config.check_workspace(workspace)
+    loaded = load_model(site.home.root / model.path, site.settings.compute.device, precision)
+    loaded.config.check_workspace(site.workspace)
     _check("model", model.version, model.content_hash, loaded.content_hash)
     if precision == "int8":
         from qanchor.model.int8 import quantise
 
         loaded = quantise(loaded)
-    embedder = UserEmbedder(loaded, text_cache=home.cache / "texts")
-    return embedder, [Anchor(space.query, _prompt(home, space)) for space in spaces]
+    embedder = UserEmbedder(loaded, text_cache=site.home.cache / "texts")
+    return embedder, [Query(space.query, _prompt(site.home, space)) for space in spaces]
 
 
 def _prompt(home: Home, space: Space) -> "SoftPrompt | None":

@@ -110,7 +110,7 @@ def refresh(
     Args:
         request: what is refreshed.
         site: where from and where to.
-        load: gives the model and one anchor per space; called only where a vector is due.
+        load: gives the model and one query per space; called only where a vector is due.
         progress: whoever watches.
 
     Returns:
@@ -224,8 +224,8 @@ def _embed(
         users = changes.users[due[number]]
         wanted[number] = [pairs_table(users, np.full(len(users), microseconds(moment), np.int64))]
     requests = union_of(wanted, len(spaces))
-    embedder, anchors = load(spaces)
-    targets = targets_of(spaces, anchors)
+    embedder, queries = load(spaces)
+    targets = targets_of(spaces, queries)
     folder = _scratch(site, job)
     progress.start(f"refreshing {len(spaces)} scenarios", len(requests))
     work = ShardWork(

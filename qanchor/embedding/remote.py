@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from qanchor.embedding.load import load_embedder
 from qanchor.embedding.plan import read_plan
@@ -14,6 +15,7 @@ from qanchor.registry.leases import new_owner
 from qanchor.registry.session import open_engine
 from qanchor.registry.shards import ShardedJob
 from qanchor.settings import Settings
+from qanchor.site import Site
 from qanchor.threads import limit_threads
 
 
@@ -82,10 +84,7 @@ class RemoteWorker:
 
     def loader(self, settings: Settings) -> LoadEmbedder:
         """What gives the model."""
-        from qanchor.workspace import load_workspace
-
-        workspace = load_workspace(settings.repo_path)
-        return lambda spaces: load_embedder(settings.state, workspace, settings.compute, spaces)
+        return partial(load_embedder, Site(settings))
 
 
 def order_for(settings: Settings, task: ShardTask, token: str, threads: int) -> WorkerOrder:

@@ -34,9 +34,9 @@ class Embedder(Protocol):
     """Histories to vectors; `qanchor.model.embedder.UserEmbedder` is one."""
 
     def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Any]
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Any]
     ) -> NDArray[np.float32]:
-        """Unit vectors, float32 [questions, requests, dim]; a row of -1 is a user without events."""
+        """Unit vectors, float32 [queries, requests, dim]; a row of -1 is a user without events."""
         ...
 
 
@@ -47,21 +47,21 @@ class Target:
     Args:
         scenario: its name.
         model_version: that makes the vectors.
-        anchor: what the embedder is asked.
+        query: text and soft prompt that the embedder takes.
         width: first numbers of a vector that are kept.
     """
 
     scenario: str
     model_version: str
-    anchor: Any
+    query: Any
     width: int = EMBEDDING_WIDTH
 
 
-def targets_of(spaces: Sequence[Space], anchors: Sequence[Any]) -> list[Target]:
+def targets_of(spaces: Sequence[Space], queries: Sequence[Any]) -> list[Target]:
     """What a shard writes, in the order of the spaces."""
     return [
-        Target(space.scenario, space.model.version, anchor, space.width)
-        for space, anchor in zip(spaces, anchors, strict=True)
+        Target(space.scenario, space.model.version, query, space.width)
+        for space, query in zip(spaces, queries, strict=True)
     ]
 
 
@@ -184,9 +184,9 @@ class ShardWork:
     ) -> list[tuple[Int64, NDArray[np.float32]]]:
         """The vectors of the requests that can be embedded; where one cannot, its user is found by
         halving."""
-        questions = [self.targets[number].anchor for number in scenarios]
+        queries = [self.targets[number].query for number in scenarios]
         try:
-            vectors = self.embedder.embed(self.arrays, rows[some], requests.cutoffs[some], questions)
+            vectors = self.embedder.embed(self.arrays, rows[some], requests.cutoffs[some], queries)
         except (QAnchorError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one user's data may do to an encoder

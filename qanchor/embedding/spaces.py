@@ -1,4 +1,4 @@
-"""The embedding space of each scenario: the active model, the question, and the soft prompt if tuned."""
+"""The embedding space of each scenario: the active model, the query, and the soft prompt if tuned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Space:
 
     Args:
         scenario: its name.
-        query: its question.
+        query: text of the scenario's query.
         model: that reads histories.
-        prompt: that sharpens the question; None where the scenario was not tuned on this model.
+        prompt: soft prompt tuned for the query; None where the scenario was not tuned on this model.
         stale_prompt: a prompt of an earlier model, which is left out.
         fingerprint: of all of these, and of the number format.
         precision: the number format that vectors are made in: float32, bfloat16 or int8.
@@ -75,7 +75,7 @@ def active_spaces(
 
     Args:
         engine: the registry.
-        workspace: gives the questions.
+        workspace: gives the queries.
         scenarios: names.
         precision: of the vectors, from `settled_precision`.
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS: Final = 0.5
 
-# The model of the spaces with one anchor for each, in their order.
+# The model of the spaces with one query for each, in their order.
 LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
 
 
@@ -107,8 +107,8 @@ class LocalEngine:
         Raises:
             DiskFull: no space for a shard's vectors; free some, and what is finished stays.
         """
-        embedder, anchors = self.load(task.spaces)
-        targets = targets_of(task.spaces, anchors)
+        embedder, queries = self.load(task.spaces)
+        targets = targets_of(task.spaces, queries)
         with full_disk_as_error(task.plan.folder), ThreadPoolExecutor(1, "read") as pool:
             _Worker(task, tally, embedder, targets, pool).run()
 

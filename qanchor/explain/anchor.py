@@ -25,8 +25,8 @@ from qanchor.explain.words_alone import WordsAlone, words_alone
 from qanchor.heads.card import HeadCard, read_card, read_stored_frame
 from qanchor.heads.frame import HeadFrame
 from qanchor.heads.spec import column, vectors
-from qanchor.model.attention import anchor_attention
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.attention import query_attention
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.nested import narrowed
 from qanchor.names import AS_OF, SPLITS, USER_ID, embedding_field
 from qanchor.progress import Progress
@@ -167,10 +167,9 @@ def explain_anchors(
     # A look through the log's words and a t-SNE are loops on one core: they run beside the model's work.
     with ThreadPoolExecutor(1, "beside") as pool:
         vocabulary = pool.submit(event_words, EventLog(site.home.events, site.workspace))
-        embedder, anchors = load_embedder(site.home, site.workspace, compute, [s for _, s in usable])
+        embedder, queries = load_embedder(site, [space for _, space in usable])
         loaded = [
-            _Scenario(one, anchor, _kept(one, chosen))
-            for (one, _), anchor in zip(usable, anchors, strict=True)
+            _Scenario(one, query, _kept(one, chosen)) for (one, _), query in zip(usable, queries, strict=True)
         ]
         arrays = _events(site, embedder, loaded)
         neighbours = max(_FEWEST_NEIGHBOUR_ROWS, _NEIGHBOUR_ROWS // len(loaded))
@@ -210,7 +209,7 @@ def _tuned(one: ScenarioRows) -> Vectors:
 @dataclass(frozen=True)
 class _Scenario:
     rows: ScenarioRows
-    anchor: Anchor
+    query: Query
     place: Int64
 
     @property
@@ -229,7 +228,7 @@ class _Scenario:
 
     @property
     def is_tuned(self) -> bool:
-        return self.anchor.prompt is not None
+        return self.query.prompt is not None
 
     @property
     def key(self) -> tuple[bytes, bytes, bytes]:
@@ -269,8 +268,8 @@ class _Looker:
         """Both embeddings of scenarios that ask about the same histories."""
         tuned = [one for one in group if one.is_tuned]
         places = self.arrays.user_rows(group[0].users)
-        questions = [Anchor(one.anchor.question) for one in tuned]
-        made = self.embedder.embed(self.arrays, places, group[0].cutoffs, questions)
+        queries = [Query(one.query.text) for one in tuned]
+        made = self.embedder.embed(self.arrays, places, group[0].cutoffs, queries)
         base = dict(zip([one.name for one in tuned], made, strict=True))
         found = []
         for one in group:
@@ -286,10 +285,10 @@ class _Looker:
         test = np.flatnonzero(rows.of("test"))
         some = test[sample_rows(len(test), self.options.users)]
         asked = [(one, tuned) for one in group for tuned in ((False, True) if one.is_tuned else (False,))]
-        anchors = [one.anchor if tuned else Anchor(one.anchor.question) for one, tuned in asked]
+        queries = [one.query if tuned else Query(one.query.text) for one, tuned in asked]
         users = self.arrays.user_rows(group[0].users)[some]
         cutoffs = group[0].cutoffs[some]
-        found = anchor_attention(self.embedder.loaded, self.arrays, users, cutoffs, anchors)
+        found = query_attention(self.embedder.loaded, self.arrays, users, cutoffs, queries)
         by_side = {(one.name, tuned): one_found for (one, tuned), one_found in zip(asked, found, strict=True)}
         return [attention_shift(by_side[one.name, False], by_side.get((one.name, True))) for one in group]
 

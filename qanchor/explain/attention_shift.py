@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanchor.metrics import Bootstrap, Interval
-from qanchor.model.attention import PROMPT, AnchorAttention
+from qanchor.model.attention import PROMPT, QueryAttention
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ class ModalityShift:
 
     Args:
         name: the modality, or the user token.
-        before: share with the question alone, over all layers, heads and users.
+        before: share with the query alone, over all layers, heads and users.
         after: share with the soft prompt; None where the scenario is untuned.
         change: after / before - 1, with its 95% interval over users; None where untuned or before is 0.
         layers: share in each layer after tuning, or before where untuned.
@@ -58,15 +58,15 @@ class AttentionShift:
 
 
 def attention_shift(
-    base: AnchorAttention, tuned: AnchorAttention | None, options: Bootstrap | None = None
+    base: QueryAttention, tuned: QueryAttention | None, options: Bootstrap | None = None
 ) -> AttentionShift:
     """Compare the attention of two anchors over the same users.
 
     Users are resampled in pairs: the same ones before and after.
 
     Args:
-        base: of the question alone.
-        tuned: of the question with its soft prompt; None where untuned.
+        base: of the query alone.
+        tuned: of the query with its soft prompt; None where untuned.
         options: draws, confidence and seed of the intervals.
     """
     names = base.groups[: base.groups.index(PROMPT)]
@@ -93,7 +93,7 @@ def attention_shift(
     return AttentionShift(len(before), (float(before.sum(axis=1).mean()), total), prompt, modalities)
 
 
-def _by_user(attention: AnchorAttention, groups: int) -> Floats:
+def _by_user(attention: QueryAttention, groups: int) -> Floats:
     """Mass on the history's groups, mean over layers, [users, groups]."""
     return np.asarray(attention.mass[..., :groups].mean(axis=0))
 

@@ -21,7 +21,7 @@ class ProbedRows:
         place: of each row in the frame, (rows,).
         part: index into SPLITS, (rows,).
         labels: 0 or 1, (rows,).
-        base: of the question alone, (rows, dim).
+        base: of the query alone, (rows, dim).
         tuned: that the head was fitted on, (rows, dim).
     """
 

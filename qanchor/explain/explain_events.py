@@ -23,7 +23,7 @@ from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.explain.edited_log import EditedLog, Int64
 from qanchor.explain.event_sets import MovedScore, MovedTogether, candidates, strongest_together
 from qanchor.heads.score import LoadedHead
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.nested import narrowed
 from qanchor.model.saliency import event_saliency
 from qanchor.names import AS_OF, USER_ID, embedding_field
@@ -57,7 +57,7 @@ class Explainer:
     Args:
         head: whose score is explained.
         embedder: of the model that the head's vectors come from.
-        anchor: question and prompt of the head's scenario.
+        query: text and soft prompt of the head's scenario.
         workspace: names the columns.
         others: vectors of other users, (vectors, dim).
         options: how much work.
@@ -65,7 +65,7 @@ class Explainer:
 
     head: LoadedHead
     embedder: UserEmbedder
-    anchor: Anchor
+    query: Query
     workspace: Workspace
     others: NDArray[np.float32]
     options: ExplainOptions = ExplainOptions()
@@ -105,7 +105,7 @@ def raw_scores(explainer: Explainer, events: pa.Table, cutoff: datetime, left_ou
     """The head's raw score of a user with some events left out, (copies,).
 
     Args:
-        explainer: head, model and question.
+        explainer: head, model and query.
         events: of the user before the cut-off.
         cutoff: UTC.
         left_out: for each copy the rows that it lacks.
@@ -125,7 +125,7 @@ def _features(
         arrays = load_event_arrays(log, explainer.workspace)
         rows = arrays.user_rows(log.users)
         cutoffs = np.full(len(rows), microseconds(cutoff), np.int64)
-        whole = explainer.embedder.embed(arrays, rows, cutoffs, [explainer.anchor])[0]
+        whole = explainer.embedder.embed(arrays, rows, cutoffs, [explainer.query])[0]
         vectors = narrowed(whole, spec.width)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
         table = table.append_column(embedding_field(spec.scenario), column)
@@ -141,7 +141,7 @@ def explain_events(explainer: Explainer, events: pa.Table, cutoff: datetime) -> 
     """The events that moved a user's score.
 
     Args:
-        explainer: head, model and question; the head reads vectors.
+        explainer: head, model and query; the head reads vectors.
         events: of the user before the cut-off, as `read_events` sorts them.
         cutoff: UTC.
     """
@@ -150,7 +150,7 @@ def explain_events(explainer: Explainer, events: pa.Table, cutoff: datetime) -> 
     direction = score_direction(explainer, matrix[0])
     arrays = load_event_arrays(EditedLog(events, [np.empty(0, np.int64)]), explainer.workspace)
     found = event_saliency(
-        explainer.embedder.loaded, arrays, (0, microseconds(cutoff)), explainer.anchor, direction
+        explainer.embedder.loaded, arrays, (0, microseconds(cutoff)), explainer.query, direction
     )
     begins = np.concatenate(([0], np.cumsum([len(part.time) for part in arrays.modalities])))
     rows = begins[found.modality] + found.place

@@ -171,7 +171,7 @@ def _strongest_features(
 
 
 def load_explainer(site: Site, compute: ComputeSettings, head: LoadedHead) -> Explainer:
-    """What naming events needs: the model, the question and other users' vectors beside the head.
+    """What naming events needs: the model, the query and other users' vectors beside the head.
 
     Args:
         site: home, registry, workspace.
@@ -190,10 +190,10 @@ def load_explainer(site: Site, compute: ComputeSettings, head: LoadedHead) -> Ex
             f"{spaces[0].fingerprint[:12]}",
             f"Run `qanchor-cli backfill --scenario {scenario}`, then train the head again.",
         )
-    embedder, anchors = load_embedder(site.home, site.workspace, compute, spaces)
+    embedder, queries = load_embedder(site, spaces)
     frame = read_stored_frame(head.folder, head.card)
     others = vectors(column(frame.table_of("train"), embedding_field(scenario)), frame.width)
-    return Explainer(head, embedder, anchors[0], site.workspace, others[np.isfinite(others[:, 0])])
+    return Explainer(head, embedder, queries[0], site.workspace, others[np.isfinite(others[:, 0])])
 
 
 def user_events(table: pa.Table, user: str, before: datetime) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Where the anchor looks: its attention over a user's prefix and over the suffix that it closes.
+"""The attention of a query's last token over a user's prefix and over its suffix.
 
 Where the decoder's layers are driven one by one, all suffixes are read in one pass, which shows its weights.
 Any other decoder runs with eager attention, which gives them away, and only for as long as this takes.
@@ -20,21 +20,21 @@ from qanchor.model.backbone import Backbone
 from qanchor.model.batch import EventBatch, collate
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.config import ModelConfig
-from qanchor.model.embedder import Anchor, anchor_suffix
+from qanchor.model.embedder import Query, query_suffix
 from qanchor.model.prefix_cache import PrefixCache
 from qanchor.model.qanchor import QAnchor, Suffix
 
-USER, PROMPT, QUESTION = "user token", "soft prompt", "question"
+USER, PROMPT, QUERY = "user token", "soft prompt", "query"
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class AnchorAttention:
-    """How the anchor of one question divides its attention.
+class QueryAttention:
+    """How `<|user_emb|>` after one query divides its attention.
 
     Args:
         groups: the user token, every modality (its events, its own token, its bounds), the soft prompt, and
-            the question with the anchor itself.
+            the query with `<|user_emb|>` itself.
         mass: float64 [layers, users, groups], mean over heads; sums to 1 over the groups.
     """
 
@@ -42,27 +42,27 @@ class AnchorAttention:
     mass: NDArray[np.float64]
 
 
-def anchor_attention(
-    loaded: LoadedModel, arrays: EventArrays, rows: Int64, cutoffs: Int64, anchors: Sequence[Anchor]
-) -> list[AnchorAttention]:
-    """The attention of several anchors over the same users' histories; each prefix is encoded once.
+def query_attention(
+    loaded: LoadedModel, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Query]
+) -> list[QueryAttention]:
+    """The attention of several queries over the same users' histories; each prefix is encoded once.
 
     Args:
         loaded: the model.
         arrays: the events.
         rows: int64 [requests], rows of arrays.users; -1 is a user without events.
         cutoffs: int64 [requests], microseconds UTC.
-        anchors: what is asked.
+        queries: texts and soft prompts.
 
     Raises:
         CheckpointInvalid: a prompt is of another width, or the decoder does not give its attention away.
     """
     config = loaded.config
-    groups = (USER, *config.modalities, PROMPT, QUESTION)
-    suffixes = [anchor_suffix(loaded, anchor) for anchor in anchors]
+    groups = (USER, *config.modalities, PROMPT, QUERY)
+    suffixes = [query_suffix(loaded, query) for query in queries]
     slices = slice_histories(arrays, rows, cutoffs, config.workspace())
     texts = loaded.tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
-    found: list[list[NDArray[np.float64]]] = [[] for _ in anchors]
+    found: list[list[NDArray[np.float64]]] = [[] for _ in queries]
     with torch.inference_mode(), loaded.runtime.autocast():
         for start in range(0, len(rows), _BATCH):
             some = np.arange(start, min(start + _BATCH, len(rows)))
@@ -73,7 +73,7 @@ def anchor_attention(
             looks = _looks(loaded.model, prefix, suffixes)
             for parts, suffix, weights in zip(found, suffixes, looks, strict=True):
                 parts.append(_grouped(weights, owners, suffix, len(groups)))
-    return [AnchorAttention(groups, np.concatenate(parts, axis=1)) for parts in found]
+    return [QueryAttention(groups, np.concatenate(parts, axis=1)) for parts in found]
 
 
 def _looks(model: QAnchor, prefix: PrefixCache, suffixes: Sequence[Suffix]) -> Iterator[Tensor]:
@@ -95,13 +95,13 @@ def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Te
     Args:
         model: in evaluation mode.
         prefix: of the users; left as it is.
-        suffix: its question_ids are [tokens], the same for all users.
+        suffix: its query_ids are [tokens], the same for all users.
 
     Raises:
         CheckpointInvalid: the decoder has no eager attention that gives its weights away.
     """
     backbone, users = model.backbone, prefix.users
-    vectors = backbone.embed(suffix.question_ids)
+    vectors = backbone.embed(suffix.query_ids)
     if suffix.prompt is not None:
         vectors = torch.cat([suffix.prompt.to(vectors.dtype), vectors])
     tokens = len(vectors)
@@ -149,7 +149,7 @@ def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
 def _grouped(weights: Tensor, owners: Tensor, suffix: Suffix, groups: int) -> NDArray[np.float64]:
     """Summed by group: [layers, users, groups]."""
     prompt = 0 if suffix.prompt is None else len(suffix.prompt)
-    own = owners.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.question_ids))
+    own = owners.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.query_ids))
     place = torch.cat([owners, own.expand(len(owners), -1)], dim=1)
     mass = weights.double()  # [layers, users, tokens]
     # Padding goes to a group of its own, which is empty.

@@ -25,38 +25,38 @@ BATCH_TOKENS = 4_096
 
 
 @dataclass(frozen=True)
-class Anchor:
-    """A question, and the soft prompt that sharpens it.
+class Query:
+    """A scenario's query, and the soft prompt that sharpens it.
 
     Args:
-        question: in words.
-        prompt: tuned on the same model; None without one.
+        text: the query in words.
+        prompt: soft prompt tuned on the same model; None without one.
     """
 
-    question: str
+    text: str
     prompt: SoftPrompt | None = None
 
 
-def anchor_suffix(loaded: LoadedModel, anchor: Anchor) -> Suffix:
-    """What a model reads after every prefix to answer an anchor's question.
+def query_suffix(loaded: LoadedModel, query: Query) -> Suffix:
+    """What a model reads after every prefix for a query.
 
     Raises:
         CheckpointInvalid: the prompt is of another width; tune the scenario on this model.
     """
-    ids = loaded.tokenizer.encode_questions([anchor.question], loaded.config.max_question_tokens)[0]
-    if anchor.prompt is None:
+    ids = loaded.tokenizer.encode_queries([query.text], loaded.config.max_question_tokens)[0]
+    if query.prompt is None:
         return Suffix(ids.to(loaded.runtime.device))
-    width = anchor.prompt.vectors.shape[1]
+    width = query.prompt.vectors.shape[1]
     if width != loaded.config.backbone.width:
         raise CheckpointInvalid(
             f"the soft prompt has width {width}, and the model {loaded.config.backbone.width}",
             "Tune the scenario on this model.",
         )
-    return Suffix(ids.to(loaded.runtime.device), anchor.prompt.vectors.to(loaded.runtime.device))
+    return Suffix(ids.to(loaded.runtime.device), query.prompt.vectors.to(loaded.runtime.device))
 
 
 class UserEmbedder:
-    """Embeds users as of their cut-offs for any number of questions.
+    """Embeds users as of their cut-offs for any number of queries.
 
     Args:
         loaded: the model.
@@ -73,20 +73,20 @@ class UserEmbedder:
         self._texts = EventTexts(loaded, text_cache)
 
     def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Anchor]
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Query]
     ) -> NDArray[np.float32]:
-        """One unit vector for each question and request.
+        """One unit vector for each query and request.
 
-        A vector depends on its own user's history and question alone, whatever else is in the batch.
+        A vector depends on its own user's history and query alone, whatever else is in the batch.
 
         Args:
             arrays: the events; a request reads those before its cut-off.
             rows: int64 [requests], rows of arrays.users; -1 is a user without events.
             cutoffs: int64 [requests], microseconds UTC.
-            questions: what is asked of every user.
+            queries: one embedding of every user for each.
 
         Returns:
-            float32 [questions, requests, dim].
+            float32 [queries, requests, dim].
 
         Raises:
             CheckpointInvalid: the events' modalities are not the model's, or a prompt is of another width.
@@ -98,11 +98,11 @@ class UserEmbedder:
                 "Restore modalities.yaml, or run `qanchor-cli pretrain` again.",
             )
         slices = slice_histories(arrays, rows, cutoffs, self._workspace)
-        result = np.empty((len(questions), len(rows), config.embedding_width), dtype=np.float32)
-        if not questions:
+        result = np.empty((len(queries), len(rows), config.embedding_width), dtype=np.float32)
+        if not queries:
             return result
         with torch.inference_mode(), self.loaded.runtime.autocast():
-            block = self.loaded.model.suffix_block([anchor_suffix(self.loaded, q) for q in questions])
+            block = self.loaded.model.suffix_block([query_suffix(self.loaded, query) for query in queries])
             texts = self._texts.prepare(arrays.texts)
 
         def embed_batch(members: Int64) -> None:
@@ -120,7 +120,7 @@ class UserEmbedder:
         texts: tuple[TokenisedTexts, Tensor | None],
         block: SuffixBlock,
     ) -> NDArray[np.float32]:
-        """Vectors of one batch, float32 [questions, requests, dim]."""
+        """Vectors of one batch, float32 [queries, requests, dim]."""
         loaded, (tokens, vectors) = self.loaded, texts
         batch = collate(arrays, slices, tokens, loaded.normaliser, loaded.config).to(loaded.runtime.device)
         # The prefix is encoded once; each scenario pays only for its own suffix.

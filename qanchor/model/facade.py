@@ -1,8 +1,11 @@
-"""The library in three lines: load a model, hand it a table of events, ask."""
+"""The library in three lines: load a model, pass a table of events and a query, get vectors."""
 
+import warnings
+from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +15,31 @@ from qanchor.errors import EventsInvalid, InputError
 from qanchor.events.files import open_event_file
 from qanchor.events.history import EventArrays, arrays_from_table, microseconds
 from qanchor.model.checkpoint import LoadedModel, load_model
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.int8 import quantise
 from qanchor.model.nested import narrowed
 from qanchor.model.soft_prompt import load_prompt
 from qanchor.workspace import Workspace
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _accept_question(embed: Callable[P, R]) -> Callable[P, R]:
+    """Take the keyword `question` of 0.1.0 for `query`, with a warning."""
+
+    @wraps(embed)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "question" in kwargs:
+            warnings.warn("`question` is now `query`; pass query=...", DeprecationWarning, stacklevel=2)
+            kwargs["query"] = kwargs.pop("question")
+        return embed(*args, **kwargs)
+
+    return call
+
 
 class UserModel:
-    """A saved model that answers questions about users.
+    """A saved model that embeds users for any query.
 
     Args:
         loaded: the model.
@@ -30,10 +49,11 @@ class UserModel:
         self.loaded = loaded
         self._embedder = UserEmbedder(loaded)
 
+    @_accept_question
     def embed(
         self,
         events: str | Path | pa.Table | Any,
-        question: str,
+        query: str,
         as_of: datetime | str | None = None,
         prompt: str | Path | None = None,
         width: int | None = None,
@@ -43,9 +63,9 @@ class UserModel:
         Args:
             events: path of a Parquet or CSV file, pyarrow table or pandas DataFrame with the columns user_id,
                 event_time, modality and the modalities' fields, as `qanchor-cli events load` takes them.
-            question: in words, such as "Will this user buy a concert ticket in the next 30 days?".
+            query: the scenario in words, such as "Will this user buy a concert ticket in the next 30 days?".
             as_of: only events before it are read, UTC; None: just after the last event.
-            prompt: folder of a soft prompt tuned for the question on this model.
+            prompt: folder of a soft prompt tuned for the query on this model.
             width: numbers of a vector; one of the model's nested widths, or None: all.
 
         Returns:
@@ -65,9 +85,9 @@ class UserModel:
         if not len(arrays.users):
             raise EventsInvalid("there are no events", "Pass a table with at least one row.")
         cutoff = int(arrays.last_times().max()) + 1 if as_of is None else microseconds(_moment(as_of))
-        anchor = Anchor(question, None if prompt is None else load_prompt(Path(prompt)).prompt)
+        soft_prompt = None if prompt is None else load_prompt(Path(prompt)).prompt
         rows = np.arange(len(arrays.users))
-        vectors = self._embedder.embed(arrays, rows, np.full(len(rows), cutoff), [anchor])
+        vectors = self._embedder.embed(arrays, rows, np.full(len(rows), cutoff), [Query(query, soft_prompt)])
         return arrays.users, narrowed(vectors[0], kept)
 
 

@@ -12,7 +12,7 @@ def fingerprint(
     Args:
         model_hash: content_hash of the model.
         prompt_hash: content_hash of the soft prompt; None without one.
-        query: the scenario's question.
+        query: text of the scenario's query.
         width: of the vectors.
         precision: the number format that they are made in; int8 keeps 93% of a user's nearest neighbours.
     """

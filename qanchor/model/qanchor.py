@@ -1,4 +1,4 @@
-"""Q-Anchor: a user's history once as a prefix, any number of questions after it."""
+"""Q-Anchor: a user's history once as a prefix, any number of queries after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Suffix:
     """What follows the prefix.
 
     Args:
-        question_ids: int64 [tokens], the same for all users, or [users, tokens] with padding on the right;
+        query_ids: int64 [tokens], the same for all users, or [users, tokens] with padding on the right;
             ends in `<|user_emb|>`.
         prompt: [prompt tokens, d_model], a scenario's soft prompt, or None.
     """
 
-    question_ids: Tensor
+    query_ids: Tensor
     prompt: Tensor | None = None
 
 
@@ -93,7 +93,7 @@ class QAnchor(nn.Module):
         return self.backbone.prefix(self.encoder(batch, text_vectors), batch.lengths)
 
     def read_out(self, prefix: PrefixCache, suffix: Suffix) -> Tensor:
-        """Unit vectors of the users for one question, float32 [users, dim].
+        """Unit vectors of the users for one query, float32 [users, dim].
 
         The prefix is not changed; gradients reach suffix.prompt.
         """
@@ -104,7 +104,7 @@ class QAnchor(nn.Module):
         """Suffixes that are the same for all users, made ready for `read_out_block` once.
 
         Args:
-            suffixes: question_ids [tokens] each; at least one suffix.
+            suffixes: query_ids [tokens] each; at least one suffix.
         """
         parts = []
         for suffix in suffixes:
@@ -113,7 +113,7 @@ class QAnchor(nn.Module):
         return SuffixBlock.of(parts)
 
     def read_out_block(self, prefix: PrefixCache, block: SuffixBlock) -> Tensor:
-        """Unit vectors of the users for several questions in one pass, float32 [suffixes, users, dim].
+        """Unit vectors of the users for several queries in one pass, float32 [suffixes, users, dim].
 
         The same as `read_out` for each of them; the prefix is not changed.
         """
@@ -144,7 +144,7 @@ class QAnchor(nn.Module):
         hidden = self.backbone.causal(self.backbone.embed(answer_ids))
         return self.project(_at(hidden, _last(answer_ids != self.pad_id)))
 
-    def forward_pairs(self, batch: EventBatch, question_ids: Tensor, answer_ids: Tensor) -> PairOutput:
+    def forward_pairs(self, batch: EventBatch, query_ids: Tensor, answer_ids: Tensor) -> PairOutput:
         """Both towers and the next-token loss of a training batch.
 
         The suffix is run over the prefix's keys and values, as at inference: the arithmetic of one full
@@ -152,16 +152,16 @@ class QAnchor(nn.Module):
 
         Args:
             batch: the users' histories.
-            question_ids: int64 [batch, tokens], padded on the right, each ending in `<|user_emb|>`.
+            query_ids: int64 [batch, tokens], padded on the right, each ending in `<|user_emb|>`.
             answer_ids: int64 [batch, tokens], padded on the right.
 
         Source: arXiv 2602.14492, section 3.2.2 and Eq. 6.
         """
         prefix = self.encode_prefix(batch)
-        ids = torch.cat([question_ids, answer_ids], dim=1)
+        ids = torch.cat([query_ids, answer_ids], dim=1)
         valid = ids != self.pad_id
         hidden = self.backbone.suffix(self.backbone.embed(ids), valid, prefix)
-        anchors = _last(question_ids != self.pad_id)
+        anchors = _last(query_ids != self.pad_id)
         return PairOutput(
             self.project(_at(hidden, anchors)),
             self.encode_answers(answer_ids),
@@ -184,7 +184,7 @@ class QAnchor(nn.Module):
 
     def _suffix(self, suffix: Suffix, users: int) -> tuple[Tensor, Tensor]:
         """Vectors [users, tokens, d_model] and which of them are no padding."""
-        ids = suffix.question_ids
+        ids = suffix.query_ids
         ids = ids.expand(users, -1) if ids.dim() == 1 else ids
         vectors, valid = self.backbone.embed(ids), ids != self.pad_id
         if suffix.prompt is not None:

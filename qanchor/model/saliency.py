@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from qanchor.events.history import EventArrays, slice_histories
 from qanchor.model.batch import collate
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.embedder import Anchor, anchor_suffix
+from qanchor.model.embedder import Query, query_suffix
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def event_saliency(
     loaded: LoadedModel,
     arrays: EventArrays,
     request: tuple[int, int],
-    anchor: Anchor,
+    query: Query,
     direction: NDArray[np.float64],
 ) -> EventSaliency:
     """The pull of every event that a user's vector reads, by all the ways it takes through the model.
@@ -44,7 +44,7 @@ def event_saliency(
         loaded: the model.
         arrays: the events.
         request: row of arrays.users, and cut-off in microseconds UTC.
-        anchor: question and prompt.
+        query: text and soft prompt.
         direction: in the embedding space, (width,); of a narrower one than the model's the vector is cut.
     """
     workspace = loaded.config.workspace()
@@ -56,7 +56,7 @@ def event_saliency(
     encoder = loaded.model.encoder
     vectors = encoder.event_vectors(batch).detach().requires_grad_(True)
     prefix = loaded.model.backbone.prefix(encoder.assemble(batch, vectors), batch.lengths)
-    vector = loaded.model.read_out(prefix, anchor_suffix(loaded, anchor))[0]
+    vector = loaded.model.read_out(prefix, query_suffix(loaded, query))[0]
     wanted = torch.from_numpy(direction).to(vector)
     kept = torch.nn.functional.normalize(vector[: len(wanted)], dim=0)
     (gradient,) = torch.autograd.grad(kept @ wanted, vectors)

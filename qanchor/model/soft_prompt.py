@@ -20,7 +20,7 @@ class SoftPrompt:
     """What prompt tuning learns.
 
     Args:
-        vectors: float32 [prompt tokens, d_model], put between the prefix and the question.
+        vectors: float32 [prompt tokens, d_model], put between the prefix and the query.
         prototypes: float32 [classes, dim], what each class's users lie close to.
 
     Source: arXiv 2602.14492, section 3.2.3.

@@ -1,4 +1,4 @@
-"""Words to token ids: for questions and answers, and for the texts of events."""
+"""Words to token ids: for queries, questions and answers, and for the texts of events."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class TextTokenizer:
     """The tokenizer of a model; any text can be encoded.
 
     Args:
-        language: for questions and answers.
+        language: for queries, questions and answers.
         events: for event texts; None: the same one.
         pad_id: id of the padding token of `language`.
         end_id: id that ends an answer.
@@ -52,7 +52,7 @@ class TextTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens questions and answers may use, `<|user_emb|>` included."""
+        """How many tokens queries and answers may use, `<|user_emb|>` included."""
         return int(self._language.get_vocab_size())
 
     @property
@@ -60,24 +60,24 @@ class TextTokenizer:
         """How many tokens event texts may use."""
         return int((self._events or self._language).get_vocab_size())
 
-    def encode_questions(self, questions: Sequence[str], max_tokens: int = 96) -> Tensor:
-        """Token ids of questions, each ending in `<|user_emb|>`.
+    def encode_queries(self, queries: Sequence[str], max_tokens: int = 96) -> Tensor:
+        """Token ids of queries, or of pre-training questions, each ending in `<|user_emb|>`.
 
         Args:
-            questions: in words.
-            max_tokens: longest row; what lies beyond is cut, never the last token.
+            queries: texts.
+            max_tokens: longest row; the rest is cut, never the last token.
 
         Returns:
-            int64 [questions, tokens], filled up on the right with pad_id.
+            int64 [queries, tokens], filled up on the right with pad_id.
         """
-        return self._encode(questions, max_tokens, self.user_id)
+        return self._encode(queries, max_tokens, self.user_id)
 
     def encode_answers(self, answers: Sequence[str], max_tokens: int = 200) -> Tensor:
         """Token ids of answers, each ending in the end token, which the semantic tower reads.
 
         Args:
-            answers: in words.
-            max_tokens: as for questions.
+            answers: texts.
+            max_tokens: longest row; the rest is cut, never the last token.
 
         Returns:
             int64 [answers, tokens], filled up on the right with pad_id.

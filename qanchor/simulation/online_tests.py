@@ -16,7 +16,6 @@ from qanchor.errors import FingerprintMismatch
 from qanchor.experiments import OffPolicy
 from qanchor.heads.score import load_head
 from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals
-from qanchor.settings import ComputeSettings
 from qanchor.simulation import policies
 from qanchor.simulation.cohort import WEEKS, Cohort
 from qanchor.simulation.policy_test import (
@@ -53,12 +52,11 @@ class OnlineTest:
     ranking: Mapping[str, Interval]
 
 
-def open_reader(site: Site, compute: ComputeSettings) -> Reader:
+def open_reader(site: Site) -> Reader:
     """The champions of SCENARIOS with the model that writes their vectors.
 
     Args:
-        site: feature repository, home, registry, workspace.
-        compute: what the model runs on.
+        site: feature repository, home, registry, workspace; its settings name the model's device.
 
     Raises:
         UnknownScenario: scenarios.yaml lacks one of them; take the workspace of the simulated world.
@@ -74,8 +72,8 @@ def open_reader(site: Site, compute: ComputeSettings) -> Reader:
                 f"writes {space.fingerprint[:12]}",
                 f"Run `qanchor-cli backfill --scenario {name}`, then train the head again.",
             )
-    embedder, anchors = load_embedder(site.home, site.workspace, compute, spaces)
-    return Reader(heads, embedder, anchors, site.workspace)
+    embedder, queries = load_embedder(site, spaces)
+    return Reader(heads, embedder, queries, site.workspace)
 
 
 def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:

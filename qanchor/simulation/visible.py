@@ -35,13 +35,13 @@ class Reader:
     Args:
         heads: of SCENARIOS, in their order.
         embedder: the model.
-        anchors: each head's scenario as the model is asked.
+        queries: query of each head's scenario.
         workspace: modalities and columns.
     """
 
     heads: Sequence[LoadedHead]
     embedder: "Embedder"
-    anchors: Sequence[Any]
+    queries: Sequence[Any]
     workspace: Workspace
 
 
@@ -113,7 +113,7 @@ def _scores(reader: Reader, memory: _Memory, requests: pa.Table) -> tuple[NDArra
     arrays = arrays_from_table(recent, reader.workspace)
     rows = arrays.user_rows(requests[USER_ID].to_pylist())
     cutoffs = np.full(len(rows), microseconds(moment), np.int64)
-    vectors = reader.embedder.embed(arrays, rows, cutoffs, reader.anchors)
+    vectors = reader.embedder.embed(arrays, rows, cutoffs, reader.queries)
     features = activity_table(memory, reader.workspace, requests)
     profile = profile_table(memory, reader.workspace, requests)
     for name in reader.workspace.profile_columns:

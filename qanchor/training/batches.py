@@ -102,7 +102,7 @@ class BatchBuilder:
         self._summaries = np.stack([pairs.summaries[span] for span in days])  # [spans, points, numbers]
         self._span = np.searchsorted(days, pairs.days)
         self._texts: TokenisedTexts = tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
-        self._questions = tokenizer.encode_questions(pairs.questions, config.max_question_tokens)
+        self._questions = tokenizer.encode_queries(pairs.questions, config.max_question_tokens)
         self._answers, self._pad = _encoded_answers(pairs, tokenizer, config), tokenizer.pad_id
 
     def build(self, points: Int64, dropout: EventDropout | None = None) -> PairBatch:

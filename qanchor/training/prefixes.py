@@ -89,17 +89,17 @@ class PrefixBank:
         return PrefixCache.gather(parts, len(requests)).to(dtype=self._used)
 
     @torch.inference_mode()
-    def vectors(self, question_ids: Tensor, prompt: Tensor | None, requests: Int64) -> NDArray[np.float32]:
-        """Unit vectors of some requests for one question, float32 [requests, dim].
+    def vectors(self, query_ids: Tensor, prompt: Tensor | None, requests: Int64) -> NDArray[np.float32]:
+        """Unit vectors of some requests for one query, float32 [requests, dim].
 
         Args:
-            question_ids: int64 [tokens], ending in `<|user_emb|>`.
+            query_ids: int64 [tokens], ending in `<|user_emb|>`.
             prompt: [prompt tokens, d_model], or None.
             requests: int64 [requests].
         """
         result = np.zeros((len(requests), self._model.config.embedding_width), np.float32)
         for members, prefix in self._by_block(requests):
-            result[members] = self._model.read_out(prefix, Suffix(question_ids, prompt)).numpy()
+            result[members] = self._model.read_out(prefix, Suffix(query_ids, prompt)).numpy()
         return result
 
     def _by_block(self, requests: Int64) -> Iterator[tuple[Int64, PrefixCache]]:

@@ -168,7 +168,7 @@ def _learned_from(labels: Labels, test_fold: int | None) -> tuple[pa.Table, pa.T
 
 
 def _task(tuning: Tuning, scenario: str, places: Sequence[Int64], tables: Sequence[pa.Table]) -> TuneTask:
-    """A scenario's question and label rows, those of the train part sampled where there are too many."""
+    """A scenario's query and label rows, those of the train part sampled where there are too many."""
     loaded, spec = tuning.loaded, tuning.workspace.scenario(scenario)
     train, valid = (
         LabelledRequests(place, np.asarray(table[LABEL]).astype(np.int64))
@@ -176,8 +176,8 @@ def _task(tuning: Tuning, scenario: str, places: Sequence[Int64], tables: Sequen
     )
     kept = choose_rows(train.requests, train.labels, tuning.config.most_rows, tuning.config.seed)
     train = LabelledRequests(train.requests[kept], train.labels[kept])
-    question = loaded.tokenizer.encode_questions([spec.query], loaded.config.max_question_tokens)[0]
-    return TuneTask(scenario, question.to(loaded.runtime.device), train, valid, len(spec.answers))
+    query_ids = loaded.tokenizer.encode_queries([spec.query], loaded.config.max_question_tokens)[0]
+    return TuneTask(scenario, query_ids.to(loaded.runtime.device), train, valid, len(spec.answers))
 
 
 def _within(task: TuneTask, asked: Int64) -> TuneTask:

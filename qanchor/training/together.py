@@ -25,7 +25,7 @@ def tune_together(
     """Tune the prompts of several tasks, as many at a time as there are cores.
 
     Args:
-        tasks: each with its scenario's question and labels.
+        tasks: each with its scenario's query and labels.
         model: frozen, shared.
         bank: holds the prefixes of all tasks' requests.
         config: how.

@@ -99,18 +99,18 @@ class TunedPrompt:
 
 @dataclass(frozen=True)
 class TuneTask:
-    """One scenario's question and labels.
+    """One scenario's query and labels.
 
     Args:
-        scenario: its name.
-        question_ids: int64 [tokens], ending in `<|user_emb|>`.
+        scenario: name of the scenario.
+        query_ids: int64 [tokens], ending in `<|user_emb|>`.
         train: what is learned from.
         valid: what decides when to stop.
         classes: how many classes there are.
     """
 
     scenario: str
-    question_ids: Tensor
+    query_ids: Tensor
     train: LabelledRequests
     valid: LabelledRequests
     classes: int = 2
@@ -122,7 +122,7 @@ def tune_prompt(
     """Tune the prompt of one scenario on its train part, stopping by its valid part.
 
     Args:
-        task: question and labels.
+        task: query and labels.
         model: frozen.
         bank: holds the prefixes of the task's requests.
         config: how.
@@ -155,11 +155,11 @@ def check_classes(task: TuneTask) -> None:
 
 class _Tuner:
     def __init__(self, task: TuneTask, model: QAnchor, bank: PrefixBank, config: TuneConfig) -> None:
-        self._task, self._question, self._config = task, task.question_ids, config
+        self._task, self._query_ids, self._config = task, task.query_ids, config
         self._model, self._bank = model, bank
         seed = int.from_bytes(hashlib.blake2b(task.scenario.encode(), digest_size=4).digest())
         self._chance = np.random.default_rng([config.seed, seed])
-        parts = [bank.vectors(task.question_ids, None, p.requests) for p in (task.train, task.valid)]
+        parts = [bank.vectors(task.query_ids, None, p.requests) for p in (task.train, task.valid)]
         self._base = parts[0], parts[1]
         self._start = self._initial_prompt()
         self.prompt = nn.Parameter(self._start.clone())
@@ -199,7 +199,7 @@ class _Tuner:
         """The best prompt by the validation part, and what a linear probe makes of it and of the base."""
         auc, step, prompt, prototypes = self._best
         train, valid = self._task.train, self._task.valid
-        tuned = [self._bank.vectors(self._question, prompt, part.requests) for part in (train, valid)]
+        tuned = [self._bank.vectors(self._query_ids, prompt, part.requests) for part in (train, valid)]
         widths = self._model.config.widths
         probes = [self._probed(vectors, widths[-1]) for vectors in (self._base, tuned)]
         return TunedPrompt(
@@ -233,7 +233,7 @@ class _Tuner:
     def _loss(self, chosen: Int64) -> Tensor:
         config, train = self._config, self._task.train
         # As a block of one suffix, whose part that no prefix reaches is computed once for all users.
-        block = self._model.suffix_block([Suffix(self._question, self.prompt)])
+        block = self._model.suffix_block([Suffix(self._query_ids, self.prompt)])
         vectors = self._model.read_out_block(self._bank.take(train.requests[chosen]), block)[0]
         labels = torch.from_numpy(train.labels[chosen])
         prototypes = normalize(self.prototypes, dim=-1)
@@ -249,15 +249,15 @@ class _Tuner:
 
     def _check(self, step: int) -> None:
         prompt, prototypes = self.prompt.detach().clone(), self.prototypes.detach().clone()
-        vectors = self._bank.vectors(self._question, prompt, self._task.valid.requests)
+        vectors = self._bank.vectors(self._query_ids, prompt, self._task.valid.requests)
         auc = class_auc(self._task.valid.labels, vectors @ normalize(prototypes, dim=-1).numpy().T)
         self._checks.append((step, round(auc, 4)))
         if auc > self._best[0]:
             self._best = (auc, step, prompt, prototypes)
 
     def _initial_prompt(self) -> Tensor:
-        """The question's own vectors, repeated as needed, with a little noise to tell them apart."""
-        words = self._model.backbone.embed(self._question[None, :-1])[0].detach().float()
+        """The query's own vectors, repeated as needed, with a little noise to tell them apart."""
+        words = self._model.backbone.embed(self._query_ids[None, :-1])[0].detach().float()
         tokens = self._config.tokens
         noise = torch.from_numpy(self._chance.normal(0.0, 0.02, (tokens, words.shape[1])).astype(np.float32))
         return words.repeat(-(-tokens // max(1, len(words))), 1)[:tokens] + noise

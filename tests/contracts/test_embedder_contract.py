@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qanchor.embedding.shard import Embedder
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.runtime import Runtime
 from tests.unit.embedding.world import HashEmbedder
 from tests.unit.model.worlds import HOUR, START, WORKSPACE, make_world, random_arrays
@@ -24,7 +24,7 @@ def _model() -> tuple[Embedder, list[Any]]:
     world = make_world()
     runtime = Runtime(torch.device("cpu"), torch.float32)
     loaded = LoadedModel(world.model, world.tokenizer, world.normaliser, world.config, {}, "hash", runtime)
-    return UserEmbedder(loaded, batch_tokens=300), [Anchor(question) for question in QUESTIONS]
+    return UserEmbedder(loaded, batch_tokens=300), [Query(question) for question in QUESTIONS]
 
 
 def _hashes() -> tuple[Embedder, list[Any]]:

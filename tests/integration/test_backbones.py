@@ -16,7 +16,7 @@ from qanchor.model.backbone import Backbone
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.checkpoint import load_model, save_model
 from qanchor.model.config import LoraSpec, ModelConfig, preset_config
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.pretrained import load_tokenizer, with_sources
 from qanchor.model.qanchor import Suffix
 from qanchor.training.batches import PairBatch
@@ -83,7 +83,7 @@ def _vectors(world: World) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Vectors of three users, one without events, for one question."""
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
-    suffix = Suffix(world.tokenizer.encode_questions([QUESTIONS[0]])[0])
+    suffix = Suffix(world.tokenizer.encode_queries([QUESTIONS[0]])[0])
     with torch.no_grad():
         result: np.ndarray[Any, np.dtype[np.float32]] = world.model.read_out(
             world.model.encode_prefix(batch), suffix
@@ -95,7 +95,7 @@ def _pairs(world: World) -> PairBatch:
     """Two points with two questions each."""
     arrays = random_arrays(0)
     events = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    questions = world.tokenizer.encode_questions([*QUESTIONS[:2], *QUESTIONS[1:]]).view(2, 2, -1)
+    questions = world.tokenizer.encode_queries([*QUESTIONS[:2], *QUESTIONS[1:]]).view(2, 2, -1)
     answers = world.tokenizer.encode_answers(["tea", "the user leaves", "rent", "gold"]).view(2, 2, -1)
     return PairBatch(events, questions, answers, torch.tensor([0, 1]), torch.zeros(2, 2, 3))
 
@@ -136,7 +136,7 @@ def test_the_cached_prefix_equals_full_recomputation(world: World) -> None:
     prefix = world.model.encode_prefix(batch)
     for prompt in (None, torch.randn(6, WIDTH)):
         for question in QUESTIONS:
-            suffix = Suffix(world.tokenizer.encode_questions([question])[0], prompt)
+            suffix = Suffix(world.tokenizer.encode_queries([question])[0], prompt)
             cached = world.model.read_out(prefix, suffix)
             assert (cached - world.model.read_out_uncached(batch, suffix)).abs().max() <= 1e-5
 
@@ -144,7 +144,7 @@ def test_the_cached_prefix_equals_full_recomputation(world: World) -> None:
 def test_a_training_pass_reaches_lora_and_the_anchor_token(world: World) -> None:
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    questions = world.tokenizer.encode_questions(list(QUESTIONS[:2]))
+    questions = world.tokenizer.encode_queries(list(QUESTIONS[:2]))
     answers = world.tokenizer.encode_answers(["tea", "the user leaves"])
     output = world.model.forward_pairs(batch, questions, answers)
     (output.ntp_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
@@ -165,9 +165,9 @@ def test_a_checkpoint_holds_what_was_learned_and_names_the_rest(world: World, tm
     assert all("lora_" in name or ".lm." not in name for name in kept)
     loaded = load_model(tmp_path / "m", "cpu", "float32")
     arrays, cutoffs = random_arrays(0), np.full(3, START + 900 * 3_600_000_000)
-    vectors = UserEmbedder(loaded).embed(arrays, np.array([0, 1, -1]), cutoffs, [Anchor(QUESTIONS[0])])[0]
+    vectors = UserEmbedder(loaded).embed(arrays, np.array([0, 1, -1]), cutoffs, [Query(QUESTIONS[0])])[0]
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900] * 3))
-    suffix = Suffix(world.tokenizer.encode_questions([QUESTIONS[0]])[0])
+    suffix = Suffix(world.tokenizer.encode_queries([QUESTIONS[0]])[0])
     with torch.no_grad():
         expected = world.model.read_out(world.model.encode_prefix(batch), suffix).numpy()
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
@@ -180,7 +180,7 @@ def test_every_family_reads_the_same_cached_or_not_one_by_one_or_in_one_pass(
     world = _world(with_sources(paper(stored), str(store_decoder(tmp_path / family, family))))
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
-    ids = [world.tokenizer.encode_questions([question])[0] for question in QUESTIONS]
+    ids = [world.tokenizer.encode_queries([question])[0] for question in QUESTIONS]
     suffixes = [Suffix(one, torch.randn(6, WIDTH)) for one in ids]
     model = world.model
     with torch.no_grad():

@@ -23,13 +23,12 @@ from qanchor.events.labels import read_labels
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.checkpoint import load_model, save_model
 from qanchor.model.config import preset_config
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.features import Normaliser
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import ModelVersion, new_version
 from qanchor.registry.versions import active_model, register_model
-from qanchor.settings import ComputeSettings
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
@@ -50,7 +49,7 @@ class Chain:
     def backfill(self, **options: Any) -> BackfillResult:
         """Everything, for all scenarios."""
         place = Site.at(self.world.workspace, self.world.home, self.world.engine, self.features)
-        load = partial(load_embedder, self.world.home, self.world.workspace, ComputeSettings())
+        load = partial(load_embedder, place)
         return backfill(BackfillRequest(SCENARIOS, **options), place, LocalEngine(load), Silent())
 
     def train(self, seed: int) -> str:
@@ -97,7 +96,7 @@ def test_offline_online_and_the_model_agree(chain: Chain) -> None:
     embedder = UserEmbedder(load_model(world.home.root / active_model(world.engine).path))
     users = ["ann", "bob", "cyd"]
     cutoffs = np.full(3, microseconds(result.as_of))
-    question = Anchor(world.workspace.scenario("takeout").query)
+    question = Query(world.workspace.scenario("takeout").query)
     direct = embedder.embed(arrays, arrays.user_rows(users), cutoffs, [question])[0]
     online = chain.features.online(users, ["user_emb_takeout:emb_takeout"], at=result.as_of)
     served = np.stack([np.array(v, np.float32) for v in online["emb_takeout"].to_pylist()])

@@ -14,7 +14,7 @@ from qanchor.explain.anchor import AnchorFindings
 from qanchor.explain.anchor_charts import attention_chart
 from qanchor.explain.attention_shift import attention_shift
 from qanchor.heads.train import train_head
-from qanchor.model.attention import PROMPT, QUESTION, USER, AnchorAttention
+from qanchor.model.attention import PROMPT, QUERY, USER, QueryAttention
 from qanchor.progress import Silent
 from qanchor.report.report import write_report
 from qanchor.report.summary import ReportSummary, summarise
@@ -56,9 +56,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_everything(summary: ReportSummary) -> ReportSummary:
     """The scenario twice, under long names, with attention, tuning curves, warnings and a flagged segment."""
     (one,) = summary.scenarios
-    groups = (USER, "mini_program_of_a_long_name", "bill", PROMPT, QUESTION)
+    groups = (USER, "mini_program_of_a_long_name", "bill", PROMPT, QUERY)
     mass = np.random.default_rng(0).dirichlet(np.ones(5), (2, 2, 30))
-    base, tuned = (AnchorAttention(groups, side) for side in mass)
+    base, tuned = (QueryAttention(groups, side) for side in mass)
     shift = attention_shift(base, tuned)
     steps = step_chart({"valid_auc_by_step": [[0, 0.6], [20, 0.7]], "best_step": 20})
     segments = [{**one.card.segments[0], "value": "x" * 40, "flags": ["ranks worse", "scored too high"]}]

@@ -21,7 +21,6 @@ from qanchor.model.nested import narrowed
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import ModelVersion
-from qanchor.settings import ComputeSettings
 from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.vectors import load_index
@@ -103,7 +102,7 @@ def test_a_narrower_width_is_cut_alike_in_every_store_and_taken_back_by_a_rollba
 
 def test_a_refresh_keeps_the_width_and_refuses_another(chain: Chain) -> None:
     world = chain.world
-    load = partial(load_embedder, world.home, world.workspace, ComputeSettings())
+    load = partial(load_embedder, _place(chain))
     _ask(chain, 32)
     with pytest.raises(NotReady, match=r"width.*backfill"):
         refresh(RefreshRequest(["money"]), _place(chain), load, Silent())

@@ -19,7 +19,7 @@ from qanchor.heads.frame import HeadFrame
 from qanchor.home import Home
 from qanchor.linear_probe import ProbeRows, fit_probe
 from qanchor.metrics import roc_auc
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.soft_prompt import SoftPrompt
 from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
@@ -49,13 +49,13 @@ class CountingEmbedder(UserEmbedder):
         return super().embed(arrays, rows, cutoffs, questions)
 
 
-def vectors_of(anchor: Anchor) -> Any:
+def vectors_of(anchor: Query) -> Any:
     arrays = load_event_arrays(Log(TABLE), WORKSPACE)
     rows = arrays.user_rows([f"u{row % USERS}" for row in range(ROWS)])
     return UserEmbedder(LOADED).embed(arrays, rows, CUTOFFS, [anchor])[0]
 
 
-def scenario(name: str, anchor: Anchor, fingerprint: str = "f") -> ScenarioRows:
+def scenario(name: str, anchor: Query, fingerprint: str = "f") -> ScenarioRows:
     """A head's frame whose vectors in service are those of an anchor."""
     table = pa.table(
         {
@@ -76,14 +76,14 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     embedder = CountingEmbedder(LOADED)
     embedder.calls = []
 
-    def run(given: list[tuple[ScenarioRows, Anchor]], options: AnchorOptions | None = None) -> Any:
+    def run(given: list[tuple[ScenarioRows, Query]], options: AnchorOptions | None = None) -> Any:
         anchors = {rows.card.scenario: anchor for rows, anchor in given}
 
         def spaces(_engine: Any, _workspace: Any, names: list[str], _precision: str) -> list[Space]:
             model = ModelVersion(version="m1", path="models/m1")
-            return [Space(name, anchors[name].question, model, None, None, "f") for name in names]
+            return [Space(name, anchors[name].text, model, None, None, "f") for name in names]
 
-        def load(_home: Any, _workspace: Any, _compute: Any, chosen: list[Space]) -> Any:
+        def load(_site: Site, chosen: list[Space]) -> Any:
             return embedder, [anchors[space.scenario] for space in chosen]
 
         monkeypatch.setattr(tested, "active_spaces", spaces)
@@ -102,13 +102,13 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(look: Any) -> None:
-    anchor = Anchor(QUESTIONS[0], PROMPT)
+    anchor = Query(QUESTIONS[0], PROMPT)
     found, _ = look([(scenario("risk", anchor), anchor)])
     one = found["risk"]
     assert isinstance(one, AnchorFindings)
     assert one.gain is not None
     assert (one.gain.rows, one.gain.sampled) == ({"train": 120, "valid": 50, "test": 70}, False)
-    for side, made in (("base", Anchor(QUESTIONS[0])), ("tuned", anchor)):
+    for side, made in (("base", Query(QUESTIONS[0])), ("tuned", anchor)):
         vectors = vectors_of(made)
         train, valid, test = (place == PART for place in range(3))
         probe = fit_probe(ProbeRows(vectors[train], LABELS[train], vectors[valid], LABELS[valid]))
@@ -122,7 +122,7 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
 
 
 def test_an_untuned_scenario_has_no_before_and_after(look: Any) -> None:
-    anchor = Anchor(QUESTIONS[1])
+    anchor = Query(QUESTIONS[1])
     found, _ = look([(scenario("risk", anchor), anchor)])
     one = found["risk"]
     assert one.gain is None
@@ -131,7 +131,7 @@ def test_an_untuned_scenario_has_no_before_and_after(look: Any) -> None:
 
 
 def test_scenarios_of_the_same_histories_are_embedded_in_one_pass_as_if_alone(look: Any) -> None:
-    first, second = Anchor(QUESTIONS[0], PROMPT), Anchor(QUESTIONS[1], PROMPT)
+    first, second = Query(QUESTIONS[0], PROMPT), Query(QUESTIONS[1], PROMPT)
     given = [(scenario("risk", first), first), (scenario("tea", second), second)]
     both, calls = look(given)
     assert calls == [2]
@@ -143,7 +143,7 @@ def test_scenarios_of_the_same_histories_are_embedded_in_one_pass_as_if_alone(lo
 
 
 def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
-    anchor = Anchor(QUESTIONS[0], PROMPT)
+    anchor = Query(QUESTIONS[0], PROMPT)
     fits = scenario("risk", anchor)
     found, _ = look([(fits, anchor), (scenario("tea", anchor, fingerprint="other"), anchor)])
     assert "train the head again" in found["tea"]
@@ -151,7 +151,7 @@ def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
 
 
 def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
-    anchor = Anchor(QUESTIONS[0], PROMPT)
+    anchor = Query(QUESTIONS[0], PROMPT)
     rows = scenario("risk", anchor)
     empty = pa.nulls(ROWS, pa.list_(pa.float32()))
     place = rows.frame.table.column_names.index("emb_risk")
@@ -161,7 +161,7 @@ def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
 
 
 def test_more_rows_than_asked_for_are_sampled_and_said_so(look: Any) -> None:
-    anchor = Anchor(QUESTIONS[0], PROMPT)
+    anchor = Query(QUESTIONS[0], PROMPT)
     options = AnchorOptions(users=20, points=30, rows={"train": 60, "valid": 50, "test": 50})
     found, _ = look([(scenario("risk", anchor), anchor)], options)
     one = found["risk"]

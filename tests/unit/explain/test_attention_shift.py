@@ -4,16 +4,16 @@ import pytest
 from qanchor.charts.svg import draw
 from qanchor.explain.anchor_charts import attention_chart
 from qanchor.explain.attention_shift import AttentionShift, attention_shift
-from qanchor.model.attention import PROMPT, QUESTION, USER, AnchorAttention
+from qanchor.model.attention import PROMPT, QUERY, USER, QueryAttention
 
-GROUPS = (USER, "bill", "search", PROMPT, QUESTION)
+GROUPS = (USER, "bill", "search", PROMPT, QUERY)
 RANDOM = np.random.default_rng(0)
 
 
-def attention(*shares: float, users: int = 80, noise: float = 0.01) -> AnchorAttention:
+def attention(*shares: float, users: int = 80, noise: float = 0.01) -> QueryAttention:
     """Two layers of users whose masses lie about the shares given."""
     mass = np.array(shares) * np.exp(RANDOM.normal(0, noise, (2, users, len(shares))))
-    return AnchorAttention(GROUPS, mass / mass.sum(axis=2, keepdims=True))
+    return QueryAttention(GROUPS, mass / mass.sum(axis=2, keepdims=True))
 
 
 def by_name(shift: AttentionShift, name: str) -> float:

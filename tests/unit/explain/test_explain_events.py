@@ -25,7 +25,7 @@ from qanchor.heads.card import FORMAT, HeadCard, SplitCard
 from qanchor.heads.fit import FitOptions, FitRows, FitTask, fit_head
 from qanchor.heads.score import LoadedHead
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.runtime import Runtime
 from qanchor.model.saliency import event_saliency
 from tests.unit.explain.test_edited_log import LATER, Log
@@ -42,7 +42,7 @@ LOADED = LoadedModel(
     "hash",
     Runtime(torch.device("cpu"), torch.float32),
 )
-ANCHOR = Anchor(QUESTIONS[0])
+ANCHOR = Query(QUESTIONS[0])
 CUTOFF = START + 35 * 24 * 3_600_000_000
 NOTHING = np.empty(0, np.int64)
 TABLE = event_table(3, 40, 1600)

@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import softmax
 
 from qanchor.errors import CheckpointInvalid
-from qanchor.model.attention import PROMPT, QUESTION, USER, anchor_attention, attention_weights, token_groups
+from qanchor.model.attention import PROMPT, QUERY, USER, attention_weights, query_attention, token_groups
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.config import BackboneConfig
-from qanchor.model.embedder import Anchor
+from qanchor.model.embedder import Query
 from qanchor.model.qanchor import Suffix
 from qanchor.model.runtime import choose_runtime
 from qanchor.model.soft_prompt import SoftPrompt
@@ -34,7 +34,7 @@ def test_every_layer_and_head_gives_one_whole_attention_and_none_to_padding(toke
     prefix = prefix_of(WORLD, REQUESTS)
     suffix = Suffix(question(WORLD, 0), soft_prompt(WORLD, tokens))
     weights = attention_weights(WORLD.model, prefix, suffix)
-    own = tokens + len(suffix.question_ids)
+    own = tokens + len(suffix.query_ids)
     assert weights.shape == (3, 4, 6, prefix.tokens + own)
     assert torch.allclose(weights.sum(-1), torch.ones(3, 4, 6), atol=1e-6)
     assert (
@@ -51,7 +51,7 @@ def test_the_weights_of_the_first_layer_are_those_of_the_formula() -> None:
     decoder, user = WORLD.model.backbone.lm.model, 1
     layer, length = decoder.layers[0], int(prefix.lengths[user])
     assert suffix.prompt is not None
-    vectors = torch.cat([suffix.prompt, WORLD.model.backbone.embed(suffix.question_ids)])[None]
+    vectors = torch.cat([suffix.prompt, WORLD.model.backbone.embed(suffix.query_ids)])[None]
     cos, sin = decoder.rotary_emb(vectors, length + torch.arange(vectors.shape[1])[None])
 
     def turned(states: torch.Tensor) -> torch.Tensor:
@@ -110,14 +110,14 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
     vectors = soft_prompt(WORLD, 6)
     assert vectors is not None
     prompt = SoftPrompt(vectors, torch.zeros(2, 8))
-    base, same, tuned = anchor_attention(
+    base, same, tuned = query_attention(
         model,
         arrays,
         rows,
         cutoffs,
-        [Anchor(QUESTIONS[0]), Anchor(QUESTIONS[0]), Anchor(QUESTIONS[0], prompt)],
+        [Query(QUESTIONS[0]), Query(QUESTIONS[0]), Query(QUESTIONS[0], prompt)],
     )
-    assert base.groups == (USER, "pay", "visit", "profile", PROMPT, QUESTION)
+    assert base.groups == (USER, "pay", "visit", "profile", PROMPT, QUERY)
     for one in (base, tuned):
         assert one.mass.shape == (3, len(rows), 6)
         np.testing.assert_allclose(one.mass.sum(axis=2), 1, atol=1e-6)
@@ -126,7 +126,7 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
     assert (tuned.mass[..., 4] > 0).all()
     assert np.abs(tuned.mass - base.mass).max() > 1e-3
     # Who stands beside a user changes nothing.
-    (alone,) = anchor_attention(model, arrays, rows[:1], cutoffs[:1], [Anchor(QUESTIONS[0])])
+    (alone,) = query_attention(model, arrays, rows[:1], cutoffs[:1], [Query(QUESTIONS[0])])
     np.testing.assert_allclose(alone.mass[:, 0], base.mass[:, 0], atol=1e-6)
 
 
@@ -151,8 +151,8 @@ def test_all_anchors_in_one_pass_look_as_each_does_by_eager_attention() -> None:
 def test_a_decoder_of_another_family_gives_the_same_masses(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, model = random_arrays(0), loaded(WORLD)
     rows, cutoffs = np.array([0, 1, -1]), np.full(3, START + 900 * HOUR)
-    anchors = [Anchor(QUESTIONS[0]), Anchor(QUESTIONS[1])]
-    driven = anchor_attention(model, arrays, rows, cutoffs, anchors)
+    anchors = [Query(QUESTIONS[0]), Query(QUESTIONS[1])]
+    driven = query_attention(model, arrays, rows, cutoffs, anchors)
     monkeypatch.setattr(type(WORLD.model.backbone), "block_attention", lambda *_: None)
-    for one, other in zip(driven, anchor_attention(model, arrays, rows, cutoffs, anchors), strict=True):
+    for one, other in zip(driven, query_attention(model, arrays, rows, cutoffs, anchors), strict=True):
         np.testing.assert_allclose(one.mass, other.mass, atol=1e-6)

@@ -36,7 +36,7 @@ def test_a_loaded_model_gives_the_same_vectors(folder: Path) -> None:
     vectors = []
     for world in (WORLD, again):
         batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-        ids = world.tokenizer.encode_questions([QUESTIONS[2]])[0]
+        ids = world.tokenizer.encode_queries([QUESTIONS[2]])[0]
         vectors.append(world.model.read_out(world.model.encode_prefix(batch), Suffix(ids)))
     assert torch.equal(vectors[0], vectors[1])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qanchor.errors import CheckpointInvalid
 from qanchor.events.history import EventArrays, arrays_from_table
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.runtime import Runtime
 from qanchor.model.soft_prompt import SoftPrompt
 from tests.unit.model.worlds import HOUR, QUESTIONS, START, WORKSPACE, event_table, make_world, random_arrays
@@ -27,7 +27,7 @@ LOADED = LoadedModel(
     "hash",
     Runtime(torch.device("cpu"), torch.float32),
 )
-ANCHORS = [Anchor(QUESTIONS[0]), Anchor(QUESTIONS[1], SoftPrompt(torch.randn(6, 16), torch.zeros(2, 8)))]
+ANCHORS = [Query(QUESTIONS[0]), Query(QUESTIONS[1], SoftPrompt(torch.randn(6, 16), torch.zeros(2, 8)))]
 ARRAYS = random_arrays(0)
 
 
@@ -89,7 +89,7 @@ def test_events_of_other_modalities_are_refused() -> None:
 
 
 def test_a_prompt_of_another_width_is_refused() -> None:
-    wide = Anchor(QUESTIONS[0], SoftPrompt(torch.zeros(6, 99), torch.zeros(2, 8)))
+    wide = Query(QUESTIONS[0], SoftPrompt(torch.zeros(6, 99), torch.zeros(2, 8)))
     with pytest.raises(CheckpointInvalid, match="width 99, and the model 16"):
         UserEmbedder(LOADED).embed(ARRAYS, np.arange(1), hours(900), [wide])
 

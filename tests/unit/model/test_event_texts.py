@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.embedder import Anchor, UserEmbedder
+from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.event_texts import encoder_version
 from qanchor.model.runtime import Runtime
 from qanchor.model.text_encoder import TransformerTextEncoder
@@ -45,7 +45,7 @@ def loaded_model(seed: int = 1) -> tuple[LoadedModel, CountingEncoder]:
 
 def vectors(loaded: LoadedModel, folder: Path | None) -> NDArray[np.float32]:
     embedder, cutoffs = UserEmbedder(loaded, 60, folder), np.full(5, START + 900 * HOUR)
-    return embedder.embed(ARRAYS, np.arange(5), cutoffs, [Anchor(QUESTIONS[0])])
+    return embedder.embed(ARRAYS, np.arange(5), cutoffs, [Query(QUESTIONS[0])])
 
 
 def test_a_text_is_encoded_once_for_all_batches_and_never_again(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ REQUESTS = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 1000)), min_siz
 
 
 def question(world: World, number: int) -> Tensor:
-    return world.tokenizer.encode_questions([QUESTIONS[number]])[0]
+    return world.tokenizer.encode_queries([QUESTIONS[number]])[0]
 
 
 def soft_prompt(world: World, tokens: int) -> Tensor | None:
@@ -80,7 +80,7 @@ def test_company_in_the_batch_changes_nothing(
 
 @torch.no_grad()
 def test_questions_of_different_length_read_as_if_alone() -> None:
-    ids = WORLD.tokenizer.encode_questions(list(QUESTIONS))
+    ids = WORLD.tokenizer.encode_queries(list(QUESTIONS))
     together = WORLD.model.read_out(prefix_of(WORLD, [(0, 900), (0, 900), (0, 900)]), Suffix(ids))
     for number in range(3):
         alone = WORLD.model.read_out(prefix_of(WORLD, [(0, 900)]), Suffix(question(WORLD, number)))
@@ -158,7 +158,7 @@ def test_a_soft_prompt_learns_while_all_else_is_frozen() -> None:
 
 
 def pairs(world: World) -> tuple[Tensor, Tensor]:
-    questions = world.tokenizer.encode_questions([QUESTIONS[0], QUESTIONS[2], QUESTIONS[1]])
+    questions = world.tokenizer.encode_queries([QUESTIONS[0], QUESTIONS[2], QUESTIONS[1]])
     answers = world.tokenizer.encode_answers(["tea", "the user leaves soon", "buys tickets"])
     return questions, answers
 

@@ -14,7 +14,7 @@ TOKENIZER = train_tokenizer(TEXTS, 400)
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_becomes_a_question(text: str) -> None:
-    ids = TOKENIZER.encode_questions([text], 300)
+    ids = TOKENIZER.encode_queries([text], 300)
     assert ids[0, -1] == TOKENIZER.user_id
     assert int(ids.max()) < TOKENIZER.vocabulary
     assert TOKENIZER.user_id not in ids[0, :-1].tolist() or "<|user_emb|>" in text
@@ -28,7 +28,7 @@ def test_words_survive_encoding(text: str) -> None:
 
 
 def test_case_makes_no_difference() -> None:
-    ids = TOKENIZER.encode_questions(["buy tea", "BUY Tea"])
+    ids = TOKENIZER.encode_queries(["buy tea", "BUY Tea"])
     assert ids[0].tolist() == ids[1].tolist()
 
 
@@ -41,7 +41,7 @@ def test_padding_is_on_the_right() -> None:
 
 
 def test_cutting_keeps_the_token_that_is_read() -> None:
-    ids = TOKENIZER.encode_questions(["a very long question " * 20], 8)
+    ids = TOKENIZER.encode_queries(["a very long question " * 20], 8)
     assert ids.shape == (1, 8)
     assert ids[0, -1] == TOKENIZER.user_id
 
@@ -56,10 +56,10 @@ def test_saving_keeps_every_token(tmp_path: Path) -> None:
     TOKENIZER.save(tmp_path)
     again = TextTokenizer.load(tmp_path, TOKENIZER.pad_id, TOKENIZER.end_id)
     question = ["Ob er Tee trinkt? ☕"]
-    assert again.encode_questions(question).tolist() == TOKENIZER.encode_questions(question).tolist()
+    assert again.encode_queries(question).tolist() == TOKENIZER.encode_queries(question).tolist()
     assert again.user_id == TOKENIZER.user_id
 
 
 def test_training_twice_gives_the_same_tokens() -> None:
     again = train_tokenizer(TEXTS, 400)
-    assert again.encode_questions(TEXTS).tolist() == TOKENIZER.encode_questions(TEXTS).tolist()
+    assert again.encode_queries(TEXTS).tolist() == TOKENIZER.encode_queries(TEXTS).tolist()

@@ -228,7 +228,7 @@ def test_a_bank_gives_every_request_its_own_prefix(loaded: LoadedModel, arrays: 
     cutoffs = np.array([microseconds(UNTIL) - day * 86_400_000_000 for day in (0, 1, 40, 75, 30, 2)])
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, WORKSPACE)
     bank.fill(arrays, rows, cutoffs, Silent())
-    question = loaded.tokenizer.encode_questions(["Will this user sail?"])[0]
+    question = loaded.tokenizer.encode_queries(["Will this user sail?"])[0]
     slices = slice_histories(arrays, rows, cutoffs, WORKSPACE)
     batch = collate(
         arrays, slices, loaded.tokenizer.tokenise_events(arrays.texts), loaded.normaliser, loaded.config
@@ -245,7 +245,7 @@ def test_a_bank_in_half_precision_gives_nearly_the_same_vectors_in_half_the_memo
     loaded: LoadedModel, arrays: EventArrays
 ) -> None:
     rows, cutoffs = np.array([5, 0, 17, 9]), np.full(4, microseconds(UNTIL))
-    question = loaded.tokenizer.encode_questions(["Will this user sail?"])[0]
+    question = loaded.tokenizer.encode_queries(["Will this user sail?"])[0]
     vectors, stored = [], []
     for kind in (None, torch.float16):
         bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, WORKSPACE, kind)
