@@ -1,118 +1,139 @@
 """How commands speak: tables and progress for people, JSON for programs, errors on one line of stderr."""
 
 import json
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+_PIPE_WIDTH = 200
+_GAP = 2
+# A cell that is longer and has spaces is prose, which may be folded between words.
+_PROSE = 30
+# All else is kept whole up to this width: no number is longer, a hash or a path may be.
+_WHOLE = 36
+_ACRONYMS = {"auc": "AUC", "ks": "KS", "ece": "ECE", "cuped": "CUPED", "kb": "kB"}
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout; times and paths as text."""
-    print(json.dumps(value, indent=2, default=str))
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout: moments in ISO 8601 and UTC, paths as text, null for NaN and infinity."""
+    print(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    elif hasattr(value, "tolist"):  # a number or an array of numpy
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        moment = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return moment.isoformat().replace("+00:00", "Z")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as a table, columns in the order of the first row."""
-    from rich.console import Console
-    from rich.table import Table
+    """Rows as a table, columns in the order of the first row.
 
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in rows[0] if rows else ():
-        numeric = all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    # A file or a pipe has no width: nothing is folded there.
-    console = Console()
-    console = console if console.is_terminal else Console(width=200)
-    # A table's own title is folded to the table's width.
-    console.print(title, style="bold", soft_wrap=True, markup=False, highlight=False)
+    What is wider than the terminal is divided: one row becomes a list of its cells, several become tables
+    below one another, each with the first column. Numbers and names are never broken.
+
+    Args:
+        title: printed above.
+        rows: of the same columns, named in snake_case; headings have spaces.
+    """
+    console = _console()
+    columns = [_Column(name, [row[name] for row in rows]) for name in (rows[0] if rows else ())]
+    # A table's own title would be folded to the table's width.
+    console.print(title, style="bold", soft_wrap=True, markup=False, highlight=False, emoji=False)
+    blocks = _blocks(columns, console.width)
+    if len(blocks) > 1 and len(rows) == 1:
+        names, values = [column.heading for column in columns], [column.cells[0] for column in columns]
+        blocks = [[_Column("", names), _Column("", values)]]
+    for number, block in enumerate(blocks):
+        if number:
+            console.print()
+        _print_block(console, block)
+
+
+class _Column:
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        self.heading = " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
+        self.cells = [_cell(value) for value in values]
+        present = [value for value in values if value is not None]
+        self.is_number = bool(present) and all(isinstance(value, int | float) for value in present)
+        self.width = max(map(_width, [self.heading, *self.cells]))
+        is_prose = any(" " in cell and _width(cell) > _PROSE for cell in self.cells)
+        self.least = _PROSE if is_prose else min(self.width, _WHOLE)
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.split("\n")))
+
+
+def _blocks(columns: Sequence[_Column], width: int) -> list[list[_Column]]:
+    """The columns, divided so that each block fits the width; every block begins with the first column."""
+    blocks: list[list[_Column]] = []
+    block = list(columns[:1])
+    for column in columns[1:]:
+        if len(block) > 1 and sum(each.least + _GAP for each in [*block, column]) - _GAP > width:
+            blocks.append(block)
+            block = [columns[0]]
+        block.append(column)
+    return [*blocks, block] if block else blocks
+
+
+def _print_block(console: "Console", columns: Sequence[_Column]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(header_style="bold", box=None, pad_edge=False, show_header=any(c.heading for c in columns))
+    for column in columns:
+        table.add_column(
+            Text(column.heading),
+            justify="right" if column.is_number else "left",
+            overflow="fold",
+            min_width=column.least,
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        # Data is no markup: `[/x]` and `DE:100:1` are printed as they are.
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # A file or a pipe has no width of its own.
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+
+
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) <= 1 else f"{value:,.1f}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return str(value)
-
-
-class _Bar:
-    def __init__(self, display: Any) -> None:
-        self._display = display
-        self._task: Any = None
-
-    def start(self, label: str, total: int | None = None) -> None:
-        self._task = self._display.add_task(label, total=total, note="", rate="")
-        self._began = time.monotonic()
-        self._done = 0
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self._done += steps
-        rate = self._done / max(1e-9, time.monotonic() - self._began)
-        self._display.update(
-            self._task, advance=steps, rate=f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
-        )
-        if note:
-            self._display.update(self._task, note=note)
-
-
-class _Lines:
-    """Progress where nobody watches a terminal: a line every few seconds."""
-
-    every_seconds = 10.0
-
-    def start(self, label: str, total: int | None = None) -> None:
-        self._label, self._total, self._done = label, total, 0
-        self._began = self._said = time.monotonic()
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self._done += steps
-        now = time.monotonic()
-        if now - self._said < self.every_seconds and self._done != self._total:
-            return
-        self._said = now
-        rate = self._done / max(1e-9, now - self._began)
-        of = f"/{self._total:,}" if self._total else ""
-        left = f" left={(self._total - self._done) / max(rate, 1e-9):.0f}s" if self._total else ""
-        print(
-            f"{self._label}: {self._done:,}{of} rate={rate:,.1f}/s{left} {note}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-@contextmanager
-def progress() -> Iterator[Any]:
-    """A qanchor.progress.Progress: a bar with rate and time left on a terminal, plain lines otherwise."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        yield _Bar(display)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.data.event_schema import schema
-from cli.output import JsonOption, print_json, print_table, progress
+from cli.output import JsonOption, print_json, print_table
+from cli.stages import progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:

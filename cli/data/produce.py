@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from cli.output import JsonOption, print_json, progress
+from cli.output import JsonOption, print_json
+from cli.stages import progress
 from qanchor.site import Site
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.embedding.backfill import moment_of
-from cli.output import JsonOption, print_json, print_table, progress
+from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.stages import progress
 from cli.watch import run_until_signal
 from qanchor.site import Site
 

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli.output import JsonOption, print_json, print_table, progress
+from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.stages import progress
 from qanchor.site import Site
 
 

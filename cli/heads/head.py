@@ -10,8 +10,9 @@ import typer
 from cli.groups import command_group
 from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
-from cli.output import JsonOption, print_json, print_table, progress
+from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import ScenariosOption, chosen
+from cli.stages import progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import typer
 
 from cli.model.useru_show import show_set
 from cli.model.useru_writer import WriterOptions, choose_writer
-from cli.output import JsonOption, progress
+from cli.output import JsonOption
+from cli.stages import progress
 from qanchor.errors import InputError
 from qanchor.site import Site
 

@@ -71,7 +71,7 @@ def test_looks_are_kept_and_can_be_read_again(service: Service, capsys: pytest.C
     assert "2026-04-15 12:00  none" in shown
     assert "embedding_age_days" in shown
     assert run_command(["monitor", "--scenario", "risk", "--history", "1", "--json"]) == 0
-    assert {row["at"] for row in json.loads(capsys.readouterr().out)} == {"2026-05-20 00:00:00+00:00"}
+    assert {row["at"] for row in json.loads(capsys.readouterr().out)} == {"2026-05-20T00:00:00Z"}
 
 
 @pytest.mark.parametrize(
