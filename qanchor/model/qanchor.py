@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from qanchor.model.backbone import Backbone
 from qanchor.model.batch import EventBatch
@@ -27,21 +27,6 @@ class Suffix:
 
     query_ids: Tensor
     prompt: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PairOutput:
-    """A training pass.
-
-    Args:
-        anchor: unit vectors [batch, dim], float32, of (user, question).
-        answer: unit vectors [batch, dim], float32, of the answers.
-        ntp_loss: mean cross-entropy of the answers' tokens in nats, shape ().
-    """
-
-    anchor: Tensor
-    answer: Tensor
-    ntp_loss: Tensor
 
 
 class QAnchor(nn.Module):
@@ -144,43 +129,11 @@ class QAnchor(nn.Module):
         hidden = self.backbone.causal(self.backbone.embed(answer_ids))
         return self.project(_at(hidden, _last(answer_ids != self.pad_id)))
 
-    def forward_pairs(self, batch: EventBatch, query_ids: Tensor, answer_ids: Tensor) -> PairOutput:
-        """Both towers and the next-token loss of a training batch.
-
-        The suffix is run over the prefix's keys and values, as at inference: the arithmetic of one full
-        sequence, without the last layer's work on prefix tokens, which nothing reads.
-
-        Args:
-            batch: the users' histories.
-            query_ids: int64 [batch, tokens], padded on the right, each ending in `<|user_emb|>`.
-            answer_ids: int64 [batch, tokens], padded on the right.
-
-        Source: arXiv 2602.14492, section 3.2.2 and Eq. 6.
-        """
-        prefix = self.encode_prefix(batch)
-        ids = torch.cat([query_ids, answer_ids], dim=1)
-        valid = ids != self.pad_id
-        hidden = self.backbone.suffix(self.backbone.embed(ids), valid, prefix)
-        anchors = _last(query_ids != self.pad_id)
-        return PairOutput(
-            self.project(_at(hidden, anchors)),
-            self.encode_answers(answer_ids),
-            self._next_token_loss(hidden, anchors, answer_ids),
-        )
-
     def project(self, hidden: Tensor) -> Tensor:
         """The shared head: [..., d_model] -> float32 unit vectors [..., dim]."""
         with torch.autocast(hidden.device.type, enabled=False):
             dtype = next(self.projection.parameters()).dtype
             return normalize(self.projection(hidden.to(dtype)).float(), dim=-1)
-
-    def _next_token_loss(self, hidden: Tensor, anchors: Tensor, answer_ids: Tensor) -> Tensor:
-        """`<|user_emb|>` predicts the first answer token, and each answer token the next."""
-        questions = hidden.shape[1] - answer_ids.shape[1]
-        readers = torch.cat([_at(hidden, anchors)[:, None], hidden[:, questions:-1]], dim=1)
-        wanted = answer_ids != self.pad_id
-        scores = self.backbone.logits(readers[wanted])
-        return cross_entropy(scores.float(), answer_ids[wanted])
 
     def _suffix(self, suffix: Suffix, users: int) -> tuple[Tensor, Tensor]:
         """Vectors [users, tokens, d_model] and which of them are no padding."""

@@ -1,6 +1,6 @@
 """The three losses: contrastive with a margin mask, and the prompt's class prototypes.
 
-The next-token loss is the backbone's own and comes out of `QAnchor.forward_pairs`.
+The next-token loss is the backbone's and comes out of `training.forward.forward_points`.
 """
 
 from typing import Literal

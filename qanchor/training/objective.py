@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qanchor.model.qanchor import PairOutput, QAnchor
+from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime
 from qanchor.training.batch_parts import part_of
 from qanchor.training.batches import PairBatch
 from qanchor.training.distributed import Ranks
-from qanchor.training.forward import forward_points
+from qanchor.training.forward import PairOutput, forward_points
 from qanchor.training.losses import contrastive_loss, same_user_or_answer, summary_loss
 from qanchor.training.nested import at_widths
 from qanchor.training.pretrain_config import PretrainConfig
@@ -90,11 +90,11 @@ class Objective:
         summary = self._summary(output.anchor, batch.summaries.flatten(0, 1))
         loss = (
             config.contrastive_weight * contrastive
-            + config.next_token_weight * output.ntp_loss
+            + config.next_token_weight * output.next_token_loss
             + config.summary_weight * summary
         )
         loss.backward()  # type: ignore[no-untyped-call]
-        return Losses(contrastive.detach(), output.ntp_loss.detach(), summary.detach())
+        return Losses(contrastive.detach(), output.next_token_loss.detach(), summary.detach())
 
     def _in_parts(self, batch: PairBatch, parts: Sequence[range], step: int, masked: bool) -> Losses:
         config, asked = self._config, batch.question_ids.shape[1]
@@ -119,7 +119,7 @@ class Objective:
         next_token = torch.zeros((), device=device)
         for number, part in enumerate(parts):
             output = outputs[0] if len(parts) == 1 else self._forward(self._part(batch, part), step, number)
-            told = output.ntp_loss * self._token_share(batch, part)
+            told = output.next_token_loss * self._token_share(batch, part)
             rows = slice(part.start * asked, part.stop * asked)
             self._backward(output, (anchor, answer), rows, told * config.next_token_weight)
             next_token += told.detach()

@@ -144,10 +144,11 @@ def test_the_cached_prefix_equals_full_recomputation(world: World) -> None:
 def test_a_training_pass_reaches_lora_and_the_anchor_token(world: World) -> None:
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    questions = world.tokenizer.encode_queries(list(QUESTIONS[:2]))
-    answers = world.tokenizer.encode_answers(["tea", "the user leaves"])
-    output = world.model.forward_pairs(batch, questions, answers)
-    (output.ntp_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
+    questions = world.tokenizer.encode_queries(list(QUESTIONS[:2]))[:, None]
+    answers = world.tokenizer.encode_answers(["tea", "the user leaves"])[:, None]
+    pairs = PairBatch(batch, questions, answers, torch.tensor([0, 1]), torch.zeros(2, 1, 3))
+    output = forward_points(world.model, pairs)
+    (output.next_token_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
     without = [n for n, p in world.model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     world.model.zero_grad(set_to_none=True)
@@ -208,7 +209,7 @@ def test_checkpointed_layers_give_every_family_the_same_gradients(
     for on in (False, True):
         model.checkpoint_layers(on)
         output = forward_points(model, batch)
-        (output.ntp_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
+        (output.next_token_loss - (output.anchor * output.answer).sum()).backward()  # type: ignore[no-untyped-call]
         weights = [p for p in model.parameters() if p.requires_grad]
         assert all(p.grad is not None for p in weights if p.numel() and p.requires_grad)
         found.append([p.grad.clone() for p in weights if p.grad is not None])

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from qanchor.model.backbone import Backbone
 from qanchor.model.build import build_model
@@ -157,52 +156,13 @@ def test_a_soft_prompt_learns_while_all_else_is_frozen() -> None:
     assert all(parameter.grad is None for parameter in world.model.parameters())
 
 
-def pairs(world: World) -> tuple[Tensor, Tensor]:
-    questions = world.tokenizer.encode_queries([QUESTIONS[0], QUESTIONS[2], QUESTIONS[1]])
-    answers = world.tokenizer.encode_answers(["tea", "the user leaves soon", "buys tickets"])
-    return questions, answers
-
-
-def test_the_training_pass_is_one_full_sequence() -> None:
-    arrays = random_arrays(0)
-    batch = WORLD.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
-    questions, answers = pairs(WORLD)
-    output = WORLD.model.forward_pairs(batch, questions, answers)
-    expected_loss, count = 0.0, 0
-    for row in range(3):
-        ids = questions[row][questions[row] != WORLD.tokenizer.pad_id]
-        told = answers[row][answers[row] != WORLD.tokenizer.pad_id]
-        prefix = WORLD.model.encoder(batch)[row, : batch.lengths[row]]
-        suffix = WORLD.model.backbone.embed(torch.cat([ids, told])[None])[0]
-        hidden = WORLD.model.backbone.causal(torch.cat([prefix, suffix])[None])[0]
-        at = int(batch.lengths[row]) + len(ids) - 1
-        anchor = WORLD.model.project(hidden[at][None])[0]
-        assert (anchor - output.anchor[row]).abs().max() <= TOLERANCE
-        scores = WORLD.model.backbone.logits(hidden[at : at + len(told)])
-        expected_loss += float(cross_entropy(scores, told, reduction="sum").detach())
-        count += len(told)
-    assert abs(expected_loss / count - float(output.ntp_loss.detach())) < 1e-4
-
-
 @torch.no_grad()
 def test_an_answer_reads_the_same_with_and_without_padding() -> None:
-    _, answers = pairs(WORLD)
+    answers = WORLD.tokenizer.encode_answers(["tea", "the user leaves soon", "buys tickets"])
     together = WORLD.model.encode_answers(answers)
     for row in range(3):
         alone = WORLD.model.encode_answers(answers[row][answers[row] != WORLD.tokenizer.pad_id][None])
         assert (together[row] - alone[0]).abs().max() <= TOLERANCE
-
-
-def test_every_parameter_learns() -> None:
-    world = make_world(5)
-    arrays = random_arrays(0)
-    batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 20, 900]))
-    output = world.model.forward_pairs(batch, *pairs(world))
-    loss = output.ntp_loss - (output.anchor * output.answer).sum() + (output.anchor @ output.anchor.T).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
-    learned = [(name, p) for name, p in world.model.named_parameters() if p.requires_grad]
-    without = [name for name, parameter in learned if parameter.grad is None]
-    assert without == []
 
 
 def test_a_seed_gives_the_same_model_and_leaves_the_global_generator_alone() -> None:

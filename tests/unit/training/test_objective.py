@@ -107,7 +107,7 @@ def _all_graphs_at_once(
         output = drawn._forward(part, 3, number)
         share = float(tokens[points.start : points.stop].sum() / tokens.sum())
         outputs.append(output)
-        told = told + output.ntp_loss * share
+        told = told + output.next_token_loss * share
     anchor = torch.cat([output.anchor for output in outputs])
     answer = torch.cat([output.answer for output in outputs])
     users = batch.users.repeat_interleave(3)
