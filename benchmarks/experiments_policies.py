@@ -17,7 +17,7 @@ from qanchor.simulation.online_tests import (
     OnlineTest,
     calls_test,
     lines_test,
-    open_reader,
+    open_scorer,
 )
 
 _AT_ONCE = 2_000
@@ -93,7 +93,7 @@ def _part(task: tuple[str, str, int, int, int, int]) -> Cohort:
         from qanchor.threads import limit_threads
 
         limit_threads(1)
-        _READERS[home] = open_reader(open_home(Path(home), Path(repo)))
+        _READERS[home] = open_scorer(open_home(Path(home), Path(repo)))
     return make_cohort(CohortPlan(WorldPlan(users=1, seed=seed), users, block, day), _READERS[home], Silent())
 
 

@@ -11,9 +11,9 @@ from qanchor.site import Site
 
 
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to.", file_okay=False)],
-    users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="How many users.")] = 4000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same bytes.")] = 7,
+    out: Annotated[Path, typer.Option("--out", help="Output folder.", file_okay=False)],
+    users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="Number of users.")] = 4000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same bytes.")] = 7,
     json: JsonOption = False,
 ) -> None:
     """Write a simulated world: events.parquet, labels/SCENARIO.parquet, ceilings.json, world.json.
@@ -24,7 +24,7 @@ def run(
     """
     import json as json_module
 
-    Site.open()  # bounds the threads before numpy starts its own
+    Site.open()  # limits the threads before numpy starts
     from qanchor.simulation.config import WorldPlan
     from qanchor.simulation.world import simulate
 

@@ -50,14 +50,14 @@ def simulate(
 
     from qanchor.simulation.cohort import FIRST_BLOCK, PILOT_BLOCK, CohortPlan, make_cohort
     from qanchor.simulation.config import WorldPlan
-    from qanchor.simulation.online_tests import PILOT_DAY, TEST_DAY, calls_test, lines_test, open_reader
+    from qanchor.simulation.online_tests import PILOT_DAY, TEST_DAY, calls_test, lines_test, open_scorer
 
     site = Site.open()
-    reader = open_reader(site)
+    scorer = open_scorer(site)
     world = WorldPlan(users=1, seed=seed)
     with progress() as bar:
-        pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), reader, bar)
-        cohort = make_cohort(CohortPlan(world, users, FIRST_BLOCK, TEST_DAY), reader, bar)
+        pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), scorer, bar)
+        cohort = make_cohort(CohortPlan(world, users, FIRST_BLOCK, TEST_DAY), scorer, bar)
     runs = {"calls": calls_test, "lines": lines_test}
     found = {name: run(pilot, cohort) for name, run in runs.items() if which.value in (name, "both")}
     if out:

@@ -1,4 +1,4 @@
-"""The best AUC that any model could reach: futures imagined many times over from the hidden state."""
+"""The best AUC that any model could reach: many futures simulated from the hidden state."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanchor.simulation.config import WorldPlan
-from qanchor.simulation.intents import step
+from qanchor.simulation.life import step
 from qanchor.simulation.outcomes import (
     QUIET_DAYS,
     SPENDING_COLUMNS,
@@ -17,7 +17,7 @@ from qanchor.simulation.outcomes import (
 )
 from qanchor.simulation.state import TRAIT_NAMES, Floats, State
 
-_SLOTS = ("food", "shop", "leisure", "mini", "own")
+_SLOTS = ("food", "shop", "leisure", "mini", "daily")
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Ceiling:
     """How well the hidden state itself would rank users.
 
     Args:
-        expected: AUC of the true probabilities, averaged over what might have happened.
-        standard_error: spread of an AUC measured on this many rows with labels that did happen.
-        realised: AUC of the true probabilities against the labels that did happen.
+        expected: AUC of the true probabilities, averaged over possible labels.
+        standard_error: standard deviation of the AUC over labels drawn for this many rows.
+        realised: AUC of the true probabilities against the labels that happened.
         positive_rate: share of positives among the rows.
-        rows: how many.
+        rows: number of rows.
     """
 
     expected: float
@@ -39,14 +39,16 @@ class Ceiling:
     rows: int
 
 
-def imagine(plan: WorldPlan, state: State, paths: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each scenario comes true over imagined futures.
+def future_frequencies(
+    plan: WorldPlan, state: State, paths: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """The share of simulated futures in which each scenario comes true.
 
     Args:
-        plan: the world.
+        plan: plan of the world.
         state: hidden state at the test cut-off.
         paths: futures per user.
-        rng: where chance comes from.
+        rng: random stream of the draws.
 
     Returns:
         Frequencies float64 (users, SCENARIOS) in [0, 1].
@@ -73,12 +75,12 @@ def imagine(plan: WorldPlan, state: State, paths: int, rng: np.random.Generator)
 def expected_auc(ranking: Floats, probability: Floats) -> float:
     """The AUC that a ranking has on average when labels are drawn with these probabilities.
 
-    The mean number of rightly ordered (positive, negative) pairs over the mean number of such pairs,
+    The mean number of correctly ordered (positive, negative) pairs over the mean number of such pairs,
     `sum_ij p_i (1 - p_j) [s_i > s_j] / sum_ij p_i (1 - p_j)` over i != j, ties of s counting one half.
 
     Args:
-        ranking: scores s, higher means likelier, (rows,).
-        probability: p of each row, (rows,).
+        ranking: scores s, (rows,); higher means likelier.
+        probability: probability p of each row, (rows,).
     """
     order = np.argsort(ranking, kind="stable")
     s, p = ranking[order], probability[order]
@@ -92,12 +94,12 @@ def expected_auc(ranking: Floats, probability: Floats) -> float:
 def ceiling(halves: tuple[Floats, Floats], labels: NDArray[np.bool_]) -> Ceiling:
     """The ceiling of one scenario.
 
-    One half of the futures ranks, the other weighs, both ways round: frequencies that ranked and weighed
-    themselves would call their own chance signal.
+    One half of the futures ranks, the other weighs, in both directions: with one set for both, chance would
+    count as signal.
 
     Args:
         halves: frequencies over two independent sets of futures, each (rows,).
-        labels: what happened, (rows,).
+        labels: labels that happened, (rows,).
     """
     a, b = halves
     value = (expected_auc(a, b) + expected_auc(b, a)) / 2

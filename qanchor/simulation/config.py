@@ -1,32 +1,31 @@
-"""The plan of a simulated world: its size, its dates and its cut-offs."""
+"""The plan of a simulated world: its size, dates and cut-offs."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from qanchor.errors import InputError
 
-# Users are simulated in blocks of this size, each from a random stream of its own (seed, block):
-# user i is the same whoever else is simulated.
+# Each block of this size has a random stream of (seed, block): user i is the same in worlds of any size.
 BLOCK_USERS = 500
 
 
 @dataclass(frozen=True)
 class WorldPlan:
-    """How large a world is and when it is asked about.
+    """Size and dates of a world.
 
     Args:
-        users: how many, 500 to 1,000,000.
-        seed: same seed, same bytes.
+        users: number of users, 1 to 1,000,000.
+        seed: seed of every draw; the same seed gives the same bytes.
         start: first moment, UTC midnight.
         days: length of the span.
         train_days: days of the training cut-offs; their horizons end by `test_day`.
         valid_day: day of the validation cut-off; pre-training may read events before it.
         test_day: day of the test cut-off.
-        horizon_days: length of the future that a label looks at.
-        test_share: share of users that only the test cut-off asks about.
-        valid_share: share of users that only the validation cut-off asks about.
+        horizon_days: length of the future that decides a label.
+        test_share: share of users with labels at the test cut-off only.
+        valid_share: share of users with labels at the validation cut-off only.
         paths: futures simulated per test user for the ceilings.
-        ceiling_users: most test users that the ceilings are measured on.
+        ceiling_users: largest number of test users that the ceilings are measured on.
     """
 
     users: int

@@ -1,4 +1,4 @@
-"""From intentions to events: times, words, money, errands for others, late and repeated delivery."""
+"""From counts to events: times, texts, amounts, errands for others, late and repeated delivery."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from qanchor.simulation.catalogue import KINDS, SPENDING_CATEGORIES, TARGETS
 from qanchor.simulation.config import BLOCK_USERS, WorldPlan
-from qanchor.simulation.kinds import KINDS, MODALITIES, SLOTS, SPENDING_CATEGORIES, TARGETS
+from qanchor.simulation.kind import MODALITIES, SLOTS
 from qanchor.simulation.life import Life
 from qanchor.simulation.state import TRAIT_NAMES, Floats, Ints
 from qanchor.simulation.wording import POOLS
+from qanchor.times import DAY_US, HOUR_US, TIMESTAMP
 
-DAY_US = 86_400_000_000
 NOISE_SHARE, LATE_SHARE, DUPLICATE_SHARE = 0.05, 0.03, 0.005
 AGE_BANDS = ("18-24", "25-29", "30-39", "40-49", "50-59", "60+")
 OCCUPATIONS = ("student", "service", "office", "trade", "professional", "retired")
@@ -32,7 +33,7 @@ EVENT_SCHEMA = pa.schema(
     [
         ("event_id", pa.string()),
         ("user_id", pa.string()),
-        ("event_time", pa.timestamp("us", tz="UTC")),
+        ("event_time", TIMESTAMP),
         ("modality", pa.string()),
         *((name, pa.string()) for fields in TEXT_FIELDS.values() for name in fields),
         *((name, pa.float64()) for name in NUMBER_FIELDS),
@@ -54,13 +55,13 @@ _IS_SPENDING = np.array(
     [POOLS[name][0][0] == "pays" and POOLS[name][0][1] in SPENDING_CATEGORIES for name in _POOL_NAMES]
 )
 _TABULAR_START = int(_POOL_SIZE.sum())
-# An errand for somebody else: another kind of the same slot, never one that a label counts.
+# An errand for somebody else is an event of another kind of the same slot, never one that a label counts.
 _ERRANDS = {
     slot: np.array(
         [i for i, k in enumerate(KINDS) if k.slot == slot and k.name not in TARGETS and not k.steps]
     )
     for slot in SLOTS
-    if slot != "own"
+    if slot != "daily"
 }
 
 
@@ -69,14 +70,14 @@ def _pool_modality(pool: str) -> str:
 
 
 def _text_columns() -> dict[str, pa.Array]:
-    """Per text field, its value for every distinct text: the pools in order, then the profiles."""
+    """The value of each text field for every distinct text: the pools in order, then the profiles."""
     columns: dict[str, list[str | None]] = {name: [] for fields in TEXT_FIELDS.values() for name in fields}
     profiles = [(a, o, c) for a in AGE_BANDS for o in OCCUPATIONS for c in CITY_TIERS]
     rows = [(_pool_modality(name), text) for name in _POOL_NAMES for text in POOLS[name]]
     for modality, text in [*rows, *(("tabular", profile) for profile in profiles)]:
-        own = dict(zip(TEXT_FIELDS[modality], text, strict=True))
+        row = dict(zip(TEXT_FIELDS[modality], text, strict=True))
         for name, values in columns.items():
-            values.append(own.get(name))
+            values.append(row.get(name))
     return {name: pa.array(values, pa.string()) for name, values in columns.items()}
 
 
@@ -85,7 +86,7 @@ _TEXTS = _text_columns()
 
 @dataclass
 class _Draft:
-    """Events in columns while they are being made, all of shape (events,)."""
+    """Events in columns, all of shape (events,)."""
 
     user: Ints
     time: Ints
@@ -113,7 +114,7 @@ def _times(life: Life, day: Ints, user: Ints, kind: Ints, rng: np.random.Generat
 
 
 def _choose_text(pool: Ints, user: Ints, rng: np.random.Generator) -> Ints:
-    """A text of each pool: three in five times one of the user's few favourites."""
+    """A text of each pool: with probability 0.6 one of the user's few favourites."""
     size = _POOL_SIZE[pool]
     taste = rng.integers(0, 2**31, (BLOCK_USERS, len(_POOL_NAMES)))
     favourite = (taste[user, pool] + rng.geometric(0.55, len(pool)) - 1) % size
@@ -123,7 +124,7 @@ def _choose_text(pool: Ints, user: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _errands(kind: Ints, rng: np.random.Generator) -> Ints:
-    """The kinds with a few replaced by errands; kinds that a label counts stay."""
+    """The kinds, a few of them replaced by errands; kinds that a label counts stay."""
     target = np.array([k.name in TARGETS or bool(k.steps) for k in KINDS])
     result = kind.copy()
     chosen = (rng.random(len(kind)) < NOISE_SHARE) & ~target[kind]
@@ -135,7 +136,7 @@ def _errands(kind: Ints, rng: np.random.Generator) -> Ints:
 
 
 def _acts(life: Life, rng: np.random.Generator) -> tuple[_Draft, Floats]:
-    """Every event but the profiles, and the money spent per day and user, (days, users)."""
+    """All events except profiles, and the money spent per day and user, (days, users)."""
     day, user, kind = np.nonzero(life.counts)
     repeats = life.counts[day, user, kind]
     day, user, kind = (np.repeat(x, repeats).astype(np.int64) for x in (day, user, kind))
@@ -185,12 +186,12 @@ def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
     firsts = [day for day in range(plan.days) if plan.calendar(day)[1] == 1]
     day = np.repeat(firsts, users)
     user = np.tile(np.arange(users), len(firsts))
-    here = life.first.joined[user] <= day
-    day, user = day[here], user[here]
-    joined = life.first.joined[user]
-    tenure = np.where(joined < 0, before[user] + day, day - joined)
+    joined = life.first.joined[user] <= day
+    day, user = day[joined], user[joined]
+    first_day = life.first.joined[user]
+    tenure = np.where(first_day < 0, before[user] + day, day - first_day)
     text = _TABULAR_START + (age * len(OCCUPATIONS) + job)[user] * len(CITY_TIERS) + tier[user]
-    time = day * DAY_US + 3 * 3_600_000_000 + rng.integers(0, 600_000_000, len(day))
+    time = day * DAY_US + 3 * HOUR_US + rng.integers(0, 600_000_000, len(day))
     nothing = np.full(len(day), np.nan)
     kinds = np.full(len(day), MODALITIES.index("tabular"))
     return _Draft(
@@ -199,12 +200,12 @@ def _profiles(plan: WorldPlan, life: Life, rng: np.random.Generator) -> _Draft:
 
 
 def _arrival_order(time: Ints, rng: np.random.Generator) -> Ints:
-    """Row numbers in the order of arrival; some come late, a few twice."""
+    """Row numbers in the order of arrival; some arrive late, a few twice."""
     count = len(time)
-    delay = np.where(rng.random(count) < LATE_SHARE, rng.exponential(12 * 3_600_000_000, count), 2_000_000.0)
+    delay = np.where(rng.random(count) < LATE_SHARE, rng.exponential(12 * HOUR_US, count), 2_000_000.0)
     again = np.flatnonzero(rng.random(count) < DUPLICATE_SHARE)
     rows = np.concatenate([np.arange(count), again])
-    repeat = time[again] + rng.exponential(3_600_000_000, len(again)) + delay[again]
+    repeat = time[again] + rng.exponential(HOUR_US, len(again)) + delay[again]
     ordered: Ints = rows[np.argsort(np.concatenate([time + delay, repeat]), kind="stable")]
     return ordered
 
@@ -220,10 +221,10 @@ def emit(
     """The block's events in order of arrival, as EVENT_SCHEMA, and the money spent, (days, users).
 
     Args:
-        plan: the world.
-        life: what the block's users did.
+        plan: plan of the world.
+        life: acts of the block's users.
         first_user: number of the block's first user.
-        users: how many of the block's users are wanted, from the first.
+        users: number of the block's users whose events are returned, from the first.
         rng: the block's random stream for events.
     """
     (acts, spent), profiles = _acts(life, rng), _profiles(plan, life, rng)
@@ -245,7 +246,7 @@ def _table(plan: WorldPlan, draft: _Draft, number: Ints, first_user: int) -> pa.
     columns: dict[str, pa.Array] = {
         "event_id": pc.binary_join_element_wise(user_id, pa.array(number).cast(pa.string()), "-"),
         "user_id": user_id,
-        "event_time": pa.array(draft.time + start).cast(pa.timestamp("us", tz="UTC")),
+        "event_time": pa.array(draft.time + start).cast(TIMESTAMP),
         "modality": pa.array(MODALITIES).take(pa.array(draft.modality)),
         **{name: values.take(index) for name, values in _TEXTS.items()},
         "amount": _numbers(draft.amount),

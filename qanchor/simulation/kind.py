@@ -1,7 +1,7 @@
 """A kind of event, and the slots of a day that kinds share.
 
-Kinds of one slot share that slot's volume (a softmax), so that what a user is interested in moves the mix of
-texts far more than the counts. Kinds of the slot `own` have a daily rate of their own.
+Kinds of one slot share that slot's volume (a softmax), so that a user's interests move the mix of texts far
+more than the counts. Each kind of the slot `daily` has its daily rate instead.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ class Slot:
     """A modality's share of a day.
 
     Args:
-        modality: of its kinds.
+        modality: modality of its kinds.
         volume: mean events on an active day of an average user.
         effects: weight of each feature on the log of the volume.
-        forced: every active day has at least one.
+        forced: whether every active day has at least one event.
     """
 
     modality: str
@@ -37,7 +37,7 @@ SLOTS: dict[str, Slot] = {
     ),
     "app": Slot("app", 0.45, {"money.distressed": 0.3, "money.slipping": 0.2, "takeout": 0.1}),
     "search": Slot("search", 0.45, {"deals.hunting": 0.3, "concert.planning": 0.4, "premium": 0.1}),
-    "own": Slot("bill", 0.0),
+    "daily": Slot("bill", 0.0),
 }
 
 
@@ -46,14 +46,14 @@ class Kind:
     """One kind of event.
 
     Args:
-        name: of the kind.
+        name: name of the kind.
         slot: key of SLOTS.
-        base: logit within the slot; for `own`, log of the rate per day.
-        effects: weight of each feature (trait or `regime.state`) on it.
-        steps: pools of its events in order; one, but for scripts.
+        base: logit within the slot; for `daily`, log of the rate per day.
+        effects: weight of each feature (trait or `regime.state`) on the logit.
+        steps: pools of a script's events in order; empty: one event, of the pool with the kind's name.
         amount: median and log-deviation of the money, where the modality has any.
         hour: mean and deviation of the hour of day.
-        active_only: happens on days with a log-in only.
+        active_only: whether it happens on days with a log-in only.
     """
 
     name: str

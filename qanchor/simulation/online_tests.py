@@ -18,6 +18,7 @@ from qanchor.heads.score import load_head
 from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals
 from qanchor.simulation import policies
 from qanchor.simulation.cohort import WEEKS, Cohort
+from qanchor.simulation.policy_inputs import SCENARIOS, PolicyInputs, Scorer
 from qanchor.simulation.policy_test import (
     FIXED,
     TREATMENT,
@@ -28,21 +29,20 @@ from qanchor.simulation.policy_test import (
     soft_rule,
 )
 from qanchor.simulation.state import Floats
-from qanchor.simulation.visible import SCENARIOS, Reader, Visible
 from qanchor.site import Site
 
-# Users of the pilot have answered by the day of the tests.
+# The pilot's outcomes are known by the day of the tests.
 PILOT_DAY, TEST_DAY = 180, 210
 
 
 @dataclass(frozen=True)
 class OnlineTest:
-    """One test with what stands beside it.
+    """One test with its offline estimates.
 
     Args:
-        test: users, policies, metric.
-        result: effects found, and the true ones.
-        replay: the treatment valued on decisions of another policy, with a model of the rewards.
+        test: users, policies and metric.
+        result: estimated and true effects.
+        replay: off-policy value of the treatment, from another policy's decisions and a reward model.
         ranking: KS and AUC of the head less those of the rule, on the same users; empty for calls.
     """
 
@@ -52,16 +52,16 @@ class OnlineTest:
     ranking: Mapping[str, Interval]
 
 
-def open_reader(site: Site) -> Reader:
-    """The champions of SCENARIOS with the model that writes their vectors.
+def open_scorer(site: Site) -> Scorer:
+    """The champion heads of SCENARIOS with the model that computes their vectors.
 
     Args:
-        site: feature repository, home, registry, workspace; its settings name the model's device.
+        site: home and registry of the heads, workspace of the simulated world, device of the model.
 
     Raises:
-        UnknownScenario: scenarios.yaml lacks one of them; take the workspace of the simulated world.
+        UnknownScenario: scenarios.yaml lacks one of them; use the workspace of the simulated world.
         NotReady: one has no head yet; run `qanchor-cli head train`.
-        FingerprintMismatch: a head reads another embedding space than the model writes; train it again.
+        FingerprintMismatch: a head reads another embedding space than the model's; train it again.
     """
     heads = [load_head(name, site) for name in SCENARIOS]
     spaces = active_spaces(site.engine, site.workspace, SCENARIOS)
@@ -73,64 +73,64 @@ def open_reader(site: Site) -> Reader:
                 f"Run `qanchor-cli backfill --scenario {name}`, then train the head again.",
             )
     embedder, queries = load_embedder(site, spaces)
-    return Reader(heads, embedder, queries, site.workspace)
+    return Scorer(heads, embedder, queries, site.workspace)
 
 
 def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:
-    """Contact timing: everybody is called once in four weeks; the week is the policy's.
+    """Contact timing: each user is called once in four weeks, in the week that the policy chooses.
 
     Args:
         pilot: earlier users, each called in a random week.
-        cohort: the users of the test.
-        name: of the experiment; salts its arms.
+        cohort: users of the test.
+        name: name of the experiment; salts its arms.
     """
     policy = policies.fit_calls(pilot, WEEKS)
     choices = {
         FIXED: policies.rotation(cohort.users, WEEKS),
-        TREATMENT: policy.choose(cohort.seen),
-        "random": policies.drawn(cohort.users, WEEKS, "random"),
-        "before pay day": policies.before_payday(cohort.seen, WEEKS),
+        TREATMENT: policy.choose(cohort.inputs),
+        "random": policies.hash_actions(cohort.users, WEEKS, "random"),
+        "before pay day": policies.before_payday(cohort.inputs, WEEKS),
         "oracle": policies.best_weeks(cohort),
     }
-    test = PolicyTest(name, cohort.users, cohort.calls, choices, _covariates(cohort.seen))
+    test = PolicyTest(name, cohort.users, cohort.calls, choices, _covariates(cohort.inputs))
     even = np.full((len(cohort), WEEKS), 1 / WEEKS)
-    replay = replay_log(test, TREATMENT, even, np.random.default_rng(0), policy.predict(cohort.seen))
+    replay = replay_log(test, TREATMENT, even, np.random.default_rng(0), policy.predict(cohort.inputs))
     return OnlineTest(test, run_test(test), replay, {})
 
 
 def lines_test(pilot: Cohort, cohort: Cohort, name: str = "credit-lines") -> OnlineTest:
-    """Delinquency scoring: who is granted a credit line, as many as by the fixed rule.
+    """Delinquency scoring: who is granted a credit line; the fixed rule sets the number of lines.
 
     Args:
         pilot: earlier users whose late fees are known.
-        cohort: the users of the test.
-        name: of the experiment; salts its arms.
+        cohort: users of the test.
+        name: name of the experiment; salts its arms.
     """
     policy = policies.fit_lines(pilot)
-    rule = policies.late_rule(cohort.seen)
+    rule = policies.late_rule(cohort.inputs)
     fixed = 1 - rule.astype(np.int64)
-    declined = policies.drawn(cohort.users, 1000, "random") < 1000 * rule.mean()
+    declined = policies.hash_actions(cohort.users, 1000, "random") < 1000 * rule.mean()
     choices = {
         FIXED: fixed,
-        TREATMENT: policy.choose(cohort.seen),
+        TREATMENT: policy.choose(cohort.inputs),
         "random": 1 - declined.astype(np.int64),
         "oracle": policies.best_lines(cohort, int(rule.sum())),
     }
-    test = PolicyTest(name, cohort.users, cohort.lines, choices, _covariates(cohort.seen))
-    chance = policy.predict(cohort.seen)
+    test = PolicyTest(name, cohort.users, cohort.lines, choices, _covariates(cohort.inputs))
+    chance = policy.predict(cohort.inputs)
     predicted = np.stack(
-        [np.zeros(len(cohort)), _expected_profit(pilot, policy.predict(pilot.seen), chance)], axis=1
+        [np.zeros(len(cohort)), _expected_profit(pilot, policy.predict(pilot.inputs), chance)], axis=1
     )
     replay = replay_log(test, TREATMENT, soft_rule(fixed), np.random.default_rng(0), predicted)
-    ranking = _ranking(cohort.late, chance, -cohort.seen.since_late_fee)
+    ranking = _ranking(cohort.late, chance, -cohort.inputs.since_late_fee)
     return OnlineTest(test, run_test(test), replay, ranking)
 
 
 def _expected_profit(pilot: Cohort, pilot_chance: Floats, chance: Floats) -> Floats:
-    """What a granted line is expected to bring: a line through the pilot's profits by their late chance."""
+    """Expected profit of a granted line: a linear fit of the pilot's profits on the chance of a late fee."""
     slope, base = np.polyfit(pilot_chance, pilot.lines.outcomes["profit"][:, 1], 1)
-    found: Floats = base + slope * chance
-    return found
+    profit: Floats = base + slope * chance
+    return profit
 
 
 def _ranking(late: NDArray[np.bool_], head: Floats, rule: Floats) -> dict[str, Interval]:
@@ -138,7 +138,7 @@ def _ranking(late: NDArray[np.bool_], head: Floats, rule: Floats) -> dict[str, I
     return bootstrap_intervals(names, late.astype(np.int64), head, rule, Bootstrap(draws=300))
 
 
-def _covariates(seen: Visible) -> dict[str, Floats]:
-    """What was known of the users before the test, for CUPED."""
-    scores = {f"score_{name}": seen.scores[:, place] for place, name in enumerate(SCENARIOS)}
-    return scores | {"late_lately": np.exp(-seen.since_late_fee / policies.LATE_DAYS)}
+def _covariates(inputs: PolicyInputs) -> dict[str, Floats]:
+    """Figures known before the test, for CUPED."""
+    scores = {f"score_{name}": inputs.scores[:, column] for column, name in enumerate(SCENARIOS)}
+    return scores | {"late_lately": np.exp(-inputs.since_late_fee / policies.LATE_DAYS)}

@@ -1,12 +1,12 @@
-"""What each scenario asks, by the same rules for futures that happened and that are imagined."""
+"""The label of each scenario, by one rule for futures that happened and for simulated ones."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qanchor.simulation.catalogue import INDEX, KINDS, SPENDING
 from qanchor.simulation.config import WorldPlan
-from qanchor.simulation.kinds import INDEX, KINDS, SPENDING
 from qanchor.simulation.state import Floats, Ints
 
 SCENARIOS = ("fraud", "money", "active", "concert", "login", "forest", "takeout", "brand", "promo", "value")
@@ -31,12 +31,12 @@ _DEVIATION = np.array([KINDS[i].amount[1] for i in SPENDING_COLUMNS])
 
 @dataclass(frozen=True)
 class Horizon:
-    """What happened in one horizon.
+    """Counts over one horizon.
 
     Args:
         events: number of each target event, int64 (users, len(EVENT_OF)).
         logins: number of days with a log-in, int64 (users,).
-        last_logins: the same over the last QUIET_DAYS days, int64 (users,).
+        last_logins: number of days with a log-in among the last QUIET_DAYS, int64 (users,).
         spent: money spent, float64 (users,).
     """
 
@@ -47,12 +47,12 @@ class Horizon:
 
 
 def outcomes(horizon: Horizon) -> NDArray[np.bool_]:
-    """The ten answers, bool (users, SCENARIOS)."""
-    answers = dict(zip(EVENT_OF, (horizon.events > 0).T, strict=True))
-    answers["active"] = horizon.last_logins == 0
-    answers["login"] = horizon.logins > LOGIN_DAYS
-    answers["value"] = horizon.spent > BIG_SPENDER
-    return np.stack([answers[name] for name in SCENARIOS], axis=1)
+    """The ten labels, bool (users, SCENARIOS)."""
+    labels = dict(zip(EVENT_OF, (horizon.events > 0).T, strict=True))
+    labels["active"] = horizon.last_logins == 0
+    labels["login"] = horizon.logins > LOGIN_DAYS
+    labels["value"] = horizon.spent > BIG_SPENDER
+    return np.stack([labels[name] for name in SCENARIOS], axis=1)
 
 
 def draw_spending(counts: Ints, income: Floats, rng: np.random.Generator) -> Floats:
@@ -60,8 +60,8 @@ def draw_spending(counts: Ints, income: Floats, rng: np.random.Generator) -> Flo
 
     Args:
         counts: purchases of each spending kind, (users, len(SPENDING)).
-        income: the static part of the income trait, (users,).
-        rng: where chance comes from.
+        income: static part of the income trait, (users,).
+        rng: random stream of the draws.
     """
     user, kind = np.nonzero(counts)
     repeats = counts[user, kind]
@@ -74,11 +74,11 @@ def draw_spending(counts: Ints, income: Floats, rng: np.random.Generator) -> Flo
 def lived_horizon(
     plan: WorldPlan, day: int, active: NDArray[np.bool_], counts: NDArray[np.int16], spent: Floats
 ) -> Horizon:
-    """The horizon after a cut-off, out of days that were lived.
+    """The horizon after a cut-off, from simulated days.
 
     Args:
-        plan: the world.
-        day: of the cut-off.
+        plan: plan of the world.
+        day: day of the cut-off.
         active: log-ins, (days, users).
         counts: events of each kind, (days, users, kinds).
         spent: money spent, (days, users).

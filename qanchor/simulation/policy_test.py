@@ -1,4 +1,4 @@
-"""A policy test: users assigned by hash, each answering one decision; effects beside the known truth."""
+"""A policy test: users assigned by hash, one decision for each; estimated effects and the known truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,56 +17,56 @@ from qanchor.experiments import (
 )
 from qanchor.experiments.analysis import Analysis, Question, analyse
 from qanchor.names import USER_ID
-from qanchor.simulation.cohort import Answers
+from qanchor.simulation.cohort import Responses
 from qanchor.simulation.state import Floats, Ints
 
 ARMS = {"control": 0.5, "treatment": 0.5}
 FIXED, TREATMENT = "fixed rule", "treatment"
-# Users of an arm without whom it has no variance.
+# An arm with fewer users has no variance.
 _FEWEST = 2
 
 
 @dataclass(frozen=True)
 class PolicyTest:
-    """What is tested on whom.
+    """Policies and the users that they are tested on.
 
     Args:
-        name: of the experiment; salts the arms.
-        users: ids, (users,).
-        answers: of the users; the first metric decides.
-        choices: each policy's action for each user, (users,); among them FIXED and TREATMENT.
-        covariates: known before the test, for CUPED, each (users,).
+        name: name of the experiment; salts the arms.
+        users: user ids, (users,).
+        responses: the users' responses; the first metric decides.
+        choices: action for each user by policy, (users,) each; FIXED and TREATMENT are among the policies.
+        covariates: figures known before the test, for CUPED, (users,) each.
     """
 
     name: str
     users: Sequence[str]
-    answers: Answers
+    responses: Responses
     choices: Mapping[str, Ints]
     covariates: Mapping[str, Floats]
 
     @property
     def metric(self) -> str:
         """The outcome that decides."""
-        return next(iter(self.answers.outcomes))
+        return next(iter(self.responses.outcomes))
 
     def value(self, policy: str) -> float:
-        """The mean of the metric if everybody got a policy's action, as the simulated world knows it.
+        """The true mean of the metric if every user got a policy's action.
 
-        By the set of futures that the oracle has not chosen by.
+        Uses the set of futures that the oracle did not choose by.
         """
-        return float(self.answers.expected[1][np.arange(len(self.users)), self.choices[policy]].mean())
+        return float(self.responses.expected[1][np.arange(len(self.users)), self.choices[policy]].mean())
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """What a policy test found, and what is true.
+    """Estimated and true effects of a policy test.
 
     Args:
         rows: user_id, arm, action, triggered, outcomes and covariates: a file for `experiment analyse`.
-        analysis: of all users.
-        triggered: of the users for whom the two policies decide differently; on all others they do the same.
-            None where an arm has fewer than two of them: there is nothing to compare.
-        values: by policy, the mean of the metric over the users, known in the simulated world.
+        analysis: analysis of all users.
+        triggered: analysis of the users for whom the two policies decide differently; None where an arm has
+            fewer than two of them.
+        values: true mean of the metric over the users, by policy.
         same: share of the users for whom the two policies decide alike.
     """
 
@@ -78,14 +78,14 @@ class PolicyResult:
 
     @property
     def note(self) -> str:
-        """Why there is no comparison of those who are decided differently, in words; empty where there is."""
+        """Why `triggered` is None, in words; else empty."""
         if self.triggered is not None:
             return ""
         different = int(pc.sum(self.rows["triggered"]).as_py())
         if not different:
             return (
                 f"The two policies decide alike for all {self.rows.num_rows:,} users: there is no difference "
-                "between them to be found; what the arms differ by is chance."
+                "between them; differences between the arms are chance."
             )
         return (
             f"The two policies decide differently for {different:,} of {self.rows.num_rows:,} users: too few "
@@ -99,7 +99,7 @@ class PolicyResult:
 
     @property
     def true_triggered(self) -> float:
-        """The same over users for whom they decide differently."""
+        """Treatment less fixed rule, over the users for whom they decide differently."""
         return self.true_effect / max(1 - self.same, 1e-12)
 
 
@@ -107,7 +107,7 @@ def run_test(test: PolicyTest) -> PolicyResult:
     """Assign, decide, observe, analyse.
 
     Args:
-        test: users, policies, metric.
+        test: users, policies and metric.
     """
     row = np.arange(len(test.users))
     treated = assign(Experiment(test.name, ARMS), test.users) == 1
@@ -119,9 +119,9 @@ def run_test(test: PolicyTest) -> PolicyResult:
         "action": pa.array(action),
         "triggered": pa.array(fixed != treatment),
     }
-    columns |= {name: pa.array(values[row, action]) for name, values in test.answers.outcomes.items()}
+    columns |= {name: pa.array(values[row, action]) for name, values in test.responses.outcomes.items()}
     rows = pa.table(columns | {name: pa.array(values) for name, values in test.covariates.items()})
-    question = Question(tuple(test.answers.outcomes), tuple(test.covariates))
+    question = Question(tuple(test.responses.outcomes), tuple(test.covariates))
     different = np.bincount(treated[fixed != treatment], minlength=2)
     return PolicyResult(
         rows,
@@ -139,10 +139,10 @@ def replay_log(
 
     Args:
         test: users and policies.
-        policy: which is valued.
-        chances: with which the logging policy takes each action, (users, actions).
-        rng: what it draws its actions with.
-        predicted: what a model expects of each action, (users, actions); None without a model.
+        policy: name of the valued policy.
+        chances: probability of each action under the logging policy, (users, actions).
+        rng: random stream of the logged actions.
+        predicted: a model's expected reward of each action, (users, actions); None: no model.
     """
     row = np.arange(len(test.users))
     action = (
@@ -150,7 +150,7 @@ def replay_log(
     )
     choice = test.choices[policy]
     log = LoggedDecisions(
-        test.answers.outcomes[test.metric][row, action],
+        test.responses.outcomes[test.metric][row, action],
         chances[row, action],
         best_arm_targets(action, choice),
         None if predicted is None else predicted[row, action],

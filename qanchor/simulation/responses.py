@@ -1,16 +1,16 @@
-"""How users answer what is done to them: part of the world, from the hidden state alone.
+"""How users respond to calls and credit lines: part of the world, from the hidden state alone.
 
-The numbers were set beforehand from what moves people, not from what a policy can see; docs/experiments.md
-lists them. Nothing here changes a world on disk.
+The numbers were set before any policy was tried; docs/experiments.md lists them. Nothing here changes a world
+on disk.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from qanchor.simulation.catalogue import INDEX
 from qanchor.simulation.config import WorldPlan
-from qanchor.simulation.intents import step
-from qanchor.simulation.kinds import INDEX
+from qanchor.simulation.life import step
 from qanchor.simulation.state import FEATURES, Floats, Ints, State, features, weights
 
 # Log-odds of drawing on the cash reserve in the week after a call that was answered.
@@ -25,7 +25,7 @@ NEED = {
     "payweek": -0.8,
 }
 BEFORE_PAYDAY, BEFORE_PAYDAY_DAYS = 0.7, 7
-# A week without an answered call: who needs cash finds the reserve alone, much less often.
+# A week without an answered call: users who need cash draw on the reserve anyway, much less often.
 UNASKED = -2.5
 # Log-odds of answering a call.
 ANSWER_BASE = 0.4
@@ -38,10 +38,10 @@ ANSWER = {
 }
 # Money drawn, given that any is: median, log-deviation, weight of income on its log.
 DRAWN_MEDIAN, DRAWN_DEVIATION, DRAWN_INCOME = 1500.0, 0.6, 0.3
-# Log-odds of using a credit line in the month after it was granted: who needs cash uses it more.
+# Log-odds of using a credit line in the month after it was granted: users who need cash use it more.
 USE_BASE = 0.6
 USE = {"engagement": 0.3, "stress": 0.3, "income": -0.2, "money.slipping": 0.8, "money.distressed": 0.8}
-# What a line that is used brings: while no late fee is charged, and otherwise.
+# Profit of a credit line that is used: without a late fee, and with one.
 MARGIN, LOSS = 1.0, -3.0
 
 _NEED, _ANSWER, _USE = (weights(effects, FEATURES) for effects in (NEED, ANSWER, USE))
@@ -52,8 +52,8 @@ class CallChances:
     """Chances that a user draws on the reserve within a week.
 
     Args:
-        called: with a call on its first day, float64 (users,).
-        unasked: without one, float64 (users,).
+        called: chance with a call on the week's first day, float64 (users,).
+        unasked: chance without a call, float64 (users,).
     """
 
     called: Floats
@@ -61,11 +61,11 @@ class CallChances:
 
 
 def call_chances(state: State, calendar: tuple[int, int]) -> CallChances:
-    """What a call does in the week from a day on.
+    """Chances of drawing on the reserve in the week from a day on.
 
     Args:
         state: hidden state at the start of the day.
-        calendar: its weekday (Monday 0) and day of the month.
+        calendar: the day's weekday (Monday 0) and day of the month.
     """
     today = features(state, *calendar)
     to_payday = (state.payday - calendar[1]) % 30
@@ -88,23 +88,23 @@ def use_chances(state: State, calendar: tuple[int, int]) -> Floats:
 
     Args:
         state: hidden state at the start of the day.
-        calendar: its weekday (Monday 0) and day of the month.
+        calendar: the day's weekday (Monday 0) and day of the month.
     """
     return _chance(features(state, *calendar) @ _USE + USE_BASE)
 
 
 def late_fees(plan: WorldPlan, state: State, day: int, rng: np.random.Generator) -> Ints:
-    """Late fees charged in the horizon from a day on, by the world's own process, int64 (users,).
+    """Late fees charged in the horizon from a day on, by the process of the world, int64 (users,).
 
     Args:
-        plan: the world.
+        plan: plan of the world.
         state: hidden state at the start of the day.
-        day: of the decision.
-        rng: where chance comes from.
+        day: day of the decision.
+        rng: random stream of the draws.
     """
     crowd, fees = state, np.zeros(len(state), dtype=np.int64)
     for today in range(day, day + plan.horizon_days):
-        crowd, happened = step(crowd, today, plan.calendar(today), rng, ("own",))
+        crowd, happened = step(crowd, today, plan.calendar(today), rng, ("daily",))
         fees += happened.counts[:, INDEX["late_fee"]]
     return fees
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.simulation.kinds import TARGETS
+from qanchor.simulation.catalogue import TARGETS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,7 +27,7 @@ class Trait:
 
 @dataclass(frozen=True)
 class Switch:
-    """One way out of a regime's state: its log rate per day and what moves it."""
+    """One way out of a regime's state: its log rate per day and the effects on it."""
 
     regime: str
     source: str
@@ -108,7 +108,7 @@ def weights(effects: Mapping[str, float], names: tuple[str, ...]) -> Floats:
     """The effects as a vector over `names`, shape (names,).
 
     Raises:
-        KeyError: an effect that no feature is called.
+        KeyError: an effect names no feature.
     """
     vector = np.zeros(len(names))
     index = {name: i for i, name in enumerate(names)}
@@ -126,13 +126,13 @@ _SWITCH_TARGET = np.array([REGIMES[s.regime].index(s.target) for s in SWITCHES])
 
 @dataclass(frozen=True)
 class State:
-    """Everything that decides users' futures, at the start of a day.
+    """The hidden state that decides users' futures, at the start of a day.
 
     Args:
-        static: the part of each trait that stays, float64 (users, traits).
-        drift: the part that moves, float64 (users, traits).
+        static: constant part of each trait, float64 (users, traits).
+        drift: drifting part of each trait, float64 (users, traits).
         regimes: state of each regime, int64 (users, regimes).
-        joined: first day on which the user can act, int64 (users,); may be negative.
+        joined: first day on which the user can act, int64 (users,); -1: before the first day.
         payday: day of the month on which a salary arrives, 0 for none, int64 (users,).
     """
 
@@ -171,22 +171,22 @@ def features(state: State, weekday: int, month_day: int) -> Floats:
 
 
 def draw_state(rng: np.random.Generator, users: int, days: int) -> State:
-    """Users as they are before the first day.
+    """The state of new users before the first day.
 
     Args:
-        rng: where chance comes from.
-        users: how many.
+        rng: random stream of the draws.
+        users: number of users.
         days: length of the span; some users join inside it.
     """
     factors = {name: rng.standard_normal(users) for name in FACTORS}
-    own = rng.standard_normal((users, len(TRAITS)))
+    traits = rng.standard_normal((users, len(TRAITS)))
     share = np.array([trait.static for trait in TRAITS.values()])
     for column, trait in enumerate(TRAITS.values()):
         rest = 1.0 - sum(load**2 for load in trait.loads.values())
-        own[:, column] *= np.sqrt(rest)
+        traits[:, column] *= np.sqrt(rest)
         for name, load in trait.loads.items():
-            own[:, column] += load * factors[name]
-    static = own * np.sqrt(share)
+            traits[:, column] += load * factors[name]
+    static = traits * np.sqrt(share)
     drift = rng.standard_normal((users, len(TRAITS))) * np.sqrt(1.0 - share)
     regimes = np.zeros((users, len(REGIMES)), dtype=np.int64)
     regimes[:, 0] = np.searchsorted(np.cumsum(ROLE_SHARES)[:-1], rng.random(users), side="right")
@@ -194,7 +194,7 @@ def draw_state(rng: np.random.Generator, users: int, days: int) -> State:
     payday = np.where(rng.random(users) < 0.75, rng.integers(1, 29, users), 0)
     state = State(static, drift, regimes, joined, payday)
     nothing = np.zeros((users, len(TARGETS)))
-    for day in range(90):  # regimes settle before anybody is watched
+    for day in range(90):  # regimes settle before the first day
         state = next_state(state, features(state, day % 7, day % 30 + 1), nothing, rng)
     return state
 
@@ -203,10 +203,10 @@ def next_state(state: State, today: Floats, did: Floats, rng: np.random.Generato
     """The state at the start of the next day.
 
     Args:
-        state: at the start of today.
+        state: state at the start of today.
         today: features of today, (users, FEATURES).
         did: whether each target event happened today, 0 or 1, (users, TARGETS).
-        rng: where chance comes from.
+        rng: random stream of the draws.
     """
     share = np.array([trait.static for trait in TRAITS.values()])
     keep = np.exp(-1.0 / DRIFT_DAYS)

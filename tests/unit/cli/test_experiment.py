@@ -11,8 +11,8 @@ import pytest
 
 from qanchor.experiments import Experiment, assign, compare, moments
 from qanchor.settings import Settings
-from qanchor.simulation.cohort import Answers, Cohort, CohortPlan
-from qanchor.simulation.visible import Visible
+from qanchor.simulation.cohort import Cohort, CohortPlan, Responses
+from qanchor.simulation.policy_inputs import PolicyInputs
 from qanchor.site import Site
 from tests.unit.cli.conftest import Run
 
@@ -171,7 +171,7 @@ def _cohort(plan: CohortPlan, *_: Any) -> Cohort:
     """Users whose answers hang on what is visible: pay day, and late fees of before."""
     random, users = np.random.default_rng(plan.first_block), plan.users
     since_salary, risk = random.uniform(0, 30, users), random.random(users)
-    seen = Visible(
+    inputs = PolicyInputs(
         risk[:, None].astype(np.float32),
         np.stack([risk, 0.5 * np.ones(users), random.random(users)], axis=1),
         np.where(random.random(users) < 0.5 * risk, 10.0, 200.0),
@@ -185,16 +185,16 @@ def _cohort(plan: CohortPlan, *_: Any) -> Cohort:
     late = random.random(users) < risk
     profit = np.stack([np.zeros(users), np.where(late, -3.0, 1.0)], axis=1)
     expected = np.stack([np.zeros(users), 1 - 4 * risk], axis=1)
-    calls = Answers({"drawdown": drawn, "amount": drawn * 100}, (chance, chance))
+    calls = Responses({"drawdown": drawn, "amount": drawn * 100}, (chance, chance))
     ids = [f"u{plan.first_block}-{number}" for number in range(users)]
-    return Cohort(ids, seen, calls, Answers({"profit": profit}, (expected, expected)), late)
+    return Cohort(ids, inputs, calls, Responses({"profit": profit}, (expected, expected)), late)
 
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users of whom everything is known at once, in place of lived and embedded ones."""
     monkeypatch.setattr(Site, "open", lambda: SimpleNamespace(settings=Settings.model_construct()))
-    monkeypatch.setattr("qanchor.simulation.online_tests.open_reader", lambda *_: None)
+    monkeypatch.setattr("qanchor.simulation.online_tests.open_scorer", lambda *_: None)
     monkeypatch.setattr("qanchor.simulation.cohort.make_cohort", _cohort)
 
 

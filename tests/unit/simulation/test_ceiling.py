@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qanchor.simulation.ceiling import ceiling, expected_auc, imagine
+from qanchor.simulation.ceiling import ceiling, expected_auc, future_frequencies
 from qanchor.simulation.config import WorldPlan
 from qanchor.simulation.world import Block
 
@@ -44,23 +44,23 @@ def test_frequencies_that_are_chance_alone_have_no_ceiling_above_a_coin() -> Non
     rng = np.random.default_rng(0)
     a, b = (rng.binomial(20, 0.2, 4000) / 20 for _ in range(2))
 
-    found = ceiling((a, b), rng.random(4000) < 0.2)
+    result = ceiling((a, b), rng.random(4000) < 0.2)
 
     # Ranking and weighing with the same frequencies would say 0.62.
-    assert found.expected == pytest.approx(0.5, abs=0.02)
+    assert result.expected == pytest.approx(0.5, abs=0.02)
     assert expected_auc(a, a) > 0.6
 
 
 def test_imagined_futures_agree_with_those_that_happened(plan: WorldPlan, block: Block) -> None:
     mean = (block.halves[0] + block.halves[1]).mean(axis=0) / 2
-    happened = block.answers[block.split == 2].mean(axis=0)
+    happened = block.labels[block.split == 2].mean(axis=0)
     rows = (block.split == 2).sum()
 
     assert np.all(np.abs(mean - happened) < 4.5 * np.sqrt(np.maximum(mean * (1 - mean), 0.01) / rows))
 
 
 def test_imagined_frequencies_are_shares_of_the_paths(plan: WorldPlan, life) -> None:  # type: ignore[no-untyped-def]
-    found = imagine(plan, life.test_state.take(np.arange(5)), 4, np.random.default_rng(1))
+    result = future_frequencies(plan, life.test_state.take(np.arange(5)), 4, np.random.default_rng(1))
 
-    assert found.shape == (5, 10)
-    assert set(np.unique(found)) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert result.shape == (5, 10)
+    assert set(np.unique(result)) <= {0.0, 0.25, 0.5, 0.75, 1.0}

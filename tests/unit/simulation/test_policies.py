@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from qanchor.events.history import EventArrays, slice_histories
 from qanchor.shipped import template_folder
 from qanchor.simulation import policies
-from qanchor.simulation.cohort import Answers, Cohort
+from qanchor.simulation.cohort import Cohort, Responses
 from qanchor.simulation.config import WorldPlan
 from qanchor.simulation.life import Life, live
+from qanchor.simulation.policy_inputs import NEVER_DAYS, PolicyInputs, Scorer, read_inputs
 from qanchor.simulation.policy_test import FIXED, TREATMENT, PolicyTest, replay_log, run_test
 from qanchor.simulation.responses import call_chances, late_fees, use_chances
 from qanchor.simulation.state import REGIME_NAMES, REGIMES, State
-from qanchor.simulation.visible import NEVER_DAYS, Reader, Visible, look
 from qanchor.simulation.world import Block
 from qanchor.workspace import load_workspace
 
@@ -60,13 +60,13 @@ def _head(scenario: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
+def scorer() -> Scorer:
     workspace = load_workspace(template_folder())
     heads = [_head(name) for name in ("money", "active", "login")]
-    return Reader(heads, CountingEmbedder(workspace), ["a", "b", "c"], workspace)
+    return Scorer(heads, CountingEmbedder(workspace), ["a", "b", "c"], workspace)
 
 
-def _same(one: Visible, other: Visible) -> bool:
+def _same(one: PolicyInputs, other: PolicyInputs) -> bool:
     return all(
         np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
         for name in ("features", "scores", "since_late_fee", "since_salary", "balance")
@@ -74,42 +74,44 @@ def _same(one: Visible, other: Visible) -> bool:
 
 
 def test_events_at_or_after_the_moment_change_nothing_that_a_policy_sees(
-    plan: WorldPlan, block: Block, reader: Reader
+    plan: WorldPlan, block: Block, scorer: Scorer
 ) -> None:
     moment = plan.moment(plan.test_day)
     users = sorted(block.events["user_id"].unique().to_pylist())[:40]
     mine = block.events.filter(pc.is_in(block.events["user_id"], pa.array(users)))
     before = mine.filter(pc.less(mine["event_time"], pa.scalar(moment, mine["event_time"].type)))
     at_it = before.slice(0, 30)
-    place = at_it.column_names.index("event_time")
-    at_it = at_it.set_column(place, "event_time", pa.array([moment] * 30, mine["event_time"].type))
+    column = at_it.column_names.index("event_time")
+    at_it = at_it.set_column(column, "event_time", pa.array([moment] * 30, mine["event_time"].type))
     names = [f"planted-{number}" for number in range(30)]
     at_it = at_it.set_column(at_it.column_names.index("event_id"), "event_id", pa.array(names))
 
-    seen = look(reader, pa.concat_tables([mine, at_it]), users, moment)
+    inputs = read_inputs(scorer, pa.concat_tables([mine, at_it]), users, moment)
 
     assert before.num_rows < mine.num_rows
-    assert _same(seen, look(reader, before, users, moment))
+    assert _same(inputs, read_inputs(scorer, before, users, moment))
     # The watch itself works: a later moment sees more.
-    assert not _same(seen, look(reader, mine, users, moment + timedelta(days=5)))
+    assert not _same(inputs, read_inputs(scorer, mine, users, moment + timedelta(days=5)))
 
 
-def test_signs_are_those_of_a_slow_look(plan: WorldPlan, block: Block, reader: Reader) -> None:
+def test_signs_are_those_of_a_slow_look(plan: WorldPlan, block: Block, scorer: Scorer) -> None:
     moment = plan.moment(plan.test_day)
     users = sorted(block.events["user_id"].unique().to_pylist())[:60]
-    rows = block.events.filter(pc.is_in(block.events["user_id"], pa.array(users))).to_pylist()
-    seen = look(reader, block.events, users, moment)
-    for place, user in enumerate(users):
-        past = [row for row in rows if row["user_id"] == user and row["event_time"] < moment]
-        late = [row["event_time"] for row in past if (row["merchant"] or "").endswith("Late Fee")]
+    events = block.events.filter(pc.is_in(block.events["user_id"], pa.array(users))).to_pylist()
+    inputs = read_inputs(scorer, block.events, users, moment)
+    for row, user in enumerate(users):
+        past = [event for event in events if event["user_id"] == user and event["event_time"] < moment]
+        late = [event["event_time"] for event in past if (event["merchant"] or "").endswith("Late Fee")]
         paid = [
-            row["event_time"] for row in past if (row["direction"], row["category"]) == ("receives", "income")
+            event["event_time"]
+            for event in past
+            if (event["direction"], event["category"]) == ("receives", "income")
         ]
-        for found, times in ((seen.since_late_fee, late), (seen.since_salary, paid)):
+        for days, times in ((inputs.since_late_fee, late), (inputs.since_salary, paid)):
             expected = (moment - max(times)).total_seconds() / 86_400 if times else NEVER_DAYS
-            assert found[place] == pytest.approx(expected)
-    assert (seen.since_late_fee < NEVER_DAYS).any()
-    assert (seen.since_salary < 31).mean() > 0.4
+            assert days[row] == pytest.approx(expected)
+    assert (inputs.since_late_fee < NEVER_DAYS).any()
+    assert (inputs.since_salary < 31).mean() > 0.4
 
 
 def test_keeping_states_changes_nothing_that_happens(plan: WorldPlan, life: Life) -> None:
@@ -157,12 +159,12 @@ def _cohort(users: int, effect: float, seed: int = 0) -> tuple[Cohort, NDArray[n
     chance = np.full((users, 2), 0.3)
     chance[np.arange(users), suits] += effect
     outcomes = (random.random((users, 2)) < chance).astype(np.float64)
-    answers = Answers({"bought": outcomes}, (chance, chance))
+    responses = Responses({"bought": outcomes}, (chance, chance))
     nothing = np.zeros(users)
-    seen = Visible(
+    inputs = PolicyInputs(
         np.zeros((users, 1), dtype=np.float32), suits[:, None].astype(np.float64), nothing, nothing, nothing
     )
-    return Cohort([f"u{n}" for n in range(users)], seen, answers, answers, nothing > 0), suits
+    return Cohort([f"u{n}" for n in range(users)], inputs, responses, responses, nothing > 0), suits
 
 
 def _test(cohort: Cohort, suits: NDArray[np.int64], name: str) -> PolicyTest:
@@ -174,14 +176,14 @@ def test_a_policy_test_knows_the_truth_and_covers_it() -> None:
     covered = np.zeros(2)
     for number in range(100):
         cohort, suits = _cohort(1500, 0.2, number)
-        found = run_test(_test(cohort, suits, f"run-{number}"))
-        assert found.triggered is not None and found.note == ""
-        everybody, alone = found.analysis.results[0].best, found.triggered.results[0].best
-        assert found.true_triggered == pytest.approx(0.2)
-        assert found.true_effect == pytest.approx(0.2 * suits.mean())
+        result = run_test(_test(cohort, suits, f"run-{number}"))
+        assert result.triggered is not None and result.note == ""
+        everybody, alone = result.analysis.results[0].best, result.triggered.results[0].best
+        assert result.true_triggered == pytest.approx(0.2)
+        assert result.true_effect == pytest.approx(0.2 * suits.mean())
         covered += (
-            everybody.difference.low < found.true_effect < everybody.difference.high,
-            alone.difference.low < found.true_triggered < alone.difference.high,
+            everybody.difference.low < result.true_effect < everybody.difference.high,
+            alone.difference.low < result.true_triggered < alone.difference.high,
         )
 
     assert (covered >= 88).all()
@@ -189,12 +191,12 @@ def test_a_policy_test_knows_the_truth_and_covers_it() -> None:
 
 def test_policies_that_agree_on_everybody_have_no_difference() -> None:
     cohort, suits = _cohort(1000, 0.2)
-    found = run_test(_test(cohort, np.zeros_like(suits), "alike"))
+    result = run_test(_test(cohort, np.zeros_like(suits), "alike"))
 
-    assert found.triggered is None
-    assert "decide alike for all 1,000 users: there is no difference" in found.note
-    assert found.same == 1 and found.true_effect == found.true_triggered == 0
-    known = found.analysis.results[0].best.difference
+    assert result.triggered is None
+    assert "decide alike for all 1,000 users: there is no difference" in result.note
+    assert result.same == 1 and result.true_effect == result.true_triggered == 0
+    known = result.analysis.results[0].best.difference
     assert known.low < 0 < known.high
 
 
@@ -202,10 +204,10 @@ def test_a_single_user_who_is_decided_differently_is_too_few_to_compare() -> Non
     cohort, suits = _cohort(1000, 0.2)
     choice = np.zeros_like(suits)
     choice[7] = 1
-    found = run_test(_test(cohort, choice, "one"))
+    result = run_test(_test(cohort, choice, "one"))
 
-    assert found.triggered is None
-    assert "differently for 1 of 1,000 users: too few" in found.note
+    assert result.triggered is None
+    assert "differently for 1 of 1,000 users: too few" in result.note
 
 
 def test_arms_answer_by_their_own_policy() -> None:
@@ -223,24 +225,24 @@ def test_arms_answer_by_their_own_policy() -> None:
 def test_the_treatment_is_valued_on_a_log_of_random_decisions() -> None:
     cohort, suits = _cohort(20_000, 0.2)
     test = _test(cohort, suits, "log")
-    found = replay_log(test, TREATMENT, np.full((20_000, 2), 0.5), np.random.default_rng(1))
+    result = replay_log(test, TREATMENT, np.full((20_000, 2), 0.5), np.random.default_rng(1))
 
-    assert found.snips.low < test.value(TREATMENT) < found.snips.high
+    assert result.snips.low < test.value(TREATMENT) < result.snips.high
     assert test.value(TREATMENT) == pytest.approx(0.5)
-    assert found.warnings == ()
+    assert result.warnings == ()
 
 
 def test_rules_go_by_what_they_say() -> None:
     days = np.array([2.0, 20.0, 25.0, NEVER_DAYS])
-    seen = Visible(np.zeros((4, 1), dtype=np.float32), np.full((4, 3), 0.5), days, days, np.ones(4))
+    inputs = PolicyInputs(np.zeros((4, 1), dtype=np.float32), np.full((4, 3), 0.5), days, days, np.ones(4))
 
-    assert policies.late_rule(seen).tolist() == [True, True, True, False]
+    assert policies.late_rule(inputs).tolist() == [True, True, True, False]
     # Salaries of 2, 20 and 25 days ago: due soon in week 3 (23 days), week 1, at once.
-    assert policies.before_payday(seen, 4)[1:3].tolist() == [1, 0]
+    assert policies.before_payday(inputs, 4)[1:3].tolist() == [1, 0]
     # A month after a salary of 2 days ago is 28.4 days away, and a week later 21.4.
-    assert policies.matrix(seen)[0, -1] == pytest.approx(365 / 12 - 2, abs=1e-3)
-    assert policies.matrix(seen, 1)[0, -1] == pytest.approx(365 / 12 - 9, abs=1e-3)
-    assert np.isnan(policies.matrix(seen)[3, -1])
+    assert policies.head_features(inputs)[0, -1] == pytest.approx(365 / 12 - 2, abs=1e-3)
+    assert policies.head_features(inputs, 1)[0, -1] == pytest.approx(365 / 12 - 9, abs=1e-3)
+    assert np.isnan(policies.head_features(inputs)[3, -1])
 
 
 def test_the_rotation_calls_an_equal_part_each_week() -> None:

@@ -35,9 +35,9 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(plan: WorldPlan,
 
 def test_a_user_does_not_depend_on_how_many_others_there_are(plan: WorldPlan, block: Block) -> None:
     few = simulate_block(replace(plan, users=40), 0, ceilings=False)
-    wanted = pc.less(block.events["user_id"], "u0000040")
+    first_users = pc.less(block.events["user_id"], "u0000040")
 
-    assert few.events.equals(block.events.filter(wanted))
+    assert few.events.equals(block.events.filter(first_users))
 
 
 def test_blocks_are_different_users(plan: WorldPlan, block: Block) -> None:
@@ -84,9 +84,9 @@ def test_labels_equal_what_the_events_after_the_cutoff_say(plan: WorldPlan, bloc
     for row in range(0, len(block.user), 9):
         user, day = int(block.user[row]), int(block.day[row])
 
-        found = _recomputed(plan, _horizon_events(plan, block, user, day), day)
+        result = _recomputed(plan, _horizon_events(plan, block, user, day), day)
 
-        assert found == dict(zip(SCENARIOS, block.answers[row].tolist(), strict=True)), (user, day)
+        assert result == dict(zip(SCENARIOS, block.labels[row].tolist(), strict=True)), (user, day)
 
 
 def test_test_users_are_others_and_are_asked_later(plan: WorldPlan, block: Block) -> None:
@@ -136,11 +136,9 @@ def test_every_event_passes_the_shipped_workspace(block: Block) -> None:
     assert set(workspace.scenarios) == set(SCENARIOS)
 
 
-def test_a_large_world_is_cut_into_files_and_nothing_partial_stays(
-    plan: WorldPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qanchor.simulation.world.FILE_USERS", 500)
-    world = simulate(replace(plan, users=510, days=72, horizon_days=1, ceiling_users=0), tmp_path)
+def test_a_large_world_is_cut_into_files_and_nothing_partial_stays(plan: WorldPlan, tmp_path: Path) -> None:
+    small = replace(plan, users=510, days=72, horizon_days=1, ceiling_users=0)
+    world = simulate(small, tmp_path, file_users=500)
 
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert files[:2] == ["active.parquet", "brand.parquet"]
@@ -148,7 +146,7 @@ def test_a_large_world_is_cut_into_files_and_nothing_partial_stays(
         "events-00001.parquet",
         "events-00002.parquet",
     ]
-    assert not [name for name in files if name.endswith(".partial")]
+    assert not [name for name in files if name.endswith((".partial", ".tmp"))]
     assert world["event_rows"] == sum(pq.read_metadata(p).num_rows for p in tmp_path.glob("events-*.parquet"))
     assert json.loads((tmp_path / "ceilings.json").read_text()) == {}
 
