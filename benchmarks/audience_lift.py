@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.harness import Bar, arguments, finish, table
+from qanchor.site import Site
 
 SHARE, MOST_SEEDS = 0.05, 200
 LEAST_LIFT = 3.0
@@ -54,14 +55,10 @@ def main() -> None:
 
     limit_threads(0)
     from qanchor.home import Home
-    from qanchor.registry.migrate import prepare
-    from qanchor.registry.session import open_engine
     from qanchor.workspace import load_workspace
 
     home, workspace = Home(options.work / ".qanchor"), load_workspace(options.work / "feature_repo")
-    url = f"sqlite:///{home.database}"
-    engine = open_engine(url)
-    prepare(engine, url)
+    site = Site.at(workspace, home)
     truth = pq.read_table(options.truth) if options.truth else None
     rows: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
@@ -69,8 +66,8 @@ def main() -> None:
     for scenario, spec in workspace.scenarios.items():
         if not (home.labels / f"{scenario}.parquet").exists():
             continue
-        test = read_rows(home, workspace, scenario, truth)
-        words = word_scores(home, engine, workspace, scenario, test)
+        test = read_rows(site, scenario, truth)
+        words = word_scores(site, scenario, test)
         row = {"scenario": scenario, **measure(test, words, 4 if options.quick else options.repeats)}
         rows.append(row)
         figures |= {f"{scenario} {name}": value for name, value in row.items() if name != "scenario"}
@@ -91,20 +88,18 @@ def _options() -> Namespace:
     return parser.parse_args()
 
 
-def read_rows(home: Any, workspace: Any, scenario: str, truth: pa.Table | None) -> TestRows:
+def read_rows(site: Site, scenario: str, truth: pa.Table | None) -> TestRows:
     """The test rows of a scenario, with vectors and aggregates as of their own moments."""
     from qanchor.events.labels import read_labels
     from qanchor.names import ACTIVITY_VIEW, AS_OF, LABEL, USER_ID, embedding_field, embedding_view
-    from qanchor.storage.features import FeatureRepository
 
-    test = read_labels(home, scenario).part("test")
-    features = FeatureRepository(workspace, home)
+    test = read_labels(site.home, scenario).part("test")
     views = [embedding_view(scenario), ACTIVITY_VIEW]
-    frame = features.training_frame(test.select([USER_ID, AS_OF]), views)
+    frame = site.features.training_frame(test.select([USER_ID, AS_OF]), views)
     vectors = frame[embedding_field(scenario)].combine_chunks()
     known = np.asarray(vectors.is_valid())
     values = np.asarray(vectors.flatten()) if known.all() else np.asarray(vectors.filter(known).flatten())
-    aggregates = np.stack([frame[name].to_numpy() for name in workspace.activity_columns], axis=1)
+    aggregates = np.stack([frame[name].to_numpy() for name in site.workspace.activity_columns], axis=1)
     probabilities = _truth_of(truth, scenario, test[USER_ID].to_pylist())
     return TestRows(
         values.reshape(int(known.sum()), -1).astype(np.float32),
@@ -121,13 +116,13 @@ def _truth_of(truth: pa.Table | None, scenario: str, users: list[str]) -> Floats
     return np.array([told[user] for user in users])
 
 
-def word_scores(home: Any, engine: Any, workspace: Any, scenario: str, test: TestRows) -> Floats:
+def word_scores(site: Site, scenario: str, test: TestRows) -> Floats:
     """What an audience in words gives the test rows: the scenario's positive answer."""
     from qanchor.audience.describe import read_words
     from qanchor.audience.population import open_population
 
-    population = open_population(home, workspace, engine, scenario)
-    words = read_words(home, engine, workspace, population, workspace.scenario(scenario).positive)
+    population = open_population(site, scenario)
+    words = read_words(site, population, site.workspace.scenario(scenario).positive)
     return words.scorer.score(test.vectors).astype(np.float64)
 
 

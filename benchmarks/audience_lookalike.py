@@ -17,6 +17,7 @@ from qanchor.audience.methods import Method
 from qanchor.audience.population import Population
 from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, CREATED, EVENT_TIMESTAMP, USER_ID
+from qanchor.site import Site
 from qanchor.storage.parts import MOMENT, write_part
 from qanchor.storage.vectors import load_index
 from qanchor.workspace import load_workspace
@@ -77,6 +78,6 @@ def _population(stage: Stage) -> tuple[Population, str]:
     moments = pa.array([as_of - timedelta(hours=1)], MOMENT).take(pa.array(np.zeros(stage.users, np.int64)))
     columns = {USER_ID: index.users, name: draws, EVENT_TIMESTAMP: moments, CREATED: moments}
     write_part(home.view(ACTIVITY_VIEW), pa.table(columns), "00000000")
-    features = OfflineFeatures(home, workspace, as_of)
+    features = OfflineFeatures(Site.at(workspace, home), as_of)
     # A little more than a twentieth, so that the largest audience can be filled.
     return Population("money", index, features=features), f"{name} < {KEPT * 1.02}"

@@ -144,7 +144,7 @@ def _check_homes(options: argparse.Namespace) -> dict[str, float]:
     for home, repo in options.home:
         around = open_home(home, repo)
         for scenario in with_heads(around):
-            head = load_head(scenario, around)
+            head = load_head(around, scenario)
             scores = read_scores(head.folder, head.card)
             test = scores.filter(pc.equal(scores["part"], "test"))
             truth = np.asarray(test["label"], dtype=np.int64)
@@ -237,9 +237,9 @@ def _time_training(options: argparse.Namespace) -> dict[str, float]:
         world = make_world(Path(folder), users)
         began = time.monotonic()
         fit = FitOptions(threads=options.threads)
-        trained = train_head(SCENARIO, world.site, TrainOptions(fit=fit), Silent())
+        trained = train_head(world.site, SCENARIO, TrainOptions(fit=fit), Silent())
         seconds = time.monotonic() - began
-        head = load_head(SCENARIO, world.site)
+        head = load_head(world.site, SCENARIO)
         frame = pq.read_table(head.folder / "frame.parquet")
         many = pa.concat_tables([frame] * max(1, 120_000 // users)).combine_chunks()
         head.score(many.slice(0, 1000))

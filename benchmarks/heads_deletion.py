@@ -108,7 +108,7 @@ def _deletions(
     from qanchor.settings import ComputeSettings
     from qanchor.storage.event_log import EventLog
 
-    head = load_head(scenario, site)
+    head = load_head(site, scenario)
     explainer = load_explainer(site, ComputeSettings(), head)
     test = read_stored_frame(head.folder, head.card).table_of("test")
     test = test.filter(pc.is_valid(test[embedding_field(scenario)]))

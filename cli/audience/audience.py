@@ -127,14 +127,14 @@ def save(
     Example: qanchor-cli audience save hungry --scenario takeout --seeds customers.csv -k 1000
     """
     from cli.audience.audience_search import Search
-    from qanchor.audience.saved import save_found
+    from qanchor.audience.saved import save_audience
 
     site = Site.open()
     search = Search.open(site, scenario)
     rules = make_rules(where, exclude, include_seeds, include_eventless)
     found = search.find(search.request(seeds, k, method.value, threshold, rules, text_weight), text)
-    made = search.population, found.request, found.found
-    _say_saved(save_found(site.home, site.engine, name, made, text), as_json)
+    saved = save_audience(site, name, search.population, found.request, found.found, text)
+    _say_saved(saved, as_json)
     for note in search.notes(found):
         typer.echo(f"note: {note}", err=True)
 
@@ -165,7 +165,7 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
     if out is not None:
         check_result_file(out)
     saved = find_audience(site.engine, name)
-    members = read_members(site.home, saved)
+    members = read_members(site, saved)
     if out is not None:
         write_result(members, out)
         typer.echo(f"note: wrote {members.num_rows:,} rows to {out}", err=True)
@@ -182,12 +182,9 @@ def replay(name: NameArgument, as_json: JsonOption = False) -> None:
 
     Example: qanchor-cli audience replay hungry
     """
-    from cli.audience.audience_search import words_reader
     from qanchor.audience.saved import replay as replay_saved
 
-    site = Site.open()
-    result = replay_saved(site.home, site.workspace, site.engine, name, words_reader(site))
-    show_replay(result, as_json)
+    show_replay(replay_saved(Site.open(), name), as_json)
 
 
 @app.command()
@@ -225,15 +222,14 @@ def overlap(names: NamesArgument, as_json: JsonOption = False) -> None:
     """
     from qanchor.audience.algebra import compare
 
-    site = Site.open()
-    show_overlaps(compare(site.home, site.engine, names), as_json)
+    show_overlaps(compare(Site.open(), names), as_json)
 
 
 def _combine(site: "Site", operation: str, names: list[str], into: str, as_json: bool) -> None:
     from qanchor.audience.algebra import OPERATIONS, combine
 
     chosen = next(known for known in OPERATIONS if known == operation)
-    _say_saved(combine(site.home, site.engine, chosen, names, into), as_json)
+    _say_saved(combine(site, chosen, names, into), as_json)
 
 
 def _say_saved(saved: "Audience", as_json: bool) -> None:

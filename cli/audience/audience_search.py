@@ -1,9 +1,8 @@
 """One search of the `audience` commands: opened once, asked, and explained."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli.audience.audience_options import find_notes
 
@@ -46,7 +45,7 @@ class Search:
 
         if out is not None:
             check_result_file(out)
-        return cls(site, open_population(site.home, site.workspace, site.engine, scenario))
+        return cls(site, open_population(site, scenario))
 
     def request(
         self,
@@ -66,12 +65,13 @@ class Search:
 
     def find(self, request: "LookalikeRequest", text: str | None) -> SearchResult:
         """Search for seeds, words or both."""
+        from qanchor.audience.describe import read_words
         from qanchor.audience.lookalike import find_lookalikes
         from qanchor.errors import SeedsInvalid
 
         if not request.seeds and text is None:
             raise SeedsInvalid("there are neither seeds nor words", "Give --seeds, --text or both.")
-        words = None if text is None else _read(self.site, self.population, text)
+        words = None if text is None else read_words(self.site, self.population, text)
         found = find_lookalikes(self.population, request, words.scorer if words else None)
         return SearchResult(request, words, found)
 
@@ -86,14 +86,3 @@ class Search:
         if words is not None and words.is_tuned:
             notes.append("the users were read with a soft prompt, which no words were aligned with")
         return notes
-
-
-def words_reader(site: "Site") -> Callable[["Population", str], Any]:
-    """Ranks users of a population by words, for a replay."""
-    return lambda population, text: _read(site, population, text).scorer
-
-
-def _read(site: "Site", population: "Population", text: str) -> "Words":
-    from qanchor.audience.describe import read_words
-
-    return read_words(site.home, site.engine, site.workspace, population, text)

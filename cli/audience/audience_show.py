@@ -34,13 +34,12 @@ def show_found(table: Any, title: str) -> None:
 def show_search(search: "Search", result: "SearchResult", out: Path | None, as_json: bool) -> None:
     """A described audience, and how many of its users have events that name the words."""
     from qanchor.audience.profile import profile_mentions
-    from qanchor.storage.event_log import EventLog
     from qanchor.user_files import write_result
 
     found, words, notes = result.found, result.words, search.notes(result)
     mentions = None
     if words is not None and words.matched and len(found.rows) > 1:
-        log = EventLog(search.site.home.events, search.site.workspace)
+        log = search.site.event_log
         mentions = profile_mentions(search.population, found.rows, found.candidates, log, words.matched)
     if out is not None:
         write_result(found.table, out)
@@ -87,14 +86,13 @@ def show_quality(search: "Search", result: "SearchResult", chart: Path | None, a
     """Recall and lift of held-out seeds, overlap, and what sets the list apart."""
     from qanchor.audience.lift import measure_overlap, measure_quality
     from qanchor.audience.profile import profile_audience
-    from qanchor.storage.event_log import EventLog
 
     population, found = search.population, result.found
     quality = measure_quality(population, result.request, result.scorer)
     overlap = None
     if found.seeds is not None and len(found.seeds.rows) > 1:
         overlap = measure_overlap(population, found.seeds, found.rows, found.candidates)
-    log = EventLog(search.site.home.events, search.site.workspace)
+    log = search.site.event_log
     profile = profile_audience(population, found.rows, found.candidates, log)
     if chart is not None:
         from qanchor.charts.audience_chart import save_lift_chart

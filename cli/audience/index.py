@@ -31,7 +31,7 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
     site, rows = Site.open(), []
     for name in _embedded(site, scenario, every):
         began = time.monotonic()
-        version = build_scenario_index(site.home, site.engine, name, _plan(site)).version
+        version = build_scenario_index(site, name, _plan(site)).version
         rows.append({**_facts(site, name), "seconds": round(time.monotonic() - began, 2), "version": version})
     _print("Indexes", rows, as_json)
 
@@ -50,7 +50,7 @@ def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: 
     site, rows = Site.open(), []
     for name in _embedded(site, scenario, every):
         began = time.monotonic()
-        done = update_scenario_index(site.home, site.engine, name, _plan(site))
+        done = update_scenario_index(site, name, _plan(site))
         counts = {"changed": done.changed, "gone": done.removed, "rebuilt": "yes" if done.rebuilt else "no"}
         seconds = round(time.monotonic() - began, 2)
         rows.append({**_facts(site, name), **counts, "seconds": seconds, "version": done.row.version})
@@ -75,7 +75,7 @@ def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: Js
         raise NotReady("no scenario has an index yet", "Run `qanchor-cli index build --all`.")
     shown = []
     for name in names:
-        served = open_scenario_index(site.home, site.engine, name)
+        served = open_scenario_index(site, name)
         shown.append(
             {
                 "scenario": name,

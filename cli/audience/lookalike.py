@@ -57,7 +57,7 @@ def run(
         check_result_file(out)
     rules = make_rules(where, exclude, include_seeds, include_eventless)
     request = LookalikeRequest(read_user_list(seeds, "seed"), k, method.value, threshold, rules)
-    population = open_population(site.home, site.workspace, site.engine, scenario)
+    population = open_population(site, scenario)
     found = find_lookalikes(population, request)
     notes = find_notes(found, population, request)
     if out is not None:

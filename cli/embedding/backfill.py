@@ -162,7 +162,7 @@ def _score_shift(site: "Site") -> "ScoreShift | None":
         return None
     from qanchor.heads.shift import score_shift
 
-    return score_shift(site)
+    return partial(score_shift, site)
 
 
 def _show(result: "BackfillResult", scenarios: int) -> None:

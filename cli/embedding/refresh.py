@@ -96,7 +96,7 @@ def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, S
         from qanchor.audience.index import update_scenario_index
 
         for name in active_by_scenario(site.engine, IndexVersion, list(result)):
-            update_scenario_index(site.home, site.engine, name)
+            update_scenario_index(site, name)
     return result
 
 

@@ -58,7 +58,7 @@ def _repair(checks: "list[SinkCheck]", site: "Site") -> None:
         if check.sink == "online":
             repair_online(check.scenario, site)
         if check.sink == "index":
-            build_scenario_index(site.home, site.engine, check.scenario)
+            build_scenario_index(site, check.scenario)
 
 
 def _show(checks: "list[SinkCheck]", json: bool) -> None:

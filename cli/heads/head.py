@@ -123,7 +123,7 @@ def train(
     )
     options = TrainOptions(_groups(features), test_fold, fit, split.value, promote_now)
     with progress() as bar:
-        heads = [train_head(name, site, options, bar) for name in names]
+        heads = [train_head(site, name, options, bar) for name in names]
     if json:
         print_json([head.card.model_dump(mode="json") | {"champion": head.champion} for head in heads])
         return
@@ -233,11 +233,11 @@ def score(
     listed = list(dict.fromkeys(read_user_list(users))) if users else None
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ScoreRequest(listed, store.value, moment, unseen.value)
-    scored = score_users(scenario, site, request)
+    scored = score_users(site, scenario, request)
     if out:
         write_result(scored.table, out)
     if publish:
-        publish_scores(scenario, scored, site.features)
+        publish_scores(site, scenario, scored)
     summary = {
         "scenario": scenario,
         "head": scored.head,

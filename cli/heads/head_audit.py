@@ -54,7 +54,7 @@ def compare(
     """
     from qanchor.heads.compare import compare_heads
 
-    found = compare_heads(scenario, Site.open(), challenger, champion)
+    found = compare_heads(Site.open(), scenario, challenger, champion)
     if json:
         print_json(asdict(found))
         return
@@ -88,7 +88,7 @@ def promote(
     """
     from qanchor.heads.compare import promote as promote_version
 
-    card = promote_version(scenario, Site.open(), head)
+    card = promote_version(Site.open(), scenario, head)
     if json:
         print_json({"scenario": scenario, "champion": card.version})
     else:
@@ -108,7 +108,7 @@ def refit(
     """
     from qanchor.heads.refit import refit as fit_again
 
-    found = fit_again(scenario, Site.open(), head)
+    found = fit_again(Site.open(), scenario, head)
     if json:
         print_json(asdict(found) | {"exact": found.exact})
     elif found.exact:

@@ -43,7 +43,7 @@ def score(
         check_result_file(out)
     site = Site.open()
     asked = None if users is None else read_user_list(users)
-    scores = score_by_words(site.home, site.engine, site.workspace, scenario, asked)
+    scores = score_by_words(site, scenario, asked)
     if out is not None:
         write_result(scores.table, out)
     spec, scorer = site.workspace.scenario(scenario), scores.scorer

@@ -7,7 +7,7 @@ from qanchor.audience.lift import Quality, measure_overlap, measure_quality
 from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes
 from qanchor.audience.population import Population, open_population
 from qanchor.audience.profile import Profile, profile_audience, profile_mentions
-from qanchor.audience.saved import Replay, read_members, replay, save_found
+from qanchor.audience.saved import Replay, read_members, replay, save_audience
 
 __all__ = [
     "CandidateRules",
@@ -30,5 +30,5 @@ __all__ = [
     "read_members",
     "read_words",
     "replay",
-    "save_found",
+    "save_audience",
 ]

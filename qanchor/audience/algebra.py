@@ -6,14 +6,13 @@ from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import Engine
 
 from qanchor.audience.saved import read_members, write_audience_version
 from qanchor.errors import AudienceInvalid
-from qanchor.home import Home
 from qanchor.names import USER_ID
 from qanchor.registry.audiences import find_audience
 from qanchor.registry.tables import Audience, new_version
+from qanchor.site import Site
 
 Operation = Literal["union", "intersect", "subtract"]
 OPERATIONS: Final[tuple[Operation, ...]] = ("union", "intersect", "subtract")
@@ -43,15 +42,14 @@ class Shared:
         return self.both / (self.users + self.other_users - self.both)
 
 
-def combine(home: Home, engine: Engine, operation: Operation, names: Sequence[str], into: str) -> Audience:
+def combine(site: Site, operation: Operation, names: Sequence[str], into: str) -> Audience:
     """Save the union, the intersection or the difference of audiences as a new one.
 
     Users are ranked by the best rank that they have in any of the audiences; a difference keeps the first's
     order.
 
     Args:
-        home: where the files lie.
-        engine: the registry.
+        site: saved audiences and their registry.
         operation: 'subtract' takes all later audiences from the first.
         names: two or more audiences, as NAME or NAME@VERSION.
         into: the name of the new one.
@@ -60,7 +58,7 @@ def combine(home: Home, engine: Engine, operation: Operation, names: Sequence[st
         AudienceInvalid: there are fewer than two, one does not exist, or the result is empty.
         StateError: the members of one were changed.
     """
-    audiences, members = _read(home, engine, names)
+    audiences, members = _read(site, names)
     kept = _kept(operation, members)
     best: dict[str, int] = {}
     for some in members if operation != "subtract" else members[:1]:
@@ -76,22 +74,21 @@ def combine(home: Home, engine: Engine, operation: Operation, names: Sequence[st
         scenario=scenarios.pop() if len(scenarios) == 1 else None,
         parameters={"of": [_full_name(audience) for audience in audiences]},
     )
-    return write_audience_version(home, engine, row, table)
+    return write_audience_version(site, row, table)
 
 
-def compare(home: Home, engine: Engine, names: Sequence[str]) -> list[Shared]:
+def compare(site: Site, names: Sequence[str]) -> list[Shared]:
     """How many users each pair of audiences shares.
 
     Args:
-        home: where the files lie.
-        engine: the registry.
+        site: saved audiences and their registry.
         names: two or more audiences, as NAME or NAME@VERSION.
 
     Raises:
         AudienceInvalid: there are fewer than two, or one does not exist.
         StateError: the members of one were changed.
     """
-    audiences, members = _read(home, engine, names)
+    audiences, members = _read(site, names)
     sets = [set(some) for some in members]
     return [
         Shared(
@@ -106,11 +103,11 @@ def compare(home: Home, engine: Engine, names: Sequence[str]) -> list[Shared]:
     ]
 
 
-def _read(home: Home, engine: Engine, names: Sequence[str]) -> tuple[list[Audience], list[list[str]]]:
+def _read(site: Site, names: Sequence[str]) -> tuple[list[Audience], list[list[str]]]:
     if len(names) < 2:
         raise AudienceInvalid("one audience alone has nothing to be combined with", "Name two or more.")
-    audiences = [find_audience(engine, name) for name in names]
-    return audiences, [read_members(home, audience)[USER_ID].to_pylist() for audience in audiences]
+    audiences = [find_audience(site.engine, name) for name in names]
+    return audiences, [read_members(site, audience)[USER_ID].to_pylist() for audience in audiences]
 
 
 def _kept(operation: Operation, members: Sequence[Sequence[str]]) -> set[str]:

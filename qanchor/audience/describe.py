@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from qanchor.audience.population import Population
 from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import InputError
-from qanchor.home import Home
 from qanchor.registry.manifests import find_manifest
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import ModelVersion
+from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.vectors import Vectors
 from qanchor.workspace import Workspace
@@ -70,13 +70,11 @@ class Words:
     scorer: DirectionScorer
 
 
-def read_words(home: Home, engine: Engine, workspace: Workspace, population: Population, text: str) -> Words:
+def read_words(site: Site, population: Population, text: str) -> Words:
     """Put words into the space of a population's index, with the model that its vectors come from.
 
     Args:
-        home: where model and event log lie.
-        engine: the registry.
-        workspace: names the modalities.
+        site: model, event log, registry and workspace.
         population: the users.
         text: who is wanted.
 
@@ -88,15 +86,15 @@ def read_words(home: Home, engine: Engine, workspace: Workspace, population: Pop
         raise InputError(f"the text has {len(text.strip()):,} characters", f"Give 1 to {_MOST_CHARACTERS:,}.")
     from qanchor.model.checkpoint import load_model
 
-    manifest = find_manifest(engine, population.index.metadata.manifest_id)
-    with transaction(engine) as session:
+    manifest = find_manifest(site.engine, population.index.metadata.manifest_id)
+    with transaction(site.engine) as session:
         path = session.scalars(
             select(ModelVersion.path).where(ModelVersion.version == manifest.model_version)
         ).one()
-    loaded = load_model(home.root / path, "cpu", "float32")
-    vocabulary = event_words(EventLog(home.events, workspace))
+    loaded = load_model(site.home.root / path, "cpu", "float32")
+    vocabulary = event_words(site.event_log)
     matched = match_words(text, vocabulary)
-    direction = embed_words(loaded, workspace, text, matched)[:, : population.index.dim]
+    direction = embed_words(loaded, site.workspace, text, matched)[:, : population.index.dim]
     return Words(text, matched, manifest.prompt_version is not None, DirectionScorer(direction))
 
 

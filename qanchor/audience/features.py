@@ -8,11 +8,10 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW, USER_ID
+from qanchor.site import Site
 from qanchor.storage.parts import require_parts
 from qanchor.storage.point_in_time import open_duckdb
-from qanchor.workspace import Workspace
 
 # What `rows_as_of` finds, for one moment: with one cut-off for all users no ASOF join is needed.
 _NEWEST = """
@@ -32,20 +31,18 @@ class OfflineFeatures:
     """What the offline store knew of users at one moment.
 
     Args:
-        home: where the views lie.
-        workspace: names their columns.
+        site: offline store and workspace.
         as_of: the moment, UTC: nothing that happened or was written later is read.
     """
 
-    home: Home
-    workspace: Workspace
+    site: Site
     as_of: datetime
 
     @cached_property
     def columns(self) -> Mapping[str, str]:
         """The view of each feature, by the feature's name."""
-        activity = dict.fromkeys(self.workspace.activity_columns, ACTIVITY_VIEW)
-        return activity | dict.fromkeys(self.workspace.profile_columns, PROFILE_VIEW)
+        activity = dict.fromkeys(self.site.workspace.activity_columns, ACTIVITY_VIEW)
+        return activity | dict.fromkeys(self.site.workspace.profile_columns, PROFILE_VIEW)
 
     def read(self, users: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Features of users.
@@ -72,9 +69,9 @@ class OfflineFeatures:
         listed = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         as_of = self.as_of.astimezone(UTC)
         asked = {
-            "parts": [str(path) for path in require_parts(self.home.view(view))],
+            "parts": [str(path) for path in require_parts(self.site.home.view(view))],
             "as_of": as_of,
-            "oldest": as_of - timedelta(days=self.workspace.window_days),
+            "oldest": as_of - timedelta(days=self.site.workspace.window_days),
         }
         with open_duckdb() as connection:
             connection.register("given", pa.table({USER_ID: users, "place": np.arange(len(users))}))

@@ -5,13 +5,11 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Engine
-
 from qanchor.errors import FingerprintMismatch, IndexInvalid, NotReady
-from qanchor.home import Home
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import EmbeddingManifest, IndexVersion, new_version
 from qanchor.registry.versions import active_index, register_index
+from qanchor.site import Site
 from qanchor.storage.editions import CurrentVectors, current_vectors, edition_rows
 from qanchor.storage.vectors import (
     IndexMetadata,
@@ -63,15 +61,12 @@ class Update:
     rebuilt: bool
 
 
-def build_scenario_index(
-    home: Home, engine: Engine, scenario: str, plan: IndexPlan | None = None
-) -> IndexVersion:
+def build_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = None) -> IndexVersion:
     """Build the index of a scenario and put it in service; the earlier one serves until that succeeds.
 
     Args:
-        home: where the offline store and the indexes lie.
-        engine: the registry.
-        scenario: its name.
+        site: offline store, indexes and registry.
+        scenario: name of the scenario.
         plan: what kind, and how exact; None: the defaults.
 
     Raises:
@@ -79,40 +74,38 @@ def build_scenario_index(
         IndexInvalid: a vector does not hold; run the backfill again. Or the plan's memory does not do; give
             more.
     """
-    manifest = active_manifest(engine, scenario)
-    current = manifest_vectors(home, manifest)
-    return _serve(
-        home, engine, build_index(current.users, current.vectors, _origin(manifest, current), plan), manifest
-    )
+    manifest = active_manifest(site.engine, scenario)
+    current = manifest_vectors(site, manifest)
+    index = build_index(current.users, current.vectors, _origin(manifest, current), plan)
+    return _serve(site, index, manifest)
 
 
-def update_scenario_index(home: Home, engine: Engine, scenario: str, plan: IndexPlan | None = None) -> Update:
+def update_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = None) -> Update:
     """Bring the index of a scenario up to its newest vectors; the earlier one serves until that succeeds.
 
     What did not change is not built again. An index that cannot be read, is of another embedding space, or
     of which more than a tenth has changed, is built anew.
 
     Args:
-        home: where the offline store and the indexes lie.
-        engine: the registry.
-        scenario: its name.
+        site: offline store, indexes and registry.
+        scenario: name of the scenario.
         plan: as of `build_scenario_index`.
 
     Raises:
         NotReady: the scenario has no embeddings or no index yet.
         IndexInvalid: a vector does not hold; run the backfill again.
     """
-    manifest = active_manifest(engine, scenario)
-    served = active_index(engine, scenario)
+    manifest = active_manifest(site.engine, scenario)
+    served = active_index(site.engine, scenario)
     if served.manifest_id == manifest.id:
         return Update(served, 0, 0, rebuilt=False)
-    current = manifest_vectors(home, manifest)
+    current = manifest_vectors(site, manifest)
     origin = _origin(manifest, current)
     try:
-        before = load_index(home.root / served.path, manifest.fingerprint)
+        before = load_index(site.home.root / served.path, manifest.fingerprint)
     except (IndexInvalid, FingerprintMismatch) as error:
         log.warning("index built anew scenario=%s reason=%s", scenario, error.problem)
-        row = _serve(home, engine, build_index(current.users, current.vectors, origin, plan), manifest)
+        row = _serve(site, build_index(current.users, current.vectors, origin, plan), manifest)
         return Update(row, row.rows, 0, rebuilt=True)
     index = update_index(before, current.users, current.vectors, origin, plan)
     removed = before.population - int((before.rows_of(current.users) >= 0).sum())
@@ -120,46 +113,47 @@ def update_scenario_index(home: Home, engine: Engine, scenario: str, plan: Index
     rebuilt = changed + len(index.removed) > _REBUILT_SHARE * index.size
     if rebuilt:
         index = build_index(current.users, current.vectors, origin, plan)
-    return Update(_serve(home, engine, index, manifest), changed, removed, rebuilt)
+    return Update(_serve(site, index, manifest), changed, removed, rebuilt)
 
 
-def open_scenario_index(home: Home, engine: Engine, scenario: str) -> ServedIndex:
+def open_scenario_index(site: Site, scenario: str) -> ServedIndex:
     """The index that serves a scenario.
 
     Args:
-        home: where the indexes lie.
-        engine: the registry.
-        scenario: its name.
+        site: indexes and registry.
+        scenario: name of the scenario.
 
     Raises:
         NotReady: none was built yet; run `qanchor-cli index build --scenario`.
         IndexInvalid: its files are damaged; build it again.
     """
-    row = active_index(engine, scenario)
+    row = active_index(site.engine, scenario)
     began = time.monotonic()
     try:
-        index = load_index(home.root / row.path, row.fingerprint)
+        index = load_index(site.home.root / row.path, row.fingerprint)
     except IndexInvalid:
         # Another may have taken over, and this one been deleted, since its row was read.
-        newer = active_index(engine, scenario)
+        newer = active_index(site.engine, scenario)
         if newer.version == row.version:
             raise
-        row, index = newer, load_index(home.root / newer.path, newer.fingerprint)
+        row, index = newer, load_index(site.home.root / newer.path, newer.fingerprint)
     seconds = time.monotonic() - began
-    return ServedIndex(index, row.version, active_manifest(engine, scenario).id != row.manifest_id, seconds)
+    return ServedIndex(
+        index, row.version, active_manifest(site.engine, scenario).id != row.manifest_id, seconds
+    )
 
 
-def manifest_vectors(home: Home, manifest: EmbeddingManifest) -> CurrentVectors:
+def manifest_vectors(site: Site, manifest: EmbeddingManifest) -> CurrentVectors:
     """The newest vector of each user of a manifest.
 
     Args:
-        home: where the offline store lies.
-        manifest: of one scenario.
+        site: offline store.
+        manifest: embedding manifest of one scenario.
 
     Raises:
         NotReady: rows of it are missing; run the backfill again.
     """
-    folder = home.root / manifest.path
+    folder = site.home.root / manifest.path
     rows = edition_rows(folder)
     if not rows or rows != manifest.rows:
         raise NotReady(
@@ -173,19 +167,19 @@ def _origin(manifest: EmbeddingManifest, current: CurrentVectors) -> IndexMetada
     return IndexMetadata(manifest.fingerprint, manifest.id, current.as_of.isoformat())
 
 
-def _serve(home: Home, engine: Engine, index: VectorIndex, manifest: EmbeddingManifest) -> IndexVersion:
-    folder = home.indexes / manifest.scenario
+def _serve(site: Site, index: VectorIndex, manifest: EmbeddingManifest) -> IndexVersion:
+    folder = site.home.indexes / manifest.scenario
     version = new_version()
     metadata = save_index(index, folder / version)
     row = register_index(
-        engine,
+        site.engine,
         IndexVersion(
             version=version,
             scenario=manifest.scenario,
             manifest_id=manifest.id,
             fingerprint=manifest.fingerprint,
             kind=metadata.kind,
-            path=str((folder / version).relative_to(home.root)),
+            path=str((folder / version).relative_to(site.home.root)),
             rows=metadata.rows,
             recall=metadata.recall,
         ),

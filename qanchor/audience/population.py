@@ -7,16 +7,14 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sqlalchemy import Engine
 
 from qanchor.audience.features import OfflineFeatures
 from qanchor.audience.index import open_scenario_index
-from qanchor.home import Home
 from qanchor.names import embedding_view
 from qanchor.registry.manifests import part_name
+from qanchor.site import Site
 from qanchor.storage.point_in_time import open_duckdb
 from qanchor.storage.vectors import Rows, VectorIndex
-from qanchor.workspace import Workspace
 
 Mask = NDArray[np.bool_]
 
@@ -71,38 +69,38 @@ class Population:
         return mask
 
 
-def open_population(home: Home, workspace: Workspace, engine: Engine, scenario: str) -> Population:
+def open_population(site: Site, scenario: str) -> Population:
     """The users of the index that serves a scenario.
 
     Args:
-        home: where index and offline store lie.
-        workspace: names the features.
-        engine: the registry.
-        scenario: its name.
+        site: index, offline store, registry and workspace.
+        scenario: name of the scenario.
 
     Raises:
         UnknownScenario: there is no such scenario.
         NotReady: no index was built yet; run `qanchor-cli index build --scenario`.
         IndexInvalid: its files are damaged; build it again.
     """
-    workspace.scenario(scenario)
-    served = open_scenario_index(home, engine, scenario)
+    site.workspace.scenario(scenario)
+    served = open_scenario_index(site, scenario)
     opened = Population(scenario, served.index, served.version, served.is_behind)
     return Population(
         scenario,
         served.index,
         served.version,
         served.is_behind,
-        _eventless(home, opened),
-        OfflineFeatures(home, workspace, opened.as_of),
+        _eventless(site, opened),
+        OfflineFeatures(site, opened.as_of),
     )
 
 
-def _eventless(home: Home, population: Population) -> Mask | None:
+def _eventless(site: Site, population: Population) -> Mask | None:
     """Read from the parts of the manifest that the index was built of, as long as they are there."""
     manifest, view = population.index.metadata.manifest_id, embedding_view(population.scenario)
     pattern = f"{part_name(manifest, 0)[:-5]}*.parquet"
-    parts = sorted(home.edition(view, manifest).glob(pattern)) or sorted(home.view(view).glob(pattern))
+    parts = sorted(site.home.edition(view, manifest).glob(pattern)) or sorted(
+        site.home.view(view).glob(pattern)
+    )
     if not parts:
         return None
     with open_duckdb() as connection:

@@ -206,7 +206,7 @@ def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) 
     features = population.features
     if features is None:
         return []
-    columns = list(features.workspace.activity_columns)
+    columns = list(features.site.workspace.activity_columns)
     table = features.read(users, columns)
     traits = []
     for name in columns:

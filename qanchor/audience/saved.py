@@ -2,30 +2,26 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import Engine
 
+from qanchor.audience import describe
 from qanchor.audience.candidates import CandidateRules
 from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes
 from qanchor.audience.population import Population, open_population
-from qanchor.audience.scorers import Scorer
 from qanchor.audience.seeds import hash_users
 from qanchor.errors import AudienceInvalid, InputError, StateError
-from qanchor.home import Home
 from qanchor.names import USER_ID
 from qanchor.registry.audiences import find_audience, register_audience
 from qanchor.registry.tables import Audience, new_version
-from qanchor.workspace import Workspace
+from qanchor.site import Site
 
 LOOKALIKE, DESCRIBE = "lookalike", "describe"
-# Ranks users of a population by words: what `qanchor.audience.describe` offers.
-ReadWords = Callable[[Population, str], Scorer]
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
 _ROLE = "role"
@@ -52,33 +48,34 @@ class Replay:
     changes: tuple[str, ...]
 
 
-def save_found(
-    home: Home,
-    engine: Engine,
+def save_audience(
+    site: Site,
     name: str,
-    made: tuple[Population, LookalikeRequest, Lookalikes],
+    population: Population,
+    request: LookalikeRequest,
+    result: Lookalikes,
     text: str | None = None,
 ) -> Audience:
-    """Keep a list that was found, with all that it takes to find it again.
+    """Keep the result of a search, with all that it takes to repeat it.
 
     Args:
-        home: where the files go.
-        engine: the registry.
+        site: audience files and registry.
         name: lower-case letters, digits and `_.-`.
-        made: the users, what was asked, what was found.
-        text: the words, where there were any.
+        population: users that were searched.
+        request: search that was made.
+        result: users that it ranked.
+        text: description in words, where there was one.
 
     Raises:
-        AudienceInvalid: the name does not hold, or nobody was found.
+        AudienceInvalid: the name is invalid, or the result is empty.
     """
-    population, request, found = made
     rules = request.rules
     parameters = {
         "k": request.k,
         "threshold": request.threshold,
         "method": request.method,
-        "chosen_method": found.choice.method if found.choice else None,
-        "held_out_recall": dict(found.choice.recall) if found.choice else {},
+        "chosen_method": result.choice.method if result.choice else None,
+        "held_out_recall": dict(result.choice.recall) if result.choice else {},
         "where": rules.where,
         "include_seeds": rules.include_seeds,
         "include_eventless": rules.include_eventless,
@@ -86,7 +83,7 @@ def save_found(
         "text": text,
         "words_weight": request.words_weight,
         "as_of": population.as_of.isoformat(),
-        "population": found.candidates.population,
+        "population": result.candidates.population,
     }
     row = Audience(
         version=new_version(),
@@ -99,23 +96,22 @@ def save_found(
         parameters=parameters,
     )
     inputs = [(user, "seed") for user in request.seeds] + [(user, "exclude") for user in rules.exclude]
-    return write_audience_version(home, engine, row, found.table, inputs)
+    return write_audience_version(site, row, result.table, inputs)
 
 
 def write_audience_version(
-    home: Home, engine: Engine, row: Audience, members: pa.Table, inputs: Sequence[tuple[str, str]] = ()
+    site: Site, row: Audience, members: pa.Table, inputs: Sequence[tuple[str, str]] = ()
 ) -> Audience:
     """Write a version's files, then record it: what is recorded is whole.
 
     Args:
-        home: where the files go.
-        engine: the registry.
+        site: audience files and registry.
         row: all but path, rows and content_hash.
         members: has user_id, in the order of their ranks.
         inputs: (user id, role) of the users that it was made from.
 
     Raises:
-        AudienceInvalid: the name does not hold, or there are no members.
+        AudienceInvalid: the name is invalid, or there are no members.
     """
     if not _NAME.match(row.name):
         raise AudienceInvalid(
@@ -123,26 +119,26 @@ def write_audience_version(
         )
     if not members.num_rows:
         raise AudienceInvalid(f"the audience {row.name!r} would be empty", "Ask for less.")
-    folder = home.audiences / row.name
+    folder = site.home.audiences / row.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{row.version}.parquet"
     roles = {USER_ID: [user for user, _ in inputs], _ROLE: [role for _, role in inputs]}
     schema = pa.schema({USER_ID: pa.string(), _ROLE: pa.string()})
     _write(pa.table(roles, schema=schema), _inputs_path(path))
     _write(members, path)
-    row.path = str(path.relative_to(home.root))
+    row.path = str(path.relative_to(site.home.root))
     row.rows = members.num_rows
     row.content_hash = members_hash(members)
-    return register_audience(engine, row)
+    return register_audience(site.engine, row)
 
 
-def read_members(home: Home, audience: Audience) -> pa.Table:
+def read_members(site: Site, audience: Audience) -> pa.Table:
     """The members of a saved audience, best first.
 
     Raises:
         StateError: the file is gone or was changed; save it again.
     """
-    path = home.root / audience.path
+    path = site.home.root / audience.path
     name = f"{audience.name}@{audience.version}"
     try:
         table = pq.read_table(path)
@@ -158,33 +154,28 @@ def members_hash(members: pa.Table) -> str:
     return hashlib.sha256("\n".join(members[USER_ID].to_pylist()).encode()).hexdigest()
 
 
-def replay(
-    home: Home, workspace: Workspace, engine: Engine, name: str, read_words: ReadWords | None = None
-) -> Replay:
+def replay(site: Site, name: str) -> Replay:
     """Find a saved audience again, in the index that serves now.
 
     Args:
-        home: where the files lie.
-        workspace: names the features.
-        engine: the registry.
-        name: of the audience, or NAME@VERSION.
-        read_words: ranks by words; asked only for an audience that was described.
+        site: saved audiences, index, offline store, registry and workspace.
+        name: name of the audience, or NAME@VERSION.
 
     Raises:
         AudienceInvalid: there is none, it is the result of a set operation, or what it asked for cannot be
             found any more.
         StateError: its files were changed.
     """
-    saved = find_audience(engine, name)
+    saved = find_audience(site.engine, name)
     if saved.scenario is None or saved.kind not in (LOOKALIKE, DESCRIBE):
         raise AudienceInvalid(
             f"audience {name!r} was made by {saved.kind} of others", "Make it again from these audiences."
         )
-    before = read_members(home, saved)
-    population = open_population(home, workspace, engine, saved.scenario)
-    request = _request_of(home, saved)
+    before = read_members(site, saved)
+    population = open_population(site, saved.scenario)
+    request = _request_of(site, saved)
     text = saved.parameters["text"]
-    words = read_words(population, text) if text is not None and read_words is not None else None
+    words = describe.read_words(site, population, text).scorer if text is not None else None
     changes = _changes(saved, population)
     try:
         found = find_lookalikes(population, request, words)
@@ -201,9 +192,9 @@ def replay(
     return Replay(saved, found, same, len(now - then), len(then - now), tuple(changes))
 
 
-def _request_of(home: Home, saved: Audience) -> LookalikeRequest:
+def _request_of(site: Site, saved: Audience) -> LookalikeRequest:
     told: Mapping[str, Any] = saved.parameters
-    seeds, exclude = _read_inputs(home.root / saved.path)
+    seeds, exclude = _read_inputs(site.home.root / saved.path)
     rules = CandidateRules(told["where"], exclude, told["include_seeds"], told["include_eventless"])
     request = LookalikeRequest(seeds, told["k"], told["method"], told["threshold"], rules)
     return replace(request, words_weight=told["words_weight"])

@@ -4,12 +4,10 @@ import logging
 import threading
 from types import TracebackType
 
-from sqlalchemy import Engine
-
 from qanchor.audience.index import ServedIndex, open_scenario_index
 from qanchor.errors import QAnchorError
-from qanchor.home import Home
 from qanchor.registry.versions import active_index
+from qanchor.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +20,8 @@ class LiveIndex:
     last good one goes on.
 
     Args:
-        home: where the indexes lie.
-        engine: the registry.
-        scenario: its name.
+        site: indexes and registry.
+        scenario: name of the scenario.
         poll_seconds: how often the registry is asked while the object is entered as a context.
 
     Raises:
@@ -32,13 +29,13 @@ class LiveIndex:
         IndexInvalid: the first index is damaged; build it again.
     """
 
-    def __init__(self, home: Home, engine: Engine, scenario: str, poll_seconds: float = 5.0) -> None:
-        self._home, self._engine, self._scenario = home, engine, scenario
+    def __init__(self, site: Site, scenario: str, poll_seconds: float = 5.0) -> None:
+        self._site, self._scenario = site, scenario
         self._poll_seconds = poll_seconds
         self._refreshing = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self._current = open_scenario_index(home, engine, scenario)
+        self._current = open_scenario_index(site, scenario)
         self._refused = ""
 
     @property
@@ -55,10 +52,10 @@ class LiveIndex:
         with self._refreshing:
             version = self._current.version
             try:
-                version = active_index(self._engine, self._scenario).version
+                version = active_index(self._site.engine, self._scenario).version
                 if version in (self._current.version, self._refused):
                     return False
-                self._current = open_scenario_index(self._home, self._engine, self._scenario)
+                self._current = open_scenario_index(self._site, self._scenario)
             except QAnchorError as error:
                 # Said once: a damaged index stays damaged. A database that is away is asked again.
                 self._refused = version

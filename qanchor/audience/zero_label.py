@@ -18,20 +18,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from qanchor.audience.describe import embed_words, event_words, match_words
 from qanchor.audience.index import manifest_vectors
 from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import InputError
-from qanchor.home import Home
 from qanchor.metrics import roc_auc
 from qanchor.model.nested import narrowed
 from qanchor.names import USER_ID
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import ModelVersion
-from qanchor.storage.event_log import EventLog
+from qanchor.site import Site
 from qanchor.storage.vectors import Vectors
 from qanchor.workspace import ScenarioSpec, Workspace
 
@@ -181,17 +180,13 @@ def read_answers(
     return WordScorer(scenario, positive, negative, _unit(direction).astype(np.float32)[None])
 
 
-def score_by_words(
-    home: Home, engine: Engine, workspace: Workspace, scenario: str, users: Sequence[str] | None = None
-) -> WordScores:
+def score_by_words(site: Site, scenario: str, users: Sequence[str] | None = None) -> WordScores:
     """Score users who have a vector of a scenario by its words alone.
 
     Args:
-        home: where model, event log and offline store lie.
-        engine: the registry.
-        workspace: names the scenario.
-        scenario: its name.
-        users: whom; None: everybody with a vector.
+        site: model, event log, offline store, registry and workspace.
+        scenario: name of the scenario.
+        users: ids of the users to score; None: everybody with a vector.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -199,17 +194,17 @@ def score_by_words(
         NotReady: there are no embeddings of it yet; run `qanchor-cli backfill --scenario`.
         CheckpointInvalid: the model is gone or damaged.
     """
-    _check_words(scenario, workspace.scenario(scenario))
-    manifest = active_manifest(engine, scenario)
+    _check_words(scenario, site.workspace.scenario(scenario))
+    manifest = active_manifest(site.engine, scenario)
     from qanchor.model.checkpoint import load_model
 
-    with transaction(engine) as session:
+    with transaction(site.engine) as session:
         path = session.scalars(
             select(ModelVersion.path).where(ModelVersion.version == manifest.model_version)
         ).one()
-    loaded = load_model(home.root / path, "cpu", "float32")
-    scorer = read_answers(loaded, workspace, scenario, event_words(EventLog(home.events, workspace)))
-    current = manifest_vectors(home, manifest)
+    loaded = load_model(site.home.root / path, "cpu", "float32")
+    scorer = read_answers(loaded, site.workspace, scenario, event_words(site.event_log))
+    current = manifest_vectors(site, manifest)
     table = pa.table({USER_ID: current.users, "score": scorer.score(current.vectors)})
     if users is not None:
         table = table.filter(pc.is_in(table[USER_ID], pa.array(set(users), pa.string())))

@@ -98,9 +98,9 @@ def explain_user(site: Site, compute: ComputeSettings, request: ExplainRequest) 
         CheckpointInvalid: a file of the head or the model was edited.
         FingerprintMismatch: the vectors or the model in service are of another space than the head's.
     """
-    head = load_head(request.scenario, site)
+    head = load_head(site, request.scenario)
     if head.card.width:
-        check_space(request.scenario, site.features, head.card.fingerprint, _refit(request.scenario))
+        check_space(site, request.scenario, head.card.fingerprint, _refit(request.scenario))
     moment = request.as_of or _served_moment(site, request.scenario)
     table = _features(site, head, request.user, moment)
     parts = contributions(head.boosters, head.card.spec, table, site.workspace)

@@ -53,13 +53,13 @@ class HeadComparison:
 
 
 def compare_heads(
-    scenario: str, site: Site, challenger: str | None = None, champion: str | None = None
+    site: Site, scenario: str, challenger: str | None = None, champion: str | None = None
 ) -> HeadComparison:
     """Compare two heads on the rows that are test rows of both.
 
     Args:
-        scenario: its name.
         site: home, registry, workspace.
+        scenario: name of the scenario.
         challenger: a version; default: the newest head that is not the champion.
         champion: a version; default: the one that scores.
 
@@ -69,8 +69,8 @@ def compare_heads(
         LabelsInvalid: the heads share too few test rows of either class; train both with the same split.
         CheckpointInvalid: a head's files were edited.
     """
-    first = _champion(scenario, site, champion)
-    second = find_challenger(scenario, site, challenger)
+    first = _champion(site, scenario, champion)
+    second = find_challenger(site, scenario, challenger)
     if first.version == second.version:
         raise NotReady(
             f"{first.version} would be compared with itself", "Name another head with --challenger."
@@ -101,12 +101,12 @@ def compare_heads(
     )
 
 
-def promote(scenario: str, site: Site, version: str | None = None) -> HeadCard:
+def promote(site: Site, scenario: str, version: str | None = None) -> HeadCard:
     """Make a head its scenario's champion: it scores users from now on.
 
     Args:
-        scenario: its name.
         site: home, registry, workspace.
+        scenario: name of the scenario.
         version: of the head; default: the newest challenger.
 
     Raises:
@@ -115,7 +115,7 @@ def promote(scenario: str, site: Site, version: str | None = None) -> HeadCard:
         CheckpointInvalid: a file of it is missing or was edited. Nothing is changed.
         FingerprintMismatch: it reads vectors of another space than those in service. Nothing is changed.
     """
-    head = find_challenger(scenario, site, version)
+    head = find_challenger(site, scenario, version)
     folder = site.home.root / head.path
     card = read_card(folder, str(head.metrics.get("card_hash")))
     read_boosters(folder, card)
@@ -130,7 +130,7 @@ def promote(scenario: str, site: Site, version: str | None = None) -> HeadCard:
     return card
 
 
-def find_challenger(scenario: str, site: Site, version: str | None = None) -> Head:
+def find_challenger(site: Site, scenario: str, version: str | None = None) -> Head:
     """The newest head that is not the champion, or the one of a version.
 
     Raises:
@@ -148,7 +148,7 @@ def find_challenger(scenario: str, site: Site, version: str | None = None) -> He
     return others[0]
 
 
-def _champion(scenario: str, site: Site, version: str | None) -> Head:
+def _champion(site: Site, scenario: str, version: str | None) -> Head:
     site.workspace.scenario(scenario)
     return active_head(site.engine, scenario) if version is None else find_head(site, scenario, version)
 

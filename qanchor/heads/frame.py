@@ -3,9 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,28 +28,11 @@ from qanchor.names import (
     embedding_field,
     embedding_view,
 )
+from qanchor.site import Site
 from qanchor.workspace import Workspace
 
 PART = "part"
 _PLACE = "_part"
-
-
-class FeatureSource(Protocol):
-    """What a head needs of the feature repository."""
-
-    def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
-        """The rows' features as of their own times, one row each, in the same order."""
-        ...
-
-    def online(
-        self, user_ids: Sequence[str], features: Sequence[str], at: datetime | None = None
-    ) -> pa.Table:
-        """The users' newest features that are fresh at a moment, one row each, in the same order."""
-        ...
-
-    def fingerprint(self, scenario: str) -> str | None:
-        """The embedding space that the scenario's view holds."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -144,13 +125,12 @@ class HeadFrame:
         return file_hash(path)
 
 
-def read_frame(source: FeatureSource, labels: Labels, workspace: Workspace, division: Division) -> HeadFrame:
+def read_frame(site: Site, labels: Labels, division: Division) -> HeadFrame:
     """Every labelled row that has a part, with its features as of its own time.
 
     Args:
-        source: the feature repository; it joins no row that happened or was created after a label's time.
+        site: feature repository, which joins no row that happened or was created after a label's time.
         labels: the scenario's labels.
-        workspace: names the views' columns.
         division: each label's part.
 
     Raises:
@@ -161,9 +141,9 @@ def read_frame(source: FeatureSource, labels: Labels, workspace: Workspace, divi
     asked = labels.table.filter(pa.array(kept)).select([USER_ID, AS_OF, LABEL])
     asked = asked.append_column(_PLACE, pa.array(division.places[kept]))
     views = [embedding_view(labels.scenario), ACTIVITY_VIEW]
-    if workspace.profile_columns:
+    if site.workspace.profile_columns:
         views.append(PROFILE_VIEW)
-    table = source.training_frame(asked, views)
+    table = site.features.training_frame(asked, views)
     part = np.asarray(table[_PLACE], dtype=np.int8)
     frame = _frame(labels.scenario, table.drop_columns(_PLACE), part)
     refuse_broken_vectors(frame.table, labels.scenario)

@@ -41,12 +41,12 @@ class Refit:
         return self.same_trees and self.same_calibration and self.largest_difference == 0
 
 
-def refit(scenario: str, site: Site, version: str | None = None) -> Refit:
+def refit(site: Site, scenario: str, version: str | None = None) -> Refit:
     """Fit a head again on its own frame with its own parameters; nothing is stored.
 
     Args:
-        scenario: its name.
         site: home, registry, workspace.
+        scenario: name of the scenario.
         version: of the head; default: the champion.
 
     Raises:
@@ -54,7 +54,7 @@ def refit(scenario: str, site: Site, version: str | None = None) -> Refit:
         NotReady: there is no such head.
         CheckpointInvalid: the frame or another file was edited; train the head again.
     """
-    head = load_head(scenario, site, version)
+    head = load_head(site, scenario, version)
     card = head.card
     frame = read_stored_frame(head.folder, card)
     again = refit_head(fit_task(frame, card.spec), card.options, card.parameters)

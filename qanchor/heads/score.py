@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -100,12 +100,12 @@ class Scored:
     without_embedding: int
 
 
-def load_head(scenario: str, site: Site, version: str | None = None) -> LoadedHead:
+def load_head(site: Site, scenario: str, version: str | None = None) -> LoadedHead:
     """A head of a scenario, whole and unedited.
 
     Args:
-        scenario: its name.
         site: home, registry, workspace.
+        scenario: name of the scenario.
         version: of the head; default: the champion.
 
     Raises:
@@ -135,12 +135,12 @@ def find_head(site: Site, scenario: str, version: str) -> Head:
     return found[0]
 
 
-def score_users(scenario: str, site: Site, request: ScoreRequest | None = None) -> Scored:
+def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) -> Scored:
     """Score users with a scenario's champion.
 
     Args:
-        scenario: its name.
         site: feature repository, home, registry, workspace.
+        scenario: name of the scenario.
         request: whom, on what; default: everybody, online, now.
 
     Raises:
@@ -151,11 +151,11 @@ def score_users(scenario: str, site: Site, request: ScoreRequest | None = None) 
         FeaturesInvalid: a vector holds NaN, or a category is new; the message names row or column.
     """
     asked = request or ScoreRequest()
-    head = load_head(scenario, site)
+    head = load_head(site, scenario)
     if head.card.width:
         check_space(
+            site,
             scenario,
-            site.features,
             head.card.fingerprint,
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
@@ -172,34 +172,22 @@ def score_users(scenario: str, site: Site, request: ScoreRequest | None = None) 
         raise NotReady(
             f"the {asked.store} store holds no fresh vector of {scenario} for these {len(users):,} users "
             f"at {when:%Y-%m-%d}",
-            f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(scenario, site)}.",
+            f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(site, scenario)}.",
         )
     result = pa.table({USER_ID: pa.array(users, pa.string()), "score": np.concatenate(scores)})
     return Scored(result, head.card.version, asked.store, when, without)
 
 
-class ScoreStore(Protocol):
-    """Where scores are kept; `qanchor.storage.features.FeatureRepository` is one."""
-
-    def write_part(self, view: str, table: pa.Table, part: str) -> Path:
-        """Write rows of a view to the offline store; a part of the same name is replaced."""
-        ...
-
-    def materialize(self, views: Sequence[str], end: datetime) -> dict[str, int]:
-        """Bring the newest row of every user up to a moment into the online store."""
-        ...
-
-
-def publish_scores(scenario: str, scored: Scored, store: ScoreStore) -> int:
+def publish_scores(site: Site, scenario: str, scored: Scored) -> int:
     """Put scores in service as features of their own: offline with their moment, online through Feast.
 
     A row's `event_timestamp` is the moment that its features are of, `created` is now: no label before now
     can be joined to it. Scoring again with the same head at the same moment replaces the rows.
 
     Args:
-        scenario: its name.
-        scored: the scores.
-        store: offline and online store.
+        site: offline and online store.
+        scenario: name of the scenario.
+        scored: scores to publish.
 
     Returns:
         Users that the online store holds scores of.
@@ -219,15 +207,15 @@ def publish_scores(scenario: str, scored: Scored, store: ScoreStore) -> int:
         f"{field}_head": pa.array([scored.head] * rows, pa.string()),
         **dict(zip((EVENT_TIMESTAMP, CREATED), moments, strict=True)),
     }
-    store.write_part(view, pa.table(columns), f"{scored.moment:%Y%m%dT%H%M%S%f}-{scored.head}")
-    return store.materialize([view], scored.moment)[view]
+    site.features.write_part(view, pa.table(columns), f"{scored.moment:%Y%m%dT%H%M%S%f}-{scored.head}")
+    return site.features.materialize([view], scored.moment)[view]
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _older(scenario: str, site: Site) -> str:
+def _older(site: Site, scenario: str) -> str:
     """How to score as of the vectors that there are."""
     manifest = active_manifests(site.engine, [scenario]).get(scenario)
     if manifest is None or manifest.as_of is None:

@@ -1,8 +1,7 @@
 """How far a head moves if new vectors take the place of those that serve: a gate of promotion."""
 
 import logging
-from collections.abc import Callable, Sequence
-from datetime import UTC
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from qanchor.metrics import psi
 from qanchor.names import AS_OF, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
 from qanchor.site import Site
+from qanchor.times import TIMESTAMP, as_utc
 
 log = logging.getLogger(__name__)
 
@@ -21,41 +21,38 @@ Vectors = NDArray[np.float32]
 _MOST_USERS = 20_000
 
 
-def score_shift(
-    site: Site,
-) -> Callable[[str, Sequence[str], Vectors, Vectors], float | None]:
-    """A function that says how far a scenario's champion moves between two sets of vectors of one space.
+def score_shift(site: Site, scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
+    """How far a scenario's champion moves between two sets of vectors of one space.
 
-    Activity and profile are those of the vectors that serve, both times: what moves is due to the vectors
+    Activity and profile are those of the vectors in service, both times: what moves is due to the vectors
     alone.
 
     Args:
         site: feature repository, home, registry, workspace.
+        scenario: name of the scenario.
+        users: ids of the users.
+        old: their vectors in service, float32 [users, width].
+        new: their new vectors, float32 [users, width].
 
     Returns:
-        (scenario, users, their vectors so far, their new ones) -> PSI of the scores; None where there is no
-        head that can be read, or it reads no vectors of the space that serves.
+        PSI of the scores; None where no head can be read, or it reads no vectors of the space in service.
     """
-
-    def shift(scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
-        manifest = active_manifests(site.engine, [scenario]).get(scenario)
-        if manifest is None or manifest.as_of is None:
-            return None
-        try:
-            head = load_head(scenario, site)
-        except (NotReady, CheckpointInvalid) as error:
-            log.warning("no score shift scenario=%s reason=%s", scenario, error.problem)
-            return None
-        if not head.card.width or head.card.fingerprint != manifest.fingerprint:
-            return None
-        some = list(users[:_MOST_USERS])
-        times = pa.array([manifest.as_of.replace(tzinfo=UTC)] * len(some), pa.timestamp("us", tz="UTC"))
-        asked = pa.table({USER_ID: pa.array(some, pa.string()), AS_OF: times})
-        table = site.features.training_frame(asked, list(head.card.spec.views(site.workspace)))
-        before, after = (_scores(head, scenario, table, vectors[:_MOST_USERS]) for vectors in (old, new))
-        return psi(before, after)
-
-    return shift
+    manifest = active_manifests(site.engine, [scenario]).get(scenario)
+    if manifest is None or manifest.as_of is None:
+        return None
+    try:
+        head = load_head(site, scenario)
+    except (NotReady, CheckpointInvalid) as error:
+        log.warning("no score shift scenario=%s reason=%s", scenario, error.problem)
+        return None
+    if not head.card.width or head.card.fingerprint != manifest.fingerprint:
+        return None
+    sample = list(users[:_MOST_USERS])
+    times = pa.array([as_utc(manifest.as_of)] * len(sample), TIMESTAMP)
+    rows = pa.table({USER_ID: pa.array(sample, pa.string()), AS_OF: times})
+    table = site.features.training_frame(rows, list(head.card.spec.views(site.workspace)))
+    before, after = (_scores(head, scenario, table, vectors[:_MOST_USERS]) for vectors in (old, new))
+    return psi(before, after)
 
 
 def _scores(head: LoadedHead, scenario: str, table: pa.Table, vectors: Vectors) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from qanchor.heads.card import FORMAT, HeadCard, HeadFiles, SplitCard, libraries
 from qanchor.heads.contributions import mean_contributions
 from qanchor.heads.figures import compare_scorers, drift, segment_rows
 from qanchor.heads.fit import FitOptions, FittedHead, constant_columns
-from qanchor.heads.frame import PART, FeatureSource, HeadFrame, read_frame
+from qanchor.heads.frame import PART, HeadFrame, read_frame
 from qanchor.heads.spec import FeatureSpec, Group
 from qanchor.heads.split import Division, SplitBy, SplitRequest, divide
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
@@ -72,15 +72,15 @@ class _Fit:
     scores: Mapping[str, Scores]
 
 
-def train_head(scenario: str, site: Site, options: TrainOptions, progress: Progress) -> TrainedHead:
+def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progress) -> TrainedHead:
     """Fit, measure, store and register a scenario's head.
 
     The head becomes the champion where there is none, or where the champion cannot score any more: its files
     are damaged, or it reads another embedding space. Otherwise it is a challenger.
 
     Args:
-        scenario: its name.
         site: feature repository, home, registry, workspace.
+        scenario: name of the scenario.
         options: feature groups, split, how to fit.
         progress: told of each stage.
 
@@ -101,9 +101,9 @@ def train_head(scenario: str, site: Site, options: TrainOptions, progress: Progr
     progress.start(f"head {scenario}", total=4)
     labels = read_labels(site.home, scenario)
     manifest = active_manifest(site.engine, scenario)
-    check_space(scenario, site.features, manifest.fingerprint)
+    check_space(site, scenario, manifest.fingerprint)
     division = divide(labels, _split_request(scenario, site, options, manifest))
-    frame = read_frame(site.features, labels, site.workspace, division)
+    frame = read_frame(site, labels, division)
     _check_frame(frame, options.groups, site.workspace)
     fit = _fit_options(frame.spec(options.groups, site.workspace), site.workspace, options)
     progress.advance(note="frame")
@@ -125,19 +125,19 @@ def train_head(scenario: str, site: Site, options: TrainOptions, progress: Progr
     return trained
 
 
-def check_space(scenario: str, source: FeatureSource, fingerprint: str, remedy: str = "") -> None:
+def check_space(site: Site, scenario: str, fingerprint: str, remedy: str = "") -> None:
     """Refuse a feature view whose vectors lie in another embedding space.
 
     Args:
-        scenario: its name.
-        source: the feature repository.
+        site: feature repository.
+        scenario: name of the scenario.
         fingerprint: of the vectors or head at hand.
         remedy: what to do; default: run the backfill.
 
     Raises:
         FingerprintMismatch: they differ.
     """
-    tagged = source.fingerprint(scenario)
+    tagged = site.features.fingerprint(scenario)
     if tagged != fingerprint:
         raise FingerprintMismatch(
             f"the Feast view of {scenario} holds vectors of {tagged[:12] if tagged else 'no'} "
@@ -277,12 +277,12 @@ def _store(card: HeadCard, done: _Fit, site: Site, promote: bool) -> TrainedHead
             path=folder.relative_to(site.home.root).as_posix(),
             metrics={"card_hash": card_hash, "test": card.metrics},
         ),
-        promote or not _has_usable_champion(card.scenario, site),
+        promote or not _has_usable_champion(site, card.scenario),
     )
     return TrainedHead(card, row.active)
 
 
-def _has_usable_champion(scenario: str, site: Site) -> bool:
+def _has_usable_champion(site: Site, scenario: str) -> bool:
     champion = active_by_scenario(site.engine, Head, [scenario]).get(scenario)
     if champion is None:
         return False

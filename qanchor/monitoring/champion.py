@@ -45,7 +45,7 @@ def load_champion(
         manifest: of the vectors that serve.
     """
     try:
-        head = load_head(scenario, site)
+        head = load_head(site, scenario)
         rows = read_scores(head.folder, head.card)
         frame = read_stored_frame(head.folder, head.card)
     except NotReady as error:

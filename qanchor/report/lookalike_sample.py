@@ -51,7 +51,7 @@ def sample_lookalikes(site: Site, scenario: str, scores: pa.Table) -> LookalikeS
     train = scores.filter(pc.and_(pc.equal(scores[PART], "train"), pc.equal(scores[LABEL], 1)))
     seeds = list(dict.fromkeys(train[USER_ID].to_pylist()))[:_SEEDS]
     try:
-        index = open_scenario_index(site.home, site.engine, scenario).index
+        index = open_scenario_index(site, scenario).index
         taken = max(1, min(max(_SHOWN, index.size // 10), index.size - len(seeds)))
         request = LookalikeRequest(seeds, taken, "centroid")
         found = find_lookalikes(Population(scenario, index), request).table

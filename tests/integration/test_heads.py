@@ -81,12 +81,12 @@ def numbers(
 
 def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureRepository]) -> None:
     made, repository = world
-    before = train_head(SCENARIO, made.site, FAST, Silent()).card
+    before = train_head(made.site, SCENARIO, FAST, Silent()).card
     # A perfect predictor, one day after every label's time.
     write(made, repository, "leak", 1, 100.0)
     # Another one of the label's own past, which nobody knew before the day after.
     write(made, repository, "written_later", -0.5, 100.0, created=1)
-    after = train_head(SCENARIO, made.site, FAST, Silent()).card
+    after = train_head(made.site, SCENARIO, FAST, Silent()).card
     assert after.metrics == before.metrics
     assert after.frame_hash == before.frame_hash
     assert after.booster_hashes == before.booster_hashes
@@ -95,15 +95,15 @@ def test_rows_after_the_cutoff_change_nothing(world: tuple[World, FeatureReposit
 
 def test_both_stores_score_alike_once_materialized(world: tuple[World, FeatureRepository]) -> None:
     made, repository = world
-    train_head(SCENARIO, made.site, FAST, Silent())
+    train_head(made.site, SCENARIO, FAST, Silent())
     repository.apply()
     repository.materialize([embedding_view(SCENARIO), ACTIVITY_VIEW, PROFILE_VIEW], NOON)
     users = [*made.source.users[:20], "stranger"]
-    offline = score_users(SCENARIO, made.site, ScoreRequest(users, "offline", NOON))
-    online = score_users(SCENARIO, made.site, ScoreRequest(users, "online", NOON))
+    offline = score_users(made.site, SCENARIO, ScoreRequest(users, "offline", NOON))
+    online = score_users(made.site, SCENARIO, ScoreRequest(users, "online", NOON))
     np.testing.assert_allclose(online.table["score"].to_numpy(), offline.table["score"].to_numpy(), atol=1e-6)
     assert (online.without_embedding, offline.without_embedding) == (1, 1)
-    assert publish_scores(SCENARIO, offline, repository) == len(users)
+    assert publish_scores(made.site, SCENARIO, offline) == len(users)
     wanted = [f"user_score_{SCENARIO}:score_{SCENARIO}", f"user_score_{SCENARIO}:score_{SCENARIO}_head"]
     served = repository.online(users, wanted, at=NOON)
     assert served[f"score_{SCENARIO}"].to_pylist() == offline.table["score"].to_pylist()

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
-from sqlalchemy import Engine
 
 from qanchor.audience.index import build_scenario_index, open_scenario_index, update_scenario_index
 from qanchor.errors import IndexInvalid
@@ -20,7 +19,9 @@ from qanchor.registry.manifests import activate_manifest, begin_manifest, note_m
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine
 from qanchor.registry.versions import register_model
+from qanchor.site import Site
 from qanchor.storage.parts import embedding_schema, write_part
+from tests.unit.embedding.world import make_workspace
 from tests.unit.registry.rows import manifest, model
 
 pytestmark = pytest.mark.integration
@@ -45,8 +46,8 @@ def _vectors() -> NDArray[np.float32]:
     return unit
 
 
-def _embed(home: Home, engine: Engine, vectors: NDArray[np.float32]) -> None:
-    row = begin_manifest(engine, manifest())
+def _embed(site: Site, vectors: NDArray[np.float32]) -> None:
+    row = begin_manifest(site.engine, manifest())
     users, moment = len(vectors), datetime(2026, 1, 1, tzinfo=UTC)
     offsets = pa.array(np.arange(0, users * WIDTH + 1, WIDTH, dtype=np.int32))
     table = pa.table(
@@ -58,10 +59,10 @@ def _embed(home: Home, engine: Engine, vectors: NDArray[np.float32]) -> None:
             **{name: [moment] * users for name in ("last_event_ts", "event_timestamp", "created")},
         }
     ).cast(embedding_schema("money"))
-    folder = home.edition("user_emb_money", row.id)
+    folder = site.home.edition("user_emb_money", row.id)
     write_part(folder, table, part_name(row.id, 0))
-    note_manifest(engine, row, path=str(folder.relative_to(home.root)))
-    activate_manifest(engine, row, users, "hash")
+    note_manifest(site.engine, row, path=str(folder.relative_to(site.home.root)))
+    activate_manifest(site.engine, row, users, "hash")
 
 
 def test_a_large_index_is_fast_measured_mapped_and_kept_up_to_date(tmp_path: Path) -> None:
@@ -70,11 +71,12 @@ def test_a_large_index_is_fast_measured_mapped_and_kept_up_to_date(tmp_path: Pat
     engine = open_engine(url)
     prepare(engine, url)
     register_model(engine, model())
+    site = Site.at(make_workspace(tmp_path / "repo"), home, engine)
     vectors = _vectors()
-    _embed(home, engine, vectors)
+    _embed(site, vectors)
 
-    row = build_scenario_index(home, engine, "money")
-    served = open_scenario_index(home, engine, "money").index
+    row = build_scenario_index(site, "money")
+    served = open_scenario_index(site, "money").index
     assert row.kind in ("ivf", "codes")
     assert row.recall is not None
     assert row.recall >= 0.98
@@ -87,27 +89,27 @@ def test_a_large_index_is_fast_measured_mapped_and_kept_up_to_date(tmp_path: Pat
     found = np.concatenate([served.search(query[None], 100)[1] for query in queries])
     assert np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]) >= 0.96
 
-    command = [sys.executable, "-c", _OTHER_PROCESS, str(home.root / row.path)]
+    command = [sys.executable, "-c", _OTHER_PROCESS, str(site.home.root / row.path)]
     said = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=True).stdout
     assert json.loads(said)["users"][0] == "user000000"
     assert [rows[0] for rows in json.loads(said)["rows"]] == [0, 1, 2]
 
     changed = vectors.copy()
     changed[:50] = vectors[50:100][::-1]
-    _embed(home, engine, changed)
-    update = update_scenario_index(home, engine, "money")
+    _embed(site, changed)
+    update = update_scenario_index(site, "money")
     assert (update.changed, update.removed, update.rebuilt) == (50, 0, False)
-    now = open_scenario_index(home, engine, "money").index
+    now = open_scenario_index(site, "money").index
     assert now.population == USERS
     # The user who took another's vector is found where that one is.
     twins = now.search(changed[:1], 2)[1][0]
     assert sorted(now.user_ids(twins).to_pylist()) == ["user000000", "user000099"]
 
-    path = home.root / update.row.path / "00000" / "index.faiss"
+    path = site.home.root / update.row.path / "00000" / "index.faiss"
     short = path.read_bytes()[:-1_000]
     path.unlink()
     path.write_bytes(short)
     with pytest.raises(IndexInvalid, match="a file was cut off"):
-        open_scenario_index(home, engine, "money")
+        open_scenario_index(site, "money")
     # Whoever had mapped the whole file goes on with it.
     assert served.search(vectors[:1], 1)[1][0, 0] == 0

@@ -46,7 +46,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     world = small_world(folder)
     add_manifest(world)
-    train_head(SCENARIO, world.site, FAST, Silent())
+    train_head(world.site, SCENARIO, FAST, Silent())
     (world.site.home.labels / "ceilings.json").write_text('{"risk": 0.97}')
     summary = summarise(world.site, [SCENARIO], Silent())
     write_report(with_everything(summary), folder / "report.html")

@@ -23,7 +23,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("figures")
     world = small_world(folder, rows=900, seed=3)
     add_manifest(world)
-    train_head(SCENARIO, world.site, FAST, Silent())
+    train_head(world.site, SCENARIO, FAST, Silent())
     write_report(summarise(world.site, [SCENARIO], Silent()), folder / "out" / "report.html")
     return folder / "out" / "report.json", world.site.home.root
 

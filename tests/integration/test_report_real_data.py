@@ -107,7 +107,7 @@ def test_every_figure_on_real_data_equals_an_independent_computation(name: str, 
     site = Site.at(workspace, home, engine, cast(FeatureRepository, source))
     world = World(site, FakeSource({}, []), np.asarray(labels["label"], dtype=np.int64))
     add_manifest(world, scenario=scenario)
-    train_head(scenario, site, FAST, Silent())
+    train_head(site, scenario, FAST, Silent())
 
     page = tmp_path / "out" / "report.html"
     write_report(summarise(site, [scenario], Silent()), page)

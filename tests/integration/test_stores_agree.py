@@ -28,7 +28,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     chain.train(seed=0)
     chain.backfill(as_of=day(9.5))
     chain.backfill()
-    build_scenario_index(world.home, world.engine, "money")
+    build_scenario_index(world.site, "money")
     yield chain
     chain.features.close()
 
@@ -39,7 +39,7 @@ def chain(embedded: Chain) -> Iterator[Chain]:
     newest = active_manifest(embedded.world.engine, "money")
     yield embedded
     promote({"money": newest}, _place(embedded), Silent())
-    build_scenario_index(embedded.world.home, embedded.world.engine, "money")
+    build_scenario_index(embedded.world.site, "money")
 
 
 def _place(chain: Chain) -> Site:
@@ -100,7 +100,7 @@ def test_an_index_of_other_vectors_is_found(chain: Chain) -> None:
     index = _checks(chain)["index"]
     assert index.problem == f"built of manifest {before.id}, {after.id} serves"
     assert "index build" in index.remedy
-    build_scenario_index(chain.world.home, chain.world.engine, "money")
+    build_scenario_index(chain.world.site, "money")
     assert all(check.agrees for check in _checks(chain).values())
 
 

@@ -90,7 +90,7 @@ def test_a_narrower_width_is_cut_alike_in_every_store_and_taken_back_by_a_rollba
     assert vectors[1] is None
     frame = chain.features.training_frame(read_labels(chain.world.home, "money").table, [VIEW])
     assert frame["emb_money"].type.list_size == 64
-    row = build_scenario_index(chain.world.home, chain.world.engine, "money")
+    row = build_scenario_index(chain.world.site, "money")
     assert load_index(chain.world.home.root / row.path).dim == 64
     assert [check for check in verify("money", _place(chain)) if not check.agrees] == []
     promote({"money": rollback_target("money", _place(chain))}, _place(chain), Silent())

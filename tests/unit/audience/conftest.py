@@ -3,26 +3,22 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
 from qanchor.home import Home
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine
 from qanchor.registry.versions import register_model
+from qanchor.site import Site
+from tests.unit.embedding.world import make_workspace
 from tests.unit.registry.rows import model
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """An empty home."""
-    return Home(tmp_path)
-
-
-@pytest.fixture
-def engine(home: Home) -> Engine:
-    """A registry with one model."""
+def site(tmp_path: Path) -> Site:
+    """An empty home, and a registry with one model."""
+    home = Home(tmp_path)
     url = f"sqlite:///{home.database}"
     engine = open_engine(url)
     prepare(engine, url)
     register_model(engine, model())
-    return engine
+    return Site.at(make_workspace(tmp_path / "repo"), home, engine)

@@ -4,19 +4,18 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-from sqlalchemy import Engine
 
-from qanchor.home import Home
 from qanchor.registry.manifests import activate_manifest, begin_manifest, note_manifest, part_name
+from qanchor.site import Site
 from qanchor.storage.parts import embedding_schema, write_part
 from tests.unit.registry.rows import manifest
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def embed(home: Home, engine: Engine, rows: list[tuple[str, int, int]], length: float = 1.0) -> int:
+def embed(site: Site, rows: list[tuple[str, int, int]], length: float = 1.0) -> int:
     """Publish (user, axis, day) rows, each the unit vector of that axis, in two parts."""
-    row = begin_manifest(engine, manifest())
+    row = begin_manifest(site.engine, manifest())
     for number, some in enumerate((rows[::2], rows[1::2])):
         moments = [DAY + timedelta(days=day) for _, _, day in some]
         table = pa.table(
@@ -30,10 +29,10 @@ def embed(home: Home, engine: Engine, rows: list[tuple[str, int, int]], length: 
                 "created": moments,
             }
         ).cast(embedding_schema("money"))
-        write_part(home.edition("user_emb_money", row.id), table, part_name(row.id, number))
-    folder = home.edition("user_emb_money", row.id)
-    note_manifest(engine, row, path=str(folder.relative_to(home.root)))
-    activate_manifest(engine, row, len(rows), "hash")
+        write_part(site.home.edition("user_emb_money", row.id), table, part_name(row.id, number))
+    folder = site.home.edition("user_emb_money", row.id)
+    note_manifest(site.engine, row, path=str(folder.relative_to(site.home.root)))
+    activate_manifest(site.engine, row, len(rows), "hash")
     return row.id
 
 

@@ -139,8 +139,8 @@ def test_features_equal_the_general_point_in_time_join(
 
 def _joined(features: OfflineFeatures, users: pa.Array) -> list[float | None]:
     requests = pa.table({"user_id": users, "as_of": pa.array([AS_OF] * len(users))})
-    ttl = timedelta(days=features.workspace.window_days)
-    rows = rows_as_of(features.home.view(ACTIVITY_VIEW), requests, ttl)
+    ttl = timedelta(days=features.site.workspace.window_days)
+    rows = rows_as_of(features.site.home.view(ACTIVITY_VIEW), requests, ttl)
     columns = pa.schema({"act_bill_count_30d": pa.float64()})
     joined: list[float | None] = read_rows(rows, columns)["act_bill_count_30d"].to_pylist()
     return joined

@@ -30,8 +30,8 @@ def lived(tmp_path: Path) -> tuple[Population, EventLog]:
     events = [(user, 1.0 + n % 3, "bill" if n < 50 else "card") for n, user in enumerate(users)]
     # At the cut-off and later: everybody, so that a leak would level the difference.
     events += [(user, float(CUT_OFF), "bill") for user in users]
-    add_events(features.home, features.workspace, events)
-    log = EventLog(features.home.events, features.workspace)
+    add_events(features.site.home, features.site.workspace, events)
+    log = features.site.event_log
     return population_of(clustered(200), features=features), log
 
 

@@ -6,23 +6,22 @@ import time
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
 
 from qanchor.audience.index import build_scenario_index
 from qanchor.audience.serving import LiveIndex
 from qanchor.errors import DatabaseUnavailable, NotReady
-from qanchor.home import Home
+from qanchor.site import Site
 from tests.unit.audience.published import embed, many
 
 
-def test_a_new_index_is_taken_over_and_a_running_search_keeps_the_old_one(home: Home, engine: Engine) -> None:
-    embed(home, engine, many(5))
-    build_scenario_index(home, engine, "money")
-    live = LiveIndex(home, engine, "money")
+def test_a_new_index_is_taken_over_and_a_running_search_keeps_the_old_one(site: Site) -> None:
+    embed(site, many(5))
+    build_scenario_index(site, "money")
+    live = LiveIndex(site, "money")
     old = live.current
     assert not live.refresh()
-    embed(home, engine, many(9))
-    row = build_scenario_index(home, engine, "money")
+    embed(site, many(9))
+    row = build_scenario_index(site, "money")
     assert live.refresh()
     assert (live.current.version, live.current.index.size) == (row.version, 9)
     # Its files are gone from the folder; whoever holds it goes on.
@@ -31,33 +30,31 @@ def test_a_new_index_is_taken_over_and_a_running_search_keeps_the_old_one(home: 
 
 
 def test_a_damaged_index_is_refused_once_and_the_last_good_one_serves(
-    home: Home, engine: Engine, caplog: pytest.LogCaptureFixture
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    embed(home, engine, many(5))
-    good = build_scenario_index(home, engine, "money").version
-    live = LiveIndex(home, engine, "money")
-    path = home.root / build_scenario_index(home, engine, "money").path / "00000" / "index.faiss"
+    embed(site, many(5))
+    good = build_scenario_index(site, "money").version
+    live = LiveIndex(site, "money")
+    path = site.home.root / build_scenario_index(site, "money").path / "00000" / "index.faiss"
     path.write_bytes(path.read_bytes()[:-9])
     with caplog.at_level(logging.ERROR):
         assert [live.refresh() for _ in range(3)] == [False] * 3
     assert [f"keeps={good}" in record.getMessage() for record in caplog.records] == [True]
     assert live.current.version == good
-    newest = build_scenario_index(home, engine, "money").version
+    newest = build_scenario_index(site, "money").version
     assert live.refresh()
     assert live.current.version == newest
 
 
-def test_a_registry_that_is_away_is_asked_again(
-    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embed(home, engine, many(5))
-    build_scenario_index(home, engine, "money")
-    live = LiveIndex(home, engine, "money")
+def test_a_registry_that_is_away_is_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed(site, many(5))
+    build_scenario_index(site, "money")
+    live = LiveIndex(site, "money")
 
     def away(*_: object) -> None:
         raise DatabaseUnavailable("the registry database failed", "Start it.")
 
-    newest = build_scenario_index(home, engine, "money").version
+    newest = build_scenario_index(site, "money").version
     with monkeypatch.context() as patch:
         patch.setattr("qanchor.audience.serving.active_index", away)
         assert not live.refresh()
@@ -65,9 +62,9 @@ def test_a_registry_that_is_away_is_asked_again(
     assert live.current.version == newest
 
 
-def test_searches_go_on_while_indexes_are_exchanged(home: Home, engine: Engine) -> None:
-    embed(home, engine, many(20))
-    build_scenario_index(home, engine, "money")
+def test_searches_go_on_while_indexes_are_exchanged(site: Site) -> None:
+    embed(site, many(20))
+    build_scenario_index(site, "money")
     failures: list[BaseException] = []
     stop = threading.Event()
 
@@ -81,12 +78,12 @@ def test_searches_go_on_while_indexes_are_exchanged(home: Home, engine: Engine) 
                 failures.append(error)
                 return
 
-    with LiveIndex(home, engine, "money", poll_seconds=0.02) as live:
+    with LiveIndex(site, "money", poll_seconds=0.02) as live:
         searching = threading.Thread(target=search, args=(live,))
         searching.start()
         for users in (30, 40, 50):
-            embed(home, engine, many(users))
-            newest = build_scenario_index(home, engine, "money").version
+            embed(site, many(users))
+            newest = build_scenario_index(site, "money").version
             deadline = time.monotonic() + 10
             while live.current.version != newest and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -97,6 +94,6 @@ def test_searches_go_on_while_indexes_are_exchanged(home: Home, engine: Engine) 
     assert not any(thread.name == "index-money" for thread in threading.enumerate())
 
 
-def test_a_process_does_not_begin_without_an_index(home: Home, engine: Engine) -> None:
+def test_a_process_does_not_begin_without_an_index(site: Site) -> None:
     with pytest.raises(NotReady, match="index build --scenario money"):
-        LiveIndex(home, engine, "money")
+        LiveIndex(site, "money")

@@ -1,19 +1,16 @@
 """Scores by words alone: what is understood of an answer, and that users are ranked by it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
 
 from qanchor.audience.zero_label import Statement, WordScorer, read_answers, score_by_words, understand
 from qanchor.errors import InputError, NotReady, UnknownScenario
-from qanchor.home import Home
+from qanchor.site import Site
 from qanchor.training.useru.answers import COUNT_WORDS
 from qanchor.workspace import ScenarioSpec, Workspace
 from tests.unit.audience.published import embed
-from tests.unit.embedding.world import make_workspace
 from tests.unit.model.test_embedder import LOADED
 
 VOCABULARY = {"takeout": 3, "loan": 2, "repayment": 2, "coupon": 4}
@@ -98,35 +95,33 @@ def towards_the_second_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qanchor.audience.zero_label.read_answers", lambda *_: scorer)
 
 
-def _with_words(repo: Path) -> Workspace:
-    workspace = make_workspace(repo)
+@pytest.fixture
+def site(site: Site) -> Site:
+    """A site whose scenario money has answers in words."""
+    workspace = site.workspace
     money = workspace.scenarios["money"].model_copy(
         update={"positive": "owes a loan", "negative": "owes none"}
     )
-    return replace(workspace, scenarios={**workspace.scenarios, "money": money})
+    return site.with_parts(workspace=replace(workspace, scenarios={**workspace.scenarios, "money": money}))
 
 
 @pytest.mark.usefixtures("towards_the_second_axis")
-def test_users_are_scored_by_their_newest_vector_best_first(
-    home: Home, engine: Engine, tmp_path: Path
-) -> None:
-    workspace = _with_words(tmp_path / "repo")
-    embed(home, engine, [("a", 0, 0), ("b", 1, 0), ("c", 1, 0), ("c", 0, 1), ("d", 2, 0)])
-    scores = score_by_words(home, engine, workspace, "money")
+def test_users_are_scored_by_their_newest_vector_best_first(site: Site) -> None:
+    embed(site, [("a", 0, 0), ("b", 1, 0), ("c", 1, 0), ("c", 0, 1), ("d", 2, 0)])
+    scores = score_by_words(site, "money")
     assert scores.table.to_pylist()[0] == {"user_id": "b", "score": 1.0}
     assert scores.table["user_id"].to_pylist() == ["b", "a", "c", "d"]
-    some = score_by_words(home, engine, workspace, "money", ["d", "b", "nobody"])
+    some = score_by_words(site, "money", ["d", "b", "nobody"])
     assert some.table["user_id"].to_pylist() == ["b", "d"]
     assert some.without_vector == 1
 
 
 @pytest.mark.usefixtures("towards_the_second_axis")
-def test_what_cannot_be_scored_is_refused_with_what_to_do(home: Home, engine: Engine, tmp_path: Path) -> None:
-    workspace = _with_words(tmp_path / "repo")
+def test_what_cannot_be_scored_is_refused_with_what_to_do(site: Site) -> None:
     with pytest.raises(NotReady, match="backfill --scenario money"):
-        score_by_words(home, engine, workspace, "money")
+        score_by_words(site, "money")
     with pytest.raises(InputError, match="no answers in words"):
-        score_by_words(home, engine, workspace, "quiet")
-    embed(home, engine, [("a", 0, 0)])
+        score_by_words(site, "quiet")
+    embed(site, [("a", 0, 0)])
     with pytest.raises(InputError, match="none of the 2 users has a vector"):
-        score_by_words(home, engine, workspace, "money", ["x", "y"])
+        score_by_words(site, "money", ["x", "y"])

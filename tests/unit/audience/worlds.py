@@ -12,6 +12,7 @@ from qanchor.audience.features import OfflineFeatures
 from qanchor.audience.population import Population
 from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
+from qanchor.site import Site
 from qanchor.storage.parts import view_schemas, write_part
 from qanchor.storage.vectors import IndexMetadata, build_index
 from tests.unit.embedding.world import make_workspace
@@ -74,4 +75,4 @@ def write_features(folder: Path, rows: Sequence[Mapping[str, object]]) -> Offlin
         )
         for number, part in enumerate((table.slice(0, len(table) // 2), table.slice(len(table) // 2))):
             write_part(home.view(view), part, f"{number:08d}")
-    return OfflineFeatures(home, workspace, AS_OF)
+    return OfflineFeatures(Site.at(workspace, home), AS_OF)

@@ -104,8 +104,8 @@ def test_labels_before_every_event_are_refused(
 ) -> None:
     users = [f"u{place:04d}" for place in range(40)]
     events = {"user_id": users, "event_time": ["2026-03-02T00:00:00Z"] * 40, "modality": ["bill"] * 40}
-    events |= {"amount": [1.0] * 40}
-    pq.write_table(pa.table(events), tmp_path / "events.parquet")
+    table = pa.table(events | {"amount": pa.array([1.0] * 40)})
+    pq.write_table(table, tmp_path / "events.parquet")
     assert run_command(["events", "load", str(tmp_path / "events.parquet")]) == 0
     path = written(good_rows(), tmp_path / "early.parquet")
     capsys.readouterr()

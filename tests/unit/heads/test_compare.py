@@ -27,7 +27,7 @@ def world(tmp_path: Path) -> World:
 
 
 def trained(world: World, options: TrainOptions = FAST) -> TrainedHead:
-    return train_head(SCENARIO, world.site, options, Silent())
+    return train_head(world.site, SCENARIO, options, Silent())
 
 
 def folder(world: World, head: TrainedHead) -> Path:
@@ -38,7 +38,7 @@ def test_a_comparison_equals_scikit_learn_on_the_common_test_rows(tmp_path: Path
     world = small_world(tmp_path, rows=1200)
     add_manifest(world)
     old, new = trained(world, WEAK), trained(world)
-    found = compare_heads(SCENARIO, world.site)
+    found = compare_heads(world.site, SCENARIO)
     assert (found.champion, found.challenger) == (old.card.version, new.card.version)
     assert (found.rows, found.positives) == (240, int(old.card.metrics["head"]["positives"]))
     tables = [pq.read_table(folder(world, head) / SCORES_FILE).to_pandas() for head in (old, new)]
@@ -58,45 +58,45 @@ def test_a_comparison_equals_scikit_learn_on_the_common_test_rows(tmp_path: Path
 def test_the_same_head_twice_makes_no_clear_difference(world: World) -> None:
     trained(world)
     trained(world)
-    found = compare_heads(SCENARIO, world.site)
+    found = compare_heads(world.site, SCENARIO)
     assert (found.verdict, found.auc_test.p_value) == ("no clear difference", 1.0)
     assert all(one.low == one.value == one.high == 0 for one in found.differences.values())
 
 
 def test_versions_can_be_named_by_their_beginning(world: World) -> None:
     old, new = trained(world, WEAK), trained(world)
-    found = compare_heads(SCENARIO, world.site, old.card.version, new.card.version)
+    found = compare_heads(world.site, SCENARIO, old.card.version, new.card.version)
     assert (found.champion, found.challenger) == (new.card.version, old.card.version)
     assert found.differences["auc"].value < 0
     with pytest.raises(NotReady, match="compared with itself"):
-        compare_heads(SCENARIO, world.site, old.card.version)
+        compare_heads(world.site, SCENARIO, old.card.version)
     with pytest.raises(NotReady, match="has no head 'x'"):
-        compare_heads(SCENARIO, world.site, "x")
+        compare_heads(world.site, SCENARIO, "x")
     with pytest.raises(NotReady, match="has 2 heads '20'"):
-        compare_heads(SCENARIO, world.site, "20")
+        compare_heads(world.site, SCENARIO, "20")
 
 
 def test_heads_without_common_test_rows_are_not_compared(world: World) -> None:
     trained(world)
-    train_head(SCENARIO, world.site, replace(FAST, test_fold=1), Silent())
+    train_head(world.site, SCENARIO, replace(FAST, test_fold=1), Silent())
     with pytest.raises(LabelsInvalid, match=r"share 0 test rows.*same --split and --test-fold"):
-        compare_heads(SCENARIO, world.site)
+        compare_heads(world.site, SCENARIO)
 
 
 def test_scoring_takes_the_champion_and_a_promoted_challenger_takes_over(world: World) -> None:
     old = trained(world, WEAK)
     with pytest.raises(NotReady, match="risk has no challenger"):
-        promote(SCENARIO, world.site)
+        promote(world.site, SCENARIO)
     new = trained(world)
     asked = ScoreRequest(world.source.users[:9])
-    before = score_users(SCENARIO, world.site, asked)
+    before = score_users(world.site, SCENARIO, asked)
     assert before.head == old.card.version
-    assert promote(SCENARIO, world.site).version == new.card.version
-    after = score_users(SCENARIO, world.site, asked)
+    assert promote(world.site, SCENARIO).version == new.card.version
+    after = score_users(world.site, SCENARIO, asked)
     assert after.head == new.card.version
     assert not after.table.equals(before.table)
-    promote(SCENARIO, world.site, old.card.version)
-    assert score_users(SCENARIO, world.site, asked).table.equals(before.table)
+    promote(world.site, SCENARIO, old.card.version)
+    assert score_users(world.site, SCENARIO, asked).table.equals(before.table)
 
 
 @pytest.mark.parametrize("name", [booster_file(0), FRAME_FILE, "card.json"])
@@ -105,7 +105,7 @@ def test_an_edited_head_is_not_promoted(world: World, name: str) -> None:
     path = folder(world, new) / name
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(CheckpointInvalid, match=f"{name} was changed"):
-        promote(SCENARIO, world.site)
+        promote(world.site, SCENARIO)
     assert active_head(world.site.engine, SCENARIO).version == old.card.version
 
 
@@ -118,16 +118,16 @@ def test_a_head_of_other_vectors_is_not_promoted(world: World) -> None:
     with pytest.raises(
         FingerprintMismatch, match=r"reads vectors of ffffffffffff, in service are eeeeeeeeeeee"
     ):
-        promote(SCENARIO, world.site, old.card.version)
+        promote(world.site, SCENARIO, old.card.version)
     assert active_head(world.site.engine, SCENARIO).version == new.card.version
 
 
 def test_a_head_is_fitted_again_exactly_from_its_own_frame(world: World) -> None:
     options = replace(FAST, fit=replace(FAST.fit, seeds=2, search_seconds=0.2, monotone={"prof_limit": 1}))
-    train_head(SCENARIO, world.site, options, Silent())
+    train_head(world.site, SCENARIO, options, Silent())
     # What the stores hold by now does not matter.
     world.source.columns["emb_risk"] = [None] * 240
-    found = refit(SCENARIO, world.site)
+    found = refit(world.site, SCENARIO)
     assert (found.exact, found.rows, found.largest_difference) == (True, 240, 0.0)
     assert found.changed_libraries == {}
 
@@ -139,4 +139,4 @@ def test_a_frame_that_was_edited_is_refused(world: World) -> None:
     flipped = 1 - np.asarray(table["label"])
     pq.write_table(table.set_column(table.column_names.index("label"), "label", [flipped]), path)
     with pytest.raises(CheckpointInvalid, match=r"frame.parquet was changed"):
-        refit(SCENARIO, world.site)
+        refit(world.site, SCENARIO)

@@ -20,7 +20,7 @@ def world(tmp_path: Path) -> World:
 
 def frame_of(world: World) -> HeadFrame:
     labels = read_labels(world.site.home, SCENARIO)
-    return read_frame(world.source, labels, world.site.workspace, divide(labels, SplitRequest()))
+    return read_frame(world.site, labels, divide(labels, SplitRequest()))
 
 
 def test_the_frame_holds_every_label_with_its_part(world: World) -> None:

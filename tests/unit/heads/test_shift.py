@@ -1,6 +1,7 @@
 """The gate that a head makes: how far its scores move between two sets of vectors."""
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ def _vectors(world: World) -> np.ndarray:
 
 
 def test_the_same_vectors_do_not_move_a_score_and_others_do(world: World) -> None:
-    train_head(SCENARIO, world.site, FAST, Silent())
-    shift, vectors = score_shift(world.site), _vectors(world)
+    train_head(world.site, SCENARIO, FAST, Silent())
+    shift, vectors = partial(score_shift, world.site), _vectors(world)
     assert shift(SCENARIO, world.source.users, vectors, vectors) == 0.0
     turned = -vectors
     moved = shift(SCENARIO, world.source.users, vectors, turned)
@@ -40,17 +41,17 @@ def test_the_same_vectors_do_not_move_a_score_and_others_do(world: World) -> Non
 
 
 def test_without_a_head_there_is_no_shift(world: World) -> None:
-    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    assert score_shift(world.site, SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
 
 
 def test_a_head_of_another_space_is_no_judge(world: World) -> None:
-    train_head(SCENARIO, world.site, FAST, Silent())
+    train_head(world.site, SCENARIO, FAST, Silent())
     note_manifest(world.site.engine, active_manifest(world.site.engine, SCENARIO), fingerprint="e" * 32)
-    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    assert score_shift(world.site, SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
 
 
 def test_a_head_that_was_edited_is_no_judge(world: World) -> None:
-    train_head(SCENARIO, world.site, FAST, Silent())
+    train_head(world.site, SCENARIO, FAST, Silent())
     for card in world.site.home.heads.rglob("*.json"):
         card.write_text("{}")
-    assert score_shift(world.site)(SCENARIO, world.source.users, *[_vectors(world)] * 2) is None
+    assert score_shift(world.site, SCENARIO, world.source.users, *[_vectors(world)] * 2) is None

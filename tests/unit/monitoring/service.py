@@ -140,10 +140,10 @@ def healthy_service(root: Path) -> Service:
     """
     world = small_world(root, USERS)
     add_manifest(world)
-    card = train_head(SCENARIO, world.site, FAST, Silent()).card
+    card = train_head(world.site, SCENARIO, FAST, Silent()).card
     later = small_world(root / "later", USERS, seed=3)
     table = later.source.training_frame(pa.table({"user_id": later.source.users}), [])
-    honest = load_head(SCENARIO, world.site).score(table)
+    honest = load_head(world.site, SCENARIO).score(table)
     made = Service(world.site, world, card.version, honest)
     made.serve(35, vectors_of(later))
     for moment in (0, 35):

@@ -23,7 +23,7 @@ CHARTS = ["roc", "gain", "lift", "ks", "scores", "calibration", "importance", "p
 def world(tmp_path: Path) -> World:
     made = small_world(tmp_path)
     add_manifest(made, prompt_fold=4)
-    train_head(SCENARIO, made.site, FAST, Silent())
+    train_head(made.site, SCENARIO, FAST, Silent())
     return made
 
 
