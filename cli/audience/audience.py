@@ -172,7 +172,7 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
     if as_json:
         print_json({**audience_facts(saved), "users": members.to_pylist()})
         return
-    print_table("Audience", [{"what": k, "value": str(v)} for k, v in audience_facts(saved).items()])
+    print_table("Audience", [{"what": k, "value": v} for k, v in audience_facts(saved).items()])
     show_found(members, "Users")
 
 

@@ -148,7 +148,7 @@ def found_as_json(found: "Lookalikes", population: "Population") -> dict[str, ob
         "scenario": population.scenario,
         "index": population.version,
         "fingerprint": population.fingerprint,
-        "as_of": population.as_of.isoformat(),
+        "as_of": population.as_of,
         "method": choice.method if choice else None,
         "held_out_recall": dict(choice.recall) if choice else {},
         "held_out_shares": list(choice.shares) if choice else [],

@@ -222,7 +222,7 @@ def audience_facts(saved: "Audience") -> dict[str, Any]:
         "kind": saved.kind,
         "scenario": saved.scenario,
         "users": saved.rows,
-        "saved": f"{saved.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "saved": saved.created_at,
         "index": saved.index_version,
         "space": saved.fingerprint,
         "seeds_hash": saved.seeds_hash,
@@ -243,7 +243,7 @@ def show_versions(audiences: Sequence["Audience"], as_json: bool) -> None:
             "kind": saved.kind,
             "scenario": saved.scenario,
             "users": saved.rows,
-            "saved": f"{saved.created_at:%Y-%m-%d %H:%M}",
+            "saved": saved.created_at,
         }
         for saved in audiences
     ]
@@ -286,10 +286,10 @@ def show_overlaps(pairs: Sequence["Shared"], as_json: bool) -> None:
             "audience": pair.one,
             "other": pair.other,
             "users": pair.users,
-            "other users": pair.other_users,
+            "other_users": pair.other_users,
             "both": pair.both,
-            "of the audience": pair.both / pair.users,
-            "of the other": pair.both / pair.other_users,
+            "share_of_audience": pair.both / pair.users,
+            "share_of_other": pair.both / pair.other_users,
             "jaccard": pair.jaccard,
         }
         for pair in pairs

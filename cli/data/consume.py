@@ -112,9 +112,9 @@ def _row(partition: "PartitionStatus") -> dict[str, object]:
         "end": partition.end,
         "written": partition.written,
         "lag": partition.lag,
-        "online lag": partition.online_lag,
+        "online_lag": partition.online_lag,
         "owner": partition.owner,
-        "last commit, s ago": None if age is None else round(age, 1),
+        "seconds_since_commit": None if age is None else round(age, 1),
     }
 
 

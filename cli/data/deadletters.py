@@ -57,7 +57,7 @@ def _by_reason(box: "DeadLetterSummary", letters: "list[Letter]") -> list[dict[s
     back = Counter(letter.reason for letter in letters if letter.first in box.replayed)
     again = Counter(letter.reason for letter in letters if letter.was_sent_back)
     return [
-        {"reason": name, "letters": n, "sent back": back[name], "refused again": again[name]}
+        {"reason": name, "letters": n, "sent_back": back[name], "refused_again": again[name]}
         for name, n in counts.most_common()
     ]
 
@@ -67,8 +67,8 @@ def _shown(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
         "origin": str(letter.origin),
         "reason": letter.reason,
         "detail": letter.detail,
-        "refused at": f"{datetime.fromtimestamp(letter.refused_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "sent back": letter.first in box.replayed,
+        "refused_at": datetime.fromtimestamp(letter.refused_ms // 1000, UTC),
+        "sent_back": letter.first in box.replayed,
     }
 
 

@@ -38,7 +38,7 @@ def run(
         {
             "scenario": name,
             "positives": c["positive_rate"],
-            "best reachable AUC": c["expected"],
+            "best_reachable_auc": c["expected"],
             "rows": c["rows"],
         }
         for name, c in ceilings.items()

@@ -73,10 +73,10 @@ def _show(title: str, manifests: "list[EmbeddingManifest]", json: bool) -> None:
             "state": manifest.state,
             "vectors": manifest.rows,
             "width": manifest.width,
-            "as of": f"{manifest.as_of:%Y-%m-%d %H:%M:%S}" if manifest.as_of else None,
+            "as_of": manifest.as_of,
             "model": manifest.model_version,
             "space": manifest.fingerprint[:6],
-            "failed gates": ", ".join(map(str, failed_gates(recorded_gates(manifest)))) or None,
+            "failed_gates": [str(gate) for gate in failed_gates(recorded_gates(manifest))],
         }
         for manifest in manifests
     ]

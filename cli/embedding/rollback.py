@@ -38,7 +38,7 @@ def run(
             "scenario": name,
             "manifest": manifest.id,
             "vectors": manifest.rows,
-            "as of": f"{manifest.as_of:%Y-%m-%d %H:%M:%S}" if manifest.as_of else None,
+            "as_of": manifest.as_of,
             "model": manifest.model_version,
         }
         for name, manifest in targets.items()

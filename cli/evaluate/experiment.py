@@ -82,7 +82,7 @@ def plan(
         row["days"] = math.ceil(row["users"] / per_day)
     row |= {"significance": significance, "power": power}
     if correlation:
-        row["variance left by CUPED"] = design.variance_left
+        row["variance_left_by_cuped"] = design.variance_left
     if json:
         print_json(row)
     else:

@@ -242,7 +242,7 @@ def score(
         "scenario": scenario,
         "head": scored.head,
         "store": scored.store,
-        "as_of": scored.moment.isoformat(timespec="seconds"),
+        "as_of": scored.moment,
         "users": scored.table.num_rows,
         "no_vector": scored.without_embedding,
         "out": str(out) if out else None,

@@ -25,10 +25,10 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
         {
             "version": head.version,
             "role": "champion" if head.active else "challenger",
-            "AUC": head.metrics["test"]["head"]["auc"],
-            "KS": head.metrics["test"]["head"]["ks"],
+            "auc": head.metrics["test"]["head"]["auc"],
+            "ks": head.metrics["test"]["head"]["ks"],
             "vectors": head.fingerprint[:12],
-            "trained": head.created_at.isoformat(timespec="seconds"),
+            "trained": head.created_at,
         }
         for head in list_heads(site.engine, scenario)
     ]

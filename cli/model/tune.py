@@ -70,16 +70,16 @@ def run(
             {
                 "scenario": some.scenario,
                 "prompt": prompt.version,
-                "train rows": metrics["train_rows"],
-                "base probe": metrics["valid_auc_base_probe"],
-                "tuned probe": metrics["valid_auc_tuned_probe"],
+                "train_rows": metrics["train_rows"],
+                "base_probe": metrics["valid_auc_base_probe"],
+                "tuned_probe": metrics["valid_auc_tuned_probe"],
                 "prototypes": metrics["valid_auc_prototypes"],
                 **{
-                    f"width {name.removeprefix(_WIDTH)}": value
+                    f"width_{name.removeprefix(_WIDTH)}": value
                     for name, value in metrics.items()
                     if name.startswith(_WIDTH)
                 },
-                "best step": metrics["best_step"],
+                "best_step": metrics["best_step"],
                 "seconds": metrics["seconds"],
             }
         )

@@ -10,14 +10,14 @@ def measure_log(log: EventLog) -> dict[str, Any]:
     with log.connect() as connection:
         rows = connection.execute(
             """SELECT modality, count(*), count(DISTINCT user_id),
-                min(event_time)::VARCHAR, max(event_time)::VARCHAR
+                min(event_time), max(event_time)
             FROM events GROUP BY modality ORDER BY modality"""
         ).fetchall()
         users = connection.execute("SELECT count(DISTINCT user_id) FROM events").fetchall()[0][0]
     files = log.files()
     return {
         "modalities": [
-            {"modality": name, "events": events, "users": count, "first": first[:19], "last": last[:19]}
+            {"modality": name, "events": events, "users": count, "first": first, "last": last}
             for name, events, count, first, last in rows
         ],
         "events": sum(row[1] for row in rows),

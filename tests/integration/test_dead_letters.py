@@ -138,7 +138,7 @@ def test_the_commands_list_and_send_back(tmp_path: Path, broker: ThreadedBroker)
     content = json.loads(listed.stdout)
     assert content["letters"] == 3
     assert content["reasons"][0] == {
-        "reason": "unknown_modality", "letters": 2, "sent back": 0, "refused again": 0,
+        "reason": "unknown_modality", "letters": 2, "sent_back": 0, "refused_again": 0,
     }  # fmt: skip
     assert len(content["newest"]) == 1
     assert "unheard" not in json.dumps([row for row in content["newest"] if row["reason"] == "not_json"])

@@ -94,7 +94,7 @@ def test_lookalikes_are_ranked_and_odd_seeds_reported(world: World, run: Run, tm
         (("--where", "(SELECT 1) = 1"), "may not hold a subquery"),
         (("--method", "classifier"), "too few for a classifier"),
         (("--out", "audience.txt"), "ends in none of"),
-        (("--exclude", "absent.txt"), "exclusions file absent.txt cannot be read"),
+        (("--exclude", "absent.txt"), "exclusion file absent.txt cannot be read"),
     ],
 )
 def test_a_lookalike_that_cannot_be_made_is_refused_in_one_line(

@@ -51,7 +51,7 @@ def test_json_has_the_same_figures(tmp_path: Path, capsys: pytest.CaptureFixture
         "spm",
         2,
         2,
-        "2026-01-01 00:00:00",
+        "2026-01-01T00:00:00Z",
     )
 
 

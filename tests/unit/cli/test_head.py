@@ -49,7 +49,7 @@ def test_scores_go_to_a_file_or_to_the_screen(
     assert pq.read_table(out)["user_id"].to_pylist() == ["u0001", "stranger"]
     assert run_command([*arguments, "--from", "offline", "--as-of", "2026-03-01"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["store"], shown["as_of"]) == ("offline", "2026-03-01T00:00:00+00:00")
+    assert (shown["store"], shown["as_of"]) == ("offline", "2026-03-01T00:00:00Z")
     assert len(shown["scores"]) == 2
 
 
