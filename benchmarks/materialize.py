@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import Bar, arguments, finish, table
 from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
-from qanchor.events.partition import split_by_user
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, sort_by_user
 from qanchor.workspace import Workspace, load_workspace
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
     after = bench.as_of - timedelta(days=bench.workspace.window_days)
     folder = bench.log.root.parent
     began = time.perf_counter()
-    parts = split_by_user(
+    parts = sort_by_user(
         bench.log, bench.workspace, folder / "split", firsts, before=bench.as_of, after=after
     )
     figures["seconds to split the log, per 1,000 users"] = (

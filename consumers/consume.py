@@ -25,13 +25,11 @@ from consumers.sinks.event_log import EventLogSink
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
 from qanchor.errors import InputError
-from qanchor.events.ingest import recover
-from qanchor.events.repeats import RepeatWindow
 from qanchor.events.rolling import RollingActivity
 from qanchor.progress import Progress
 from qanchor.settings import Settings
 from qanchor.site import Site
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow, recover
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.online import open_online_view
 

@@ -15,8 +15,8 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qanchor.events.compaction import CompactedDate, CompactionSummary
-    from qanchor.events.ingest import LoadSummary
+    from qanchor.events.loading import LoadSummary
+    from qanchor.storage.event_log import CompactedDate, CompactionSummary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command()(schema)
@@ -40,7 +40,7 @@ def load(
 
     Example: qanchor-cli events load payments.parquet
     """
-    from qanchor.events.ingest import EventLoader
+    from qanchor.events.loading import EventLoader
     from qanchor.events.schema import EventDecoder
     from qanchor.storage.event_log import EventLog
 
@@ -112,8 +112,7 @@ def compact(
     """
     from datetime import timedelta
 
-    from qanchor.events.compaction import CompactionRequest, Compactor
-    from qanchor.storage.event_log import EventLog
+    from qanchor.storage.event_log import CompactionRequest, Compactor, EventLog
 
     site = Site.open()
     request = CompactionRequest(
@@ -171,9 +170,8 @@ def stats(as_json: JsonOption = False) -> None:
 
     Example: qanchor-cli events stats --json
     """
-    from qanchor.events.ingest import recover
     from qanchor.events.stats import measure_log
-    from qanchor.storage.event_log import EventLog
+    from qanchor.storage.event_log import EventLog, recover
 
     site = Site.open()
     log = EventLog(site.home.events, site.workspace)

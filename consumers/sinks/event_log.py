@@ -9,11 +9,9 @@ from sqlalchemy import Engine
 
 from consumers.decode import DecodedBatch, RejectedRecord
 from qanchor.errors import EventsInvalid
-from qanchor.events.ingest import append, settle
-from qanchor.events.repeats import RepeatWindow
 from qanchor.events.schema import EventDecoder
 from qanchor.registry.ledger import OffsetRanges
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow, append, settle
 
 _SMALLEST_JUDGED = 100  # records; of a handful, half may well be bad
 

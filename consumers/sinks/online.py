@@ -21,10 +21,9 @@ from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import Written
 from qanchor import names
 from qanchor.errors import StoreUnavailable
-from qanchor.events.ingest import recover
 from qanchor.events.rolling import RollingActivity
 from qanchor.registry.positions import Position, last_load, move_online, positions
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, recover
 
 log = logging.getLogger(__name__)
 

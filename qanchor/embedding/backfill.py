@@ -30,7 +30,7 @@ from qanchor.embedding.spaces import Space, active_spaces
 from qanchor.embedding.worker import WAIT_SECONDS, Engine, ShardTask, Tally, redo_lost_shards, shard_folder
 from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.events.history import EventSource, microseconds
+from qanchor.events.history import microseconds
 from qanchor.files import full_disk_as_error
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
@@ -40,6 +40,7 @@ from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest, Job
 from qanchor.site import Site
+from qanchor.storage.event_log import EventSource
 from qanchor.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from qanchor.names import EVENT_TIMESTAMP, N_EVENTS, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site
 from qanchor.storage.editions import edition_parts
-from qanchor.storage.user_events import LogRows, UserEvents
+from qanchor.storage.event_log import LogRows, UserEvents
 
 # Consumers' clocks may differ, and a file is committed after its rows were stamped.
 _OVERLAP: Final = timedelta(seconds=60)

@@ -20,16 +20,23 @@ import pyarrow.parquet as pq
 from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
 from qanchor.embedding.spaces import FLOAT32, Space
 from qanchor.errors import InputError, NotReady
-from qanchor.events.history import EventSource, microseconds
+from qanchor.events.history import microseconds
 from qanchor.events.labels import read_labels
-from qanchor.events.partition import EventPart, parts_of_sorted, split_by_user
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
 from qanchor.registry.manifests import active_manifests
 from qanchor.site import Site
-from qanchor.storage.event_log import EventLog
-from qanchor.storage.user_copy import UserCopy, open_copy
-from qanchor.storage.user_copy_writer import keep_copy, remove_copies
+from qanchor.storage.event_log import (
+    EventLog,
+    EventSource,
+    UserCopy,
+    UserRange,
+    keep_copy,
+    open_copy,
+    ranges_of_sorted,
+    remove_copies,
+    sort_by_user,
+)
 from qanchor.workspace import Workspace
 
 _WANTED: Final = "wanted"
@@ -96,7 +103,7 @@ class Plan:
     shared: EmbeddingRequests
     as_of: datetime | None
     bounds: Sequence[int]
-    events: Sequence[EventPart]
+    events: Sequence[UserRange]
     ingested_until: datetime
     events_copy: str | None = None
 
@@ -174,7 +181,7 @@ def _split_events(
     requests: EmbeddingRequests,
     bounds: Sequence[int],
     folder: Path,
-) -> list[EventPart]:
+) -> list[UserRange]:
     """The events of every shard, from one scan of the log; what comes in later cannot change half a job."""
     if not len(requests):
         return []
@@ -183,8 +190,8 @@ def _split_events(
     oldest = datetime.fromtimestamp(int(requests.cutoffs.min()) // 1_000_000, tz=UTC)
     after, parts_folder = oldest - timedelta(days=workspace.window_days), folder / "events"
     if isinstance(source, UserCopy):
-        return parts_of_sorted(source.parts, workspace, parts_folder, firsts, before=newest, after=after)
-    return split_by_user(source, workspace, parts_folder, firsts, before=newest, after=after)
+        return ranges_of_sorted(source.parts, workspace, parts_folder, firsts, before=newest, after=after)
+    return sort_by_user(source, workspace, parts_folder, firsts, before=newest, after=after)
 
 
 def first_and_last_events(source: EventSource) -> tuple[pa.Table, datetime, datetime]:
@@ -272,7 +279,7 @@ def read_plan(folder: Path) -> Plan | None:
     wanted = np.unpackbits(packed, axis=1, count=about["scenarios"]).astype(bool)
     as_of = datetime.fromisoformat(about["as_of"]) if about["as_of"] else None
     events = [
-        EventPart(
+        UserRange(
             folder / part["folder"],
             tuple((name, kind) for name, kind in part["columns"]),
             part.get("where", "true"),

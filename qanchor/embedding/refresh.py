@@ -51,9 +51,8 @@ from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site
 from qanchor.storage import checksums, parts
 from qanchor.storage.editions import edition_checksum, edition_parts
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, LogRows, UserEvents
 from qanchor.storage.online import OnlineView
-from qanchor.storage.user_events import LogRows, UserEvents
 
 KIND: Final = "refresh"
 _ONLINE_ROWS: Final = 20_000

@@ -5,19 +5,14 @@ An event at the moment itself or later is never read. A window of W days is [as_
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from qanchor import names
-from qanchor.events.history import EventSource
+from qanchor.storage.event_log import EventSource
+from qanchor.storage.sql import Connection, literal, quote
+from qanchor.times import DAY_US, TIMESTAMP
 from qanchor.workspace import Workspace
-
-if TYPE_CHECKING:
-    import duckdb
-
-_MOMENT = pa.timestamp("us", tz="UTC")
-_DAY_US = 86_400_000_000
 
 
 def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -> pa.Table:
@@ -34,7 +29,7 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
         the last event, however long ago, are null for a user who never had one.
     """
     aggregates = {**_aggregates(), "newest": "min(age_us)"}
-    columns = [f"{sql} AS {_quote(name)}" for name, sql in _columns(workspace).items()]
+    columns = [f"{sql} AS {quote(name)}" for name, sql in _columns(workspace).items()]
     with _connected(log, requests) as connection:
         features = connection.execute(
             # Requests meet their user's events once, and are counted modality by modality: a row passes the
@@ -60,7 +55,7 @@ def _aggregates() -> dict[str, str]:
     """What is counted of the events of one request and modality."""
     sql: dict[str, str] = {}
     for days in names.ACTIVITY_WINDOWS_DAYS:
-        inside = f"FILTER (WHERE age_us <= {days * _DAY_US})"
+        inside = f"FILTER (WHERE age_us <= {days * DAY_US})"
         sql[f"count_{days}d"] = f"(count(*) {inside})::DOUBLE"
         sql[f"sum_{days}d"] = f"sum(amount) {inside}"
     return sql
@@ -69,7 +64,7 @@ def _aggregates() -> dict[str, str]:
 def _amount(workspace: Workspace) -> str:
     """The amount of an event, in the column that its modality has it in."""
     amounts = " ".join(
-        f"WHEN {_literal(modality)} THEN e.{_quote(spec.amount)}"
+        f"WHEN {literal(modality)} THEN e.{quote(spec.amount)}"
         for modality, spec in workspace.modalities.items()
         if spec.amount
     )
@@ -80,11 +75,11 @@ def _columns(workspace: Workspace) -> dict[str, str]:
     """The view's columns from the counts of all modalities of one request."""
     sql: dict[str, str] = {}
     for modality, spec in workspace.modalities.items():
-        here = f"FILTER (WHERE modality = {_literal(modality)})"
+        here = f"FILTER (WHERE modality = {literal(modality)})"
         for days in names.ACTIVITY_WINDOWS_DAYS:
             for kind in ("count", "sum") if spec.amount else ("count",):
                 sql[f"act_{modality}_{kind}_{days}d"] = f"coalesce(max({kind}_{days}d) {here}, 0.0)"
-        sql[f"act_{modality}_recency_days"] = f"max(newest) {here} / {_DAY_US}.0"
+        sql[f"act_{modality}_recency_days"] = f"max(newest) {here} / {DAY_US}.0"
     return {name: sql[name] for name in workspace.activity_columns}
 
 
@@ -104,7 +99,7 @@ def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) ->
     if workspace.profile_modality is None:
         return _with_keys(requests, pa.table({}))
     columns = [
-        f"p.{_quote(name.removeprefix('prof_'))} AS {_quote(name)}" for name in workspace.profile_columns
+        f"p.{quote(name.removeprefix('prof_'))} AS {quote(name)}" for name in workspace.profile_columns
     ]
     with _connected(log, requests) as connection:
         profiles = connection.execute(
@@ -112,7 +107,7 @@ def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) ->
             WITH profiles AS (
                 SELECT e.*, r.request
                 FROM requests r JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
-                WHERE e.modality = {_literal(workspace.profile_modality)}
+                WHERE e.modality = {literal(workspace.profile_modality)}
                 QUALIFY 1 = row_number() OVER (
                     PARTITION BY r.request ORDER BY e.event_time DESC, e.event_id DESC
                 )
@@ -125,34 +120,26 @@ def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) ->
 
 
 @contextmanager
-def _connected(log: EventSource, requests: pa.Table) -> "Iterator[duckdb.DuckDBPyConnection]":
+def _connected(log: EventSource, requests: pa.Table) -> Iterator[Connection]:
     table = pa.table(
         {
             names.USER_ID: requests[names.USER_ID].cast(pa.string()),
-            names.AS_OF: requests[names.AS_OF].cast(_MOMENT, safe=False),
+            names.AS_OF: requests[names.AS_OF].cast(TIMESTAMP, safe=False),
             "request": pa.array(range(len(requests)), pa.int64()),
         }
     )
     with log.connect() as connection:
-        connection.register("wanted", table)
+        connection.register("requested", table)
         # Of a registered table DuckDB does not know the size, and chooses joins as if it were tiny.
-        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM wanted")
+        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM requested")
         yield connection
 
 
 def _with_keys(requests: pa.Table, features: pa.Table) -> pa.Table:
-    as_of = requests[names.AS_OF].cast(_MOMENT, safe=False)
+    as_of = requests[names.AS_OF].cast(TIMESTAMP, safe=False)
     keys = {
         names.USER_ID: requests[names.USER_ID].cast(pa.string()),
         names.EVENT_TIMESTAMP: as_of,
         names.CREATED: as_of,
     }
     return pa.table({**keys, **{name: features[name] for name in features.column_names}})
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

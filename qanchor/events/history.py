@@ -5,9 +5,9 @@ One scan loads everything; a history is then three numbers per modality. Nothing
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from string import Formatter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,23 +18,13 @@ from qanchor.events.quality import EventChecker
 from qanchor.events.schema import EventDecoder
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
 from qanchor.settings import EventSettings
+from qanchor.storage.event_log import EventSource, time_conditions
+from qanchor.storage.sql import Connection, connect_table, literal, quote
+from qanchor.times import DAY_US, to_microseconds
 from qanchor.workspace import ModalitySpec, Workspace
 
 Int64 = NDArray[np.int64]
-_DAY_MICROSECONDS = 86_400_000_000
-_FIRST_OF_EACH_ID = f"""
-    CREATE TEMP VIEW events AS SELECT * EXCLUDE (given_row)
-    FROM (SELECT *, row_number() OVER () AS given_row FROM given)
-    QUALIFY row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY given_row) = 1
-"""
-
-
-class EventSource(Protocol):
-    """Something that can show its events to DuckDB; `qanchor.storage.event_log.EventLog` does."""
-
-    def connect(self) -> Any:
-        """A DuckDB connection in UTC with a de-duplicated view `events`."""
-        ...
+microseconds = to_microseconds
 
 
 @dataclass(frozen=True)
@@ -110,23 +100,6 @@ class HistorySlices:
         )
 
 
-def microseconds(moment: datetime) -> int:
-    """Microseconds since the epoch; a moment without a zone is read as UTC."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    delta = aware - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-def time_conditions(before: datetime | None, after: datetime | None) -> list[str]:
-    """SQL for `after <= event_time < before`, in the form that lets DuckDB skip files by their statistics."""
-    moments = ((before, "<"), (after, ">="))
-    return [
-        f"{EVENT_TIME} {sign} make_timestamptz({microseconds(moment)})"
-        for moment, sign in moments
-        if moment is not None
-    ]
-
-
 def load_event_arrays(
     log: EventSource,
     workspace: Workspace,
@@ -144,11 +117,8 @@ def load_event_arrays(
         after: only events with event_time >= after.
         users: only these users; None is all.
     """
-    connection = log.connect()
-    try:
+    with log.connect() as connection:
         return _scan(connection, workspace, before, after, users)
-    finally:
-        connection.close()
 
 
 def arrays_from_table(table: Any, workspace: Workspace, *, is_text: bool = False) -> EventArrays:
@@ -163,17 +133,11 @@ def arrays_from_table(table: Any, workspace: Workspace, *, is_text: bool = False
     Raises:
         EventsInvalid: a column is missing or a row is no valid event; the message names the first one.
     """
-    import duckdb
-
     checked = _checked(table if isinstance(table, pa.Table) else _from_pandas(table), workspace, is_text)
-    connection = duckdb.connect()
-    try:
-        connection.execute("SET TimeZone='UTC'")
-        connection.register("given", checked)
-        connection.execute(_FIRST_OF_EACH_ID)
+    ids = pa.table({EVENT_ID: checked[EVENT_ID], "row": pa.array(np.arange(checked.num_rows))})
+    first = ids.group_by(EVENT_ID).aggregate([("row", "min")])["row_min"]
+    with connect_table(checked.take(first.sort())) as connection:
         return _scan(connection, workspace, None, None, None)
-    finally:
-        connection.close()
 
 
 def slice_histories(arrays: EventArrays, rows: Int64, cutoffs: Int64, workspace: Workspace) -> HistorySlices:
@@ -188,7 +152,7 @@ def slice_histories(arrays: EventArrays, rows: Int64, cutoffs: Int64, workspace:
         cutoffs: int64 [requests], microseconds UTC.
         workspace: gives the window and max_events.
     """
-    window = workspace.window_days * _DAY_MICROSECONDS
+    window = workspace.window_days * DAY_US
     shape = (len(rows), len(arrays.modalities))
     start, stop = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     in_window = np.zeros(shape, np.int64)
@@ -218,26 +182,26 @@ def _first_at_or_after(times: Int64, low: Int64, high: Int64, moments: Int64) ->
 
 
 def _scan(
-    connection: Any,
+    connection: Connection,
     workspace: Workspace,
     before: datetime | None,
     after: datetime | None,
     users: Sequence[str] | None,
 ) -> EventArrays:
     numbers = list(dict.fromkeys(n for spec in workspace.modalities.values() for n in spec.numbers))
-    where = [f"{MODALITY} IN ({', '.join(_literal(name) for name in workspace.modalities)})"]
+    where = [f"{MODALITY} IN ({', '.join(literal(name) for name in workspace.modalities)})"]
     where += time_conditions(before, after)
     if users is not None:
-        connection.register("wanted_users", pa.table({USER_ID: pa.array(list(users), pa.string())}))
-        where.append(f"{USER_ID} IN (SELECT {USER_ID} FROM wanted_users)")
-    order = " ".join(f"WHEN {_literal(name)} THEN {i}" for i, name in enumerate(workspace.modalities))
+        connection.register("chosen_users", pa.table({USER_ID: pa.array(list(users), pa.string())}))
+        where.append(f"{USER_ID} IN (SELECT {USER_ID} FROM chosen_users)")
+    order = " ".join(f"WHEN {literal(name)} THEN {i}" for i, name in enumerate(workspace.modalities))
     texts = " ".join(
-        f"WHEN {_literal(name)} THEN {_rendered(spec)}" for name, spec in workspace.modalities.items()
+        f"WHEN {literal(name)} THEN {_rendered(spec)}" for name, spec in workspace.modalities.items()
     )
     # Sorted by DuckDB, which spills to disk where memory does not suffice.
     query = f"""
         SELECT CASE {MODALITY} {order} END AS kind, {USER_ID} AS uid, epoch_us({EVENT_TIME}) AS moment,
-            CASE {MODALITY} {texts} END AS rendered{"".join(f", {_quoted(n)}" for n in numbers)}
+            CASE {MODALITY} {texts} END AS rendered{"".join(f", {quote(n)}" for n in numbers)}
         FROM events WHERE {" AND ".join(where)}
         ORDER BY kind, uid, moment, {EVENT_ID}
     """
@@ -281,20 +245,12 @@ def _encoded(column: pa.ChunkedArray) -> tuple[Int64, NDArray[np.object_]]:
     return codes, np.array(encoded.dictionary.to_pylist(), dtype=object)
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _rendered(spec: ModalitySpec) -> str:
     """SQL that fills the modality's template; concat() reads a missing field as an empty text."""
     parts = []
     for words, field, _, _ in Formatter().parse(spec.text):
-        parts += [_literal(words)] if words else []
-        parts += [_quoted(field)] if field else []
+        parts += [literal(words)] if words else []
+        parts += [quote(field)] if field else []
     return f"concat({', '.join(parts)})" if parts else "''"
 
 

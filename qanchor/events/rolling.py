@@ -7,22 +7,21 @@ event has just come for, without a scan of the log.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from qanchor import names
 from qanchor.events.activity import activity_table
-from qanchor.events.history import EventSource
+from qanchor.storage.event_log import EventSource
+from qanchor.storage.sql import Connection, connect, literal, quote
+from qanchor.times import DAY_US, TIMESTAMP
 from qanchor.workspace import Workspace
-
-if TYPE_CHECKING:
-    import duckdb
 
 _ROW: Final = np.dtype([("time", "i8"), ("id", "u8"), ("amount", "f8"), ("kind", "i2")])
 _USER_COST: Final = 16  # in rows: what a user takes beside the rows
-_WINDOW_US: Final = max(names.ACTIVITY_WINDOWS_DAYS) * 86_400_000_000
+_WINDOW_US: Final = max(names.ACTIVITY_WINDOWS_DAYS) * DAY_US
 
 Rows = np.ndarray[Any, Any]  # of _ROW: microseconds since the epoch, hash of event_id, NaN: no amount
 
@@ -43,7 +42,7 @@ class RollingActivity:
     def __init__(self, log: EventSource, workspace: Workspace, most_events: int) -> None:
         self._log, self._workspace, self._most = log, workspace, most_events
         self._kinds = tuple(workspace.modalities)
-        self._duckdb: duckdb.DuckDBPyConnection | None = None
+        self._duckdb: Connection | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -141,26 +140,23 @@ class RollingActivity:
             for user, rows in self._grouped(connection, "SEMI JOIN missing USING (user_id)"):
                 self._keep(user, rows)
 
-    def _connect(self, table: pa.Table) -> "duckdb.DuckDBPyConnection":
+    def _connect(self, table: pa.Table) -> Connection:
         """A connection whose `events` are the table's rows; closing it forgets them."""
-        import duckdb
-
         if self._duckdb is None:
-            self._duckdb = duckdb.connect(":memory:", config={"threads": 1})
-        connection = self._duckdb.cursor()  # a tenth of the cost of a database of its own
-        for setting in ("TimeZone='UTC'", "enable_progress_bar=false"):
-            connection.execute(f"SET {setting}")
+            self._duckdb = connect(threads=1)
+        connection = self._duckdb.cursor()  # a tenth of the cost of a new database
+        connection.execute("SET TimeZone='UTC'")
         connection.register("events", table)
         return connection
 
-    def _grouped(self, connection: "duckdb.DuckDBPyConnection", only: str = "") -> Iterator[tuple[str, Rows]]:
+    def _grouped(self, connection: Connection, only: str = "") -> Iterator[tuple[str, Rows]]:
         amounts = " ".join(
-            f"WHEN {_literal(name)} THEN {_quote(spec.amount)}"
+            f"WHEN {literal(name)} THEN {quote(spec.amount)}"
             for name, spec in self._workspace.modalities.items()
             if spec.amount
         )
         amount = f"CASE modality {amounts} END" if amounts else "NULL"
-        kinds = ", ".join(_literal(kind) for kind in self._kinds)
+        kinds = ", ".join(literal(kind) for kind in self._kinds)
         found = connection.execute(
             f"""
             SELECT user_id, epoch_us(event_time) AS time, hash(event_id) AS id,
@@ -185,7 +181,7 @@ class RollingActivity:
 class _Source:
     """Events as `activity_table` wants to see them."""
 
-    connect: "Callable[[], duckdb.DuckDBPyConnection]"
+    connect: Callable[[], Connection]
 
 
 def _as_events(users: Sequence[str], rows: Sequence[Rows], workspace: Workspace) -> pa.Table:
@@ -218,12 +214,4 @@ def _first_of_each(rows: Rows) -> Rows:
 
 
 def _times(micros: Any) -> pa.Array:
-    return pa.array(np.ascontiguousarray(micros, np.int64)).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return pa.array(np.ascontiguousarray(micros, np.int64)).cast(TIMESTAMP)

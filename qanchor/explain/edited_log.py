@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from qanchor.events.history import EventSource
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
+from qanchor.storage.event_log import EventSource
 from qanchor.workspace import Workspace
 
 if TYPE_CHECKING:

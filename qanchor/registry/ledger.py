@@ -5,7 +5,7 @@ that lost its partition without knowing (a zombie) is refused whole, files and a
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import CursorResult, Engine, delete, insert, select, update
@@ -23,14 +23,23 @@ _CHUNK: Final = 500  # names in one statement
 
 
 @dataclass(frozen=True)
+class StagedFile:
+    """A file of one event date that is written but not yet data."""
+
+    name: str
+    event_date: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class OffsetRanges:
     """What an append read from Kafka.
 
     Args:
         group: consumer group.
         topic: topic.
-        ranges: by partition the first offset and the one after the last. The first is where the ledger
-            stood, not the first record's offset: control records and compaction leave gaps.
+        ranges: by partition the first offset and the one after the last. The first is the ledger's
+            position, not the first record's offset: control records and compaction leave gaps.
     """
 
     group: str
@@ -43,13 +52,13 @@ class LedgerEntry:
     """One append, committed whole or not at all.
 
     Args:
-        files: name, event date and rows of every staged file.
+        files: every staged file.
         offsets: what was read from Kafka, if anything.
         loaded: the file that was loaded, if one was.
         published: earlier files that have been renamed into place since.
     """
 
-    files: Sequence[tuple[str, str, int]] = ()
+    files: Sequence[StagedFile] = ()
     offsets: OffsetRanges | None = None
     loaded: LoadedFile | None = None
     published: Sequence[str] = field(default=())
@@ -66,10 +75,7 @@ def commit_entry(engine: Engine, entry: LedgerEntry) -> None:
         if entry.offsets is not None:
             _move_offsets(session, entry.offsets)
         if entry.files:
-            rows = [
-                {"name": name, "event_date": day, "rows": rows, "state": COMMITTED}
-                for name, day, rows in entry.files
-            ]
+            rows = [{**asdict(file), "state": COMMITTED} for file in entry.files]
             session.execute(insert(LedgerFile), rows)
         if entry.loaded is not None:
             session.add(entry.loaded)
@@ -138,31 +144,31 @@ def replaced_files(engine: Engine) -> dict[str, str]:
 
 def _files_in(engine: Engine, state: str) -> dict[str, str]:
     with transaction(engine) as session:
-        found = session.execute(
+        rows = session.execute(
             select(LedgerFile.name, LedgerFile.event_date).where(LedgerFile.state == state)
         )
-        return {row.name: row.event_date for row in found}
+        return {row.name: row.event_date for row in rows}
 
 
 def files_by_date(engine: Engine) -> dict[str, dict[str, LedgerFile]]:
     """The files that are data, by event date and name."""
-    found: dict[str, dict[str, LedgerFile]] = {}
+    by_date: dict[str, dict[str, LedgerFile]] = {}
     with transaction(engine) as session:
         for file in session.scalars(select(LedgerFile).where(LedgerFile.state != REPLACED)):
-            found.setdefault(file.event_date, {})[file.name] = file
-    return found
+            by_date.setdefault(file.event_date, {})[file.name] = file
+    return by_date
 
 
-def replace_files(engine: Engine, old: Iterable[LedgerFile], new: Sequence[tuple[str, str, int]]) -> bool:
-    """Make new files data in the place of old ones, in one transaction.
+def replace_files(engine: Engine, old: Iterable[LedgerFile], new: Sequence[StagedFile]) -> bool:
+    """Make new files data instead of old ones, in one transaction.
 
     Args:
         engine: the registry.
         old: files that are data.
-        new: name, event date and rows of every staged file; they count as as old as the newest of `old`.
+        new: every staged file; each counts as old as the newest of `old`.
 
     Returns:
-        Whether it did; not where some of the old ones had been replaced already, by another compaction.
+        False if another compaction had replaced some of the old files already; then nothing changed.
     """
     files = {file.name: file for file in old}
     newest = max(file.created_at for file in files.values())
@@ -178,10 +184,7 @@ def replace_files(engine: Engine, old: Iterable[LedgerFile], new: Sequence[tuple
         if changed != len(files):
             session.rollback()
             return False
-        session.add_all(
-            LedgerFile(name=name, event_date=day, rows=rows, state=COMMITTED, created_at=newest)
-            for name, day, rows in new
-        )
+        session.add_all(LedgerFile(**asdict(file), state=COMMITTED, created_at=newest) for file in new)
     return True
 
 
@@ -197,24 +200,24 @@ def forget_files(engine: Engine, file_names: Iterable[str]) -> None:
 def newest_files(engine: Engine, limit: int) -> dict[str, str]:
     """Event date by name of the files that were committed last, the newest first."""
     with transaction(engine) as session:
-        found = session.execute(
+        rows = session.execute(
             select(LedgerFile.name, LedgerFile.event_date)
             .where(LedgerFile.state != REPLACED)
             .order_by(LedgerFile.created_at.desc())
             .limit(limit)
         )
-        return {row.name: row.event_date for row in found}
+        return {row.name: row.event_date for row in rows}
 
 
 def next_offsets(engine: Engine, group: str, topic: str) -> dict[int, int]:
     """By partition the next offset to read; partitions that were never read are absent."""
     with transaction(engine) as session:
-        found = session.execute(
+        rows = session.execute(
             select(LedgerOffset.partition, LedgerOffset.next_offset).where(
                 LedgerOffset.consumer_group == group, LedgerOffset.topic == topic
             )
         )
-        return {row.partition: row.next_offset for row in found}
+        return {row.partition: row.next_offset for row in rows}
 
 
 def find_loaded(engine: Engine, content_hash: str) -> LoadedFile | None:

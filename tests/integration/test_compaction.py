@@ -15,14 +15,19 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from qanchor.events.compaction import CompactionRequest, CompactionSummary, Compactor
-from qanchor.events.ingest import append, recover
 from qanchor.events.quality import EventChecker
 from qanchor.registry import ledger
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage import event_log
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import (
+    CompactionRequest,
+    CompactionSummary,
+    Compactor,
+    EventLog,
+    append,
+    recover,
+)
+from qanchor.storage.event_log import log as log_module
 from tests.integration.forks import FORKS, around, die
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment
 
@@ -30,7 +35,7 @@ pytestmark = pytest.mark.integration
 
 # What is in the home after a kill there; each makes the compaction that begins the last.
 _KILL_POINTS: Final[Mapping[str, Callable[[], None]]] = {
-    "staged, not synced": partial(around, event_log, "_sync", before=die),
+    "staged, not synced": partial(around, log_module, "sync_all", before=die),
     "staged": partial(around, ledger, "replace_files", before=die),
     "in the transaction": partial(around, Session, "add_all", after=die),
     "committed": partial(around, ledger, "replace_files", after=die),

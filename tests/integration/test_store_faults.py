@@ -16,7 +16,7 @@ from sqlalchemy import text
 from qanchor.errors import DatabaseUnavailable, DiskFull
 from qanchor.registry import ledger
 from qanchor.settings import DatabaseSettings
-from qanchor.storage import event_log
+from qanchor.storage.event_log import log as log_module
 from tests.integration.brokers import ThreadedBroker, start_command, threaded_broker, wait_for
 from tests.integration.places import Place, event_names, make_event, make_events
 
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_when_the_files_are_forced_out_leaves_nothing_staged
     place = Place(tmp_path / "home", broker.address)
     place.produce(make_events(0, 100))
     with monkeypatch.context() as patch:
-        patch.setattr(event_log, "_sync", _no_space)
+        patch.setattr(log_module, "sync_all", _no_space)
         with pytest.raises(DiskFull):
             place.consume()
     assert place.rubbish() == []

@@ -8,10 +8,9 @@ from sqlalchemy import Engine
 
 from consumers.decode import RejectedRecord
 from consumers.sinks.event_log import EventLogSink
-from qanchor.events.repeats import RepeatWindow
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow
 from tests.unit.consumers.fakes import TOPIC
 from tests.unit.events.files import WORKSPACE, make_decoder
 

@@ -18,10 +18,9 @@ from consumers.event_consumer import ConsumerParts, EventConsumer
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
 from consumers.stop_rule import StopRule
-from qanchor.events.repeats import RepeatWindow
 from qanchor.progress import Silent
 from qanchor.settings import KafkaSettings
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow
 from tests.unit.consumers.conftest import KeptLetters
 from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, decode, place
 from tests.unit.events.files import START, WORKSPACE, make_decoder

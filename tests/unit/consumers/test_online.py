@@ -19,13 +19,12 @@ from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import Memory, OnlineFeed, OnlineSink
 from qanchor.errors import FeaturesInvalid, StoreUnavailable
 from qanchor.events.activity import activity_table
-from qanchor.events.ingest import EventLoader
-from qanchor.events.repeats import RepeatWindow
+from qanchor.events.loading import EventLoader
 from qanchor.events.rolling import RollingActivity
 from qanchor.registry.ledger import next_offsets
 from qanchor.registry.positions import positions
 from qanchor.registry.tables import LedgerFile, LedgerOffset
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow
 from tests.unit.consumers.conftest import KeptLetters
 from tests.unit.consumers.fakes import TOPIC, Record, batch, records
 from tests.unit.events.files import START, WORKSPACE, make_decoder, visit, write_parquet

@@ -5,6 +5,7 @@ from qanchor.errors import DatabaseUnavailable, OffsetsFenced
 from qanchor.registry.ledger import (
     LedgerEntry,
     OffsetRanges,
+    StagedFile,
     commit_entry,
     committed_files,
     find_loaded,
@@ -27,7 +28,7 @@ def test_offsets_move_on_from_where_they_stand(engine: Engine) -> None:
 
 def test_a_zombie_is_fenced_with_its_files(engine: Engine) -> None:
     commit_entry(engine, LedgerEntry(offsets=_ranges(p0=(0, 10), p1=(0, 10))))
-    zombie = LedgerEntry([("f", "2026-01-01", 3)], _ranges(p0=(10, 20), p1=(0, 12)))
+    zombie = LedgerEntry([StagedFile("f", "2026-01-01", 3)], _ranges(p0=(10, 20), p1=(0, 12)))
     with pytest.raises(OffsetsFenced, match="partition 1"):
         commit_entry(engine, zombie)
     assert next_offsets(engine, "g", "t") == {0: 10, 1: 10}
@@ -41,8 +42,8 @@ def test_two_first_writers_cannot_both_win(engine: Engine) -> None:
 
 
 def test_files_are_committed_until_they_are_published(engine: Engine) -> None:
-    commit_entry(engine, LedgerEntry([("a", "2026-01-01", 1), ("b", "2026-01-02", 1)]))
-    commit_entry(engine, LedgerEntry([("c", "2026-01-03", 1)], published=["a"]))
+    commit_entry(engine, LedgerEntry([StagedFile("a", "2026-01-01", 1), StagedFile("b", "2026-01-02", 1)]))
+    commit_entry(engine, LedgerEntry([StagedFile("c", "2026-01-03", 1)], published=["a"]))
     assert committed_files(engine) == {"b": "2026-01-02", "c": "2026-01-03"}
     mark_published(engine, ["b", "c"])
     assert committed_files(engine) == {}

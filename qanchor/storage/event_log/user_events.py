@@ -1,26 +1,24 @@
-"""The events of a few users, read from the log once and kept in memory for every question about them."""
+"""The events of a few users, read from the log once and kept in memory for every query about them."""
 
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from qanchor.errors import NotReady
 from qanchor.names import EVENT_DATE, EVENT_ID, EVENT_TIME, INGESTED_AT, USER_ID
-from qanchor.storage.event_log import EventLog
-from qanchor.storage.user_copy import UserCopy, file_day, file_key, open_copy
-
-if TYPE_CHECKING:
-    import duckdb
+from qanchor.storage.event_log.reading import LogReader
+from qanchor.storage.event_log.user_copy import UserCopy, file_day, file_key, open_copy
+from qanchor.storage.sql import Connection
 
 log = logging.getLogger(__name__)
 
-_PLACE: Final = "filename, file_row_number"
-_FIRST: Final = f"row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY {INGESTED_AT}, {_PLACE}) = 1"
+_ROW: Final = "filename, file_row_number"
+_FIRST: Final = f"row_number() OVER (PARTITION BY {EVENT_ID} ORDER BY {INGESTED_AT}, {_ROW}) = 1"
 # How far the clocks of consumers and of the disk may be apart.
 _CLOCK_SECONDS: Final = 3_600.0
 
@@ -28,14 +26,14 @@ _CLOCK_SECONDS: Final = 3_600.0
 class LogRows:
     """A snapshot of the log's stored rows, repeats of an event_id included.
 
-    Looking for repeats costs more than a scan, and the questions asked here need it for a few users at most.
+    Looking for repeats costs more than a scan, and the queries here need it for a few users at most.
 
     Args:
         log: the event log.
-        copies: the folder of its copies by user, whose newest is read where it can be; None: none is.
+        copies: the folder of its copies by user, of which the newest is read; None: the log itself.
     """
 
-    def __init__(self, log: EventLog, copies: Path | None = None) -> None:
+    def __init__(self, log: LogReader, copies: Path | None = None) -> None:
         self._log = log
         self._connection = log.open_duckdb()
         self._files = log.files()
@@ -48,13 +46,13 @@ class LogRows:
             NotReady: the log is empty.
         """
         last = [path for path in self._files if path.parent == self._files[-1].parent]
-        moment = self._ask(f"SELECT max({EVENT_TIME}) AS newest", "true", (), last)["newest"][0].as_py()
+        newest = self._select(f"SELECT max({EVENT_TIME}) AS newest", "true", (), last)["newest"]
+        moment: datetime | None = newest[0].as_py()
         if moment is None:
             raise NotReady(
                 "the event log is empty", "Run `qanchor-cli events load FILE` or `qanchor-cli consume`."
             )
-        found: datetime = moment
-        return found
+        return moment
 
     def arrived(self, since: datetime, before: datetime) -> tuple[pa.Array, datetime]:
         """Users with an event that has arrived since, ascending, and the last arrival of all, UTC.
@@ -65,7 +63,7 @@ class LogRows:
         """
         recent = [path for path in self._files if self._may_hold(path, since)]
         users = self._users(f"{INGESTED_AT} > ? AND {EVENT_TIME} < ?", (since, before), recent)
-        last = self._ask(f"SELECT max({INGESTED_AT}) AS last", "true", (), recent)["last"][0].as_py()
+        last = self._select(f"SELECT max({INGESTED_AT}) AS last", "true", (), recent)["last"][0].as_py()
         return users, max(since, last or since)
 
     def _may_hold(self, path: Path, since: datetime) -> bool:
@@ -83,10 +81,10 @@ class LogRows:
         return self._users(f"{EVENT_TIME} >= ? AND {EVENT_TIME} < ?", (start, stop), files)
 
     def _users(self, where: str, values: Sequence[Any], files: Sequence[Path]) -> pa.Array:
-        found = self._ask(f"SELECT DISTINCT {USER_ID}", f"{where} ORDER BY {USER_ID}", values, files)
-        return found[USER_ID].combine_chunks()
+        users = self._select(f"SELECT DISTINCT {USER_ID}", f"{where} ORDER BY {USER_ID}", values, files)
+        return users[USER_ID].combine_chunks()
 
-    def _ask(self, select: str, where: str, values: Sequence[Any], files: Sequence[Path]) -> pa.Table:
+    def _select(self, select: str, where: str, values: Sequence[Any], files: Sequence[Path]) -> pa.Table:
         rows = self._log.stored_rows(self._connection, files)
         return self._connection.execute(
             f"{select} FROM ({rows}) WHERE {where}", list(values)
@@ -132,8 +130,8 @@ class LogRows:
         # Another user's row may have the same id and have come first: then theirs does not count.
         connection.execute(
             f"""CREATE OR REPLACE TABLE {name} AS SELECT {self._names} FROM theirs SEMI JOIN
-            (SELECT {_PLACE} FROM stored SEMI JOIN theirs USING ({EVENT_ID}) QUALIFY {_FIRST})
-            USING ({_PLACE})"""
+            (SELECT {_ROW} FROM stored SEMI JOIN theirs USING ({EVENT_ID}) QUALIFY {_FIRST})
+            USING ({_ROW})"""
         )
 
     def _doubtful(self, copy: UserCopy, changed: set[int], fresh: Sequence[Path]) -> pa.Table:
@@ -149,7 +147,7 @@ class LogRows:
         return pa.concat_tables([added.filter(pa.array(known)).select([EVENT_ID]), again])
 
     def _settle(self, doubtful: pa.Table) -> None:
-        """Make the table `events`; whose row of a doubtful id comes first is asked of the whole log."""
+        """Make the table `events`; the whole log decides whose row of a doubtful id comes first."""
         connection, names = self._connection, self._names
         connection.register("doubtful", doubtful)
         settled = ""
@@ -169,7 +167,7 @@ class LogRows:
         return ", ".join(f'"{name}"' for name in self._log.schema.names)
 
     def close(self) -> None:
-        """Give the memory back; what `of_users` gave can no longer be read."""
+        """Give the memory back; the result of `of_users` can no longer be read."""
         self._connection.close()
 
 
@@ -177,13 +175,13 @@ class UserEvents:
     """Events of some users; an EventSource, as the log is.
 
     Args:
-        connection: with the relation `events`; stays the owner's.
+        connection: has the relation `events`; its owner closes it.
     """
 
-    def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def connect(self) -> Any:
+    def connect(self) -> Connection:
         """A DuckDB connection in UTC with the view `events`, each event once."""
         cursor = self._connection.cursor()
         cursor.execute("SET TimeZone='UTC'")

@@ -1,25 +1,22 @@
 """Which events of a batch the log holds already, by a bounded memory of the newest event_ids.
 
 A producer that sends again does so at a new offset, so offsets cannot catch it. The ids are kept as 64-bit
-hashes: beside a million of them, one new id in 10**13 is taken for a repeat.
+hashes: among a million of them, one new id in 10**13 is taken for a repeat.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from sqlalchemy import Engine
 
 from qanchor import names
-from qanchor.events.ingest import recover
 from qanchor.registry import ledger
-from qanchor.storage.event_log import EventLog
-
-if TYPE_CHECKING:
-    import duckdb
+from qanchor.storage.event_log.log import EventLog, recover
+from qanchor.storage.sql import Connection, FileError, connect
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,7 @@ class _Newest:
         return _among(hashes, self._older) | _among(hashes, self._newer)
 
     def add(self, hashes: Hashes) -> None:
-        # The stable sort merges two sorted runs: 20 times as fast as sorting them anew.
+        # The stable sort merges two sorted runs: 20 times as fast as sorting them again.
         self._newer = np.sort(np.concatenate([self._newer, hashes]), kind="stable")
         if len(self._newer) >= self._size:
             self._older, self._newer = self._newer, _NONE
@@ -61,7 +58,7 @@ class FreshEvents:
         hashes: of their ids by partition, sorted.
     """
 
-    table: Any
+    table: pa.Table
     repeated: int = 0
     hashes: Mapping[int, Hashes] = field(default_factory=dict)
 
@@ -82,14 +79,14 @@ class RepeatWindow:
         self._engine, self._log, self._size = engine, log, size
         self._known: dict[int, _Newest] = {}
         self._ends: dict[int, int] = {}
-        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._connection: Connection | None = None
 
-    def select(self, table: Any, ranges: Mapping[int, tuple[int, int]]) -> FreshEvents:
+    def select(self, table: pa.Table, ranges: Mapping[int, tuple[int, int]]) -> FreshEvents:
         """Leave out the events that are known, and all but the first of one event_id.
 
         Args:
-            table: pyarrow table with the log's columns.
-            ranges: by partition the offsets it was read from; the first is where the ledger stands.
+            table: rows with the log's columns.
+            ranges: by partition the offsets it was read from; the first is the ledger's position.
 
         Raises:
             DatabaseUnavailable: the registry does not answer.
@@ -120,28 +117,26 @@ class RepeatWindow:
         return fresh
 
     def remember(self, fresh: FreshEvents, ranges: Mapping[int, tuple[int, int]]) -> None:
-        """Take in what the ledger has committed."""
+        """Add what the ledger has committed."""
         for partition, hashes in fresh.hashes.items():
             self._known[partition].add(hashes)
             self._ends[partition] = ranges[partition][1]
 
     def _catch_up(self, starts: Mapping[int, int]) -> None:
-        strange = {partition: at for partition, at in starts.items() if self._ends.get(partition) != at}
-        if not strange:
+        unknown = {partition: at for partition, at in starts.items() if self._ends.get(partition) != at}
+        if not unknown:
             return
-        self._known.update({partition: _Newest(self._size) for partition in strange})
-        if any(strange.values()):
-            recover(self._engine, self._log)  # what a killed owner committed may not be in place yet
-            for partition, hashes in self._read(strange).items():
+        self._known.update({partition: _Newest(self._size) for partition in unknown})
+        if any(unknown.values()):
+            recover(self._engine, self._log)  # what a killed owner committed may not be published yet
+            for partition, hashes in self._read(unknown).items():
                 self._known[partition].add(hashes)
-        self._ends.update(strange)
+        self._ends.update(unknown)
 
     def _read(self, starts: Mapping[int, int]) -> dict[int, Hashes]:
-        import duckdb
-
         recent = ledger.newest_files(self._engine, _RECENT_FILES)
-        placed = (self._log.path(day, name) for name, day in recent.items())
-        paths = [str(path) for path in placed if path.exists()]
+        files = (self._log.path(day, name) for name, day in recent.items())
+        paths = [str(path) for path in files if path.exists()]
         if not paths:
             return {}
         newest = [
@@ -149,26 +144,23 @@ class RepeatWindow:
             for partition, start in starts.items()
         ]
         try:
-            found = self._connect().execute(
+            rows = self._connect().execute(
                 f"""SELECT _partition, hash(event_id) AS hashed FROM read_parquet($paths, union_by_name=true)
                 WHERE _partition IN ({", ".join(map(str, starts))}) AND ({" OR ".join(newest)})""",
                 {"paths": paths},
             ).fetchnumpy()  # fmt: skip
-        except duckdb.IOException as error:
+        except FileError as error:
             # Compaction deleted a file meanwhile; repeats are dropped on read all the same.
             log.warning("repeat_window_not_read error=%r", str(error))
             return {}
-        origin, hashes = np.asarray(found["_partition"]), np.asarray(found["hashed"], np.uint64)
+        origin, hashes = np.asarray(rows["_partition"]), np.asarray(rows["hashed"], np.uint64)
         return {partition: hashes[origin == partition] for partition in starts}
 
-    def _hash(self, table: Any) -> Hashes:
+    def _hash(self, table: pa.Table) -> Hashes:
         ids = self._connect().from_arrow(table.select([names.EVENT_ID]))
         return np.asarray(ids.project(f"hash({names.EVENT_ID}) AS hashed").fetchnumpy()["hashed"], np.uint64)
 
-    def _connect(self) -> "duckdb.DuckDBPyConnection":
-        import duckdb
-
+    def _connect(self) -> Connection:
         if self._connection is None:
-            self._connection = duckdb.connect(":memory:", config={"threads": 1})
-            self._connection.execute("SET enable_progress_bar=false")
+            self._connection = connect(threads=1)
         return self._connection

@@ -1,8 +1,8 @@
 """A copy of the event log by user: what a few users did, without reading what all others did.
 
-The log lies by date, so that a user's events are in every file of it. A backfill, which reads the whole log
-anyway, leaves its events sorted by user in the cache: parts of small row groups, with a list of which users
-each group holds. The copy is of one moment and names the files of the log that it holds. What came later is
+The log is laid out by date, so a user's events are in every file of it. A backfill, which reads the whole log
+anyway, leaves its events sorted by user in the cache: parts of small row groups, with a list of the users of
+each group. The copy is of one moment and names the files of the log that it was made from. What came later is
 in other files; a date of which a file is gone (compaction replaces files) is left out of the copy and read
 from the log. So deleting the copy, whole or in part, only costs time.
 """
@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.names import EVENT_DATE, EVENT_TIME, USER_ID
-from qanchor.storage.event_log import EventLog
-from qanchor.storage.event_query import open_events
+from qanchor.storage.event_log.reading import LogReader, open_files
+from qanchor.storage.sql import VERSION, Connection
+from qanchor.times import EPOCH, from_microseconds
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,6 @@ PART: Final = "part"
 GROUP: Final = "row_group"
 FIRST_USER: Final = "first_user"
 LAST_USER: Final = "last_user"
-EPOCH: Final = date(1970, 1, 1)
-NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Days = NDArray[np.int32]
 
@@ -50,7 +49,7 @@ def file_key(path: Path) -> str:
 def file_day(key: str) -> int:
     """The event date of a file of the log, in days since 1970."""
     name = key.partition("/")[0].removeprefix(f"{EVENT_DATE}=")
-    return (date.fromisoformat(name) - EPOCH).days
+    return (date.fromisoformat(name) - EPOCH.date()).days
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class UserCopy:
     """A copy in the cache; an EventSource, as the log is.
 
     Args:
-        folder: where it lies.
-        about: what it holds.
+        folder: of the copy.
+        about: its metadata.
     """
 
     def __init__(self, folder: Path, about: CopyMetadata) -> None:
@@ -92,9 +91,9 @@ class UserCopy:
         """Its Parquet files, each sorted by user, in the order of their users."""
         return [self.folder / name for name in sorted(self.about.sizes) if name.startswith(PART)]
 
-    def connect(self) -> Any:
+    def connect(self) -> Connection:
         """A DuckDB connection in UTC with the view `events`, each event of the copy's moment once."""
-        return open_events(self.parts, self.about.columns)
+        return open_files(self.parts, self.about.columns)
 
     def is_of(self, files: Sequence[Path]) -> bool:
         """Whether it holds these files of the log and no others."""
@@ -103,7 +102,7 @@ class UserCopy:
     def arrival(self, path: Path) -> datetime | None:
         """The newest arrival in a file of the log, UTC; None where the copy does not know the file."""
         known = self.about.files.get(file_key(path))
-        return None if known is None else NEVER + timedelta(microseconds=known)
+        return None if known is None else from_microseconds(known)
 
     def changed_days(self, files: Sequence[Path]) -> set[int] | None:
         """Dates that have to be read from the log, in days since 1970; None: all of them.
@@ -127,9 +126,9 @@ class UserCopy:
             OSError: a file is gone or damaged.
             ArrowInvalid: the same.
         """
-        wanted = pa.array(users, pa.string())
+        chosen = pa.array(users, pa.string())
         tables = [
-            self._read(part, rows).filter(pc.field(USER_ID).isin(wanted))
+            self._read(part, rows).filter(pc.field(USER_ID).isin(chosen))
             for part, rows in self._groups_of(np.asarray(users, dtype=object)).items()
         ]
         if not tables:
@@ -149,10 +148,10 @@ class UserCopy:
         """
         known, days = (np.load(self.folder / name, mmap_mode="r") for name in (HASHES, HASH_DAYS))
         low, high = (np.searchsorted(known, hashes, side) for side in ("left", "right"))
-        found = low < high
-        for place in np.flatnonzero(found) if changed else ():
-            found[place] = not set(days[low[place] : high[place]].tolist()) <= changed
-        return found
+        held = low < high
+        for row in np.flatnonzero(held) if changed else ():
+            held[row] = not set(days[low[row] : high[row]].tolist()) <= changed
+        return held
 
     def _groups_of(self, users: NDArray[np.object_]) -> Mapping[str, list[int]]:
         """The row groups that may hold some of the users, ascending, by part."""
@@ -161,10 +160,10 @@ class UserCopy:
         if not len(users) or not len(first):
             return {}
         hit = np.searchsorted(users, first) < np.searchsorted(users, last, side="right")
-        found: dict[str, list[int]] = {}
+        by_part: dict[str, list[int]] = {}
         for row in np.flatnonzero(hit).tolist():
-            found.setdefault(groups[PART][row].as_py(), []).append(groups[GROUP][row].as_py())
-        return found
+            by_part.setdefault(groups[PART][row].as_py(), []).append(groups[GROUP][row].as_py())
+        return by_part
 
     def _read(self, part: str, groups: list[int]) -> pa.Table:
         with pq.ParquetFile(self.folder / part) as file:
@@ -175,16 +174,14 @@ def _days(times: pa.ChunkedArray) -> Days:
     return np.asarray(pc.cast(times, pa.date32()).cast(pa.int32())).astype(np.int32)
 
 
-def open_copy(root: Path, event_log: EventLog, name: str | None = None) -> UserCopy | None:
+def open_copy(root: Path, event_log: LogReader, name: str | None = None) -> UserCopy | None:
     """The newest copy of the log; None where there is none that can be trusted.
 
     Args:
         root: the folder of copies.
-        event_log: of which.
-        name: of one folder of these; default: the newest.
+        event_log: the log that was copied.
+        name: of one folder in it; default: the newest.
     """
-    import duckdb
-
     folders = sorted(root.glob("[!.]*/")) if name is None else [root / name]
     for folder in reversed(folders):
         try:
@@ -192,7 +189,7 @@ def open_copy(root: Path, event_log: EventLog, name: str | None = None) -> UserC
             whole = all((folder / file).stat().st_size == size for file, size in about.sizes.items())
         except (OSError, ValueError, TypeError):
             continue
-        fits = (about.format, about.duckdb) == (FORMAT, duckdb.__version__)
+        fits = (about.format, about.duckdb) == (FORMAT, VERSION)
         if whole and fits and about.columns == event_log.sql_columns():
             return UserCopy(folder, about)
         log.info("copy_by_user_refused folder=%s whole=%s", folder.name, whole)

@@ -1,8 +1,8 @@
-"""Compaction: the many small files of an event date become one sorted file, beside readers and writers.
+"""Compaction: the many small files of an event date become one sorted file, while others read and write.
 
 A compaction is one more writer. It stages the new file, replaces the old ones in one transaction of the
 ledger, renames, and hides the old ones, which are deleted after a grace period. Another compaction of the
-same date is refused by that transaction, and `ingest.recover` finishes one that was killed.
+same date is refused by that transaction, and `recover` finishes one that was killed.
 """
 
 import secrets
@@ -17,17 +17,15 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine
 
 from qanchor import names
-from qanchor.errors import DiskFull
-from qanchor.events.ingest import recover, settle
 from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
+from qanchor.registry.ledger import StagedFile
 from qanchor.registry.tables import LedgerFile, utc_now
-from qanchor.storage.event_log import EventLog, StagedFile, parquet_options, writer_of
-from qanchor.storage.event_query import distinct_events
-from qanchor.storage.replaced import expired_notes, hidden_files
+from qanchor.storage.event_log.log import EventLog, parquet_options, recover, settle, writer_of
+from qanchor.storage.event_log.reading import distinct_events, expired_notes, hidden_files
+from qanchor.storage.sql import quote, spill_failure_as_error
 
 _OWNER: Final = "compacted-"
-_BATCH_ROWS: Final = 100_000
 _MEMORY: Final = "1GB"  # beyond it DuckDB sorts on the disk
 
 
@@ -38,9 +36,10 @@ class CompactionRequest:
     Args:
         before: only event dates before this one.
         older_than: only dates to which nothing was added within this time.
-        min_files: only dates of so many files.
-        file_bytes: size from which a date's events go on in a further file.
+        min_files: only dates with at least this many files.
+        file_bytes: size from which a date's events continue in another file.
         grace: how long a replaced file stays for those who read it already.
+        batch_rows: rows that are written at a time.
     """
 
     before: date | None = None
@@ -48,6 +47,7 @@ class CompactionRequest:
     min_files: int = 2
     file_bytes: int = 256 << 20
     grace: timedelta = timedelta(hours=1)
+    batch_rows: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Compactor:
 
     Args:
         engine: the registry with the ledger.
-        log: the event log; the compactor writes under a name of its own.
+        log: the event log; the compactor writes under another name.
         request: what is compacted.
         progress: counts events.
     """
@@ -136,8 +136,7 @@ class Compactor:
         old = [self._log.path(event_date, file.name) for file in files]
         with self._log.staging() as staged:
             self._rewrite(event_date, old, staged)
-        new = [(file.name, file.event_date, file.rows) for file in staged]
-        if not ledger.replace_files(self._engine, files, new):
+        if not ledger.replace_files(self._engine, files, staged):
             self._log.discard(staged)
             self._summary.contended.append(event_date)
             return
@@ -153,22 +152,16 @@ class Compactor:
         )
 
     def _rewrite(self, event_date: str, old: Sequence[Path], staged: list[StagedFile]) -> None:
-        import duckdb
-
-        try:
-            with self._log.open_duckdb(memory_limit=_MEMORY) as connection:
-                relation, columns = distinct_events(connection, [str(path) for path in old])
-                listed = ", ".join(f'"{name}"' for name in columns)
-                batches = connection.execute(
-                    f"SELECT {listed} FROM {relation} ORDER BY user_id, event_time, event_id"
-                ).to_arrow_reader(_BATCH_ROWS)
-                self._write(event_date, batches, staged)
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            reason = str(error).splitlines()[0]
-            raise DiskFull(
-                f"the events of {event_date} cannot be sorted: {reason}",
-                "Free some space.",
-            ) from error
+        with (
+            spill_failure_as_error(f"sort the events of {event_date}"),
+            self._log.open_duckdb(memory_limit=_MEMORY) as connection,
+        ):
+            relation, columns = distinct_events(connection, old)
+            listed = ", ".join(quote(name) for name in columns)
+            batches = connection.execute(
+                f"SELECT {listed} FROM {relation} ORDER BY user_id, event_time, event_id"
+            ).to_arrow_reader(self._request.batch_rows)
+            self._write(event_date, batches, staged)
 
     def _write(self, event_date: str, batches: Any, staged: list[StagedFile]) -> None:
         """Write batches to one staged file after another, each up to the size of a file."""

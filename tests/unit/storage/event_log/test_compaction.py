@@ -9,12 +9,19 @@ import pytest
 from sqlalchemy import Engine
 
 from qanchor.errors import DiskFull
-from qanchor.events import ingest
-from qanchor.events.compaction import CompactionRequest, CompactionSummary, Compactor
 from qanchor.registry import ledger
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog, log_schema
+from qanchor.storage.event_log import (
+    CompactionRequest,
+    CompactionSummary,
+    Compactor,
+    EventLog,
+    append,
+    log_schema,
+    recover,
+    settle,
+)
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 _DAY = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -50,7 +57,7 @@ def _table(ids: Sequence[str], day: int = 0, ingested: int = 0, page: str = "p")
 
 def _append(engine: Engine, log: EventLog, *tables: Any) -> None:
     for table in tables:
-        ingest.append(engine, log, table)
+        append(engine, log, table)
 
 
 def _compact(engine: Engine, log: EventLog, **request: Any) -> CompactionSummary:
@@ -123,13 +130,10 @@ def test_dates_are_chosen_by_date_and_by_the_time_of_the_last_addition(engine: E
     assert [each.event_date for each in done] == ["2026-01-01", "2026-01-02"]
 
 
-def test_a_large_date_becomes_several_files_that_are_left_alone_later(
-    engine: Engine, log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("qanchor.events.compaction._BATCH_ROWS", 2_048)
+def test_a_large_date_becomes_several_files_that_are_left_alone_later(engine: Engine, log: EventLog) -> None:
     names = [f"{number:05}" for number in range(9_000)]
     _append(engine, log, _table(names[:5_000]), _table(names[4_000:]))
-    (done,) = _compact(engine, log, file_bytes=1).dates
+    (done,) = _compact(engine, log, file_bytes=1, batch_rows=2_048).dates
     assert done.files_after > 2
     assert done.events == 9_000
     assert [row[0] for row in _read(log)] == names
@@ -201,8 +205,8 @@ def test_a_writer_that_confirms_its_renames_late_does_not_bring_a_replaced_file_
     _append(engine, log, _table("a"), _table("b"))
     assert log.unconfirmed
     _compact(engine, log)
-    ingest.settle(engine, log)
-    ingest.recover(engine, log)
+    settle(engine, log)
+    recover(engine, log)
     assert len(ledger.replaced_files(engine)) == 2
     assert len(log.files()) == 1
 

@@ -13,8 +13,7 @@ import pytest
 from qanchor.errors import NotReady
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import load_event_arrays
-from qanchor.storage.event_log import EventLog
-from qanchor.storage.user_events import LogRows
+from qanchor.storage.event_log import EventLog, LogRows
 from tests.unit.embedding.world import day, make_workspace
 
 _BILL = {"modality": "bill", "shop": "corner", "amount": 5.0}

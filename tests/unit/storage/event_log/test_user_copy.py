@@ -17,15 +17,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from qanchor.events import ingest
-from qanchor.events.compaction import CompactionRequest, Compactor
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage import user_copy_writer
-from qanchor.storage.event_log import EventLog
-from qanchor.storage.user_copy import UserCopy, open_copy
-from qanchor.storage.user_copy_writer import keep_copy, remove_copies
-from qanchor.storage.user_events import LogRows
+from qanchor.storage.event_log import (
+    CompactionRequest,
+    Compactor,
+    CopyLayout,
+    EventLog,
+    LogRows,
+    UserCopy,
+    append,
+    keep_copy,
+    open_copy,
+    remove_copies,
+)
 from qanchor.workspace import load_workspace
 from tests.unit.embedding.world import day, make_workspace
 
@@ -60,7 +65,7 @@ class Place:
             ],
             schema=log.schema,
         )
-        ingest.append(self.engine, log, table)
+        append(self.engine, log, table)
 
     def copy(self) -> UserCopy:
         """Make one."""
@@ -117,15 +122,13 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=_steps, users=st.lists(st.sampled_from(USERS), unique=True))
 def test_a_copy_and_what_came_since_are_the_whole_log(steps: list[Any], users: list[str]) -> None:
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(user_copy_writer, "_GROUP_ROWS", 2)
-        patch.setattr(user_copy_writer, "_PART_GROUPS", 2)
+    with TemporaryDirectory() as folder:
         place = Place(Path(folder))
         try:
             for step in steps:
                 match step:
                     case "copy":
-                        keep_copy(place.log, place.copies)
+                        keep_copy(place.log, place.copies, CopyLayout(group_rows=2, part_groups=2))
                     case "compact":
                         place.compact()
                     case "lose":
@@ -208,9 +211,7 @@ def test_a_damaged_copy_is_not_read(place: Place, file: str, harm: str) -> None:
     _same_as_the_log(place)
 
 
-def test_the_same_log_is_not_copied_twice_and_old_copies_go(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_log_is_not_copied_twice_and_old_copies_go(place: Place) -> None:
     place.add([("a", "ann", 1, 1)])
     first = place.copy().folder
     assert place.copy().folder == first
@@ -218,27 +219,30 @@ def test_the_same_log_is_not_copied_twice_and_old_copies_go(
     place.add([("b", "ann", 2, 2)])
     second = place.copy().folder
     assert {path for path in place.copies.iterdir() if path.is_dir()} == {first, second}  # one may be read
-    monkeypatch.setattr(user_copy_writer, "_KEPT_SECONDS", 0.0)
-    assert place.copy().folder == second
+    copy = keep_copy(place.log, place.copies, CopyLayout(kept_seconds=0.0))
+    assert copy is not None
+    assert copy.folder == second
     assert [path for path in place.copies.iterdir() if path.is_dir()] == [second]
     remove_copies(place.copies)
     assert not any(path.is_dir() for path in place.copies.iterdir())
     _same_as_the_log(place)
 
 
+class FullDisk(EventLog):
+    """A log that DuckDB has no space to sort."""
+
+    def connect(self, *_: Any, **__: Any) -> Any:
+        raise duckdb.IOException("Could not write file: No space left on device")
+
+
 def test_a_full_disk_costs_the_copies_and_nothing_else(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.add([("a", "ann", 1, 1)])
     old = place.copy().folder
     place.add([("b", "ann", 2, 2)])
-
-    def full(*_: Any) -> None:
-        raise duckdb.IOException("Could not write file: No space left on device")
-
-    monkeypatch.setattr(user_copy_writer, "_write_hashes", full)
     with caplog.at_level(logging.WARNING):
-        assert keep_copy(place.log, place.copies) is None
+        assert keep_copy(FullDisk(place.log.root, place.log.workspace), place.copies) is None
     assert "refreshes will scan it whole" in caplog.text
     assert not old.exists()
     assert not any(path.is_dir() for path in place.copies.iterdir())

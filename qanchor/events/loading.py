@@ -1,13 +1,8 @@
-"""The one way into the event log: stage, commit in one SQL transaction, rename into place.
-
-Killed at any point, the next writer's `recover` leaves the log as if the append had happened whole
-or not at all.
-"""
+"""Loads a file of events into the event log: valid rows once, the others into a file of dead letters."""
 
 import hashlib
 import json
 import os
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -21,82 +16,16 @@ import pyarrow.compute as pc
 from sqlalchemy import Engine
 
 from qanchor import names
-from qanchor.errors import DatabaseUnavailable, EventsInvalid, QAnchorError
+from qanchor.errors import EventsInvalid, QAnchorError
 from qanchor.events.files import EventFile, open_event_file
 from qanchor.events.quality import Checked, EventChecker
 from qanchor.events.schema import EventDecoder
 from qanchor.files import full_disk_as_error
 from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
-from qanchor.registry.ledger import LedgerEntry, OffsetRanges
 from qanchor.registry.tables import LoadedFile
-from qanchor.storage.event_log import EventLog, StagedFile
+from qanchor.storage.event_log import EventLog, append, recover, settle
 from qanchor.workspace import Workspace
-
-
-def append(
-    engine: Engine,
-    log: EventLog,
-    tables: Any,
-    offsets: OffsetRanges | None = None,
-    loaded: LoadedFile | None = None,
-) -> int:
-    """Add events to the log, once: rows, offsets and the loaded file count together or not at all.
-
-    Args:
-        engine: the registry.
-        log: the event log.
-        tables: one pyarrow table with the log's columns, or several that are drawn one after another.
-        offsets: what was read from Kafka to get them.
-        loaded: the file they came from; it may be filled while `tables` is drawn.
-
-    Returns:
-        Number of rows.
-
-    Raises:
-        OffsetsFenced: another consumer owns a partition now; nothing was added.
-        DiskFull: no space; nothing was added.
-        DatabaseUnavailable: the database failed; call `recover` before the next append.
-    """
-    staged: list[StagedFile] = []
-    try:
-        for table in [tables] if isinstance(tables, pa.Table) else tables:
-            staged += log.stage(table)
-        files = [(file.name, file.event_date, file.rows) for file in staged]
-        began = time.monotonic()
-        ledger.commit_entry(engine, LedgerEntry(files, offsets, loaded, tuple(log.unconfirmed)))
-        log.commit_seconds = time.monotonic() - began
-    except DatabaseUnavailable:
-        raise  # it may have committed all the same: the staged files stay until recovery knows
-    except BaseException:
-        log.discard(staged)
-        raise
-    log.publish(staged)
-    log.unconfirmed = [file.name for file in staged]
-    return sum(file.rows for file in staged)
-
-
-def recover(engine: Engine, log: EventLog) -> int:
-    """Finish what killed writers began; run before the first append and after a database failure.
-
-    Returns:
-        Number of files that were renamed into place.
-    """
-    abandoned = log.abandoned()  # before the ledger is read, see EventLog.recover
-    replaced = ledger.replaced_files(engine)  # before what replaces them: that has to be in place first
-    committed = ledger.committed_files(engine)
-    renamed = log.recover(committed, abandoned)
-    log.hide(replaced)
-    settle(engine, log)
-    in_place = {path.name for path in log.files()} if committed else set()
-    ledger.mark_published(engine, in_place & set(committed))
-    return renamed
-
-
-def settle(engine: Engine, log: EventLog) -> None:
-    """Tell the ledger which files have been renamed into place since the last commit."""
-    ledger.mark_published(engine, log.unconfirmed)
-    log.unconfirmed = []
 
 
 @dataclass

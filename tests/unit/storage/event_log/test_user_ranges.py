@@ -1,4 +1,4 @@
-"""Parts of the log by user: read one by one, they are what one read of everything is."""
+"""Ranges of users: read one by one, they are what one read of everything is."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qanchor.errors import DiskFull
-from qanchor.events import partition
 from qanchor.events.history import EventArrays, load_event_arrays
-from qanchor.events.partition import EventPart, parts_of_sorted, split_by_user
+from qanchor.storage.event_log import UserRange, ranges_of_sorted, sort_by_user
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -97,18 +96,15 @@ def contents(arrays: EventArrays) -> dict[str, list[Any]]:
 @given(
     st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 40)), max_size=40),
     st.sets(st.sampled_from(IDS), min_size=1),
-    st.sampled_from([2, 96]),
 )
-def test_the_parts_together_are_the_log(
-    tmp_path_factory: pytest.TempPathFactory, users: list[tuple[str, int]], some: set[str], most: int
+def test_the_ranges_together_are_the_log(
+    tmp_path_factory: pytest.TempPathFactory, users: list[tuple[str, int]], some: set[str]
 ) -> None:
     log, firsts = TableLog(events_of(users)), sorted({min(IDS), *some})
     before, after = START + timedelta(hours=30), START + timedelta(hours=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "_MOST_PARTS", most)
-        folder = tmp_path_factory.mktemp("parts") / "split"
-        parts = split_by_user(log, WORKSPACE, folder, firsts, before=before, after=after)
-    _require_whole(parts, log, firsts, before, after)
+    folder = tmp_path_factory.mktemp("ranges") / "sorted"
+    ranges = sort_by_user(log, WORKSPACE, folder, firsts, before=before, after=after)
+    _require_whole(ranges, log, firsts, before, after)
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,7 +113,7 @@ def test_the_parts_together_are_the_log(
     some=st.sets(st.sampled_from(IDS)),
     rows=st.integers(1, 12),
 )
-def test_files_that_are_sorted_by_user_need_no_split(
+def test_files_that_are_sorted_by_user_are_only_linked(
     tmp_path_factory: pytest.TempPathFactory, users: list[tuple[str, int]], some: set[str], rows: int
 ) -> None:
     log, firsts = TableLog(events_of(users)), sorted({min(IDS), *some})
@@ -127,44 +123,45 @@ def test_files_that_are_sorted_by_user_need_no_split(
     files = [place / f"{start:03d}.parquet" for start in range(0, len(ordered), rows)]
     for number, path in enumerate(files):
         pq.write_table(ordered.slice(number * rows, rows), path)
-    parts = parts_of_sorted(files, WORKSPACE, place / "links", firsts, before=before, after=after)
-    _require_whole(parts, log, firsts, before, after)
+    ranges = ranges_of_sorted(files, WORKSPACE, place / "links", firsts, before=before, after=after)
+    _require_whole(ranges, log, firsts, before, after)
 
 
 def _require_whole(
-    parts: list[EventPart], log: TableLog, firsts: list[str], before: datetime, after: datetime
+    ranges: list[UserRange], log: TableLog, firsts: list[str], before: datetime, after: datetime
 ) -> None:
-    assert len(parts) == len(firsts)
+    assert len(ranges) == len(firsts)
     expected = contents(load_event_arrays(log, WORKSPACE, before=before, after=after))
     together: dict[str, list[Any]] = {}
-    for part, low, high in zip(parts, firsts, [*firsts[1:], "\U0010ffff"], strict=True):
+    for part, low, high in zip(ranges, firsts, [*firsts[1:], "\U0010ffff"], strict=True):
         found = contents(load_event_arrays(part, WORKSPACE))
         assert all(low <= user < high for user in found)
         together |= found
     assert together == expected
 
 
-def test_the_log_is_read_once_and_a_finished_split_is_left_alone(tmp_path: Path) -> None:
+def test_the_log_is_read_once_and_finished_files_are_left_alone(tmp_path: Path) -> None:
     log = TableLog(events_of([(user, hour) for user in IDS for hour in range(4)]))
-    first = split_by_user(log, WORKSPACE, tmp_path / "split", sorted(IDS))
-    again = split_by_user(log, WORKSPACE, tmp_path / "split", sorted(IDS))
+    first = sort_by_user(log, WORKSPACE, tmp_path / "sorted", sorted(IDS))
+    again = sort_by_user(log, WORKSPACE, tmp_path / "sorted", sorted(IDS))
     assert (log.reads, first) == (1, again)
 
 
-def test_a_split_that_fails_leaves_nothing_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
+class FullDisk(TableLog):
+    """A log that DuckDB has no space to sort."""
+
+    def connect(self) -> Any:
         raise duckdb.IOException("Could not write file: No space left on device")
 
-    monkeypatch.setattr(partition, "_copy", full)
+
+def test_a_sort_that_fails_leaves_nothing_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="no space left to write"):
-        split_by_user(TableLog(events_of([("Ada", 1)])), WORKSPACE, tmp_path / "split", ["Ada"])
+        sort_by_user(FullDisk(events_of([("Ada", 1)])), WORKSPACE, tmp_path / "sorted", ["Ada"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fields_that_no_model_reads_stay_behind(tmp_path: Path) -> None:
-    part = split_by_user(TableLog(events_of([("Ada", 1)])), WORKSPACE, tmp_path / "split", ["Ada"])[0]
+    part = sort_by_user(TableLog(events_of([("Ada", 1)])), WORKSPACE, tmp_path / "sorted", ["Ada"])[0]
     columns = [row[0] for row in part.connect().execute("DESCRIBE events").fetchall()]
     assert columns == ["event_id", "user_id", "event_time", "modality", "shop", "amount", "page"]
     assert np.array_equal(load_event_arrays(part, WORKSPACE).users, np.array(["Ada"], dtype=object))

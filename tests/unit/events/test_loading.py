@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine
 
 from qanchor.errors import DatabaseUnavailable, EventsInvalid
-from qanchor.events.ingest import EventLoader, append, recover
+from qanchor.events.loading import EventLoader
 from qanchor.events.quality import EventChecker
 from qanchor.registry import ledger
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, next_offsets
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, append, recover
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment, visit, write_parquet
 
 
@@ -75,7 +75,7 @@ def test_a_kill_at_any_point_leaves_all_or_nothing(
     with monkeypatch.context() as patch:
         if point == "stage":
             _kill_before(patch, ledger, "commit_entry")
-            patch.setattr("qanchor.storage.event_log.sync_all", lambda _: (_ for _ in ()).throw(Killed))
+            patch.setattr("qanchor.storage.event_log.log.sync_all", lambda _: (_ for _ in ()).throw(Killed))
         elif point == "commit":
             _kill_before(patch, ledger, "commit_entry")
         elif point == "committed":

@@ -1,4 +1,4 @@
-"""Who writes: one lock file per writer, held while it lives, freed by the kernel when it dies."""
+"""One lock file per writer, held while its process lives, freed by the kernel when it dies."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ class WriterLock:
     """The lock of one writer, `OWNER.lock` in the staging folder.
 
     Args:
-        path: the lock file; its folder is made when the lock is taken.
+        path: the lock file; its folder is created when the lock is taken.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,7 +25,7 @@ class WriterLock:
 
     @property
     def is_held(self) -> bool:
-        """This object holds it."""
+        """Whether this object holds the lock."""
         return self._held is not None and self._held.alive
 
     def take(self) -> None:
@@ -59,7 +59,7 @@ def remove_if_free(path: Path) -> bool:
     """Remove a lock file that no living process holds.
 
     Returns:
-        Whether its writer is gone; a lock that is not there has none.
+        Whether its writer is gone; a missing lock has none.
     """
     try:
         handle = _try_lock(path, create=False)

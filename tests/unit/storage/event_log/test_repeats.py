@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from qanchor.events.ingest import append
 from qanchor.events.quality import EventChecker
-from qanchor.events.repeats import RepeatWindow
 from qanchor.registry.ledger import OffsetRanges
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog
+from qanchor.storage.event_log import EventLog, RepeatWindow, append
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment
 
 _ROW = EventChecker(make_decoder()).check(as_table([payment()])).table
