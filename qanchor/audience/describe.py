@@ -26,6 +26,7 @@ from qanchor.registry.session import transaction
 from qanchor.registry.tables import ModelVersion
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.sql import quote
 from qanchor.storage.vectors import Vectors
 from qanchor.workspace import Workspace
 
@@ -106,7 +107,7 @@ def event_words(log: EventLog) -> Counter[str]:
         return Counter()
     # In one query: the log's files are opened once.
     lists = ", ".join(
-        f"""list(DISTINCT "{field}") FILTER (WHERE modality = ${place} AND "{field}" IS NOT NULL)"""
+        f"list(DISTINCT {quote(field)}) FILTER (WHERE modality = ${place} AND {quote(field)} IS NOT NULL)"
         for place, (_, field) in enumerate(asked, 1)
     )
     with log.connect() as connection:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW, USER_ID
 from qanchor.site import Site
 from qanchor.storage.parts import require_parts
-from qanchor.storage.point_in_time import open_duckdb
+from qanchor.storage.sql import connect, quote
 
 # What `rows_as_of` finds, for one moment: with one cut-off for all users no ASOF join is needed.
 _NEWEST = """
@@ -66,14 +66,14 @@ class OfflineFeatures:
         return table
 
     def _read_view(self, view: str, users: pa.Array, columns: Sequence[str]) -> pa.Table:
-        listed = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+        listed = ", ".join(quote(name) for name in columns)
         as_of = self.as_of.astimezone(UTC)
         asked = {
             "parts": [str(path) for path in require_parts(self.site.home.view(view))],
             "as_of": as_of,
             "oldest": as_of - timedelta(days=self.site.workspace.window_days),
         }
-        with open_duckdb() as connection:
+        with connect() as connection:
             connection.register("given", pa.table({USER_ID: users, "place": np.arange(len(users))}))
             # Of a registered table DuckDB does not know the size, and chooses joins as if it were tiny.
             connection.execute("CREATE TEMP TABLE wanted AS SELECT * FROM given")

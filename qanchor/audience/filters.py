@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -18,6 +17,7 @@ from qanchor.audience.features import OfflineFeatures
 from qanchor.audience.population import Mask
 from qanchor.errors import FilterInvalid
 from qanchor.names import USER_ID
+from qanchor.storage.sql import Connection, DatabaseError, connect
 
 _CLASSES = {"COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "BETWEEN", "OPERATOR", "CAST", "CASE"}
 # Deterministic, and their results no longer than their arguments.
@@ -81,7 +81,7 @@ def parse_filter(text: str, columns: Mapping[str, Any]) -> FeatureFilter:
         raise FilterInvalid(
             f"the filter is longer than {_LONGEST:,} characters", "Use --exclude FILE for long lists."
         )
-    with _sandbox() as connection:
+    with connect(config=_SANDBOX) as connection:
         statement, plain = (_parsed(connection, _query(one)) for one in (text, "TRUE"))
     expression = statement["select_list"].pop(0)
     plain["select_list"].pop(0)
@@ -117,12 +117,12 @@ def evaluate_filter(chosen: FeatureFilter, table: pa.Table) -> FilterResult:
     Raises:
         FilterInvalid: the expression is no yes or no, or fails on a value.
     """
-    with _sandbox() as connection:
+    with connect(config=_SANDBOX) as connection:
         connection.register("features", table)
         connection.execute("SET lock_configuration = true")
         try:
             result = connection.execute(_query(chosen.text)).to_arrow_table()["passes"]
-        except duckdb.Error as error:
+        except DatabaseError as error:
             raise FilterInvalid(f"the filter does not work: {_reason(error)}", _REMEDY) from error
     if not pa.types.is_boolean(result.type):
         raise FilterInvalid(f"the filter gives a {result.type!s}, not yes or no", _REMEDY)
@@ -130,16 +130,12 @@ def evaluate_filter(chosen: FeatureFilter, table: pa.Table) -> FilterResult:
     return FilterResult(passes, result.null_count)
 
 
-def _sandbox() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(":memory:", config=_SANDBOX)
-
-
 def _query(text: str) -> str:
     # The closing bracket has a line of its own: a comment at the end of the text cannot swallow it.
     return f"SELECT (\n{text}\n) AS passes FROM features"
 
 
-def _parsed(connection: duckdb.DuckDBPyConnection, query: str) -> dict[str, Any]:
+def _parsed(connection: Connection, query: str) -> dict[str, Any]:
     serialised = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
     content: dict[str, Any] = json.loads(serialised)
     if content["error"]:
@@ -192,6 +188,6 @@ def _shown(text: str) -> str:
     return repr(" ".join(text.split())[:80])
 
 
-def _reason(error: duckdb.Error) -> str:
+def _reason(error: DatabaseError) -> str:
     """The first sentence that DuckDB says, without its pointer into the text."""
     return " ".join(str(error).split("LINE 1:")[0].split("\n\n")[0].split())

@@ -13,7 +13,7 @@ from qanchor.audience.index import open_scenario_index
 from qanchor.names import embedding_view
 from qanchor.registry.manifests import part_name
 from qanchor.site import Site
-from qanchor.storage.point_in_time import open_duckdb
+from qanchor.storage.sql import connect
 from qanchor.storage.vectors import Rows, VectorIndex
 
 Mask = NDArray[np.bool_]
@@ -103,6 +103,6 @@ def _eventless(site: Site, population: Population) -> Mask | None:
     )
     if not parts:
         return None
-    with open_duckdb() as connection:
+    with connect() as connection:
         found = connection.execute(_EVENTLESS, {"parts": [str(path) for path in parts]}).to_arrow_table()
     return population.mask_of(found["user_id"].combine_chunks())

@@ -17,6 +17,7 @@ from qanchor.metrics import normal_quantile
 from qanchor.model.features import signed_log
 from qanchor.names import USER_ID
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.sql import literal, quote
 from qanchor.storage.vectors import Rows
 from qanchor.workspace import Workspace
 
@@ -235,7 +236,7 @@ def _seen(population: Population, log: EventLog, users: pa.Array, inside: NDArra
         )
         connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM given")
         fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
-        listed = ", ".join(f'e."{field}"' for field in fields)
+        listed = ", ".join(f"e.{quote(field)}" for field in fields)
         connection.execute(
             f"CREATE TEMP TABLE seen AS SELECT e.user_id, e.modality, c.inside, {listed} FROM events e"
             " JOIN chosen c USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
@@ -248,8 +249,8 @@ def _counts(connection: Any, workspace: Workspace) -> list[tuple[str, str, int, 
     """(kind, name, users of the audience, users of the base) of every modality and category value."""
     counts = _grouped(connection, "modality", "modality", "value")
     for modality, field in _category_fields(workspace):
-        name = f"{_literal(f'{modality} {field} ')} || value"
-        counts += _grouped(connection, "category", f'"{field}"', name, f"modality = {_literal(modality)}")
+        name = f"{literal(f'{modality} {field} ')} || value"
+        counts += _grouped(connection, "category", quote(field), name, f"modality = {literal(modality)}")
     return counts
 
 
@@ -268,7 +269,3 @@ def _grouped(
 
 def _category_fields(workspace: Workspace) -> list[tuple[str, str]]:
     return [(name, field) for name, spec in workspace.modalities.items() for field in spec.template_fields]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -5,7 +5,6 @@ Vectors, aggregates and profile of the edited histories come from the code that 
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +13,8 @@ from numpy.typing import NDArray
 
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
 from qanchor.storage.event_log import EventSource
+from qanchor.storage.sql import Connection, connect_table
 from qanchor.workspace import Workspace
-
-if TYPE_CHECKING:
-    import duckdb
 
 Int64 = NDArray[np.int64]
 
@@ -61,15 +58,9 @@ class EditedLog:
         # Names that sort by number, as EventArrays sorts its users.
         self.users = [f"{number:06d}" for number in range(len(left_out))]
 
-    def connect(self) -> "duckdb.DuckDBPyConnection":
+    def connect(self) -> Connection:
         """A DuckDB connection in UTC with the copies as view `events`."""
-        import duckdb
-
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("copies", self._copies())
-        connection.execute("CREATE TEMP VIEW events AS SELECT * FROM copies")
-        return connection
+        return connect_table(self._copies())
 
     def _copies(self) -> pa.Table:
         rows = np.arange(self._events.num_rows)

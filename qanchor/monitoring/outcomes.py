@@ -25,7 +25,7 @@ from qanchor.monitoring.checks import (
 from qanchor.monitoring.published import HEAD, MOMENT_OF, SCORE
 from qanchor.names import AS_OF, LABEL
 from qanchor.storage.parts import MOMENT
-from qanchor.storage.point_in_time import open_duckdb
+from qanchor.storage.sql import connect
 from qanchor.workspace import ScenarioSpec
 
 FEWEST: Final = 100  # rows of a month below which its calibration is not judged
@@ -79,7 +79,7 @@ class Outcomes:
         Returns:
             user_id, as_of, label, score and head, by user and time.
         """
-        with open_duckdb() as connection:
+        with connect() as connection:
             connection.register("given_labels", self.matured)
             connection.register("given_scores", self.scores)
             # Tables of its own: DuckDB takes registered ones for small and loops over them.
@@ -166,7 +166,7 @@ def label_checks(outcomes: Outcomes) -> list[Check]:
 def _labelled(outcomes: Outcomes, matured: pa.Table) -> Check:
     name = "labelled_share"
     days = {"ttl_days": outcomes.spec.ttl_days, "horizon_days": outcomes.spec.horizon_days}
-    with open_duckdb() as connection:
+    with connect() as connection:
         connection.register("labels", matured)
         connection.register("scores", outcomes.scores)
         found = connection.execute(_LABELLED, {**days, "at": outcomes.at}).fetchone()

@@ -16,13 +16,11 @@ from qanchor.heads.score import LoadedHead
 from qanchor.model.nested import narrowed
 from qanchor.names import AS_OF, EVENT_ID, EVENT_TIME, USER_ID, embedding_field
 from qanchor.simulation.state import Floats
-from qanchor.storage.sql import connect
+from qanchor.storage.sql import Connection, connect_table
 from qanchor.times import DAY_US, TIMESTAMP, to_microseconds
 from qanchor.workspace import Workspace
 
 if TYPE_CHECKING:
-    import duckdb
-
     from qanchor.embedding.shard import Embedder
 
 NEVER_DAYS = 1e6
@@ -74,12 +72,9 @@ class _EventTable:
         first = ids.group_by(EVENT_ID).aggregate([("row", "min")])["row_min"]
         self.table = events.take(first.sort())
 
-    def connect(self) -> "duckdb.DuckDBPyConnection":
+    def connect(self) -> Connection:
         """A connection with the view `events`."""
-        connection = connect(threads=1)
-        connection.register("event_table", self.table)
-        connection.execute("CREATE TEMP VIEW events AS SELECT * FROM event_table")
-        return connection
+        return connect_table(self.table, threads=1)
 
 
 def read_inputs(scorer: Scorer, events: pa.Table, users: Sequence[str], moment: datetime) -> PolicyInputs:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qanchor import names
-from qanchor.storage.parts import MOMENT, Matrix, require_parts, vectors_of
+from qanchor.storage.parts import Matrix, require_parts, vectors_of
+from qanchor.storage.sql import Connection, connect
+from qanchor.times import TIMESTAMP
 
 Places = npt.NDArray[np.int64]
 # 4,096 vectors of 128 floats fill two MiB, which a core's cache holds: twice as fast as 65,536.
@@ -78,15 +79,8 @@ class Rows:
     row: Places
 
 
-def open_duckdb(threads: int = 0) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB whose times are UTC whatever zone the process has."""
-    connection = duckdb.connect(config={"threads": threads} if threads else {})
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def _open_rows(parts: Sequence[Path]) -> duckdb.DuckDBPyConnection:
-    connection = open_duckdb()
+def _open_rows(parts: Sequence[Path]) -> Connection:
+    connection = connect()
     connection.register(
         "part_names", pa.table({"filename": [str(path) for path in parts], "part": np.arange(len(parts))})
     )
@@ -125,7 +119,7 @@ def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
     wanted = pa.table(
         {
             names.USER_ID: requests[names.USER_ID],
-            names.AS_OF: requests[names.AS_OF].cast(MOMENT).cast(pa.int64()),
+            names.AS_OF: requests[names.AS_OF].cast(TIMESTAMP).cast(pa.int64()),
             "request": np.arange(len(requests)),
         }
     )

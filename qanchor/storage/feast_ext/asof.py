@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import ibis
 import numpy as np
 import pandas as pd
@@ -24,7 +23,8 @@ from qanchor import names
 from qanchor.errors import FeaturesInvalid
 from qanchor.storage.feast_ext.views import part_folder, part_schema
 from qanchor.storage.parts import MOMENT
-from qanchor.storage.point_in_time import FOREVER, open_duckdb, read_rows, rows_as_of
+from qanchor.storage.point_in_time import FOREVER, read_rows, rows_as_of
+from qanchor.storage.sql import DatabaseError, connect
 
 # A list column counts its numbers in 32 bits.
 _ROWS_PER_CHUNK: Final = 4_000_000
@@ -134,10 +134,10 @@ def read_labels(entity_df: Any) -> Labels:
         FeaturesInvalid: it is neither, or the query fails.
     """
     if isinstance(entity_df, str):
-        with open_duckdb() as connection:
+        with connect() as connection:
             try:
                 table = connection.execute(entity_df).to_arrow_table()
-            except duckdb.Error as error:
+            except DatabaseError as error:
                 reason = str(error).splitlines()[0]
                 raise FeaturesInvalid(
                     f"the entity query fails: {reason}", "Mend it; it is DuckDB's SQL."
