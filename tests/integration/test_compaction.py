@@ -109,7 +109,7 @@ def test_killed_at_any_step_readers_see_all_and_the_next_run_completes_it(
 
     recover(engine, log)
     assert _ids(tmp_path) == expected
-    for torn in log.root.rglob("*.part"):
+    for torn in log.root.rglob("*.tmp"):
         os.utime(torn, (0, 0))  # a younger one might be somebody's work
     _compact(tmp_path)
     assert _ids(tmp_path) == expected
