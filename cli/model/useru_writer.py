@@ -9,7 +9,7 @@ from qanchor.errors import InputError
 if TYPE_CHECKING:
     from qanchor.site import Site
     from qanchor.training.useru.chat import Chat
-    from qanchor.training.useru.spending import Budget
+    from qanchor.training.useru.llm_writer import Budget
     from qanchor.training.useru.writer import Writer
 
 
@@ -59,9 +59,7 @@ def choose_writer(site: "Site", options: WriterOptions) -> "tuple[Writer, Budget
             "--max-cost without prices limits nothing",
             "Give --price-prompt and --price-reply, or --max-tokens.",
         )
-    from qanchor.training.useru.llm_writer import LlmOptions, LlmWriter
-    from qanchor.training.useru.replies import ReplyCache
-    from qanchor.training.useru.spending import Budget, Prices
+    from qanchor.training.useru.llm_writer import Budget, LlmOptions, LlmWriter, Prices, ReplyCache
 
     prices = Prices(options.prompt_price, options.reply_price)
     budget = Budget(prices, options.most_tokens, options.most_cost)
@@ -75,12 +73,12 @@ def _chat(site: "Site", options: WriterOptions) -> "Chat":
         if options.url or options.model:
             raise InputError("both a model on disk and one at an endpoint are named", "Name one of them.")
         from qanchor.model.runtime import choose_runtime
-        from qanchor.training.useru.chat_local import LocalChat
+        from qanchor.training.useru.chat import LocalChat
 
         compute = site.settings.compute
         runtime = choose_runtime(compute.device, compute.precision)
         return LocalChat(options.model_path, str(runtime.device))
-    from qanchor.training.useru.chat_http import Endpoint, HttpChat
+    from qanchor.training.useru.chat import Endpoint, HttpChat
 
     llm = site.settings.llm
     url, model = options.url or llm.url, options.model or llm.model

@@ -25,13 +25,13 @@ from qanchor.progress import Progress
 from qanchor.training.useru.aspects import ask_about
 from qanchor.training.useru.facts import gather_facts
 from qanchor.training.useru.future import FutureAsker, FuturePlan, FutureQuestion, scenario_pool
+from qanchor.training.useru.llm_writer import Budget, CapReached
 from qanchor.training.useru.points import PointPlan, choose_points, first_day, fitting_horizons
 from qanchor.training.useru.pool import PoolTopic, build_pool, rank_topics
 from qanchor.training.useru.profile import ProfileReader
 from qanchor.training.useru.recount import Claim, Recounter
 from qanchor.training.useru.reflect import Reflected, Reflection
 from qanchor.training.useru.spans import DAY, Points, SpanReader
-from qanchor.training.useru.spending import Budget, CapReached
 from qanchor.training.useru.store import FORMAT, Manifest, PairSink, now
 from qanchor.training.useru.terms import Terms, find_terms, words_of
 from qanchor.training.useru.writer import GroundedWriter, Request, Writer

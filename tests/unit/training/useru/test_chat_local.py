@@ -9,11 +9,8 @@ import pytest
 import torch
 
 from qanchor.errors import InputError
-from qanchor.training.useru.chat import Message
-from qanchor.training.useru.chat_local import LocalChat
-from qanchor.training.useru.llm_writer import LlmOptions, LlmWriter
-from qanchor.training.useru.replies import ReplyCache
-from qanchor.training.useru.spending import Budget
+from qanchor.training.useru.chat import LocalChat, Message
+from qanchor.training.useru.llm_writer import Budget, LlmOptions, LlmWriter, ReplyCache
 from tests.unit.training.useru.worlds import CONFIG, build, rows_of
 
 REPLY = {

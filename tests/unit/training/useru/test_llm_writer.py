@@ -1,6 +1,7 @@
 """The language-model writer against a model on loopback that errs in every way."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,15 @@ from typing import Any
 import pytest
 
 from qanchor.errors import InputError, WriterUnavailable
-from qanchor.training.useru.chat_http import Endpoint, HttpChat
-from qanchor.training.useru.llm_writer import LlmOptions, LlmWriter, parse_draft
-from qanchor.training.useru.replies import ReplyCache
-from qanchor.training.useru.spending import Budget, Prices
+from qanchor.training.useru.chat import Endpoint, HttpChat
+from qanchor.training.useru.llm_writer import (
+    Budget,
+    LlmOptions,
+    LlmWriter,
+    Prices,
+    ReplyCache,
+    parse_draft,
+)
 from qanchor.training.useru.store import Manifest, read_manifest
 from tests.unit.training.useru.fake_model import (
     Asked,
@@ -190,6 +196,21 @@ def test_a_server_that_knows_no_schemas_is_asked_without(lab: Lab) -> None:
     assert "response_format" in lab.model.asked[0]
     assert not any("response_format" in asked for asked in lab.model.asked[1:])
     assert len(lab.rows()) == PAIRS
+
+
+def test_several_requests_with_a_schema_may_be_refused_at_a_time(lab: Lab) -> None:
+    lab.model.then = lambda asked: status(400)(asked) if "response_format" in asked else honest(asked)
+    manifest = lab.build(config=replace(FEW, users=12, parallel=4))
+    assert manifest.complete
+    assert len(lab.rows()) == manifest.spending["calls"]
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(InputError, match=r'needs httpx.*pip install "qanchor\[llm\]"'):
+        HttpChat(Endpoint("http://host/v1", "tiny"))
 
 
 def test_an_invented_number_goes_back_to_the_model(lab: Lab) -> None:
