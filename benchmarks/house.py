@@ -38,7 +38,7 @@ _CROSS_CUTTING: Final = (
     *("consumers/health.py", "consumers/kafka_client.py", "consumers/metrics.py", "consumers/stopping.py"),
 )
 # Files that 0.1.0 entered on each path, by this ruler (commit d64b087), and the share that is to be left.
-_BEFORE: Final = {"Kafka to activity": 0, "Kafka to score": 0, "query to FAISS": 0}
+_BEFORE: Final = {"Kafka to activity": 25, "Kafka to score": 78, "query to FAISS": 17}
 _SHARE: Final = {"Kafka to activity": 14 / 19, "Kafka to score": 40 / 57, "query to FAISS": 20 / 28}
 # Notes every function that runs, and no module that is merely imported.
 _TRACER: Final = """

@@ -11,7 +11,8 @@ from feast.data_format import ParquetFormat
 from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 
 from qanchor import names
-from qanchor.workspace import Home, Workspace, locate, read_fingerprints, vector_widths
+from qanchor.home import Home
+from qanchor.workspace import Workspace, locate, read_fingerprints, vector_widths
 
 TYPES = {"text": String, "number": Float64}
 
