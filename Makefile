@@ -4,6 +4,9 @@ BIN := .venv/bin
 DATA ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+DOCLINT := --style=google --arg-type-hints-in-docstring=False --check-return-types=False \
+  --skip-checking-short-docstrings=True --skip-checking-raises=True --check-class-attributes=False \
+  --allow-init-docstring=True
 
 .PHONY: demo test nightly check format services services-stop bench clean setup help
 
@@ -30,13 +33,15 @@ test: check services  ## lint, types, layers, then every test with coverage
 	  $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS); code=$$?; \
 	  .ci/services stop; exit $$code
 
-check: .venv/installed  ## ruff, mypy, import-linter
+check: .venv/installed  ## ruff, mypy, import-linter, pydoclint, vulture
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/flake8 --isolated --select=DOC --extend-ignore=DOC101,DOC103,DOC201,DOC402,DOC404 $(DOCLINT) qanchor consumers cli
+	@$(BIN)/vulture
 
-format: .venv/installed  ## format and mend what ruff can
+format: .venv/installed  ## format and fix what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

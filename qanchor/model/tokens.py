@@ -34,9 +34,9 @@ class TextTokenizer:
 
     Args:
         language: for queries, questions and answers.
-        events: for event texts; None: the same one.
         pad_id: id of the padding token of `language`.
         end_id: id that ends an answer.
+        events: for event texts; None: the same one.
     """
 
     def __init__(
