@@ -23,13 +23,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.harness import Bar, arguments, finish, table
+from qanchor.aggregates import ACTIVITY_WINDOWS_DAYS
 from qanchor.events.history import EventArrays, Int64, arrays_from_table, slice_histories
 from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.events.labels import Labels, earliest_cutoff, holdout_users
 from qanchor.home import Home
 from qanchor.metrics import roc_auc
 from qanchor.model.nested import narrowed
-from qanchor.names import ACTIVITY_WINDOWS_DAYS, AS_OF, LABEL, SPLITS, USER_ID
+from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Silent
 from qanchor.workspace import Workspace, load_workspace
 

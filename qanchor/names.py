@@ -34,7 +34,6 @@ EMBEDDING_WIDTH: Final = 128
 DOMAINS: Final = ("risk", "marketing", "engagement")
 ACTIVITY_VIEW: Final = "user_activity"
 PROFILE_VIEW: Final = "user_profile"
-ACTIVITY_WINDOWS_DAYS: Final = (1, 7, 30, 90)
 
 
 def embedding_view(scenario: str) -> str:

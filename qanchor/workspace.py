@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from qanchor.aggregates import activity_aggregates
 from qanchor.errors import UnknownScenario, WorkspaceInvalid
 from qanchor.home import Home
-from qanchor.names import ACTIVITY_WINDOWS_DAYS, EMBEDDING_WIDTH
+from qanchor.names import EMBEDDING_WIDTH
 from qanchor.settings import load_settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
@@ -216,20 +217,17 @@ class Workspace:
         return columns
 
     @property
-    def activity_columns(self) -> dict[str, Literal["count", "sum", "days"]]:
-        """The activity view's features by name; qanchor.events.activity computes them.
+    def activity_columns(self) -> list[str]:
+        """The activity view's features; qanchor.events.activity computes them.
 
         Per modality: `act_M_count_Wd` and, where it has an amount, `act_M_sum_Wd` over each window,
         and `act_M_recency_days`, the days since its last event.
         """
-        columns: dict[str, Literal["count", "sum", "days"]] = {}
-        for name, spec in self.modalities.items():
-            for window in ACTIVITY_WINDOWS_DAYS:
-                columns[f"act_{name}_count_{window}d"] = "count"
-                if spec.amount:
-                    columns[f"act_{name}_sum_{window}d"] = "sum"
-            columns[f"act_{name}_recency_days"] = "days"
-        return columns
+        return [
+            aggregate.column(name)
+            for name, spec in self.modalities.items()
+            for aggregate in activity_aggregates(has_amount=spec.amount is not None)
+        ]
 
     @property
     def profile_columns(self) -> dict[str, Literal["text", "number"]]:

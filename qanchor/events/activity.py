@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from qanchor import names
+from qanchor.aggregates import Aggregate, activity_aggregates
 from qanchor.storage.event_log import EventSource
 from qanchor.storage.sql import Connection, literal, quote
 from qanchor.times import DAY_US, TIMESTAMP
@@ -28,8 +29,8 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
         workspace.activity_columns as float64. Counts and sums are 0.0 without events; the days since
         the last event, however long ago, are null for a user who never had one.
     """
-    aggregates = {**_aggregates(), "newest": "min(age_us)"}
     columns = [f"{sql} AS {quote(name)}" for name, sql in _columns(workspace).items()]
+    aggregates = [f"{_sql(aggregate)} AS {aggregate.name}" for aggregate in activity_aggregates(True)]
     with _connected(log, requests) as connection:
         features = connection.execute(
             # Requests meet their user's events once, and are counted modality by modality: a row passes the
@@ -41,7 +42,7 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
                     epoch_us(r.as_of) - epoch_us(e.event_time) AS age_us
                 FROM requests r JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
             ), counted AS (
-                SELECT request, modality, {", ".join(f"{sql} AS {name}" for name, sql in aggregates.items())}
+                SELECT request, modality, {", ".join(aggregates)}
                 FROM aged GROUP BY request, modality
             )
             SELECT {", ".join(columns)} FROM requests r LEFT JOIN counted USING (request)
@@ -51,14 +52,12 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
     return _with_keys(requests, features)
 
 
-def _aggregates() -> dict[str, str]:
-    """What is counted of the events of one request and modality."""
-    sql: dict[str, str] = {}
-    for days in names.ACTIVITY_WINDOWS_DAYS:
-        inside = f"FILTER (WHERE age_us <= {days * DAY_US})"
-        sql[f"count_{days}d"] = f"(count(*) {inside})::DOUBLE"
-        sql[f"sum_{days}d"] = f"sum(amount) {inside}"
-    return sql
+def _sql(aggregate: Aggregate) -> str:
+    """An aggregate of the events of one request and modality."""
+    if aggregate.days is None:
+        return f"min(age_us) / {DAY_US}.0"
+    inside = f"FILTER (WHERE age_us <= {aggregate.days * DAY_US})"
+    return f"(count(*) {inside})::DOUBLE" if aggregate.kind == "count" else f"sum(amount) {inside}"
 
 
 def _amount(workspace: Workspace) -> str:
@@ -76,11 +75,10 @@ def _columns(workspace: Workspace) -> dict[str, str]:
     sql: dict[str, str] = {}
     for modality, spec in workspace.modalities.items():
         here = f"FILTER (WHERE modality = {literal(modality)})"
-        for days in names.ACTIVITY_WINDOWS_DAYS:
-            for kind in ("count", "sum") if spec.amount else ("count",):
-                sql[f"act_{modality}_{kind}_{days}d"] = f"coalesce(max({kind}_{days}d) {here}, 0.0)"
-        sql[f"act_{modality}_recency_days"] = f"max(newest) {here} / {DAY_US}.0"
-    return {name: sql[name] for name in workspace.activity_columns}
+        for aggregate in activity_aggregates(has_amount=spec.amount is not None):
+            value = f"max({aggregate.name}) {here}"
+            sql[aggregate.column(modality)] = value if aggregate.days is None else f"coalesce({value}, 0.0)"
+    return sql
 
 
 def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) -> pa.Table:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from qanchor import names
+from qanchor.aggregates import ACTIVITY_WINDOWS_DAYS
 from qanchor.events.activity import activity_table
 from qanchor.storage.event_log import EventSource
 from qanchor.storage.sql import Connection, connect, literal, quote
@@ -21,7 +22,7 @@ from qanchor.workspace import Workspace
 
 _ROW: Final = np.dtype([("time", "i8"), ("id", "u8"), ("amount", "f8"), ("kind", "i2")])
 _USER_COST: Final = 16  # in rows: what a user takes beside the rows
-_WINDOW_US: Final = max(names.ACTIVITY_WINDOWS_DAYS) * DAY_US
+_WINDOW_US: Final = max(ACTIVITY_WINDOWS_DAYS) * DAY_US
 
 Rows = np.ndarray[Any, Any]  # of _ROW: microseconds since the epoch, hash of event_id, NaN: no amount
 

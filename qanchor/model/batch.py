@@ -14,6 +14,7 @@ from qanchor.model.config import ModelConfig
 from qanchor.model.features import Normaliser, event_features, summary_features
 from qanchor.model.tabular import tabular_features
 from qanchor.model.tokens import TokenisedTexts
+from qanchor.model.window import positions_within
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -167,7 +168,7 @@ def _gather(
     start = slices.start[:, column]
     counts = slices.stop[:, column] - start
     user = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)
+    within = positions_within(counts)
     rows = start[user] + within
     time = events.time[rows]
     age = slices.cutoff[user] - time
@@ -203,9 +204,7 @@ def _places(users: list[Int64], counts: Int64, config: ModelConfig) -> tuple[Int
         pieces.append((base + head - config.tabular_tokens + np.arange(config.tabular_tokens)).ravel())
     pieces += [starts.ravel(), (starts + counts + 1).ravel()]
     for column, user in enumerate(users):
-        count = counts[:, column]
-        within = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-        pieces.append(starts[user, column] + 1 + within)
+        pieces.append(starts[user, column] + 1 + positions_within(counts[:, column]))
     return np.concatenate(pieces).astype(np.int64), lengths.astype(np.int64), tokens
 
 

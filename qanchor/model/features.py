@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qanchor.aggregates import SUMMARY, SUMMARY_OF_NUMBER, Aggregate
 from qanchor.errors import CheckpointInvalid
 from qanchor.events.history import EventArrays
+from qanchor.model.window import Window
+from qanchor.times import DAY_US, HOUR_US
 from qanchor.workspace import ModalitySpec
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-_HOUR = 3_600_000_000
-_DAY = 24 * _HOUR
 _CLIP = 8.0
-_COUNT_DAYS = (1, 7, 30)
-_SUM_DAYS = (7, 30)
+_FULL_DAYS = 30
 TIME_FEATURES = 8
 RECENT_AGE = -7  # column of event_features with the age as a share of the window
 
@@ -31,7 +31,7 @@ def event_feature_width(spec: ModalitySpec) -> int:
 
 def summary_feature_width(spec: ModalitySpec) -> int:
     """Numbers beside one modality token."""
-    return 2 * len(_COUNT_DAYS) + 4 + len(spec.numbers) * (len(_SUM_DAYS) + 2)
+    return 2 + len(SUMMARY) + len(SUMMARY_OF_NUMBER) * len(spec.numbers)
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ def event_features(values: Float64, age: Int64, gap: Int64, time: Int64, window_
     Returns:
         float32 [events, 2 * numbers + TIME_FEATURES].
     """
-    hour = (time % _DAY) * (2 * np.pi / _DAY)
-    weekday = (time % (7 * _DAY)) * (2 * np.pi / (7 * _DAY))
+    hour = (time % DAY_US) * (2 * np.pi / DAY_US)
+    weekday = (time % (7 * DAY_US)) * (2 * np.pi / (7 * DAY_US))
     missing = np.isnan(values)
     columns = [
         np.where(missing, 0.0, values),
         missing,
-        np.log1p(age / _HOUR) / 5,
-        age / (window_days * _DAY),
-        np.log1p(np.maximum(gap, 0) / _HOUR) / 5,
+        np.log1p(age / HOUR_US) / 5,
+        age / (window_days * DAY_US),
+        np.log1p(np.maximum(gap, 0) / HOUR_US) / 5,
         gap < 0,
         np.sin(hour),
         np.cos(hour),
@@ -134,37 +134,42 @@ def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, win
         values: float64 [events, numbers], standardised, NaN where missing.
         raw: float64 [events, numbers].
         age: int64 [events], microseconds from the event to the cut-off, the oldest event of a user first.
-        user: int64 [events], place of the user in the batch, ascending.
+        user: int64 [events], row of the user in the batch, ascending.
         window_events: int64 [batch], events inside the window before max_events cut them.
 
     Returns:
         float32 [batch, summary_feature_width].
     """
-    users = len(window_events)
-    kept = np.bincount(user, minlength=users)
+    window = Window(len(window_events), user, age)
+    kept = window.count(window.inside(None))
     columns = [np.log1p(kept), np.log1p(window_events)]
-    columns += [np.log1p(np.bincount(user[age <= d * _DAY], minlength=users)) for d in _COUNT_DAYS]
-    # Ten events on one day and one on each of ten days are different habits: days with any event, too.
-    day = age // _DAY
-    fresh = np.ones(len(age), np.bool_)
-    fresh[1:] = (user[1:] != user[:-1]) | (day[1:] != day[:-1])
-    for window in (*_COUNT_DAYS[1:], None):
-        among = fresh if window is None else fresh & (day < window)
-        columns.append(np.bincount(user[among], minlength=users) / _COUNT_DAYS[-1])
-    newest, oldest = np.full(users, np.inf), np.full(users, np.inf)
-    last = np.cumsum(kept)[kept > 0] - 1
-    newest[kept > 0] = np.log1p(age[last] / _HOUR) / 5
-    oldest[kept > 0] = np.log1p(age[last + 1 - kept[kept > 0]] / _HOUR) / 5
-    # Without events every column is zero; the modality's learned token says that it is absent.
-    columns += [np.where(np.isfinite(edge), edge, 0.0) for edge in (newest, oldest)]
+    columns += [_summary_column(window, aggregate) for aggregate in SUMMARY]
+    present, scaled = np.nan_to_num(raw), np.nan_to_num(values)
     for number in range(values.shape[1]):
-        known = np.where(np.isnan(raw[:, number]), 0.0, raw[:, number])
-        for part in [np.ones(len(age), np.bool_), *(age <= d * _DAY for d in _SUM_DAYS)]:
-            total = np.bincount(user[part], weights=known[part], minlength=users)
-            columns.append(signed_log(total) / 5)
-        scaled = np.where(np.isnan(values[:, number]), 0.0, values[:, number])
-        columns.append(np.bincount(user, weights=scaled, minlength=users) / np.maximum(kept, 1))
+        for aggregate in SUMMARY_OF_NUMBER:
+            if aggregate.kind == "sum":
+                columns.append(signed_log(window.of_number(aggregate, present[:, number])) / 5)
+            else:
+                columns.append(window.of_number(aggregate, scaled[:, number]))
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _summary_column(window: Window, aggregate: Aggregate) -> Float64:
+    """One aggregate as a modality token takes it, [batch]."""
+    if aggregate.kind == "active_days":
+        # Ten events on one day and one on each of ten days are different habits. Unlike in Window, an event
+        # of exactly the span's age is outside: stored models were trained on that.
+        day = window.age // DAY_US
+        days = window.first_of_run(day)
+        if aggregate.days is not None:
+            days &= day < aggregate.days
+        share: Float64 = window.count(days) / _FULL_DAYS
+        return share
+    value = window.of_events(aggregate)
+    if aggregate.kind == "count":
+        return np.log1p(value)
+    # Without events every column is zero; the modality's learned token says that it is absent.
+    return np.where(np.isfinite(value), np.log1p(value / HOUR_US) / 5, 0.0)
 
 
 def signed_log(values: NDArray[Any]) -> Float64:

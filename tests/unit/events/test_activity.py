@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qanchor.aggregates import ACTIVITY_WINDOWS_DAYS
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.names import ACTIVITY_WINDOWS_DAYS
 from qanchor.storage.event_log import EventLog, log_schema
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
@@ -48,7 +48,7 @@ class TableLog:
         return connection
 
 
-def _requests(requests: Sequence[Request]) -> pa.Table:
+def request_table(requests: Sequence[Request]) -> pa.Table:
     users, moments = zip(*requests, strict=True) if requests else ((), ())
     return pa.table(
         {"user_id": pa.array(users, pa.string()), "as_of": pa.array(moments, pa.timestamp("us", "UTC"))}
@@ -57,14 +57,14 @@ def _requests(requests: Sequence[Request]) -> pa.Table:
 
 def _activity(events: Sequence[Event], requests: Sequence[Request]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = activity_table(
-        cast(EventLog, TableLog(events)), WORKSPACE, _requests(requests)
+        cast(EventLog, TableLog(events)), WORKSPACE, request_table(requests)
     ).to_pylist()
     return rows
 
 
 def _profile(events: Sequence[Event], requests: Sequence[Request]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = profile_table(
-        cast(EventLog, TableLog(events)), WORKSPACE, _requests(requests)
+        cast(EventLog, TableLog(events)), WORKSPACE, request_table(requests)
     ).to_pylist()
     return rows
 
@@ -83,20 +83,20 @@ def _slowly(events: Sequence[Event], user: str, as_of: datetime) -> dict[str, fl
     return result
 
 
-_MOMENTS = st.one_of(
+MOMENTS = st.one_of(
     st.integers(-100, 100).map(lambda days: _T + timedelta(days=days)),
     st.integers(-3, 3).map(lambda us: _T + timedelta(microseconds=us)),
 )
-_EVENTS = st.lists(
+EVENTS = st.lists(
     st.tuples(
-        st.sampled_from("ab"), _MOMENTS, st.sampled_from(["pay", "pay_count"]), st.integers(-9, 9).map(float)
+        st.sampled_from("ab"), MOMENTS, st.sampled_from(["pay", "pay_count"]), st.integers(-9, 9).map(float)
     ),
     max_size=12,
 )
 
 
 @settings(max_examples=10, deadline=None)
-@given(_EVENTS, st.lists(st.tuples(st.sampled_from("abc"), _MOMENTS), min_size=1, max_size=5))
+@given(EVENTS, st.lists(st.tuples(st.sampled_from("abc"), MOMENTS), min_size=1, max_size=5))
 def test_activity_equals_a_slow_loop(events: list[Event], requests: list[Request]) -> None:
     for row, (user, as_of) in zip(_activity(events, requests), requests, strict=True):
         assert (row["user_id"], row["event_timestamp"], row["created"]) == (user, as_of, as_of)
@@ -129,7 +129,7 @@ def test_the_profile_is_the_newest_event_before_the_moment() -> None:
 
 
 def test_no_requests_give_no_rows_but_every_column() -> None:
-    table = activity_table(cast(EventLog, TableLog([])), WORKSPACE, _requests([]))
+    table = activity_table(cast(EventLog, TableLog([])), WORKSPACE, request_table([]))
     assert len(table) == 0
     assert table.column_names == ["user_id", "event_timestamp", "created", *WORKSPACE.activity_columns]
 
@@ -151,5 +151,5 @@ def test_a_moment_without_a_zone_is_utc() -> None:
 
 def test_without_a_profile_modality_there_are_keys_alone() -> None:
     workspace = Workspace(Path("/nowhere"), 90, {"pay": _PAY}, {})
-    table = profile_table(cast(EventLog, TableLog([])), workspace, _requests([("a", _T)]))
+    table = profile_table(cast(EventLog, TableLog([])), workspace, request_table([("a", _T)]))
     assert table.column_names == ["user_id", "event_timestamp", "created"]

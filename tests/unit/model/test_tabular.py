@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qanchor.aggregates import tabular_spans
 from qanchor.events.history import ModalityEvents
-from qanchor.model.tabular import spans_days, tabular_features, tabular_width
+from qanchor.model.tabular import tabular_features, tabular_width
 from tests.unit.model.worlds import HOUR, START, make_world, random_arrays, slices_at
 
 WORLD = make_world()
@@ -20,7 +21,7 @@ def test_the_columns_of_a_user_equal_a_slow_count() -> None:
     found = tabular_features(arrays, slices_at(arrays, [1], [900]), WORLD.normaliser, WORLD.config)[0]
     pay, cutoff = arrays.modalities[0], START + 900 * HOUR
     own = slice(pay.offsets[1], pay.offsets[2])
-    for place, days in enumerate(spans_days(30)):
+    for place, days in enumerate(tabular_spans(30)):
         inside = (pay.time[own] < cutoff) & (pay.time[own] >= cutoff - days * DAY)
         times, amounts = pay.time[own][inside], pay.numbers[own][inside, 0]
         columns = found[place * PER_SPAN :]
@@ -30,7 +31,7 @@ def test_the_columns_of_a_user_equal_a_slow_count() -> None:
         np.testing.assert_allclose(np.expm1(columns[2]), len(days_seen), rtol=1e-5)
         total = float(amounts.sum())
         np.testing.assert_allclose(columns[3], np.sign(total) * np.log1p(abs(total)), rtol=1e-5)
-    rhythm = found[len(spans_days(30)) * PER_SPAN :]
+    rhythm = found[len(tabular_spans(30)) * PER_SPAN :]
     seen = np.unique(pay.time[own][pay.time[own] < cutoff])
     seen = seen[seen >= cutoff - 30 * DAY]
     np.testing.assert_allclose(np.expm1(rhythm[0]), (cutoff - seen[-1]) / DAY, rtol=1e-5)
@@ -75,5 +76,5 @@ def test_events_beyond_the_most_that_are_kept_still_count() -> None:
     slices = slices_at(arrays, [0], [960])
     assert (slices.window_events > slices.stop - slices.start).any()
     found = tabular_features(arrays, slices, WORLD.normaliser, WORLD.config)[0]
-    whole_window = (len(spans_days(30)) - 1) * PER_SPAN
+    whole_window = (len(tabular_spans(30)) - 1) * PER_SPAN
     np.testing.assert_allclose(np.expm1(found[whole_window]), slices.window_events[0, 0], rtol=1e-5)
