@@ -2,8 +2,11 @@
 
 import errno
 import importlib
+import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -50,21 +53,24 @@ _INTERRUPTED = 130
 
 
 class _LazyGroup(TyperGroup):
-    """Commands that are imported when they are asked for, so that --help stays instant."""
+    """Commands that are imported when they are used, so that --help stays instant."""
 
     listing = False
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # The names are what a misspelt command is compared with.
+        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in COMMANDS.items()}
+
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # Click's signature
-        # Click asks for the list only to print it; the summaries are here, the modules are not needed.
+        # Click wants the list only to print it; the summaries are here, the modules are not needed.
         self.listing = True
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # Click's signature
-        if cmd_name not in COMMANDS:
-            return None
-        module_name, summary = COMMANDS[cmd_name]
-        if self.listing:
-            return TyperCommand(cmd_name, help=summary)
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self.listing or cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module_name, _ = COMMANDS[cmd_name]
         command = typer.main.get_command(_typer_of(importlib.import_module(module_name)))
         command.name = cmd_name
         return command
@@ -84,13 +90,25 @@ app = typer.Typer(
     name="qanchor-cli",
     help="One embedding per user and business scenario: Kafka in; Feast, FAISS and LightGBM out.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
 
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        from qanchor import __version__
+
+        print(f"qanchor {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """One embedding per user and business scenario: Kafka in; Feast, FAISS and LightGBM out."""
 
 
@@ -99,8 +117,43 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Errors of a disk or a database; only a library that a command has imported can have raised one."""
+    names = (("sqlalchemy.exc", "OperationalError"), ("duckdb", "IOException"))
+    return (OSError, *(getattr(sys.modules[module], name) for module, name in names if module in sys.modules))
+
+
+def _fail_by_store(error: Exception, arguments: Sequence[str]) -> int:
+    """One line for a file, disk or database that cannot be used."""
+    if not isinstance(error, OSError):
+        cause = getattr(error, "orig", None) or error
+        return _fail(f"a store cannot be used: {cause}. Check that it is there and can be written.", 4)
+    if error.errno == errno.ENOSPC:
+        return _fail(
+            "no space left on the device. Free some and run it again: nothing half-written counts", 4
+        )
+    if error.filename is None:
+        return _fail(f"{error.strerror or error}. Check the disk and the network, and run it again.", 4)
+    path = Path(os.fsdecode(error.filename))
+    problem = f"{path} cannot be used: {error.strerror}"
+    named = [Path(text.partition("=")[2] if text.startswith("-") else text) for text in arguments if text]
+    if any(each.name and path.absolute().is_relative_to(each.absolute()) for each in named):
+        return _fail(f"{problem}. Check the path that you gave, and its permissions.", 2)
+    return _fail(f"{problem}. Check its permissions and its disk, or set QANCHOR_HOME to another folder.", 4)
+
+
+def _fail_by_usage(error: Any) -> int:
+    """Click's own two lines, which name the option and the help to read."""
+    names = getattr(error, "possibilities", None)
+    if names:
+        error.message += f". Did you mean {' or '.join(sorted(names))}?"
+        error.possibilities = None
+    error.show()
+    return int(getattr(error, "exit_code", 2))
+
+
 def run_command(arguments: list[str] | None = None) -> int:
-    """Run one command line and say how it ended.
+    """Run one command line and return how it ended.
 
     Args:
         arguments: without the program's name; default: those of the process.
@@ -118,17 +171,14 @@ def run_command(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except typer.TyperException as error:
-        # A usage error: Click's own two lines name the option and the help to read.
-        error.show()  # type: ignore[attr-defined]
-        return int(getattr(error, "exit_code", 2))
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _fail(
-                "no space left on the device. Free some and run it again: nothing half-written counts",
-                4,
-            )
-        raise
-    # Typer turns Ctrl-C into its exit code, and says nothing.
+        return _fail_by_usage(error)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does; Python would report it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _store_errors() as error:
+        return _fail_by_store(error, sys.argv[1:] if arguments is None else arguments)
+    # Typer turns Ctrl-C into its exit code, and prints nothing.
     if code == _INTERRUPTED:
         return _fail("interrupted; run the same command again to go on", code)
     return code

@@ -27,7 +27,8 @@ QAnchorError
     └── WriterUnavailable     a language model that does not answer
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -57,6 +58,19 @@ def _restored(kind: type[QAnchorError], args: tuple[Any, ...], values: dict[str,
     return error
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "Did you mean 'takeout'? " where a known name is close to a misspelt one, otherwise "".
+
+    Args:
+        name: as the user wrote it.
+        known: the names there are.
+    """
+    # Names are compared without case, and returned as they are.
+    names = {each.lower(): each for each in known}
+    matches = get_close_matches(name.lower(), names, n=1)
+    return f"Did you mean {names[matches[0]]!r}? " if matches else ""
+
+
 class InputError(QAnchorError):
     """The user's input is at fault."""
 
@@ -72,10 +86,8 @@ class UnknownScenario(InputError):
 
     def __init__(self, scenario: str, known: Sequence[str]) -> None:
         names = ", ".join(known) or "none yet"
-        super().__init__(
-            f"scenario {scenario!r} does not exist",
-            f"Known: {names}. Add it to scenarios.yaml.",
-        )
+        remedy = f"{did_you_mean(scenario, known)}Known: {names}. Add it to scenarios.yaml."
+        super().__init__(f"scenario {scenario!r} does not exist", remedy)
         self.scenario = scenario
 
 

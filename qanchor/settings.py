@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from qanchor.errors import WorkspaceInvalid
+from qanchor.errors import WorkspaceInvalid, did_you_mean
 from qanchor.home import Home
 
 _PREFIX = "QANCHOR_"
@@ -170,8 +170,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if name.startswith("QANCHOR_TEST_"):
             continue  # addresses of the servers that the test suite starts
         if name.startswith(_PREFIX) and name.split("__", maxsplit=1)[0] not in known:
+            hint = did_you_mean(name.split("__", maxsplit=1)[0], known)
             raise WorkspaceInvalid(
-                f"environment variable {name} is unknown", f"Known groups: {', '.join(sorted(known))}."
+                f"environment variable {name} is unknown", f"{hint}Known groups: {', '.join(sorted(known))}."
             )
     try:
         return Settings()

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from qanchor.audience.features import OfflineFeatures
 from qanchor.audience.population import Mask
-from qanchor.errors import FilterInvalid
+from qanchor.errors import FilterInvalid, did_you_mean
 from qanchor.names import USER_ID
 from qanchor.storage.sql import Connection, DatabaseError, connect
 
@@ -163,7 +163,8 @@ def _columns(expression: Any, known: Mapping[str, str]) -> Iterator[str]:
 def _known_column(path: list[str], known: Mapping[str, str]) -> str:
     name = ".".join(path)
     if len(path) != 1 or name.lower() not in known:
-        raise FilterInvalid(f"there is no feature {name!r}", f"Features: {', '.join(known.values())}.")
+        hint = did_you_mean(name, known.values())
+        raise FilterInvalid(f"there is no feature {name!r}", f"{hint}Features: {', '.join(known.values())}.")
     return known[name.lower()]
 
 

@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.errors import InputError
+from qanchor.errors import InputError, did_you_mean
 from qanchor.names import USER_ID
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,8 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
         InputError: there is none; the message lists those there are.
     """
     if name not in table.column_names:
-        raise InputError(f"there is no column {name!r}", f"Columns: {', '.join(table.column_names)}.")
+        hint = did_you_mean(name, table.column_names)
+        raise InputError(f"there is no column {name!r}", f"{hint}Columns: {', '.join(table.column_names)}.")
     return table[name]
 
 

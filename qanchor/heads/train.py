@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qanchor.errors import CheckpointInvalid, FingerprintMismatch, InputError, LabelsInvalid, NotReady
+from qanchor.errors import (
+    CheckpointInvalid,
+    FingerprintMismatch,
+    InputError,
+    LabelsInvalid,
+    NotReady,
+    did_you_mean,
+)
 from qanchor.events.labels import Labels, read_labels
 from qanchor.heads.baselines import aggregate_scores, fit_groups, probe_scores
 from qanchor.heads.card import FORMAT, HeadCard, HeadFiles, SplitCard, libraries, read_card, write_head
@@ -167,10 +174,11 @@ def _fit_options(spec: FeatureSpec, workspace: Workspace, options: TrainOptions)
     monotone = {**workspace.scenario(spec.scenario).monotone, **options.fit.monotone}
     for name, direction in monotone.items():
         if name not in workspace.activity_columns and name not in workspace.profile_columns:
+            hint = did_you_mean(name, [*workspace.activity_columns, *workspace.profile_columns])
             known = ", ".join([*workspace.activity_columns][:3])
             raise InputError(
                 f"the monotone constraint on {name!r} names no feature",
-                f"Features are {known}, ...: act_MODALITY_... and prof_FIELD.",
+                f"{hint}Features are {known}, ...: act_MODALITY_... and prof_FIELD.",
             )
         if workspace.profile_columns.get(name) == "text":
             raise InputError(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import yaml
 
 from qanchor import names
-from qanchor.errors import FeaturesInvalid, NotReady, StateError
+from qanchor.errors import FeaturesInvalid, NotReady, StateError, did_you_mean
 from qanchor.home import Home
 from qanchor.shipped import template_folder
 from qanchor.storage import parts
@@ -66,7 +66,10 @@ class FeatureRepository:
 
     def _schema(self, view: str) -> pa.Schema:
         if view not in self._schemas:
-            raise FeaturesInvalid(f"there is no feature view {view!r}", f"Views: {', '.join(self._schemas)}.")
+            hint = did_you_mean(view, self._schemas)
+            raise FeaturesInvalid(
+                f"there is no feature view {view!r}", f"{hint}Views: {', '.join(self._schemas)}."
+            )
         return self._schemas[view]
 
     @cached_property
@@ -291,8 +294,9 @@ class FeatureRepository:
         view, _, name = feature.partition(":")
         schema = self._schema(view)
         if name not in schema.names or name in _KEYS:
+            known = _features(schema).names
             raise FeaturesInvalid(
-                f"view {view!r} has no feature {name!r}", f"Features: {_features(schema).names}."
+                f"view {view!r} has no feature {name!r}", f"{did_you_mean(name, known)}Features: {known}."
             )
         return view, schema.field(name)
 
