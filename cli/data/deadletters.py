@@ -6,19 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
     from consumers.letter_replay import DeadLetterSummary, Letter
 
-app = typer.Typer(
-    name="deadletters",
-    help="List the messages that were refused; send them back once that is mended.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("deadletters", "List the messages that were refused; send them back once that is mended.")
 
 ReasonOption = Annotated[str | None, typer.Option(help="Only those refused for this reason.")]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.data.event_schema import schema
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from cli.stages import progress
 from qanchor.site import Site
@@ -18,13 +19,8 @@ if TYPE_CHECKING:
     from qanchor.events.loading import LoadSummary
     from qanchor.storage.event_log import CompactedDate, CompactionSummary
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = command_group("events", "Load events from files, compact the event log, look at it.")
 app.command()(schema)
-
-
-@app.callback()
-def _root() -> None:
-    """Load events from files, compact the event log, look at it."""
 
 
 @app.command()

@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.events.labels import LabelLoader
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Load the labels of a scenario."
-)
-
-
-@app.callback()
-def _group() -> None:
-    """Load the labels of a scenario."""
+app = command_group("labels", "Load the labels of a scenario.")
 
 
 @app.command()

@@ -6,23 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.evaluate.experiment_simulate import simulate
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 
 if TYPE_CHECKING:
     from qanchor.experiments.analysis import Analysis, MetricResult
     from qanchor.metrics import Interval
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Plan, assign and analyse experiments; value policies on logs and in the simulated world.",
+app = command_group(
+    "experiment", "Plan, assign and analyse experiments; value policies on logs and in the simulated world."
 )
 _ARM = "NAME=SHARE"
-
-
-@app.callback()
-def _group() -> None:
-    """Plan, assign and analyse experiments; value policies on logs and in the simulated world."""
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.groups import command_group
 from cli.model.useru_show import show_set
 from cli.model.useru_writer import WriterOptions, choose_writer
 from cli.output import JsonOption
@@ -18,19 +19,8 @@ if TYPE_CHECKING:
     from qanchor.training.useru.build import BuildConfig
     from qanchor.training.useru.store import Manifest
 
-app = typer.Typer(
-    name="useru",
-    help="Build sets of pre-training pairs; look at them.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("useru", "Build sets of pre-training pairs; look at them.")
 _HORIZONS = "7,30,60,90"
-
-
-@app.callback()
-def _group() -> None:
-    """Build sets of pre-training pairs; look at them."""
 
 
 @app.command()

@@ -1,17 +1,10 @@
 """`qanchor-cli db`: the registry's schema."""
 
-import typer
-
+from cli.groups import command_group
 from cli.output import JsonOption, print_json
 from qanchor.site import Site
 
-app = typer.Typer(
-    name="db",
-    help="Create or upgrade the registry's schema, or say where it stands.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = command_group("db", "Create or upgrade the registry's schema, or say where it stands.")
 
 
 @app.command()

@@ -4,22 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="List, show or cancel jobs."
-)
+app = command_group("jobs", "List, show or cancel jobs.")
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The job's number, from `jobs list`.")]
-
-
-@app.callback()
-def _group() -> None:
-    """List, show or cancel jobs."""
 
 
 @app.command("list")
