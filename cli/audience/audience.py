@@ -5,138 +5,80 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.audience.audience_options import (
-    CountOption,
-    ExcludeOption,
-    IncludeEventlessOption,
-    IncludeSeedsOption,
-    MaybeSeedsOption,
-    MethodName,
-    MethodOption,
-    OutOption,
-    ScenarioOption,
-    SeedsOption,
-    ThresholdOption,
-    WhereOption,
-    count,
-    make_rules,
-)
-from cli.audience.audience_show import show_overlaps, show_quality, show_replay, show_search, show_versions
-from cli.groups import command_group
+from cli.audience.options import OutOption, SearchOptions
+from cli.groups import command_group, with_options
 from cli.output import JsonOption, print_json, print_table
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.registry.tables import Audience
-    from qanchor.site import Site
+    from qanchor.audience.algebra import Operation
 
 app = command_group("audience", "Describe, judge, keep and combine audiences.")
 NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="NAME or NAME@VERSION.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
-TextOption = Annotated[
-    str | None, typer.Option("--text", metavar="WORDS", help="Who is wanted, in words.", show_default=False)
-]
-WeightOption = Annotated[
-    float, typer.Option("--text-weight", help="Of the words against the seeds, between 0 and 1.")
-]
 IntoOption = Annotated[str, typer.Option("--into", metavar="NAME", help="Name of the new audience.")]
 
 
 @app.command()
-def describe(
-    scenario: ScenarioOption,
-    text: Annotated[str, typer.Option("--text", metavar="WORDS", help="Who is wanted, in words.")],
-    seeds: MaybeSeedsOption = None,
-    text_weight: WeightOption = 0.5,
-    k: CountOption = None,
-    threshold: ThresholdOption = None,
-    method: MethodOption = MethodName.auto,
-    where: WhereOption = None,
-    exclude: ExcludeOption = None,
-    include_eventless: IncludeEventlessOption = False,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_options(SearchOptions, without=("include_seeds",), required=("text",))
+def describe(options: SearchOptions, out: OutOption = None, as_json: JsonOption = False) -> None:
     """Rank users by words, alone or together with seeds.
 
-    The words that the log knows are what counts. How many of the found users have events that name them is
-    shown beside everybody else: a description that the space does not hold shows there.
+    Only words that occur in the event log count. The output compares how many events of the ranked users
+    name them with everybody else's: a description that the space does not hold shows no difference.
 
     Example: qanchor-cli audience describe --scenario takeout --text "orders takeout food" -k 500
     """
-    from cli.audience.audience_search import Search
+    from cli.audience.search import run_search, show_search
 
-    rules = make_rules(where, exclude, False, include_eventless)
-    search = Search.open(Site.open(), scenario, out)
-    found = search.find(search.request(seeds, k, method.value, threshold, rules, text_weight), text)
-    show_search(search, found, out, as_json)
+    show_search(run_search(options, out), "Audience", out, as_json)
 
 
 @app.command()
+@with_options(SearchOptions, without=("threshold", "include_seeds", "include_eventless"), required=("seeds",))
 def quality(
-    scenario: ScenarioOption,
-    seeds: SeedsOption,
-    text: TextOption = None,
-    text_weight: WeightOption = 0.5,
-    k: CountOption = None,
-    method: MethodOption = MethodName.auto,
-    where: WhereOption = None,
-    exclude: ExcludeOption = None,
+    options: SearchOptions,
     chart: Annotated[
         Path | None, typer.Option("--chart", metavar="FILE", help="Write the lift curve here, as .png.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how good the list of these seeds would be, before money is spent on it.
+    """Estimate how good a list from these seeds would be, before money is spent on it.
 
     Every seed is held out once and looked for among everybody else. Then the list itself is compared with
-    the others: how many of its users lie as close to a seed as seeds to each other, and what sets them apart.
+    the others: how many of its users are as close to a seed as seeds are to each other, and what sets them
+    apart.
 
     Example: qanchor-cli audience quality --scenario takeout --seeds customers.csv -k 1000 --chart lift.png
     """
-    from cli.audience.audience_search import Search
+    from cli.audience.quality import show_quality
+    from cli.audience.search import run_search
     from qanchor.errors import InputError
 
     if chart is not None and (chart.suffix != ".png" or not chart.parent.is_dir()):
         raise InputError(f"--chart {chart} cannot be written", "Name a .png in a folder that exists.")
-    search = Search.open(Site.open(), scenario)
-    request = search.request(
-        seeds, k, method.value, None, make_rules(where, exclude, False, False), text_weight
-    )
-    show_quality(search, search.find(request, text), chart, as_json)
+    show_quality(run_search(options), chart, as_json)
 
 
 @app.command()
+@with_options(SearchOptions)
 def save(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and _.-")],
-    scenario: ScenarioOption,
-    seeds: MaybeSeedsOption = None,
-    text: TextOption = None,
-    text_weight: WeightOption = 0.5,
-    k: CountOption = None,
-    threshold: ThresholdOption = None,
-    method: MethodOption = MethodName.auto,
-    where: WhereOption = None,
-    exclude: ExcludeOption = None,
-    include_seeds: IncludeSeedsOption = False,
-    include_eventless: IncludeEventlessOption = False,
+    options: SearchOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Find an audience and keep it as a new version of a name, with all that it takes to find it again.
+    """Search, and keep the audience as a new version of a name, with all that it takes to repeat the search.
 
     Example: qanchor-cli audience save hungry --scenario takeout --seeds customers.csv -k 1000
     """
-    from cli.audience.audience_search import Search
+    from cli.audience.saved import show_saved
+    from cli.audience.search import print_notes, run_search, search_notes
     from qanchor.audience.saved import save_audience
 
-    site = Site.open()
-    search = Search.open(site, scenario)
-    rules = make_rules(where, exclude, include_seeds, include_eventless)
-    found = search.find(search.request(seeds, k, method.value, threshold, rules, text_weight), text)
-    saved = save_audience(site, name, search.population, found.request, found.found, text)
-    _say_saved(saved, as_json)
-    for note in search.notes(found):
-        typer.echo(f"note: {note}", err=True)
+    search = run_search(options)
+    saved = save_audience(search.site, name, search.population, search.request, search.result, options.text)
+    show_saved(saved, as_json)
+    print_notes(search_notes(search))
 
 
 @app.command(name="list")
@@ -145,6 +87,7 @@ def list_all(as_json: JsonOption = False) -> None:
 
     Example: qanchor-cli audience list
     """
+    from cli.audience.saved import show_versions
     from qanchor.registry.audiences import list_audiences
 
     show_versions(list_audiences(Site.open().engine), as_json)
@@ -156,7 +99,8 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
 
     Example: qanchor-cli audience show hungry --out hungry.csv
     """
-    from cli.audience.audience_show import audience_facts, show_found
+    from cli.audience.saved import audience_facts
+    from cli.audience.search import print_notes, show_members
     from qanchor.audience.saved import read_members
     from qanchor.registry.audiences import find_audience
     from qanchor.user_files import check_result_file, write_result
@@ -165,26 +109,27 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
     if out is not None:
         check_result_file(out)
     saved = find_audience(site.engine, name)
-    members = read_members(site, saved)
+    members, facts = read_members(site, saved), audience_facts(saved)
     if out is not None:
         write_result(members, out)
-        typer.echo(f"note: wrote {members.num_rows:,} rows to {out}", err=True)
+        print_notes([f"wrote {members.num_rows:,} rows to {out}"])
     if as_json:
-        print_json({**audience_facts(saved), "users": members.to_pylist()})
+        print_json({**facts, "users": members.to_pylist()})
         return
-    print_table("Audience", [{"what": k, "value": v} for k, v in audience_facts(saved).items()])
-    show_found(members, "Users")
+    print_table("Audience", [{"what": name, "value": value} for name, value in facts.items()])
+    show_members(members, "Users")
 
 
 @app.command()
 def replay(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Find a saved audience again: the same users, or what has changed since.
+    """Repeat the search of a saved audience: the same users, or what has changed since.
 
     Example: qanchor-cli audience replay hungry
     """
-    from qanchor.audience.saved import replay as replay_saved
+    from cli.audience.saved import show_replay
+    from qanchor.audience.saved import replay as repeat_search
 
-    show_replay(replay_saved(Site.open(), name), as_json)
+    show_replay(repeat_search(Site.open(), name), as_json)
 
 
 @app.command()
@@ -193,7 +138,7 @@ def union(names: NamesArgument, into: IntoOption, as_json: JsonOption = False) -
 
     Example: qanchor-cli audience union hungry shoppers --into both
     """
-    _combine(Site.open(), "union", names, into, as_json)
+    _combine("union", names, into, as_json)
 
 
 @app.command()
@@ -202,7 +147,7 @@ def intersect(names: NamesArgument, into: IntoOption, as_json: JsonOption = Fals
 
     Example: qanchor-cli audience intersect hungry shoppers --into hungry-shoppers
     """
-    _combine(Site.open(), "intersect", names, into, as_json)
+    _combine("intersect", names, into, as_json)
 
 
 @app.command()
@@ -211,31 +156,23 @@ def subtract(names: NamesArgument, into: IntoOption, as_json: JsonOption = False
 
     Example: qanchor-cli audience subtract hungry last-month --into fresh
     """
-    _combine(Site.open(), "subtract", names, into, as_json)
+    _combine("subtract", names, into, as_json)
 
 
 @app.command()
 def overlap(names: NamesArgument, as_json: JsonOption = False) -> None:
-    """Say how many users each pair of audiences shares.
+    """Show how many users each pair of audiences shares.
 
     Example: qanchor-cli audience overlap hungry shoppers
     """
+    from cli.audience.saved import show_overlaps
     from qanchor.audience.algebra import compare
 
     show_overlaps(compare(Site.open(), names), as_json)
 
 
-def _combine(site: "Site", operation: str, names: list[str], into: str, as_json: bool) -> None:
-    from qanchor.audience.algebra import OPERATIONS, combine
+def _combine(operation: "Operation", names: list[str], into: str, as_json: bool) -> None:
+    from cli.audience.saved import show_saved
+    from qanchor.audience.algebra import combine
 
-    chosen = next(known for known in OPERATIONS if known == operation)
-    _say_saved(combine(site, chosen, names, into), as_json)
-
-
-def _say_saved(saved: "Audience", as_json: bool) -> None:
-    if as_json:
-        from cli.audience.audience_show import audience_facts
-
-        print_json(audience_facts(saved))
-    else:
-        typer.echo(f"saved {saved.name}@{saved.version}: {count(saved.rows, 'user')}")
+    show_saved(combine(Site.open(), operation, names, into), as_json)

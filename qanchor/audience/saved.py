@@ -33,7 +33,7 @@ class Replay:
 
     Args:
         saved: the audience.
-        found: who would be in it now.
+        result: users who would be in it now.
         same: the same users in the same order.
         added: users who are in it now and were not.
         removed: users who were in it and are not now.
@@ -41,7 +41,7 @@ class Replay:
     """
 
     saved: Audience
-    found: Lookalikes
+    result: Lookalikes
     same: bool
     added: int
     removed: int
