@@ -24,8 +24,8 @@ from qanchor.home import Home
 from qanchor.linear_probe import ProbeRows, fit_probe
 from qanchor.metrics import ks, roc_auc
 from qanchor.model.checkpoint import LoadedModel, load_model, save_model
-from qanchor.model.nested import narrowed
 from qanchor.model.runtime import choose_runtime
+from qanchor.model.space import narrowed
 from qanchor.names import SPLITS
 from qanchor.progress import Silent
 from qanchor.training.prefixes import PrefixBank

@@ -29,7 +29,7 @@ from qanchor.events.label_rows import LABEL_SCHEMA
 from qanchor.events.labels import Labels, earliest_cutoff, holdout_users
 from qanchor.home import Home
 from qanchor.metrics import roc_auc
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Silent
 from qanchor.workspace import Workspace, load_workspace

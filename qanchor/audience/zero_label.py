@@ -25,7 +25,7 @@ from qanchor.audience.index import manifest_vectors
 from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import InputError
 from qanchor.metrics import roc_auc
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.names import USER_ID
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction

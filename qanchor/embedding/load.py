@@ -24,18 +24,14 @@ def load_embedder(site: Site, spaces: Sequence[Space]) -> "tuple[UserEmbedder, l
         CheckpointInvalid: a folder is missing, damaged or not the one that was registered, or the model was
             trained on other modalities.
     """
-    from qanchor.model.checkpoint import load_model
     from qanchor.model.embedder import Query, UserEmbedder
+    from qanchor.model.inference import load_for_inference
 
     # What the spaces say counts: `auto` may stand for another format on the machine that named them.
     model, precision = spaces[0].model, spaces[0].precision
-    loaded = load_model(site.home.root / model.path, site.settings.compute.device, precision)
+    loaded = load_for_inference(site.home.root / model.path, site.settings.compute.device, precision)
     loaded.config.check_workspace(site.workspace)
     _check("model", model.version, model.content_hash, loaded.content_hash)
-    if precision == "int8":
-        from qanchor.model.int8 import quantise
-
-        loaded = quantise(loaded)
     embedder = UserEmbedder(loaded, text_cache=site.home.cache / "texts")
     return embedder, [Query(space.query, _prompt(site.home, space)) for space in spaces]
 

@@ -19,7 +19,7 @@ from qanchor.embedding.spaces import Space
 from qanchor.embedding.vector_rows import VectorRows, what_was_read
 from qanchor.errors import QAnchorError, StateError
 from qanchor.events.history import EventArrays, Int64, slice_histories
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.storage import checksums, parts
 from qanchor.threads import ahead

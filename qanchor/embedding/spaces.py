@@ -83,7 +83,7 @@ def active_spaces(
         NotReady: there is no model yet; run `qanchor-cli pretrain`.
         InputError: a scenario asks for a width that the model was not trained for.
     """
-    from qanchor.model.fingerprint import fingerprint
+    from qanchor.model.space import fingerprint
 
     model = active_model(engine)
     prompts = active_by_scenario(engine, PromptVersion, scenarios)

@@ -27,7 +27,7 @@ from qanchor.heads.frame import HeadFrame
 from qanchor.heads.spec import column, vectors
 from qanchor.model.attention import query_attention
 from qanchor.model.embedder import Query, UserEmbedder
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.names import AS_OF, SPLITS, USER_ID, embedding_field
 from qanchor.progress import Progress
 from qanchor.registry.tables import Head

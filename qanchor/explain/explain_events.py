@@ -24,8 +24,8 @@ from qanchor.explain.edited_log import EditedLog, Int64
 from qanchor.explain.event_sets import MovedScore, MovedTogether, candidates, strongest_together
 from qanchor.heads.score import LoadedHead
 from qanchor.model.embedder import Query, UserEmbedder
-from qanchor.model.nested import narrowed
 from qanchor.model.saliency import event_saliency
+from qanchor.model.space import narrowed
 from qanchor.names import AS_OF, USER_ID, embedding_field
 from qanchor.workspace import Workspace
 

@@ -8,9 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from qanchor.errors import WorkspaceInvalid
-from qanchor.model.attention_heads import by_head, key_heads, query_heads
 from qanchor.model.prefix_cache import LayerCache, PrefixCache
-from qanchor.model.suffixes import SuffixBlock, read_block
+from qanchor.model.suffixes import SuffixBlock, by_head, key_heads, query_heads, read_block
 
 # Decoders whose layers are alike: attention and gated network, each behind a norm, with rotary positions.
 DRIVEN_FAMILIES = ("qwen2", "qwen3", "llama")

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from qanchor.errors import EventsInvalid, InputError
 from qanchor.events.files import open_event_file
 from qanchor.events.history import EventArrays, arrays_from_table, microseconds
-from qanchor.model.checkpoint import LoadedModel, load_model
+from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder
-from qanchor.model.int8 import quantise
-from qanchor.model.nested import narrowed
+from qanchor.model.inference import load_for_inference
 from qanchor.model.soft_prompt import load_prompt
+from qanchor.model.space import narrowed
 from qanchor.workspace import Workspace
 
 P = ParamSpec("P")
@@ -103,8 +103,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Use
         CheckpointInvalid: it is not there, damaged, or of another format version.
         WorkspaceInvalid: int8 is asked for on a GPU.
     """
-    loaded = load_model(Path(path), device, precision)
-    return UserModel(quantise(loaded) if precision == "int8" else loaded)
+    return UserModel(load_for_inference(Path(path), device, precision))
 
 
 def _moment(as_of: datetime | str) -> datetime:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qanchor.model.attention_heads import by_head, key_heads, query_heads
 from qanchor.model.prefix_cache import PrefixCache
 
 # Told of a layer's number, a piece of the users, and the weights of their tokens that look:
@@ -90,6 +89,30 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Wat
     mixed = _attend(queries, (keys, values), prefix, len(decoder.layers) - 1, watch)
     hidden = _after_attention(layer, vectors[:, rows, last][:, :, None], mixed)
     result: Tensor = decoder.norm(hidden)[:, :, 0]
+    return result
+
+
+def by_head(attention: Any, states: Tensor) -> Tensor:
+    """[..., heads * head dim] -> [..., heads, head dim]."""
+    return states.view(*states.shape[:-1], -1, attention.head_dim)
+
+
+def query_heads(attention: Any, normed: Tensor) -> Tensor:
+    """Queries before they are rotated, [..., heads, head dim]; Qwen3 norms queries and keys, others do not.
+
+    Args:
+        attention: a transformers decoder's attention.
+        normed: what the layer's norm gives, [..., d_model].
+    """
+    states = by_head(attention, attention.q_proj(normed))
+    result: Tensor = attention.q_norm(states) if hasattr(attention, "q_norm") else states
+    return result
+
+
+def key_heads(attention: Any, normed: Tensor) -> Tensor:
+    """Keys before they are rotated, as `query_heads`."""
+    states = by_head(attention, attention.k_proj(normed))
+    result: Tensor = attention.k_norm(states) if hasattr(attention, "k_norm") else states
     return result
 
 

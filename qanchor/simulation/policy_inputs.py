@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import arrays_from_table
 from qanchor.heads.score import LoadedHead
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.names import AS_OF, EVENT_ID, EVENT_TIME, USER_ID, embedding_field
 from qanchor.simulation.state import Floats
 from qanchor.storage.sql import Connection, connect_table

@@ -5,7 +5,8 @@ A step's batch depends on the seed and the step alone, so that a resumed run see
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,7 +116,7 @@ class BatchBuilder:
         answers = self._answers[rows].to(torch.int64)
         users = torch.from_numpy(self.pairs.points.rows[points])
         summaries = torch.from_numpy(self._summaries[self._span[points], points[:, None]])
-        return PairBatch(events, self._cut(questions), self._cut(answers), users, summaries)
+        return PairBatch(events, _cut(questions, self._pad), _cut(answers, self._pad), users, summaries)
 
     def fit_tabular(self, encoder: HierarchicalEncoder) -> None:
         """Let the encoder standardise aggregates by those of the points, or of a sample."""
@@ -147,9 +148,6 @@ class BatchBuilder:
             seen = torch.from_numpy(np.linalg.norm(vectors, axis=1) > 0)
             known = torch.from_numpy(vectors[seen.numpy()] * scale)
             encoder.embedding.weight[seen] = known.to(encoder.embedding.weight.dtype)
-
-    def _cut(self, ids: Tensor) -> Tensor:
-        return ids[..., : int((ids != self._pad).sum(dim=-1).max())]
 
 
 def _encoded_answers(pairs: PairSet, tokenizer: TextTokenizer, config: ModelConfig) -> Tensor:
@@ -183,3 +181,63 @@ def batches(
             ready = coming.result()
             coming = pool.submit(builder.build, *plan[index + 1]) if index + 1 < len(plan) else None
             yield ready
+
+
+def part_of(batch: PairBatch, points: range, pad_id: int) -> PairBatch:
+    """The points of a range as a batch; the batch itself where that is all of them.
+
+    A part is cut out of the whole batch, not built again, so that it holds the same events whatever was left
+    out at random; and it is cut to its own longest text, question and answer.
+
+    Args:
+        batch: the whole, on any device.
+        points: in the whole's order.
+        pad_id: what questions and answers are filled up with.
+    """
+    if len(points) == len(batch.users):
+        return batch
+    some = slice(points.start, points.stop)
+    return PairBatch(
+        _events_of(batch.events, points),
+        _cut(batch.question_ids[some], pad_id),
+        _cut(batch.answer_ids[some], pad_id),
+        batch.users[some],
+        batch.summaries[some],
+    )
+
+
+def _cut(ids: Tensor, pad_id: int) -> Tensor:
+    return ids[..., : int((ids != pad_id).sum(dim=-1).max())]
+
+
+def _events_of(events: EventBatch, points: range) -> EventBatch:
+    modalities = events.counts.shape[1]
+    user = events.segment // modalities
+    kept = (user >= points.start) & (user < points.stop)
+    sizes = [len(part) for part in events.numbers]
+    numbers = [part[own] for part, own in zip(events.numbers, torch.split(kept, sizes), strict=True)]
+    used, index = torch.unique(events.text_index[kept], return_inverse=True)
+    text_mask = events.text_mask[used]
+    width = max(1, int(text_mask.sum(dim=1).max())) if len(used) else 1
+    some = slice(points.start, points.stop)
+    lengths = events.lengths[some]
+    tokens = int(lengths.max())
+    own_place = (events.place >= points.start * events.tokens) & (events.place < points.stop * events.tokens)
+    place = events.place[own_place]
+    flat: dict[str, Any] = {
+        "texts": events.texts[used],
+        "text_ids": events.text_ids[used, :width],
+        "text_mask": text_mask[:, :width],
+        "text_index": index,
+        "segment": events.segment[kept] - points.start * modalities,
+        "numbers": tuple(numbers),
+        "place": (place // events.tokens - points.start) * tokens + place % events.tokens,
+        "tokens": tokens,
+    }
+    # What is left has a row for each user.
+    by_user = {f.name: _rows(getattr(events, f.name), some) for f in fields(events) if f.name not in flat}
+    return replace(events, **flat, **by_user)
+
+
+def _rows(value: Any, some: slice) -> Any:
+    return tuple(part[some] for part in value) if isinstance(value, tuple) else value[some]

@@ -3,7 +3,7 @@
 The next-token loss is the backbone's and comes out of `training.forward.forward_points`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -115,3 +115,23 @@ def summary_loss(foretold: Tensor, summaries: Tensor) -> Tensor:
     """
     loss: Tensor = (foretold - summaries).square().mean()
     return loss
+
+
+def at_widths(vectors: Tensor, widths: tuple[int, ...]) -> list[Tensor]:
+    """The vectors at each width and as they are, with zeros where a narrower one has no numbers.
+
+    Products of two such vectors are those of the narrowed ones, so a loss takes them as it takes whole ones.
+
+    Args:
+        vectors: unit vectors, [batch, dim].
+        widths: below dim, at most it; those that are dim itself say nothing.
+
+    Returns:
+        Unit vectors [batch, dim] each, the whole ones last.
+
+    Source: Kusupati et al., arXiv 2205.13147 (Matryoshka representations).
+    """
+    whole: Any = vectors.shape[-1]
+    places = torch.arange(whole, device=vectors.device)
+    narrow = [F.normalize(vectors * (places < width), dim=-1) for width in sorted(widths) if width < whole]
+    return [*narrow, vectors]

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime
-from qanchor.training.batch_parts import part_of
-from qanchor.training.batches import PairBatch
+from qanchor.training.batches import PairBatch, part_of
 from qanchor.training.distributed import Ranks
 from qanchor.training.forward import PairOutput, forward_points
-from qanchor.training.losses import contrastive_loss, same_user_or_answer, summary_loss
-from qanchor.training.nested import at_widths
+from qanchor.training.losses import at_widths, contrastive_loss, same_user_or_answer, summary_loss
 from qanchor.training.pretrain_config import PretrainConfig
 
 NO_MARGIN = 3.0  # cosines differ by 2 at most

@@ -25,11 +25,10 @@ from qanchor.model.runtime import Runtime, choose_runtime
 from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
-from qanchor.training.batch_parts import part_of
-from qanchor.training.batches import BatchBuilder, points_of_step
+from qanchor.training.batches import BatchBuilder, part_of, points_of_step
 from qanchor.training.distributed import Ranks
 from qanchor.training.forward import forward_points
-from qanchor.training.fresh import whiten_projection, widen_fresh_weights
+from qanchor.training.initial_weights import whiten_projection, widen_fresh_weights
 from qanchor.training.pretrain_config import PretrainConfig
 from qanchor.training.pretrain_run import PretrainRun, Surroundings, batch_explained
 from qanchor.training.retrieval import check_retrieval

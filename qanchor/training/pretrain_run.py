@@ -3,6 +3,7 @@
 Source: arXiv 2602.14492, section 3.2.2.
 """
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,11 @@ from qanchor.model.runtime import Runtime
 from qanchor.progress import Progress
 from qanchor.training.batches import BatchBuilder, PairBatch, batches, points_of_step
 from qanchor.training.distributed import Ranks
-from qanchor.training.interrupts import stop_between_steps
 from qanchor.training.objective import Objective
-from qanchor.training.pace import Pace, last_step, steps_that_fit
 from qanchor.training.pretrain_config import PretrainConfig
 from qanchor.training.run_log import StepFigures, TensorBoardLog, memory_mib
 from qanchor.training.run_state import RunFolder
-from qanchor.training.schedule import warm_up_cosine
+from qanchor.training.schedule import Pace, last_step, steps_that_fit, warm_up_cosine
 from qanchor.training.useru.pairs import PairSet
 
 _TRIAL_STEPS: Final = 6
@@ -93,7 +92,7 @@ class PretrainRun:
         self._check_ranks()
         self._model.train()
         self._model.checkpoint_layers(self._config.checkpointing)
-        with stop_between_steps() as stop, self._log() as log:
+        with _stop_between_steps() as stop, self._log() as log:
             self._began = self._around.clock() - (state or {}).get("spent", 0.0)
             self._pace = _kept_pace(state) if state else self._first_pace()
             self._loop(progress, stop, log)
@@ -230,6 +229,35 @@ class PretrainRun:
         # The first one warms caches up.
         steps = self._around.ranks.first(steps_that_fit(left, trial[1:]))
         return Pace(steps, steps)
+
+
+@contextmanager
+def _stop_between_steps() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second signal ends the process as it would without this.
+
+    Only the main thread may listen to signals: elsewhere nothing sets the event.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(*_: object) -> None:
+        stop.set()
+        restore()
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def _kept_pace(state: dict[str, Any]) -> Pace:

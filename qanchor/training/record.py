@@ -15,8 +15,8 @@ from qanchor.errors import InputError, LabelsInvalid
 from qanchor.events.history import EventArrays, Int64
 from qanchor.events.labels import Labels
 from qanchor.home import Home
-from qanchor.model.adapters import merge_adapters
 from qanchor.model.checkpoint import LoadedModel, save_model
+from qanchor.model.inference import merge_adapters
 from qanchor.model.soft_prompt import SoftPrompt, save_prompt
 from qanchor.names import AS_OF, LABEL, USER_ID
 from qanchor.progress import Progress

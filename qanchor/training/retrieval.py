@@ -7,7 +7,7 @@ from torch import Tensor
 from qanchor.model.qanchor import QAnchor
 from qanchor.training.batches import BatchBuilder
 from qanchor.training.forward import forward_points
-from qanchor.training.nested import at_widths
+from qanchor.training.losses import at_widths
 
 
 @torch.no_grad()

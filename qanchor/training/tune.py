@@ -17,11 +17,10 @@ from torch.nn.functional import normalize
 
 from qanchor.errors import LabelsInvalid
 from qanchor.events.history import Int64
-from qanchor.model.nested import narrowed
 from qanchor.model.qanchor import QAnchor, Suffix
+from qanchor.model.space import narrowed
 from qanchor.progress import Progress
-from qanchor.training.losses import prompt_loss
-from qanchor.training.nested import at_widths
+from qanchor.training.losses import at_widths, prompt_loss
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.tune_objective import (
     class_auc,

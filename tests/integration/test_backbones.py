@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from qanchor.errors import CheckpointInvalid, NotReady, QAnchorError, WorkspaceInvalid
-from qanchor.model.adapters import merge_adapters
 from qanchor.model.backbone import Backbone
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.checkpoint import load_model, save_model
 from qanchor.model.config import LoraSpec, ModelConfig, preset_config
 from qanchor.model.embedder import Query, UserEmbedder
+from qanchor.model.inference import merge_adapters
 from qanchor.model.pretrained import load_tokenizer, with_sources
 from qanchor.model.qanchor import Suffix
 from qanchor.training.batches import PairBatch

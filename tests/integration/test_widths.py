@@ -17,7 +17,7 @@ from qanchor.embedding.refresh import RefreshRequest, refresh
 from qanchor.embedding.verify import verify
 from qanchor.errors import InputError, NotReady
 from qanchor.events.labels import read_labels
-from qanchor.model.nested import narrowed
+from qanchor.model.space import narrowed
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import ModelVersion

@@ -8,9 +8,9 @@ import torch
 
 from qanchor.errors import CheckpointInvalid, DiskFull
 from qanchor.model.checkpoint import load_model, save_model
-from qanchor.model.fingerprint import fingerprint
 from qanchor.model.qanchor import Suffix
 from qanchor.model.soft_prompt import SoftPrompt, load_prompt, save_prompt
+from qanchor.model.space import fingerprint
 from tests.unit.model.worlds import QUESTIONS, World, make_world, random_arrays, slices_at
 
 _FINGERPRINT = "de20854597c88c3b7e58839be389146f79eeb9e143f2d122be3e8e7f67f9b786"

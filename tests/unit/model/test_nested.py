@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from qanchor.model.nested import narrowed
-from qanchor.training.losses import contrastive_loss
-from qanchor.training.nested import at_widths
+from qanchor.model.space import narrowed
+from qanchor.training.losses import at_widths, contrastive_loss
 
 
 def _unit(rows: int, seed: int) -> torch.Tensor:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime
-from qanchor.training.batch_parts import part_of
-from qanchor.training.batches import PairBatch
+from qanchor.training.batches import PairBatch, part_of
 from qanchor.training.distributed import Ranks
 from qanchor.training.forward import forward_points
 from qanchor.training.losses import contrastive_loss, same_user_or_answer, summary_loss

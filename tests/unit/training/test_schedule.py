@@ -1,8 +1,65 @@
-"""The learning rate's course."""
+"""A run that has to fill a time fills it, however the machine slows down on the way."""
+
+import itertools
+from collections.abc import Callable
 
 import pytest
 
-from qanchor.training.schedule import warm_up_cosine
+from qanchor.training.schedule import FEWEST_STEPS, Pace, last_step, steps_that_fit, warm_up_cosine
+
+BUDGET = 180.0
+
+
+def _seconds(first: Pace, each: Callable[[float], float]) -> tuple[float, list[float]]:
+    """How long a run takes whose steps take `each(seconds since the start)`; its places in the schedule."""
+    pace, spent, done, places = first, 0.0, 0, []
+    while done < pace.last:
+        until, began, from_step = pace.next_turn(), spent, done
+        for step in range(done, until):
+            places.append(pace.at(step) / pace.steps)
+            spent += each(spent)
+        done = until
+        if until < pace.last:
+            last = last_step(done, BUDGET - spent, (spent - began) / (done - from_step))
+            pace = pace.turned_at(done, last)
+    return spent, places
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(lambda _: 0.5, id="as in the trial"),
+        pytest.param(lambda _: 1.0, id="twice as long from the start"),
+        pytest.param(lambda _: 0.25, id="half as long from the start"),
+        pytest.param(lambda spent: 0.5 if spent < 60 else 1.5, id="three times as long after a minute"),
+        pytest.param(lambda spent: 0.5 if int(spent / 20) % 2 else 1.5, id="by turns"),
+    ],
+)
+def test_the_time_is_filled_and_the_schedule_goes_all_the_way(each: Callable[[float], float]) -> None:
+    steps = steps_that_fit(BUDGET, [0.5, 0.5, 0.5])
+    spent, places = _seconds(Pace(steps, steps), each)
+    assert spent == pytest.approx(BUDGET, rel=0.05)
+    rises = [after - before for before, after in itertools.pairwise(places)]
+    assert min(rises) > 0
+    assert places[-1] > 0.95
+    assert max(rises) < 0.03  # no jump
+
+
+def test_a_run_that_keeps_its_plan_is_where_it_would_be_without_one() -> None:
+    pace = Pace(37, 37)
+    for step in (2, 6, 20):
+        pace = pace.turned_at(step, 37)
+    assert [pace.at(step) for step in range(20, 37)] == list(range(20, 37))
+
+
+def test_one_slow_batch_of_a_trial_does_not_decide() -> None:
+    assert steps_that_fit(60, [0.5, 9.0, 0.5]) == 120
+
+
+def test_a_time_that_is_over_ends_the_run_after_the_fewest_steps() -> None:
+    assert last_step(3, -10.0, 1.0) == FEWEST_STEPS
+    assert last_step(50, -10.0, 1.0) == 51
+    assert Pace(FEWEST_STEPS, FEWEST_STEPS).turned_at(19, 20).next_turn() == 20
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_floor() -> None:

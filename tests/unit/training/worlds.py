@@ -13,7 +13,7 @@ from qanchor.model.config import BackboneConfig, ModelConfig, TextEncoderConfig,
 from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
 from qanchor.training.batches import BatchBuilder, PairBatch, points_of_step
-from qanchor.training.fresh import widen_fresh_weights
+from qanchor.training.initial_weights import widen_fresh_weights
 from qanchor.training.useru.pairs import UserUConfig, build_pairs
 from qanchor.training.useru.visible import visible_events
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qanchor.model.build import build_model, make_tokenizer
-from qanchor.training.fresh import whiten_projection, widen_fresh_weights
+from qanchor.training.initial_weights import whiten_projection, widen_fresh_weights
 from tests.unit.training.worlds import tiny_config, tiny_workspace
 
 

@@ -1,7 +1,10 @@
-"""The name of an embedding space: vectors of two spaces must never meet."""
+"""Embedding spaces: the name of each, and the narrower spaces nested in it."""
 
 import hashlib
 import json
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def fingerprint(
@@ -28,3 +31,23 @@ def fingerprint(
     if precision != "float32":  # left out where it is the usual one, so that spaces keep their earlier names
         parts["precision"] = precision
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def narrowed(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Unit vectors of the first numbers: nested widths, shorter and coarser.
+
+    Args:
+        vectors: unit vectors, float32 [..., dim].
+        width: numbers kept, at most dim.
+
+    Returns:
+        float32 [..., width].
+
+    Source: Kusupati et al., arXiv 2205.13147 (Matryoshka representations).
+    """
+    if width == vectors.shape[-1]:
+        return vectors
+    kept = vectors[..., :width]
+    length = np.linalg.norm(kept, axis=-1, keepdims=True)
+    result: NDArray[np.float32] = (kept / np.maximum(length, 1e-12)).astype(np.float32, copy=False)
+    return result

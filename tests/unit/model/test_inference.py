@@ -8,7 +8,7 @@ from torch import nn
 from qanchor.errors import WorkspaceInvalid
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder
-from qanchor.model.int8 import quantise
+from qanchor.model.inference import quantise
 from qanchor.model.runtime import Runtime, choose_runtime
 from tests.unit.model.worlds import HOUR, QUESTIONS, START, make_world, random_arrays
 
