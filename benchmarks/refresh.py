@@ -29,7 +29,7 @@ from qanchor.home import Home
 from qanchor.simulation.config import WorldPlan
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
-from qanchor.workspace import Workspace, load_workspace
+from qanchor.workspace import load_workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -148,11 +148,11 @@ def _engine(home: Home) -> "Engine":
     return engine
 
 
-def _place(folder: Path) -> "tuple[Site, Workspace]":
+def _site(folder: Path) -> "Site":
     from qanchor.site import Site
 
-    workspace, home = load_workspace(REPO), Home(folder / "home")
-    return Site.at(workspace, home, _engine(home)), workspace
+    home = Home(folder / "home")
+    return Site.at(load_workspace(REPO), home, _engine(home))
 
 
 def change_some(folder: Path) -> int:
@@ -183,42 +183,31 @@ def change_some(folder: Path) -> int:
 
 def backfill_step(folder: Path) -> dict[str, Any]:
     """Everybody, for every scenario, into both stores."""
-    from functools import partial
-
     from qanchor.embedding.backfill import backfill
-    from qanchor.embedding.load import load_embedder
-    from qanchor.embedding.plan import BackfillRequest
-    from qanchor.embedding.worker import LocalEngine
+    from qanchor.embedding.job import BackfillRequest
     from qanchor.progress import Silent
 
     imports = _prepare()
     began, cpu = time.perf_counter(), time.process_time()
-    place, workspace = _place(folder)
-    load = partial(load_embedder, place)
-    result = backfill(BackfillRequest(list(workspace.scenarios)), place, LocalEngine(load), Silent())
+    site = _site(folder)
+    result = backfill(site, BackfillRequest(list(site.workspace.scenarios)), Silent())
     work, spent = time.perf_counter() - began, time.process_time() - cpu
-    log = EventLog(place.home.events, workspace)
-    with log.connect() as connection:
+    with site.event_log.connect() as connection:
         events = connection.execute("SELECT count(*) FROM events").fetchall()[0][0]
-    return {"work": work, "cpu": spent, "imports": imports, "users": result.requests, "events": events}
+    return {"work": work, "cpu": spent, "imports": imports, "users": result.pairs, "events": events}
 
 
 def refresh_step(folder: Path) -> dict[str, Any]:
     """Who has changed."""
-    from functools import partial
-
-    from qanchor.embedding.load import load_embedder
     from qanchor.embedding.refresh import RefreshRequest, refresh
 
     imports = _prepare()
     began, cpu = time.perf_counter(), time.process_time()
-    place, workspace = _place(folder)
-    parts = _Stages()
-    load = partial(load_embedder, place)
-    result = refresh(RefreshRequest(list(workspace.scenarios)), place, load, parts)
+    site, parts = _site(folder), _Stages()
+    result = refresh(site, RefreshRequest(list(site.workspace.scenarios)), parts)
     parts.start("")
     work, spent = time.perf_counter() - began, time.process_time() - cpu
-    embedded = max(found.embedded for found in result.values())
+    embedded = max(scenario.embedded for scenario in result.values())
     return {"work": work, "cpu": spent, "imports": imports, "embedded": embedded, "parts": parts.seconds}
 
 

@@ -48,8 +48,8 @@ class Home:
         """The folder of part files of one Feast view."""
         return self.features / name
 
-    def edition(self, view: str, manifest_id: int) -> Path:
-        """The part files of one manifest; a link at `view(name)` shows the one that serves."""
+    def generation(self, view: str, manifest_id: int) -> Path:
+        """The part files of one manifest; a link at `view(name)` points to the one that serves."""
         return self.root / "embeddings" / view / f"{manifest_id:08d}"
 
     @property

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from qanchor.embedding.cluster import ClusterOptions
     from qanchor.embedding.gates import ScoreShift
     from qanchor.embedding.worker import Engine
-    from qanchor.site import Site
 
 
 def run(
@@ -86,7 +85,7 @@ def run(
     """
     from qanchor.embedding.backfill import backfill
     from qanchor.embedding.gates import describe_blocked
-    from qanchor.embedding.plan import BackfillRequest
+    from qanchor.embedding.job import BackfillRequest
     from qanchor.embedding.spaces import settled_precision
     from qanchor.errors import GatesFailed, InputError
     from qanchor.registry.versions import sync_scenarios
@@ -110,7 +109,7 @@ def run(
     )
     sync_scenarios(site.engine, site.workspace)
     with progress() as bar:
-        result = backfill(request, site, _engine(site, cluster), bar, _score_shift(site))
+        result = backfill(site, request, bar, _engine(site, cluster), _score_shift(site))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
@@ -142,18 +141,15 @@ def _cluster(
     return ClusterOptions(address or LOCAL, workers or 0, cpus or 1, gpus or 0.0)
 
 
-def _engine(site: "Site", cluster: "ClusterOptions | None") -> "Engine":
-    if cluster is not None:
-        from qanchor.embedding.cluster import RayEngine
+def _engine(site: Site, cluster: "ClusterOptions | None") -> "Engine | None":
+    if cluster is None:
+        return None
+    from qanchor.embedding.cluster import RayEngine
 
-        return RayEngine(site.settings, cluster)
-    from qanchor.embedding.load import load_embedder
-    from qanchor.embedding.worker import LocalEngine
-
-    return LocalEngine(partial(load_embedder, site))
+    return RayEngine(site.settings, cluster)
 
 
-def _score_shift(site: "Site") -> "ScoreShift | None":
+def _score_shift(site: Site) -> "ScoreShift | None":
     """The gate that a scenario's head makes; None, and no head is loaded, where no scenario has one."""
     from qanchor.registry.tables import Head
     from qanchor.registry.versions import active_by_scenario
@@ -172,7 +168,7 @@ def _show(result: "BackfillResult", scenarios: int) -> None:
         typer.echo(f"now is {result.as_of:%Y-%m-%d %H:%M:%S} UTC, just after the newest event unless given")
     if len(result.set_aside) > _SHOWN_ASIDE:
         typer.echo(f"{len(result.set_aside):,} users were set aside: `qanchor-cli jobs show {result.job_id}`")
-    others = result.requests - result.embedded
+    others = result.pairs - result.embedded
     work = f"{result.embedded:,} histories x {scenarios} scenarios"
     rest = f"; {others:,} were done before or by other workers" if others else ""
     typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s{rest}")
@@ -218,7 +214,7 @@ def _as_json(result: "BackfillResult") -> dict[str, Any]:
     return {
         "as_of": result.as_of,
         "job": result.job_id,
-        "histories": result.requests,
+        "histories": result.pairs,
         "embedded": result.embedded,
         "seconds": round(result.seconds, 3),
         "users_per_second": round(result.embedded / max(result.seconds, 1e-9), 1),

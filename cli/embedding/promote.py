@@ -59,7 +59,7 @@ def run(
             "Look into it, or add --force.",
         )
     with progress() as bar:
-        promote(waiting, site, bar, online=online)
+        promote(site, waiting, bar, online=online)
     _show("In service", list(waiting.values()), json)
 
 

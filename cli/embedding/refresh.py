@@ -79,17 +79,13 @@ def run(
 
 
 def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
-    from functools import partial
-
-    from qanchor.embedding.load import load_embedder
     from qanchor.embedding.refresh import refresh
     from qanchor.registry.tables import IndexVersion
     from qanchor.registry.versions import active_by_scenario
 
-    load = partial(load_embedder, site)
     try:
         with progress() as bar:
-            result = refresh(request, site, load, bar)
+            result = refresh(site, request, bar)
     finally:
         site.features.close()
     if index:
@@ -160,9 +156,9 @@ def _show(result: "Mapping[str, ScenarioRefresh]", json: bool) -> None:
             "changed": found.touched,
             "embedded": found.embedded,
             "pending": found.pending,
-            "largest_pending": round(found.largest_pending, 4),
+            "largest pending": round(found.largest_pending, 4),
             "manifest": found.manifest.id,
-            "as_of": found.manifest.as_of,
+            "as of": f"{found.manifest.as_of:%Y-%m-%d %H:%M:%S}",
         }
         for name, found in result.items()
     ]

@@ -30,9 +30,9 @@ def run(
 
     site = Site.open()
     names = chosen(site.workspace, scenario, every)
-    targets = {name: rollback_target(name, site) for name in names}
+    targets = {name: rollback_target(site, name) for name in names}
     with progress() as bar:
-        promote(targets, site, bar, online=online)
+        promote(site, targets, bar, online=online)
     rows = [
         {
             "scenario": name,

@@ -9,7 +9,7 @@ from cli.scenarios import AllOption, ScenariosOption, chosen
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.embedding.verify import SinkCheck
+    from qanchor.embedding.verify import StoreCheck
     from qanchor.site import Site
 
 
@@ -36,36 +36,36 @@ def run(
     site = Site.open()
     ready = list(active_manifests(site.engine, list(site.workspace.scenarios)))
     names = chosen(site.workspace, scenario, every, ready)
-    checks = [check for name in names for check in verify(name, site)]
+    checks = [check for name in names for check in verify(site, name)]
     if repair and not all(check.agrees for check in checks):
         _repair(checks, site)
-        checks = [check for name in names for check in verify(name, site)]
+        checks = [check for name in names for check in verify(site, name)]
     _show(checks, json)
     wrong = [check for check in checks if not check.agrees]
     if wrong:
-        where = ", ".join(f"{check.scenario} {check.sink}" for check in wrong)
+        where = ", ".join(f"{check.scenario} {check.store}" for check in wrong)
         raise StateError(f"stores differ: {where}", wrong[0].remedy)
 
 
-def _repair(checks: "list[SinkCheck]", site: "Site") -> None:
+def _repair(checks: "list[StoreCheck]", site: "Site") -> None:
     from qanchor.audience.index import build_scenario_index
     from qanchor.embedding.verify import repair_online
 
-    damaged = {check.scenario for check in checks if check.sink == "offline" and not check.agrees}
+    damaged = {check.scenario for check in checks if check.store == "offline" and not check.agrees}
     for check in checks:
         if check.agrees or check.scenario in damaged:
             continue
-        if check.sink == "online":
-            repair_online(check.scenario, site)
-        if check.sink == "index":
+        if check.store == "online":
+            repair_online(site, check.scenario)
+        if check.store == "index":
             build_scenario_index(site, check.scenario)
 
 
-def _show(checks: "list[SinkCheck]", json: bool) -> None:
+def _show(checks: "list[StoreCheck]", json: bool) -> None:
     rows = [
         {
             "scenario": check.scenario,
-            "store": check.sink,
+            "store": check.store,
             "vectors": check.expected,
             "missing": check.missing,
             "different": check.different,

@@ -10,7 +10,7 @@ from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import EmbeddingManifest, IndexVersion, new_version
 from qanchor.registry.versions import active_index, register_index
 from qanchor.site import Site
-from qanchor.storage.editions import CurrentVectors, current_vectors, edition_rows
+from qanchor.storage.generations import CurrentVectors, current_vectors, generation_rows
 from qanchor.storage.vectors import (
     IndexMetadata,
     IndexPlan,
@@ -154,7 +154,7 @@ def manifest_vectors(site: Site, manifest: EmbeddingManifest) -> CurrentVectors:
         NotReady: rows of it are missing; run the backfill again.
     """
     folder = site.home.root / manifest.path
-    rows = edition_rows(folder)
+    rows = generation_rows(folder)
     if not rows or rows != manifest.rows:
         raise NotReady(
             f"the offline store has {rows:,} of the {manifest.rows:,} embeddings of {manifest.scenario!r}",

@@ -98,7 +98,7 @@ def _eventless(site: Site, population: Population) -> Mask | None:
     """Read from the parts of the manifest that the index was built of, as long as they are there."""
     manifest, view = population.index.metadata.manifest_id, embedding_view(population.scenario)
     pattern = f"{part_name(manifest, 0)[:-5]}*.parquet"
-    parts = sorted(site.home.edition(view, manifest).glob(pattern)) or sorted(
+    parts = sorted(site.home.generation(view, manifest).glob(pattern)) or sorted(
         site.home.view(view).glob(pattern)
     )
     if not parts:

@@ -1,8 +1,8 @@
 """Shards of a backfill on a Ray cluster: actors that hold the model, each a worker like any other.
 
-Ray starts processes and notices when one dies; who does which shard, and what is done, is in the registry as
-ever. So a worker that dies costs its shard, workers outside the cluster may help, and the result is that of
-one process. Every node needs the same QANCHOR_HOME and registry.
+Ray starts processes and notices when one dies; which worker has which shard, and what is done, is in the
+registry as ever. So a worker that dies costs its shard, workers outside the cluster may help, and the result
+is that of one process. Every node needs the same QANCHOR_HOME and registry.
 """
 
 import importlib.util
@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qanchor.embedding.job import BackfillJob
 from qanchor.embedding.remote import RemoteWorker, order_for
-from qanchor.embedding.worker import WAIT_SECONDS, ShardTask, Tally
+from qanchor.embedding.worker import WAIT_SECONDS, WorkerProgress
 from qanchor.errors import InputError, NotReady, QAnchorError, StateError, StoreUnavailable
 from qanchor.registry.leases import new_token
 from qanchor.registry.shards import ShardedJob
 from qanchor.settings import Settings
 
 LOCAL: Final = "local"
-_MOST_DEATHS: Final = 3  # of one seat: what kills so many in a row will kill the next
 _CONNECT_SECONDS: Final = 10.0
 
 
@@ -31,21 +31,23 @@ class ClusterOptions:
     """How shards are spread.
 
     Args:
-        address: of a running cluster, as Ray writes it; "local" starts one here for this backfill.
-        workers: actors; 0: as many as there is room for.
+        address: address of a running cluster, as Ray writes it; "local" starts one here for this backfill.
+        workers: number of actors; 0: as many as there is room for.
         cpus: cores of one worker, which are its native threads.
-        gpus: of one worker; parts of one are shared.
+        gpus: GPUs of one worker; a fraction shares one.
+        max_deaths: workers that may die in one slot: what kills that many in a row will kill the next.
     """
 
     address: str = LOCAL
     workers: int = 0
     cpus: int = 1
     gpus: float = 0.0
+    max_deaths: int = 3
 
 
 @dataclass
-class _Seat:
-    """A place for a worker; who dies is replaced."""
+class _Slot:
+    """Room for one worker; a worker that dies is replaced."""
 
     tokens: list[str] = field(default_factory=list)
     actor: Any = None
@@ -56,116 +58,116 @@ class RayEngine:
     """Computes shards on a Ray cluster.
 
     Args:
-        settings: of this process; workers get the same.
+        settings: settings of this process; workers get the same.
         options: how shards are spread.
-        worker: the class of the actors.
+        worker: class of the actors.
     """
 
     settings: Settings
     options: ClusterOptions
     worker: type[RemoteWorker] = RemoteWorker
 
-    def run(self, task: ShardTask, tally: Tally) -> None:
-        """Do shards until none is left to do, by the cluster or by others.
+    def run(self, job: BackfillJob, progress: WorkerProgress) -> None:
+        """Embed shards until none is left, on the cluster or elsewhere.
 
         Raises:
             NotReady: Ray is not installed, or the registry cannot be shared with the cluster's nodes.
-            InputError: the cluster is too small for what is asked.
+            InputError: the cluster is too small for the options.
             StoreUnavailable: no cluster answers at the address.
             StateError: workers keep dying.
         """
         require_ray()
-        if not task.job.counts().shards:
+        shards = job.shards.counts().shards
+        if not shards:
             return
         began = time.monotonic()
         with _connected(self.options) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             room = room_for(self.options, nodes, self.settings.database_url)
-            workers = min(self.options.workers or room, task.job.counts().shards)
-            seats = [_Seat() for _ in range(workers)]
+            slots = [_Slot() for _ in range(min(self.options.workers or room, shards))]
             try:
-                self._watch(ray, seats, task, tally)
+                self._watch(ray, slots, job, progress)
             finally:
-                self._leave(ray, seats, task.job)
-                tally.embedded = task.job.size_done_by([token for seat in seats for token in seat.tokens])
-                tally.seconds = time.monotonic() - began
+                self._leave(ray, slots, job.shards)
+                progress.embedded = job.shards.size_done_by([t for slot in slots for t in slot.tokens])
+                progress.seconds = time.monotonic() - began
 
-    def _watch(self, ray: Any, seats: Sequence[_Seat], task: ShardTask, tally: Tally) -> None:
-        working = {self._start(ray, seat, task): seat for seat in seats}
+    def _watch(self, ray: Any, slots: Sequence[_Slot], job: BackfillJob, progress: WorkerProgress) -> None:
+        working = {self._start(ray, slot, job): slot for slot in slots}
         deaths = 0
         while working:
             ended, _ = ray.wait(list(working), timeout=WAIT_SECONDS)
-            tally.catch_up()
+            progress.catch_up()
             for reference in ended:
-                seat = working.pop(reference)
+                slot = working.pop(reference)
                 if _ended_well(ray, reference):
                     continue
                 deaths += 1
                 # Ray knows that it is dead: nobody has to wait for its lease.
-                task.job.disown(seat.tokens[-1])
-                if len(seat.tokens) < _MOST_DEATHS:
-                    working[self._start(ray, seat, task)] = seat
-        counts = task.job.counts()
+                job.shards.disown(slot.tokens[-1])
+                if len(slot.tokens) < self.options.max_deaths:
+                    working[self._start(ray, slot, job)] = slot
+        counts = job.shards.counts()
         if counts.done < counts.shards:
             raise StateError(
                 f"{deaths} Ray workers died, and {counts.shards - counts.done} shards are left",
                 "Look at memory and at Ray's logs; the same command goes on with what is left.",
             )
 
-    def _start(self, ray: Any, seat: _Seat, task: ShardTask) -> Any:
+    def _start(self, ray: Any, slot: _Slot, job: BackfillJob) -> Any:
         options, token = self.options, new_token()
-        order = order_for(self.settings, task, token, options.cpus)
+        order = order_for(self.settings, job, token, options.cpus)
         actor_class = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)(self.worker)
-        seat.tokens.append(token)
-        seat.actor = actor_class.remote(order)
-        return seat.actor.work.remote()
+        slot.tokens.append(token)
+        slot.actor = actor_class.remote(order)
+        return slot.actor.work.remote()
 
     @staticmethod
-    def _leave(ray: Any, seats: Sequence[_Seat], job: ShardedJob) -> None:
-        """Leave no worker behind, on a cluster that lives on either."""
-        for seat in seats:
-            if seat.actor is not None:
-                ray.kill(seat.actor)
-                job.disown(seat.tokens[-1])
+    def _leave(ray: Any, slots: Sequence[_Slot], shards: ShardedJob) -> None:
+        """Leave no worker behind, even on a cluster that goes on running."""
+        for slot in slots:
+            if slot.actor is not None:
+                ray.kill(slot.actor)
+                shards.disown(slot.tokens[-1])
 
 
 def room_for(options: ClusterOptions, nodes: Sequence[Mapping[str, float]], database_url: str) -> int:
     """How many workers a cluster can hold.
 
     Args:
-        options: what one takes.
+        options: number and size of the workers.
         nodes: resources of every node, as Ray names them.
-        database_url: of the registry.
+        database_url: URL of the registry.
 
     Raises:
         NotReady: the registry cannot be shared by the nodes; use PostgreSQL.
-        InputError: there is no room for the workers that are asked for.
+        InputError: there is no room for the number of workers in the options.
     """
     if len(nodes) > 1 and database_url.startswith("sqlite"):
         raise NotReady(
             f"the registry is a SQLite file, and the Ray cluster has {len(nodes)} nodes",
             "Set QANCHOR_DATABASE__URL to a PostgreSQL database that every node reaches.",
         )
-    wanted = {"CPU": float(options.cpus), "GPU": options.gpus}
-    # A worker lies on one node, so room is counted node by node.
+    size = {"CPU": float(options.cpus), "GPU": options.gpus}
+    # A worker runs on one node, so room is counted node by node.
     room = sum(
-        int(min(node.get(kind, 0.0) / much for kind, much in wanted.items() if much)) for node in nodes
+        int(min(node.get(kind, 0.0) / count for kind, count in size.items() if count)) for node in nodes
     )
     least = max(1, options.workers)
     if room < least:
         raise InputError(
             f"the Ray cluster has room for {room} workers of {options.cpus} CPUs and {options.gpus:g} GPUs "
             f"each, not for {least}",
-            "Ask for fewer or smaller workers, or enlarge the cluster.",
+            "Choose fewer or smaller workers, or enlarge the cluster.",
         )
     return room
 
 
 def require_ray() -> None:
-    """Check that Ray is there, without importing it.
+    """Check that Ray is installed, without importing it.
 
     Raises:
-        NotReady: it is not.
+        NotReady: it is not installed.
     """
     if importlib.util.find_spec("ray") is None:
         raise NotReady("ray is not installed", "Run `pip install 'qanchor[ray]'`.")
@@ -213,7 +215,7 @@ def _connected(options: ClusterOptions) -> Iterator[Any]:
 
 
 def _require_answer(address: str) -> None:
-    """Ask the port first: Ray itself tries for a minute, and ends the process in some cases."""
+    """Try the port first: Ray itself tries for a minute, and ends the process in some cases."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         if address == "auto":

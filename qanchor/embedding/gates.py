@@ -1,4 +1,4 @@
-"""Quality gates: what new vectors must keep before they take the place of those that serve.
+"""Quality gates: what new vectors must pass before they replace those that serve.
 
 The vectors of another embedding space cannot be compared number by number; what can be compared is who is
 close to whom. So drift and score shift are judged within one space only, neighbours always.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site
-from qanchor.storage.editions import CurrentVectors, current_vectors
+from qanchor.storage.generations import CurrentVectors, current_vectors
 
 _SAMPLE: Final = 2_000
 _NEIGHBOURS: Final = 10
@@ -32,11 +32,11 @@ class GateResult:
     """One gate's judgement.
 
     Args:
-        gate: its name.
-        value: what was measured.
-        limit: what it is held against.
-        passed: whether it holds.
-        at_least: the limit is a lower one.
+        gate: name of the gate.
+        value: measured value.
+        limit: limit of the value.
+        passed: whether the value is within its limit.
+        at_least: whether the limit is a lower one.
     """
 
     gate: str
@@ -55,7 +55,7 @@ class GateResult:
 
 
 def recorded_gates(manifest: EmbeddingManifest) -> list[GateResult]:
-    """What a manifest was judged to be when it was written; empty where it was not judged."""
+    """The gates of a manifest when it was written; empty where it was not judged."""
     return [GateResult(**result) for result in (manifest.gates or {}).get("results", [])]
 
 
@@ -66,29 +66,26 @@ def describe_blocked(blocked: Mapping[str, Sequence[GateResult]]) -> str:
 
 
 def failed_gates(results: Sequence[GateResult]) -> list[GateResult]:
-    """Those that do not hold."""
+    """The gates that failed."""
     return [result for result in results if not result.passed]
 
 
 def judge(
-    manifest: EmbeddingManifest,
-    wanted_users: int,
-    site: Site,
-    score_shift: ScoreShift | None = None,
+    site: Site, manifest: EmbeddingManifest, users: int, score_shift: ScoreShift | None = None
 ) -> list[GateResult]:
-    """Hold a scenario's new vectors against its gates.
+    """Compare a scenario's new vectors with its limits and with the vectors that serve, if any.
 
     Args:
-        manifest: of the new vectors.
-        wanted_users: users that should have a current vector; 0 where there is no snapshot.
-        site: where the vectors that serve lie, if any.
+        site: new vectors and those that serve.
+        manifest: manifest of the new vectors.
+        users: users that should have a current vector; 0 where there is no snapshot.
         score_shift: how far the scenario's head moves.
     """
-    limits = site.features.workspace.scenario(manifest.scenario).gates
+    limits = site.workspace.scenario(manifest.scenario).gates
     new = current_vectors(site.home.root / manifest.path, manifest.scenario)
     results = [_at_most("bad vectors", bad_share(new.vectors), 0.0)]
-    if wanted_users:
-        results.append(_at_least("coverage", len(new) / wanted_users, limits.min_coverage))
+    if users:
+        results.append(_at_least("coverage", len(new) / users, limits.min_coverage))
     served = active_manifests(site.engine, [manifest.scenario]).get(manifest.scenario)
     comparable = served is not None and served.as_of is not None and manifest.as_of is not None
     if served is None or not comparable or not len(new) or served.id == manifest.id:
@@ -104,9 +101,9 @@ def judge(
     if served.fingerprint == manifest.fingerprint and len(old_rows) >= _FEWEST:
         drift = centroid_drift(old.vectors[old_rows], new.vectors[new_rows])
         results.append(_at_most("centroid drift", drift, limits.max_centroid_drift))
-        users = new.users.take(new_rows).to_pylist()
+        common = new.users.take(new_rows).to_pylist()
         shift = score_shift and score_shift(
-            manifest.scenario, users, old.vectors[old_rows], new.vectors[new_rows]
+            manifest.scenario, common, old.vectors[old_rows], new.vectors[new_rows]
         )
         if shift is not None:
             results.append(_at_most("score shift", shift, limits.max_score_shift))

@@ -17,8 +17,8 @@ def load_embedder(site: Site, spaces: Sequence[Space]) -> "tuple[UserEmbedder, l
     """The model of the spaces, and the query of each of them in their order.
 
     Args:
-        site: its home holds the models, its modalities have to be the model's, its settings name the device.
-        spaces: all of one model and number format.
+        site: models, modalities and device.
+        spaces: spaces of one model and number format.
 
     Raises:
         CheckpointInvalid: a folder is missing, damaged or not the one that was registered, or the model was
@@ -27,7 +27,7 @@ def load_embedder(site: Site, spaces: Sequence[Space]) -> "tuple[UserEmbedder, l
     from qanchor.model.embedder import Query, UserEmbedder
     from qanchor.model.inference import load_for_inference
 
-    # What the spaces say counts: `auto` may stand for another format on the machine that named them.
+    # The spaces decide: `auto` may mean another format on the machine that named them.
     model, precision = spaces[0].model, spaces[0].precision
     loaded = load_for_inference(site.home.root / model.path, site.settings.compute.device, precision)
     loaded.config.check_workspace(site.workspace)
@@ -46,9 +46,9 @@ def _prompt(home: Home, space: Space) -> "SoftPrompt | None":
     return stored.prompt
 
 
-def _check(kind: str, version: str, registered: str, found: str) -> None:
-    if registered != found:
+def _check(kind: str, version: str, registered: str, stored: str) -> None:
+    if registered != stored:
         raise CheckpointInvalid(
             f"the folder of {kind} {version} holds another {kind} than the one registered",
-            "Restore it, or train it anew.",
+            "Restore it, or train it again.",
         )

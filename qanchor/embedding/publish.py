@@ -1,4 +1,4 @@
-"""Putting computed vectors in service: a folder of their own, one switch, then the row that shows them.
+"""Putting computed vectors in service: a folder for each set, one switch, then the row that shows them.
 
 Blue/green: the vectors that serve stay where they are until others are whole and have passed their gates. The
 view's folder is a link, so the offline store changes from one moment to the next; the online store is brought
@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 
+from qanchor.embedding.shard import ShardResult
 from qanchor.embedding.spaces import Space
 from qanchor.errors import NotReady, StateError
 from qanchor.names import embedding_view
@@ -38,111 +38,104 @@ from qanchor.registry.manifests import (
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site
 from qanchor.storage import checksums, parts
-from qanchor.storage.editions import current_vectors
+from qanchor.storage.generations import current_vectors, generation_checksum, generation_parts
+from qanchor.times import as_utc
 
 log = logging.getLogger(__name__)
 
-_OUR_PART = re.compile(r"^\d{8}-\d{5}$")
+_BACKFILL_PART = re.compile(r"^\d{8}-\d{5}$")
 
 
 @dataclass(frozen=True)
-class FinishedShard:
-    """What a shard left.
+class JobOutput:
+    """The vectors that a job has computed, before they have a manifest.
 
     Args:
-        folder: with one part file per scenario that has rows.
-        rows: vectors by scenario.
-        totals: of their checksums, by scenario.
-    """
-
-    folder: Path
-    rows: Mapping[str, int]
-    totals: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Edition:
-    """Everything that one backfill makes.
-
-    Args:
-        job_id: of the backfill.
-        spaces: one per scenario.
-        shards: in their order.
+        job_id: id of the job.
+        shards: results of the shards, in their order.
         as_of: the snapshot's cut-off, UTC; None where there is none.
-        ingested_until: the last arrival among the events that were read, UTC.
+        ingested_until: arrival of the newest event that was read, UTC.
     """
 
     job_id: int
-    spaces: Sequence[Space]
-    shards: Sequence[FinishedShard]
+    shards: Sequence[ShardResult]
     as_of: datetime | None
     ingested_until: datetime
 
 
-def write_candidates(edition: Edition, site: Site) -> dict[str, EmbeddingManifest]:
-    """Give every scenario's vectors a folder and a manifest; nobody reads them yet.
+def new_manifest(
+    site: Site, space: Space, output: JobOutput, base: EmbeddingManifest | None = None
+) -> EmbeddingManifest:
+    """A generation of a scenario's vectors: a folder and a manifest, which nobody reads before promotion.
 
-    Returns:
-        By scenario.
+    Args:
+        site: registry and home.
+        space: space of the scenario.
+        output: the vectors.
+        base: manifest whose vectors belong to the generation too; its files are linked.
     """
-    found = {}
-    for space in edition.spaces:
-        view = embedding_view(space.scenario)
-        row = EmbeddingManifest(
-            scenario=space.scenario,
-            model_version=space.model.version,
-            prompt_version=space.prompt.version if space.prompt else None,
-            fingerprint=space.fingerprint,
-            width=space.width,
-            as_of=without_zone(edition.as_of) if edition.as_of else None,
-            ingested_until=without_zone(edition.ingested_until),
-            rows=0,
-            content_hash="",
-            path="",
-            job_id=edition.job_id,
-        )
-        manifest = found[space.scenario] = begin_manifest(site.engine, row)
-        if manifest.state == ACTIVE:
-            continue  # an earlier try got that far
-        folder = site.home.edition(view, manifest.id)
-        parts.ensure_part(folder, parts.embedding_schema(space.scenario))
-        rows, totals = 0, []
-        for number, shard in enumerate(edition.shards):
-            if shard.rows.get(space.scenario):
-                source = shard.folder / f"{space.scenario}.parquet"
-                parts.link_part(source, folder, part_name(manifest.id, number))
-                rows += shard.rows[space.scenario]
-                totals.append(shard.totals[space.scenario])
-        parts.sync_folder(folder)
-        note_manifest(
-            site.engine,
-            manifest,
-            state=CANDIDATE,
-            rows=rows,
-            content_hash=checksums.checksum(checksums.combined(totals), rows),
-            path=str(folder.relative_to(site.home.root)),
-        )
-    return found
+    row = EmbeddingManifest(
+        scenario=space.scenario,
+        model_version=space.model.version,
+        prompt_version=space.prompt.version if space.prompt else None,
+        fingerprint=space.fingerprint,
+        width=space.width,
+        as_of=_without_zone(output.as_of) if output.as_of else None,
+        ingested_until=_without_zone(output.ingested_until),
+        rows=0,
+        content_hash="",
+        path="",
+        job_id=output.job_id,
+    )
+    manifest = begin_manifest(site.engine, row)
+    if manifest.state == ACTIVE:
+        return manifest  # an earlier try got that far
+    folder = site.home.generation(embedding_view(space.scenario), manifest.id)
+    parts.ensure_part(folder, parts.embedding_schema(space.scenario))
+    rows, totals = 0, []
+    if base is not None:
+        source = site.home.root / base.path
+        for path in generation_parts(source):
+            parts.link_part(path, folder, path.stem)
+        # A manifest of before checksums has a hash of another form.
+        known = base.content_hash if "-" in base.content_hash else generation_checksum(source, space.scenario)
+        rows, totals = base.rows, [int(known.split("-")[0], 16)]
+    for number, shard in enumerate(output.shards):
+        if shard.rows.get(space.scenario):
+            source = shard.folder / f"{space.scenario}.parquet"
+            parts.link_part(source, folder, part_name(manifest.id, number))
+            rows += shard.rows[space.scenario]
+            totals.append(shard.totals[space.scenario])
+    parts.sync_folder(folder)
+    note_manifest(
+        site.engine,
+        manifest,
+        state=CANDIDATE,
+        rows=rows,
+        content_hash=checksums.checksum(checksums.combined(totals), rows),
+        path=str(folder.relative_to(site.home.root)),
+    )
+    return manifest
 
 
-def without_zone(moment: datetime) -> datetime:
-    """UTC as the registry keeps it."""
+def _without_zone(moment: datetime) -> datetime:
+    """UTC in the form of the registry."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def write_shared(shared: Mapping[str, Iterable[pa.Table]], run: int, site: Site, progress: Progress) -> None:
+def write_shared(site: Site, tables: Mapping[str, Iterable[pa.Table]], run: int, progress: Progress) -> None:
     """Write the activity and profile views; a later part wins ties, and earlier parts go when all are there.
 
     Args:
-        shared: tables by view, read once, part by part.
-        run: names the parts; grows from backfill to backfill.
-        site: where to.
-        progress: whoever watches.
+        site: offline store.
+        tables: tables by view, read once, part by part.
+        run: number in the parts' names; grows from backfill to backfill.
+        progress: shows the progress.
     """
-    progress.start("activity and profile", len(shared))
-    for view, tables in shared.items():
+    progress.start("activity and profile", len(tables))
+    for view, some in tables.items():
         written = set()
-        for number, table in enumerate(tables):
+        for number, table in enumerate(some):
             written.add(part_name(run, number))
             site.features.write_part(view, table, part_name(run, number))
         _remove_earlier(site, view, written)
@@ -152,13 +145,13 @@ def write_shared(shared: Mapping[str, Iterable[pa.Table]], run: int, site: Site,
 def _remove_earlier(site: Site, view: str, written: Set[str]) -> None:
     """Remove what earlier backfills wrote; parts of others, such as a consumer's, stay."""
     present = {path.stem for path in site.home.view(view).glob("*.parquet")}
-    foreign = {name for name in present if not _OUR_PART.match(name)}
+    foreign = {name for name in present if not _BACKFILL_PART.match(name)}
     site.features.remove_parts(view, foreign | written)
 
 
 def promote(
-    manifests: Mapping[str, EmbeddingManifest],
     site: Site,
+    manifests: Mapping[str, EmbeddingManifest],
     progress: Progress,
     *,
     online: bool = True,
@@ -167,11 +160,11 @@ def promote(
     """Put manifests in service, all at once.
 
     Args:
-        manifests: by scenario; whole, and judged by whoever calls.
-        site: where.
-        progress: whoever watches.
+        site: registry and both stores.
+        manifests: whole manifests by scenario; the caller has judged them.
+        progress: shows the progress.
         online: whether the online store is brought up to them.
-        shared: views besides the embeddings' that go to the online store with them.
+        shared: views other than the embeddings' that go to the online store with them.
 
     Raises:
         StateError: the online store took fewer rows than there are; the earlier manifests stay active.
@@ -185,31 +178,31 @@ def promote(
             )
     before = active_manifests(site.engine, list(manifests))
     for manifest in before.values():
-        _move_to_own_folder(manifest, site)
+        _move_out_of_view(site, manifest)
     for manifest in manifests.values():
         note_manifest(site.engine, manifest, state=PROMOTING)
-    _switch(manifests, site)
+    _switch(site, manifests)
     if online:
-        _materialize(manifests, before, shared, site, progress)
+        _materialize(site, manifests, before, shared, progress)
     activate_manifests(site.engine, manifests)
     for scenario in manifests:
-        prune(scenario, site)
+        prune(site, scenario)
     log.info("promoted manifests=%s", {name: row.id for name, row in manifests.items()})
 
 
-def _move_to_own_folder(manifest: EmbeddingManifest, site: Site) -> None:
+def _move_out_of_view(site: Site, manifest: EmbeddingManifest) -> None:
     """Earlier versions kept the vectors that serve in the view's folder itself."""
     view = embedding_view(manifest.scenario)
-    folder, own = site.home.view(view), site.home.edition(view, manifest.id)
+    folder, target = site.home.view(view), site.home.generation(view, manifest.id)
     if folder.is_symlink() or site.home.root / manifest.path != folder:
         return
-    own.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(own)
-    parts.switch_folder(folder, own)
-    note_manifest(site.engine, manifest, path=str(own.relative_to(site.home.root)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(target)
+    parts.switch_folder(folder, target)
+    note_manifest(site.engine, manifest, path=str(target.relative_to(site.home.root)))
 
 
-def _switch(manifests: Mapping[str, EmbeddingManifest], site: Site) -> None:
+def _switch(site: Site, manifests: Mapping[str, EmbeddingManifest]) -> None:
     features = site.features
     changed = [m for name, m in manifests.items() if features.fingerprint(name) != m.fingerprint]
     for manifest in changed:
@@ -221,10 +214,10 @@ def _switch(manifests: Mapping[str, EmbeddingManifest], site: Site) -> None:
 
 
 def _materialize(
+    site: Site,
     manifests: Mapping[str, EmbeddingManifest],
     before: Mapping[str, EmbeddingManifest],
     shared: Sequence[str],
-    site: Site,
     progress: Progress,
 ) -> None:
     """Bring the online store up to the snapshots; views of one moment go together."""
@@ -232,12 +225,12 @@ def _materialize(
     for scenario, manifest in manifests.items():
         if manifest.as_of is None:
             continue
-        moment = manifest.as_of.replace(tzinfo=UTC)
+        moment = as_utc(manifest.as_of)
         users = len(current_vectors(site.home.root / manifest.path, scenario, moment))
         due.setdefault(moment, {})[embedding_view(scenario)] = users
         served = before.get(scenario)
         if served is not None and served.as_of is not None and served.as_of > manifest.as_of:
-            # The online store takes no row that is older than the one it has: a rollback starts it anew.
+            # The online store takes no row that is older than the one it has: a rollback starts it again.
             site.features.clear_online(embedding_view(scenario))
     progress.start("online store", sum(map(len, due.values())) + len(shared))
     for moment, views in due.items():
@@ -252,23 +245,23 @@ def _materialize(
         shared = ()
 
 
-def rollback_target(scenario: str, site: Site) -> EmbeddingManifest:
+def rollback_target(site: Site, scenario: str) -> EmbeddingManifest:
     """The manifest that a rollback returns to.
 
     Raises:
         NotReady: none has served before, or its files are gone.
     """
-    found = earlier_manifests(site.engine, [scenario]).get(scenario)
-    if found is None or not (site.home.root / found.path).is_dir():
+    earlier = earlier_manifests(site.engine, [scenario]).get(scenario)
+    if earlier is None or not (site.home.root / earlier.path).is_dir():
         raise NotReady(
             f"{scenario} has no earlier embeddings to go back to",
             f"Run `qanchor-cli backfill --scenario {scenario}`.",
         )
-    return found
+    return earlier
 
 
-def prune(scenario: str, site: Site) -> None:
-    """Delete the files of manifests that nothing will ask for.
+def prune(site: Site, scenario: str) -> None:
+    """Delete the files of manifests that nothing needs.
 
     The active one, the one before it, and candidates that are newer than the active one stay.
     """

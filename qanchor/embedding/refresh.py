@@ -7,12 +7,12 @@ again.
 """
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,37 +22,25 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.embedding.changes import Changes, find_changes
-from qanchor.embedding.publish import promote, without_zone
-from qanchor.embedding.requests import EmbeddingRequests, just_after, pairs_table, union_of
-from qanchor.embedding.shard import ShardOutcome, ShardWork, targets_of
+from qanchor.embedding.load import load_embedder
+from qanchor.embedding.pairs import Pairs, just_after, pairs_table, union_of
+from qanchor.embedding.publish import JobOutput, new_manifest, promote
+from qanchor.embedding.shard import Shard, ShardResult, ShardRunner, targets_of
 from qanchor.embedding.spaces import FLOAT32, Space, active_spaces
 from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, NotReady
 from qanchor.events.activity import activity_table, profile_table
-from qanchor.events.history import microseconds
 from qanchor.files import full_disk_as_error
-from qanchor.names import (
-    ACTIVITY_VIEW,
-    PROFILE_VIEW,
-    embedding_view,
-)
+from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW, embedding_view
 from qanchor.progress import Progress
-from qanchor.registry.manifests import (
-    CANDIDATE,
-    active_manifest,
-    active_manifests,
-    begin_manifest,
-    note_manifest,
-    part_name,
-)
-from qanchor.registry.open_jobs import DONE, close_job, open_job
+from qanchor.registry.manifests import active_manifest, active_manifests, part_name
+from qanchor.registry.open_jobs import INTERRUPTED, RUNNING, close_job, find_open_job, is_worked_on, open_job
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site
-from qanchor.storage import checksums, parts
-from qanchor.storage.editions import edition_checksum, edition_parts
-from qanchor.storage.event_log import EventLog, LogRows, UserEvents
+from qanchor.storage.event_log import LogRows
 from qanchor.storage.online import OnlineView
+from qanchor.times import as_utc, to_microseconds
 
 KIND: Final = "refresh"
 _ONLINE_ROWS: Final = 20_000
@@ -63,11 +51,11 @@ class RefreshRequest:
     """What is refreshed.
 
     Args:
-        scenarios: names.
+        scenarios: names of the scenarios.
         as_of: cut-off of the new vectors, UTC; None: just after the newest event.
         budget: change of a history that is left for later; None: each scenario's refresh_budget.
         online: whether the new vectors go to the online store too.
-        expired: whether users count of whom nothing is new, but events have left the window.
+        expired: whether users count who have no new events, but events that have left the window.
         precision: number format of the model: float32, bfloat16 or int8; that of the vectors that serve.
     """
 
@@ -84,11 +72,11 @@ class ScenarioRefresh:
     """What a refresh did for a scenario.
 
     Args:
-        manifest: that serves now; the earlier one where no vector was due.
-        touched: users whose history is another.
-        embedded: of these, whose vector is new.
-        pending: of these, whose change lies within the budget; their vectors stay for now.
-        largest_pending: the greatest change that was left.
+        manifest: manifest that serves now; the earlier one where no vector was due.
+        touched: users whose history has changed.
+        embedded: users of these whose vector is new.
+        pending: users of these whose change is within the budget; their vectors stay for now.
+        largest_pending: greatest change that was left.
         set_aside: users that could not be embedded, with the reason.
     """
 
@@ -101,16 +89,16 @@ class ScenarioRefresh:
 
 
 def refresh(
-    request: RefreshRequest, site: Site, load: LoadEmbedder, progress: Progress
+    site: Site, request: RefreshRequest, progress: Progress, load: LoadEmbedder | None = None
 ) -> dict[str, ScenarioRefresh]:
     """Embed the users whose history has changed since their vectors were made, and put the new ones in
     service.
 
     Args:
+        site: event log, registry and both stores.
         request: what is refreshed.
-        site: where from and where to.
-        load: gives the model and one query per space; called only where a vector is due.
-        progress: whoever watches.
+        progress: shows the progress.
+        load: loads the model, only where a vector is due; default: the registered one.
 
     Returns:
         By scenario.
@@ -121,47 +109,66 @@ def refresh(
         InputError: as_of lies before the vectors that serve.
         DiskFull: free some space and run it again; the vectors that serve stay.
     """
-    workspace = site.features.workspace
-    spaces = active_spaces(site.engine, workspace, request.scenarios, request.precision)
+    spaces = active_spaces(site, request.scenarios, request.precision)
     with full_disk_as_error(site.home.root), ExitStack() as stack:
-        job = stack.enter_context(_alone(site))
-        serving = {space.scenario: _serving(space, site) for space in spaces}
-        event_log = EventLog(site.home.events, workspace)
-        rows = stack.enter_context(closing(LogRows(event_log, site.home.events_by_user)))
-        moment = _moment(request, rows.newest(), serving)
+        job = stack.enter_context(_only_refresh(site))
+        serving = {space.scenario: _serving(site, space) for space in spaces}
+        rows = stack.enter_context(closing(LogRows(site.event_log, site.home.events_by_user)))
+        moment = _cutoff(request, rows.newest(), serving)
         progress.start("looking for changes")
-        changes = find_changes(list(serving.values()), moment, rows, site, request.expired)
-        budgets = [
-            workspace.scenario(s.scenario).refresh_budget if request.budget is None else request.budget
-            for s in spaces
-        ]
-        due = changes.scores > np.array(budgets)[:, None]
+        changes = find_changes(site, list(serving.values()), moment, rows, request.expired)
+        mask = changes.scores > _budgets(site, request)[:, None]
         result = {
-            space.scenario: _untouched(serving[space.scenario], changes.scores[n], due[n])
+            space.scenario: _untouched(serving[space.scenario], changes.scores[n], mask[n])
             for n, space in enumerate(spaces)
         }
-        if due.any():
-            chosen = [n for n in range(len(spaces)) if due[n].any()]
-            made = _embed(
-                [spaces[n] for n in chosen], due[chosen], changes, moment, (site, load, progress, job)
-            )
-            edition = _Edition(job.id, moment, changes.ingested_until, changes.events, made)
-            result |= _put_in_service(edition, [spaces[n] for n in chosen], result, request, site, progress)
+        if mask.any():
+            due = _what_is_due(spaces, mask, changes, moment)
+            made = _embed(site, due, _scratch(site, job), progress, load)
+            job.note(len(due.pairs))
+            output = JobOutput(job.id, [made], moment, changes.ingested_until)
+            manifests = {
+                space.scenario: new_manifest(site, space, output, serving[space.scenario])
+                for space in due.spaces
+                if made.rows[space.scenario]
+            }
+            if manifests:
+                tables = _new_rows(site, due, made.folder, manifests)
+                if request.online:
+                    # Before the switch: a row newer than its manifest harms nobody, a missing one might.
+                    _write_online(site, tables)
+            _require_same(site, serving)
+            if manifests:
+                promote(site, manifests, progress, online=False)
+            for name, embedded in made.rows.items():
+                serves = manifests.get(name, serving[name])
+                result[name] = replace(
+                    result[name], manifest=serves, embedded=embedded, set_aside=made.set_aside
+                )
     return result
 
 
+def _budgets(site: Site, request: RefreshRequest) -> NDArray[np.float64]:
+    """The change that may wait, float64 [scenarios]."""
+    specs = map(site.workspace.scenario, request.scenarios)
+    return np.array([spec.refresh_budget if request.budget is None else request.budget for spec in specs])
+
+
 @contextmanager
-def _alone(site: Site) -> Iterator[ShardedJob]:
-    """The job of the one refresh that runs; one that was killed leaves nothing that matters."""
-    job_id = open_job(site.engine, KIND, KIND, {}, [])
-    job = ShardedJob(site.engine, job_id)
-    job.resume()
+def _only_refresh(site: Site) -> Iterator[ShardedJob]:
+    """The job of the one refresh that runs; one that was killed leaves nothing to go on with."""
+    unfinished = find_open_job(site.engine, KIND)
+    if unfinished is not None and not is_worked_on(site.engine, unfinished.id):
+        # Its manifests may serve already: they must not be written again under the same job.
+        ended = INTERRUPTED if unfinished.state == RUNNING else unfinished.state
+        close_job(site.engine, unfinished.id, ended)
+    job = ShardedJob(site.engine, open_job(site.engine, KIND, KIND, {}, []))
     if not job.lead():
         raise NotReady("another refresh is running", "Wait for it, or stop it.")
     try:
         with job.holding(None):
             yield job
-        close_job(site.engine, job_id, DONE)
+        job.end()
     except BaseException as error:
         job.stop(error)
         raise
@@ -173,7 +180,7 @@ def _scratch(site: Site, job: ShardedJob) -> Path:
     return site.home.cache / KIND / str(job.id)
 
 
-def _serving(space: Space, site: Site) -> EmbeddingManifest:
+def _serving(site: Site, space: Space) -> EmbeddingManifest:
     manifest = active_manifest(site.engine, space.scenario)
     remedy = f"Run `qanchor-cli backfill --scenario {space.scenario}`."
     if manifest.fingerprint != space.fingerprint:
@@ -186,12 +193,12 @@ def _serving(space: Space, site: Site) -> EmbeddingManifest:
     return manifest
 
 
-def _moment(request: RefreshRequest, newest: datetime, serving: Mapping[str, EmbeddingManifest]) -> datetime:
+def _cutoff(request: RefreshRequest, newest: datetime, serving: Mapping[str, EmbeddingManifest]) -> datetime:
     """The cut-off of the new vectors: never before that of the vectors that serve."""
-    served = {name: m.as_of.replace(tzinfo=UTC) for name, m in serving.items() if m.as_of is not None}
+    served = {name: as_utc(m.as_of) for name, m in serving.items() if m.as_of is not None}
     if request.as_of is None:
         return max(just_after(newest), *served.values())
-    moment = request.as_of.astimezone(UTC)
+    moment = as_utc(request.as_of)
     for scenario, known in served.items():
         if known > moment:
             raise InputError(
@@ -210,151 +217,74 @@ def _untouched(
     )
 
 
-def _embed(
-    spaces: Sequence[Space],
-    due: NDArray[np.bool_],
-    changes: Changes,
-    moment: datetime,
-    means: tuple[Site, LoadEmbedder, Progress, ShardedJob],
-) -> tuple[EmbeddingRequests, ShardOutcome, Path]:
-    site, load, progress, job = means
-    wanted = {}
-    for number in range(len(spaces)):
-        users = changes.users[due[number]]
-        wanted[number] = [pairs_table(users, np.full(len(users), microseconds(moment), np.int64))]
-    requests = union_of(wanted, len(spaces))
-    embedder, queries = load(spaces)
-    targets = targets_of(spaces, queries)
-    folder = _scratch(site, job)
-    progress.start(f"refreshing {len(spaces)} scenarios", len(requests))
-    work = ShardWork(
-        changes.arrays,
-        site.features.workspace,
-        embedder,
-        targets,
-        folder,
-        threading.Event(),
-        progress.advance,
-    )
-    outcome = work.run(requests)
-    job.note(len(requests))
-    return requests, outcome, folder
-
-
 @dataclass(frozen=True)
-class _Edition:
-    """What a refresh has computed."""
+class _Due:
+    """What a refresh has to embed.
 
-    job_id: int
+    Args:
+        spaces: spaces of the scenarios with a user whose vector is due.
+        pairs: these users at the cut-off, for the scenarios in the order of `spaces`.
+        moment: cut-off, UTC.
+        changes: events of the users.
+    """
+
+    spaces: Sequence[Space]
+    pairs: Pairs
     moment: datetime
-    ingested_until: datetime
-    events: UserEvents
-    made: tuple[EmbeddingRequests, ShardOutcome, Path]
+    changes: Changes
 
 
-def _put_in_service(
-    edition: _Edition,
-    spaces: Sequence[Space],
-    before: Mapping[str, ScenarioRefresh],
-    request: RefreshRequest,
-    site: Site,
-    progress: Progress,
-) -> dict[str, ScenarioRefresh]:
-    requests, outcome, folder = edition.made
-    manifests = {
-        space.scenario: _candidate(before[space.scenario].manifest, edition, site)
-        for space in spaces
-        if outcome.rows[space.scenario]
-    }
-    run = min((manifest.id for manifest in manifests.values()), default=0)
-    delta = {embedding_view(name): pq.read_table(folder / f"{name}.parquet") for name in manifests}
-    delta |= _shared_rows(requests, edition.events, run, site) if manifests else {}
-    if request.online:
-        # Before the switch: a row that is newer than its manifest harms nobody, a missing one might.
-        for view, table in delta.items():
-            online = OnlineView(site.features, view)
-            for start in range(0, len(table), _ONLINE_ROWS):
-                online.write(table.slice(start, _ONLINE_ROWS))
-    _require_same(before, site)
-    if manifests:
-        promote(manifests, site, progress, online=False)
-    return {
-        space.scenario: ScenarioRefresh(
-            manifests.get(space.scenario, before[space.scenario].manifest),
-            before[space.scenario].touched,
-            outcome.rows[space.scenario],
-            before[space.scenario].pending,
-            before[space.scenario].largest_pending,
-            outcome.set_aside,
-        )
-        for space in spaces
-    }
+def _what_is_due(spaces: Sequence[Space], due: NDArray[np.bool_], changes: Changes, moment: datetime) -> _Due:
+    """The scenarios and users of a mask, bool [scenarios, users]."""
+    chosen = np.flatnonzero(due.any(axis=1)).tolist()
+    users = [changes.users[due[number]] for number in chosen]
+    cutoff = to_microseconds(moment)
+    tables = {n: [pairs_table(some, np.full(len(some), cutoff, np.int64))] for n, some in enumerate(users)}
+    return _Due([spaces[n] for n in chosen], union_of(tables, len(chosen)), moment, changes)
 
 
-def _candidate(serving: EmbeddingManifest, edition: _Edition, site: Site) -> EmbeddingManifest:
-    """The files that serve and the new one, under a manifest of their own."""
-    scenario, view = serving.scenario, embedding_view(serving.scenario)
-    _, outcome, made = edition.made
-    manifest = begin_manifest(
-        site.engine,
-        EmbeddingManifest(
-            scenario=scenario,
-            model_version=serving.model_version,
-            prompt_version=serving.prompt_version,
-            fingerprint=serving.fingerprint,
-            width=serving.width,
-            as_of=without_zone(edition.moment),
-            ingested_until=without_zone(edition.ingested_until),
-            rows=0,
-            content_hash="",
-            path="",
-            job_id=edition.job_id,
-        ),
-    )
-    source, folder = site.home.root / serving.path, site.home.edition(view, manifest.id)
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
-    parts.ensure_part(folder, parts.embedding_schema(scenario))
-    for path in edition_parts(source):
-        parts.link_part(path, folder, path.stem)
-    parts.link_part(made / f"{scenario}.parquet", folder, part_name(manifest.id, 0))
-    parts.sync_folder(folder)
-    rows = serving.rows + outcome.rows[scenario]
-    known = serving.content_hash if "-" in serving.content_hash else edition_checksum(source, scenario)
-    total = checksums.combined([int(known.split("-")[0], 16), outcome.totals[scenario]])
-    note_manifest(
-        site.engine,
-        manifest,
-        state=CANDIDATE,
-        rows=rows,
-        content_hash=checksums.checksum(total, rows),
-        path=str(folder.relative_to(site.home.root)),
-    )
-    return manifest
+def _embed(site: Site, due: _Due, folder: Path, progress: Progress, load: LoadEmbedder | None) -> ShardResult:
+    embedder, queries = (load or partial(load_embedder, site))(due.spaces)
+    progress.start(f"refreshing {len(due.spaces)} scenarios", len(due.pairs))
+    runner = ShardRunner(site.workspace, embedder, targets_of(due.spaces, queries), progress.advance)
+    return runner.run(Shard(due.pairs, due.changes.arrays, folder))
 
 
-def _shared_rows(
-    requests: EmbeddingRequests, events: UserEvents, run: int, site: Site
+def _new_rows(
+    site: Site, due: _Due, folder: Path, manifests: Mapping[str, EmbeddingManifest]
 ) -> dict[str, pa.Table]:
-    """Activity and profile of the same users and moment, written to the offline store."""
-    workspace = site.features.workspace
-    tables = {ACTIVITY_VIEW: activity_table(events, workspace, requests.table())}
-    if workspace.profile_columns:
-        tables[PROFILE_VIEW] = profile_table(events, workspace, requests.table())
-    for view, table in tables.items():
+    """The new rows by view; those of activity and profile are written to the offline store here."""
+    shared = {ACTIVITY_VIEW: activity_table(due.changes.events, site.workspace, due.pairs.table())}
+    if site.workspace.profile_columns:
+        shared[PROFILE_VIEW] = profile_table(due.changes.events, site.workspace, due.pairs.table())
+    run = min(manifest.id for manifest in manifests.values())
+    for view, table in shared.items():
         site.features.write_part(view, table, part_name(run, 0))
-    return tables
+    return {embedding_view(name): pq.read_table(folder / f"{name}.parquet") for name in manifests} | shared
 
 
-def _require_same(before: Mapping[str, ScenarioRefresh], site: Site) -> None:
+def _write_online(site: Site, rows: Mapping[str, pa.Table]) -> None:
+    for view, table in rows.items():
+        online = OnlineView(site.features, view)
+        for start in range(0, len(table), _ONLINE_ROWS):
+            online.write(table.slice(start, _ONLINE_ROWS))
+
+
+def _require_same(site: Site, serving: Mapping[str, EmbeddingManifest]) -> None:
     """A backfill that was promoted meanwhile has newer vectors of everybody: this refresh is of no use."""
-    serving = active_manifests(site.engine, list(before))
-    for scenario, found in before.items():
-        if serving.get(scenario) is None or serving[scenario].id != found.manifest.id:
+    active = active_manifests(site.engine, list(serving))
+    for scenario, manifest in serving.items():
+        if scenario not in active or active[scenario].id != manifest.id:
             raise NotReady(f"the vectors of {scenario} were replaced meanwhile", "Run the refresh again.")
 
 
 def staleness_seconds(manifest: EmbeddingManifest, now: float | None = None) -> float:
-    """How long ago the moment lies up to which a manifest's users were last looked at."""
+    """Age of a manifest's cut-off.
+
+    Args:
+        manifest: vectors of a scenario.
+        now: seconds since the epoch; default: the current time.
+    """
     if manifest.as_of is None:
         return float("inf")
-    return (time.time() if now is None else now) - manifest.as_of.replace(tzinfo=UTC).timestamp()
+    return (time.time() if now is None else now) - as_utc(manifest.as_of).timestamp()

@@ -1,22 +1,20 @@
-"""One shard of a backfill: its users' histories in, one part file of vectors per scenario out.
+"""One shard: histories of its users in, one part file of vectors per scenario out.
 
 A user whose data breaks the encoder is set aside with the reason; the shard goes on without.
 """
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.embedding.requests import EmbeddingRequests
+from qanchor.embedding.pairs import Pairs, VectorRows, events_read
 from qanchor.embedding.spaces import Space
-from qanchor.embedding.vector_rows import VectorRows, what_was_read
 from qanchor.errors import QAnchorError, StateError
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.model.space import narrowed
@@ -25,8 +23,8 @@ from qanchor.storage import checksums, parts
 from qanchor.threads import ahead
 from qanchor.workspace import Workspace
 
-CHUNK_REQUESTS: Final = 2_048
-_MOST_SET_ASIDE: Final = 100
+CHUNK_PAIRS: Final = 2_048
+MAX_SET_ASIDE: Final = 100
 _REASON_LENGTH: Final = 200
 
 
@@ -36,7 +34,7 @@ class Embedder(Protocol):
     def embed(
         self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Any]
     ) -> NDArray[np.float32]:
-        """Unit vectors, float32 [queries, requests, dim]; a row of -1 is a user without events."""
+        """Unit vectors, float32 [queries, pairs, dim]; a row of -1 is a user without events."""
         ...
 
 
@@ -45,9 +43,9 @@ class Target:
     """A scenario that a shard writes vectors of.
 
     Args:
-        scenario: its name.
-        model_version: that makes the vectors.
-        query: text and soft prompt that the embedder takes.
+        scenario: name of the scenario.
+        model_version: version of the model that makes the vectors.
+        query: query and soft prompt, as the embedder takes them.
         width: first numbers of a vector that are kept.
     """
 
@@ -66,154 +64,190 @@ def targets_of(spaces: Sequence[Space], queries: Sequence[Any]) -> list[Target]:
 
 
 @dataclass
-class ShardOutcome:
-    """What a shard left behind.
+class ShardResult:
+    """What a finished shard has written.
 
     Args:
-        rows: vectors by scenario.
-        totals: of their checksums, by scenario.
+        folder: folder with one part file per scenario that has rows.
+        rows: number of vectors by scenario.
+        totals: totals of the vectors' checksums by scenario.
         set_aside: reason by user.
     """
 
+    folder: Path
     rows: dict[str, int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """For the registry."""
-        totals = {name: f"{value:x}" for name, value in self.totals.items()}
-        return {"rows": self.rows, "totals": totals, "set_aside": self.set_aside}
+        totals = {name: f"{total:x}" for name, total in self.totals.items()}
+        return {
+            "folder": self.folder.name,
+            "rows": self.rows,
+            "totals": totals,
+            "set_aside": self.set_aside,
+        }
+
+    @classmethod
+    def from_json(cls, parent: Path, content: Mapping[str, Any]) -> "ShardResult":
+        """From the registry.
+
+        Args:
+            parent: folder of the job's shards.
+            content: from `as_json`.
+        """
+        totals = {name: int(total, 16) for name, total in content["totals"].items()}
+        return cls(parent / content["folder"], content["rows"], totals, content["set_aside"])
 
 
 class StopShard(Exception):
     """The lease is lost or the job cancelled: what was computed is of no use."""
 
 
-@dataclass
-class ShardWork:
-    """Computes one shard.
+@dataclass(frozen=True)
+class Shard:
+    """Pairs that one worker embeds at a time.
 
     Args:
-        arrays: events of at least the shard's users.
-        workspace: the window and its limits.
-        embedder: the model.
-        targets: in the order of the requests' scenarios.
-        folder: where the part files go; made anew.
-        stop: set when the work has become useless.
-        advance: called with the number of requests that are done.
+        pairs: the pairs.
+        arrays: events of at least their users.
+        folder: folder of the part files; emptied first.
+        stop: set when the result has become useless.
     """
 
+    pairs: Pairs
     arrays: EventArrays
+    folder: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class _Vectors(NamedTuple):
+    """Vectors of some pairs: their rows, int64 [rows], and float32 [scenarios, rows, dim]."""
+
+    rows: Int64
+    vectors: NDArray[np.float32]
+
+
+class _Chunk(NamedTuple):
+    """Pairs that were embedded together: scenarios, number of pairs, and the vectors that could be made."""
+
+    scenarios: Int64
+    size: int
+    made: list[_Vectors]
+
+
+@dataclass(frozen=True)
+class ShardRunner:
+    """Embeds shards.
+
+    Args:
+        workspace: the window and its limits.
+        embedder: the model.
+        targets: scenarios in the order of the pairs'.
+        advance: called with the number of pairs that are done.
+        chunk_pairs: pairs of one call of the embedder.
+        max_set_aside: users of a shard that may break the encoder.
+    """
+
     workspace: Workspace
     embedder: Embedder
     targets: Sequence[Target]
-    folder: Path
-    stop: threading.Event
     advance: Callable[[int], None]
+    chunk_pairs: int = CHUNK_PAIRS
+    max_set_aside: int = MAX_SET_ASIDE
 
-    def run(self, requests: EmbeddingRequests) -> ShardOutcome:
-        """Embed the requests and write the parts.
+    def run(self, shard: Shard) -> ShardResult:
+        """Embed a shard and write its part files.
 
         Raises:
-            StateError: so many users break the encoder that it is no user's fault.
-            StopShard: `stop` was set.
+            StateError: too many users break the encoder: the fault is not in their data.
+            StopShard: the shard's `stop` was set.
         """
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        outcome = ShardOutcome({t.scenario: 0 for t in self.targets}, {t.scenario: 0 for t in self.targets})
-        writers: dict[str, Any] = {}
-        rows = self.arrays.user_rows(requests.users)
+        shutil.rmtree(shard.folder, ignore_errors=True)
+        shard.folder.mkdir(parents=True)
+        names = [target.scenario for target in self.targets]
+        result = ShardResult(shard.folder, dict.fromkeys(names, 0), dict.fromkeys(names, 0))
+        return _Run(self, shard, result).run()
+
+
+@dataclass
+class _Run:
+    """The run of one shard."""
+
+    runner: ShardRunner
+    shard: Shard
+    result: ShardResult
+    writers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.histories = self.shard.arrays.user_rows(self.shard.pairs.users)
+
+    def run(self) -> ShardResult:
         # Vectors are written while the next ones are made.
-        made = ahead(self._chunks(requests, rows, outcome))
+        chunks = ahead(self._chunks())
         try:
-            for scenarios, some, found in made:
-                for members, vectors in found:
-                    self._write(requests, rows, scenarios, (members, vectors), (outcome, writers))
-                self.advance(len(some))
+            for chunk in chunks:
+                for some in chunk.made:
+                    self._write(chunk.scenarios, some)
+                self.runner.advance(chunk.size)
         finally:
-            made.close()
-            for writer in writers.values():
+            chunks.close()
+            for writer in self.writers.values():
                 writer.close()
-        parts.sync_folder(self.folder)
-        return outcome
+        parts.sync_folder(self.shard.folder)
+        return self.result
 
-    def _chunks(
-        self, requests: EmbeddingRequests, rows: Int64, outcome: ShardOutcome
-    ) -> Iterator[tuple[Int64, Int64, list[tuple[Int64, NDArray[np.float32]]]]]:
-        """Scenarios, requests, and the vectors of those that could be embedded."""
-        for scenarios, members in requests.groups():
-            for start in range(0, len(members), CHUNK_REQUESTS):
-                if self.stop.is_set():
+    def _chunks(self) -> Iterator[_Chunk]:
+        size = self.runner.chunk_pairs
+        for scenarios, rows in self.shard.pairs.groups():
+            for start in range(0, len(rows), size):
+                if self.shard.stop.is_set():
                     raise StopShard
-                some = members[start : start + CHUNK_REQUESTS]
-                yield scenarios, some, self._embedded(requests, rows, scenarios, some, outcome)
+                some = rows[start : start + size]
+                yield _Chunk(scenarios, len(some), self._embed(scenarios, some))
 
-    def _write(
-        self,
-        requests: EmbeddingRequests,
-        rows: Int64,
-        scenarios: Int64,
-        made: tuple[Int64, NDArray[np.float32]],
-        into: tuple[ShardOutcome, dict[str, Any]],
-    ) -> None:
-        (members, vectors), (outcome, writers) = made, into
-        cutoffs, users = requests.cutoffs[members], requests.users[members]
-        slices = slice_histories(self.arrays, rows[members], cutoffs, self.workspace)
-        events, last = what_was_read(self.arrays, slices)
-        for number, whole in zip(scenarios, vectors, strict=True):
-            target = self.targets[number]
-            found = narrowed(whole, target.width)
-            table = VectorRows(users, cutoffs, found, events, last).table(
-                target.scenario, target.model_version
-            )
-            if target.scenario not in writers:
-                path = self.folder / f"{target.scenario}.parquet"
-                writers[target.scenario] = parts.part_writer(path, parts.embedding_schema(target.scenario))
-            writers[target.scenario].write_table(table)
-            total = checksums.total(checksums.row_hashes(users, cutoffs, found))
-            outcome.rows[target.scenario] += len(users)
-            outcome.totals[target.scenario] = checksums.combined([outcome.totals[target.scenario], total])
-
-    def _embedded(
-        self,
-        requests: EmbeddingRequests,
-        rows: Int64,
-        scenarios: Int64,
-        some: Int64,
-        outcome: ShardOutcome,
-    ) -> list[tuple[Int64, NDArray[np.float32]]]:
-        """The vectors of the requests that can be embedded; where one cannot, its user is found by
-        halving."""
-        queries = [self.targets[number].query for number in scenarios]
+    def _embed(self, scenarios: Int64, rows: Int64) -> list[_Vectors]:
+        """The vectors that can be made; a user who breaks the encoder is singled out by halving."""
+        pairs, arrays = self.shard.pairs, self.shard.arrays
+        queries = [self.runner.targets[number].query for number in scenarios]
         try:
-            vectors = self.embedder.embed(self.arrays, rows[some], requests.cutoffs[some], queries)
+            vectors = self.runner.embedder.embed(arrays, self.histories[rows], pairs.cutoffs[rows], queries)
         except (QAnchorError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever one user's data may do to an encoder
-            if len(some) == 1:
-                self._set_aside(requests.users[some[0]], f"{type(error).__name__}: {error}", outcome)
+            if len(rows) == 1:
+                self._set_aside(pairs.users[rows[0]], f"{type(error).__name__}: {error}")
                 return []
-            half = len(some) // 2
-            return [
-                *self._embedded(requests, rows, scenarios, some[:half], outcome),
-                *self._embedded(requests, rows, scenarios, some[half:], outcome),
-            ]
+            half = len(rows) // 2
+            return [*self._embed(scenarios, rows[:half]), *self._embed(scenarios, rows[half:])]
         sound = np.isfinite(vectors).all(axis=(0, 2))
-        for user in requests.users[some[~sound]]:
-            self._set_aside(user, "the vector is not finite", outcome)
-        return [(some[sound], vectors[:, sound])] if sound.any() else []
+        for user in pairs.users[rows[~sound]]:
+            self._set_aside(user, "the vector is not finite")
+        return [_Vectors(rows[sound], vectors[:, sound])] if sound.any() else []
 
-    @staticmethod
-    def _set_aside(user: str, reason: str, outcome: ShardOutcome) -> None:
-        outcome.set_aside[user] = " ".join(reason.split())[:_REASON_LENGTH]
-        if len(outcome.set_aside) > _MOST_SET_ASIDE:
+    def _set_aside(self, user: str, reason: str) -> None:
+        self.result.set_aside[user] = " ".join(reason.split())[:_REASON_LENGTH]
+        most = self.runner.max_set_aside
+        if len(self.result.set_aside) > most:
             raise StateError(
-                f"the encoder fails for more than {_MOST_SET_ASIDE} users of a shard, last: {reason}",
+                f"the encoder fails for more than {most} users of a shard, last: {reason}",
                 "This is no user's fault: look at the model and at the machine.",
             )
 
-
-def rows_in(folder: Path, scenario: str) -> int:
-    """Rows of a shard's part file; 0 where it has none."""
-    path = folder / f"{scenario}.parquet"
-    return int(pq.read_metadata(path).num_rows) if path.exists() else 0
+    def _write(self, scenarios: Int64, some: _Vectors) -> None:
+        pairs, arrays, result = self.shard.pairs, self.shard.arrays, self.result
+        cutoffs, users = pairs.cutoffs[some.rows], pairs.users[some.rows]
+        slices = slice_histories(arrays, self.histories[some.rows], cutoffs, self.runner.workspace)
+        events, last = events_read(arrays, slices)
+        for number, whole in zip(scenarios, some.vectors, strict=True):
+            target = self.runner.targets[number]
+            vectors, name = narrowed(whole, target.width), target.scenario
+            table = VectorRows(users, cutoffs, vectors, events, last).table(name, target.model_version)
+            if name not in self.writers:
+                path = self.shard.folder / f"{name}.parquet"
+                self.writers[name] = parts.part_writer(path, parts.embedding_schema(name))
+            self.writers[name].write_table(table)
+            result.rows[name] += len(users)
+            total = checksums.total(checksums.row_hashes(users, cutoffs, vectors))
+            result.totals[name] = checksums.combined([result.totals[name], total])

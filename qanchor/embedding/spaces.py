@@ -5,34 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine
-
 from qanchor.errors import InputError
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.registry.tables import ModelVersion, PromptVersion
 from qanchor.registry.versions import active_by_scenario, active_model
 from qanchor.settings import ComputeSettings
+from qanchor.site import Site
 from qanchor.workspace import Workspace
 
 FLOAT32: Final = "float32"
 BFLOAT16: Final = "bfloat16"
-# Looked at first: importing torch to ask it costs two seconds.
+# Looked at first: importing torch costs two seconds.
 _GPU_FILES: Final = Path("/dev")
 _GPU_PATTERNS: Final = ("nvidia[0-9]*", "kfd", "dxg")
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where a scenario's vectors live.
+    """The space of a scenario's vectors.
 
     Args:
-        scenario: its name.
-        query: text of the scenario's query.
-        model: that reads histories.
-        prompt: soft prompt tuned for the query; None where the scenario was not tuned on this model.
-        stale_prompt: a prompt of an earlier model, which is left out.
-        fingerprint: of all of these, and of the number format.
-        precision: the number format that vectors are made in: float32, bfloat16 or int8.
+        scenario: name of the scenario.
+        query: text of the query.
+        model: model that reads histories.
+        prompt: soft prompt of the query; None where the scenario was not tuned on this model.
+        stale_prompt: version of a prompt of an earlier model, which is left out.
+        fingerprint: hash of all of these, and of the number format.
+        precision: number format that vectors are made in: float32, bfloat16 or int8.
         width: numbers of a vector that are kept.
     """
 
@@ -50,8 +49,8 @@ def settled_precision(compute: ComputeSettings, on_gpu: bool | None = None) -> s
     """The number format that `auto` stands for here: float32, bfloat16 or int8.
 
     Args:
-        compute: device and number format as they are set.
-        on_gpu: whether the model will run on a GPU, of whatever machine; None: look at this one.
+        compute: device and number format of the settings.
+        on_gpu: whether the model will run on a GPU, here or elsewhere; None: look at this machine.
     """
     if compute.precision != "auto":
         return compute.precision
@@ -68,31 +67,27 @@ def _may_have_gpu() -> bool:
     return any(True for pattern in _GPU_PATTERNS for _ in _GPU_FILES.glob(pattern))
 
 
-def active_spaces(
-    engine: Engine, workspace: Workspace, scenarios: Sequence[str], precision: str = FLOAT32
-) -> list[Space]:
+def active_spaces(site: Site, scenarios: Sequence[str], precision: str = FLOAT32) -> list[Space]:
     """The spaces that a backfill of these scenarios writes to.
 
     Args:
-        engine: the registry.
-        workspace: gives the queries.
-        scenarios: names.
-        precision: of the vectors, from `settled_precision`.
+        site: registry and scenarios.yaml.
+        scenarios: names of the scenarios.
+        precision: number format of the vectors, from `settled_precision`.
 
     Raises:
         NotReady: there is no model yet; run `qanchor-cli pretrain`.
-        InputError: a scenario asks for a width that the model was not trained for.
+        InputError: a scenario has a width that the model was not trained for.
     """
     from qanchor.model.space import fingerprint
 
-    model = active_model(engine)
-    prompts = active_by_scenario(engine, PromptVersion, scenarios)
+    model = active_model(site.engine)
+    prompts = active_by_scenario(site.engine, PromptVersion, scenarios)
     spaces = []
     for name in scenarios:
-        found = prompts.get(name)
-        fits = found is not None and found.model_version == model.version
-        prompt = found if fits else None
-        query, width = workspace.scenario(name).query, served_width(workspace, name, model)
+        active = prompts.get(name)
+        prompt = active if active and active.model_version == model.version else None
+        query, width = site.workspace.scenario(name).query, _served_width(site.workspace, name, model)
         prompt_hash = prompt.content_hash if prompt else None
         spaces.append(
             Space(
@@ -100,7 +95,7 @@ def active_spaces(
                 query=query,
                 model=model,
                 prompt=prompt,
-                stale_prompt=found.version if found and not fits else None,
+                stale_prompt=active.version if active and not prompt else None,
                 fingerprint=fingerprint(model.content_hash, prompt_hash, query, width, precision),
                 precision=precision,
                 width=width,
@@ -109,24 +104,14 @@ def active_spaces(
     return spaces
 
 
-def served_width(workspace: Workspace, scenario: str, model: ModelVersion) -> int:
-    """Numbers that a scenario's vectors have once they are served.
-
-    Args:
-        workspace: says what the scenario asks for.
-        scenario: its name.
-        model: that makes the vectors.
-
-    Raises:
-        InputError: the model was not trained for that width.
-    """
+def _served_width(workspace: Workspace, scenario: str, model: ModelVersion) -> int:
     # Models that were registered before widths were noted have whole vectors alone.
     known = model.metrics.get("widths") or [EMBEDDING_WIDTH]
-    asked = workspace.scenario(scenario).width or known[-1]
-    if asked not in known:
+    width = workspace.scenario(scenario).width or known[-1]
+    if width not in known:
         raise InputError(
-            f"scenario {scenario!r} asks for width {asked}, and model {model.version} was trained for "
+            f"scenario {scenario!r} asks for width {width}, and model {model.version} was trained for "
             f"{', '.join(map(str, known))}",
-            f"Set `width` in scenarios.yaml to one of these, or run `qanchor-cli pretrain --widths {asked}`.",
+            f"Set `width` in scenarios.yaml to one of these, or run `qanchor-cli pretrain --widths {width}`.",
         )
-    return int(asked)
+    return int(width)

@@ -149,7 +149,7 @@ def explain_anchors(
     """
     chosen = options or AnchorOptions.for_scenarios(len(scenarios))
     names = [one.card.scenario for one in scenarios]
-    spaces = active_spaces(site.engine, site.workspace, names, settled_precision(compute))
+    spaces = active_spaces(site, names, settled_precision(compute))
     found: dict[str, AnchorFindings | str] = {}
     usable = []
     for one, space in zip(scenarios, spaces, strict=True):

@@ -183,7 +183,7 @@ def load_explainer(site: Site, compute: ComputeSettings, head: LoadedHead) -> Ex
         CheckpointInvalid: a file of the head or the model was edited.
     """
     scenario = head.card.scenario
-    spaces = active_spaces(site.engine, site.workspace, [scenario], settled_precision(compute))
+    spaces = active_spaces(site, [scenario], settled_precision(compute))
     if spaces[0].fingerprint != head.card.fingerprint:
         raise FingerprintMismatch(
             f"the head reads vectors of {head.card.fingerprint[:12]}, the model in service writes "

@@ -10,8 +10,8 @@ from qanchor.monitoring.checks import Check, at_least, at_most, unknown
 from qanchor.monitoring.published import MOMENT_OF
 from qanchor.names import CREATED, EVENT_TIME, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
-from qanchor.storage.editions import CurrentVectors
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.generations import CurrentVectors
 from qanchor.storage.parts import MOMENT
 from qanchor.workspace import ScenarioSpec
 

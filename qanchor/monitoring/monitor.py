@@ -34,8 +34,8 @@ from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, LabelSet
 from qanchor.registry.versions import active_by_scenario
 from qanchor.site import Site
-from qanchor.storage.editions import CurrentVectors, current_vectors
 from qanchor.storage.event_log import EventLog
+from qanchor.storage.generations import CurrentVectors, current_vectors
 
 _HISTORY: Final = timedelta(days=400)
 

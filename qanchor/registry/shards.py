@@ -1,4 +1,4 @@
-"""Jobs in shards: claimed by lease, finished once, resumed by whoever asks for the same thing.
+"""Jobs in shards: claimed by lease, finished once, resumed by the same command.
 
 Every step is one statement that names what it expects, so that of two workers one wins. Leases are judged by
 the database's clock. A worker that was stopped for longer than its lease finds that it has lost the shard,
@@ -40,25 +40,12 @@ class LeaseLost(StateError):
 
 
 @dataclass(frozen=True)
-class ShardResult:
-    """What a finished shard left behind.
-
-    Args:
-        number: of the shard.
-        result: as it was given to `finish`.
-    """
-
-    number: int
-    result: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Counts:
     """How far a job is.
 
     Args:
-        shards: of the job.
-        done: of these.
+        shards: shards of the job.
+        done: shards of these that are done.
         size_done: sum of the sizes of the done ones.
     """
 
@@ -71,10 +58,10 @@ class ShardedJob:
     """One worker's part in a job.
 
     Args:
-        engine: the registry.
-        job_id: from `open_job`.
-        owner: the worker's name; default: a new one.
-        lease_seconds: after this long without a sign of life a shard is another worker's.
+        engine: registry.
+        job_id: id from `open_job`.
+        owner: name of the worker; default: a new one.
+        lease_seconds: time without a sign of life after which a shard is another worker's.
     """
 
     def __init__(
@@ -133,7 +120,7 @@ class ShardedJob:
                 left = session.scalar(select(func.count()).select_from(JobShard).where(mine))
             if claimed is not None or not left:
                 return claimed
-        return None  # others were faster a hundred times over: ask again later
+        return None  # others were faster a hundred times over: try again later
 
     @property
     def _is_free(self) -> ColumnElement[bool]:
@@ -195,7 +182,7 @@ class ShardedJob:
         with transaction(self._engine) as session:
             state = session.scalar(select(Job.state).where(Job.id == self.id))
         if state == CANCELLED:
-            raise NotReady(f"job {self.id} was cancelled", "Start it anew.")
+            raise NotReady(f"job {self.id} was cancelled", "Start it again.")
 
     def renew(self, number: int | None) -> None:
         """Keep a shard, or with None the lead.
@@ -214,7 +201,7 @@ class ShardedJob:
             kept = _count(session.execute(mine.values(lease_until=until), _PLAIN))
         if not kept:
             what = "the lead" if number is None else f"shard {number}"
-            raise LeaseLost(f"{what} of job {self.id} was taken over", "Nothing: the other worker does it.")
+            raise LeaseLost(f"{what} of job {self.id} was taken over", "Another worker holds it; skip it.")
 
     def _is_mine(self, number: int) -> ColumnElement[bool]:
         return and_(
@@ -252,7 +239,7 @@ class ShardedJob:
             keeper.join()
 
     def finish(self, number: int, result: Mapping[str, Any]) -> None:
-        """Put a shard's result on record.
+        """Record a shard's result.
 
         Raises:
             LeaseLost: another worker has it now; this result must be dropped.
@@ -276,7 +263,7 @@ class ShardedJob:
             )
 
     def reset(self, numbers: Sequence[int]) -> None:
-        """Have finished shards done again, because what they left is gone."""
+        """Put finished shards back to waiting, because their results are gone."""
         with transaction(self._engine) as session:
             session.execute(
                 update(JobShard)
@@ -296,12 +283,12 @@ class ShardedJob:
             shards, finished, size = session.execute(query).one()
         return Counts(int(shards), int(finished), int(size))
 
-    def results(self) -> list[ShardResult]:
-        """Of every finished shard, by number."""
+    def results(self) -> dict[int, dict[str, Any]]:
+        """What was given to `finish`, for every finished shard by number."""
         query = select(JobShard).where(JobShard.job_id == self.id, JobShard.state == DONE)
         with transaction(self._engine) as session:
             rows = session.scalars(query.order_by(JobShard.number)).all()
-        return [ShardResult(row.number, row.result or {}) for row in rows]
+        return {row.number: row.result or {} for row in rows}
 
     def lead(self) -> bool:
         """Become the one worker that ends the job, if nobody else is."""

@@ -64,7 +64,7 @@ def open_scorer(site: Site) -> Scorer:
         FingerprintMismatch: a head reads another embedding space than the model's; train it again.
     """
     heads = [load_head(site, name) for name in SCENARIOS]
-    spaces = active_spaces(site.engine, site.workspace, SCENARIOS)
+    spaces = active_spaces(site, SCENARIOS)
     for name, head, space in zip(SCENARIOS, heads, spaces, strict=True):
         if head.card.width and head.card.fingerprint != space.fingerprint:
             raise FingerprintMismatch(

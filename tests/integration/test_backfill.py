@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import numpy as np
 import pytest
 
 from qanchor.embedding.backfill import BackfillResult, backfill
-from qanchor.embedding.load import load_embedder
-from qanchor.embedding.plan import BackfillRequest
-from qanchor.embedding.worker import LocalEngine
+from qanchor.embedding.job import BackfillRequest
 from qanchor.events.history import load_event_arrays, microseconds
 from qanchor.events.labels import read_labels
 from qanchor.model.build import build_model, make_tokenizer
@@ -46,11 +43,14 @@ class Chain:
     world: World
     features: FeatureRepository
 
+    @property
+    def site(self) -> Site:
+        """Where it reads and writes."""
+        return Site.at(self.world.workspace, self.world.home, self.world.engine, self.features)
+
     def backfill(self, **options: Any) -> BackfillResult:
         """Everything, for all scenarios."""
-        place = Site.at(self.world.workspace, self.world.home, self.world.engine, self.features)
-        load = partial(load_embedder, place)
-        return backfill(BackfillRequest(SCENARIOS, **options), place, LocalEngine(load), Silent())
+        return backfill(self.site, BackfillRequest(SCENARIOS, **options), Silent())
 
     def train(self, seed: int) -> str:
         """Put a random model in service; its version."""

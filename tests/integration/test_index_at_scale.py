@@ -59,7 +59,7 @@ def _embed(site: Site, vectors: NDArray[np.float32]) -> None:
             **{name: [moment] * users for name in ("last_event_ts", "event_timestamp", "created")},
         }
     ).cast(embedding_schema("money"))
-    folder = site.home.edition("user_emb_money", row.id)
+    folder = site.home.generation("user_emb_money", row.id)
     write_part(folder, table, part_name(row.id, 0))
     note_manifest(site.engine, row, path=str(folder.relative_to(site.home.root)))
     activate_manifest(site.engine, row, users, "hash")

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from qanchor.embedding import cluster
 from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.cluster import ClusterOptions, RayEngine
-from qanchor.embedding.plan import BackfillRequest
+from qanchor.embedding.job import BackfillRequest
 from qanchor.embedding.remote import RemoteWorker
 from qanchor.embedding.shard import Embedder
 from qanchor.embedding.worker import LoadEmbedder
@@ -22,6 +21,7 @@ from qanchor.registry.jobs import find_job
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import JobShard
 from qanchor.settings import Settings
+from qanchor.site import Site
 from tests.unit.embedding.world import HashEmbedder, World, make_world
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'qanchor[ray]'")
@@ -32,14 +32,12 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group
 class HashWorker(RemoteWorker):
     """A worker whose model is the hash of what is read."""
 
-    def loader(self, settings: Settings) -> LoadEmbedder:
-        """Gives it."""
-        from qanchor.workspace import load_workspace
+    def loader(self, site: Site) -> LoadEmbedder:
+        """Makes it."""
+        embedder = HashEmbedder(site.workspace)
+        return lambda spaces: (self.prepared(embedder, site), [space.fingerprint for space in spaces])
 
-        embedder = HashEmbedder(load_workspace(settings.repo_path))
-        return lambda spaces: (self.prepared(embedder, settings), [space.fingerprint for space in spaces])
-
-    def prepared(self, embedder: HashEmbedder, settings: Settings) -> Embedder:
+    def prepared(self, embedder: HashEmbedder, site: Site) -> Embedder:
         """The embedder as it is used here."""
         return embedder
 
@@ -47,16 +45,16 @@ class HashWorker(RemoteWorker):
 class SlowWorker(HashWorker):
     """The first one to embed writes down who it is, and waits to be killed."""
 
-    def prepared(self, embedder: HashEmbedder, settings: Settings) -> Embedder:
+    def prepared(self, embedder: HashEmbedder, site: Site) -> Embedder:
         """An embedder that waits."""
-        made, place = embedder.embed, settings.state.root / "victim"
+        made, victim = embedder.embed, site.home.root / "victim"
 
         def embed(*given: Any) -> Any:
-            if not place.exists():
-                part = place.with_suffix(f".{os.getpid()}")
+            if not victim.exists():
+                part = victim.with_suffix(f".{os.getpid()}")
                 part.write_text(str(os.getpid()))
-                part.rename(place)
-            while place.read_text() == str(os.getpid()):
+                part.rename(victim)
+            while victim.read_text() == str(os.getpid()):
                 time.sleep(0.05)
             return made(*given)
 
@@ -67,7 +65,7 @@ class SlowWorker(HashWorker):
 class MortalWorker(HashWorker):
     """Dies of whatever it embeds."""
 
-    def prepared(self, embedder: HashEmbedder, settings: Settings) -> Embedder:
+    def prepared(self, embedder: HashEmbedder, site: Site) -> Embedder:
         """An embedder that kills its process."""
         setattr(embedder, "embed", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010
         return embedder
@@ -79,14 +77,15 @@ def _settings(world: World) -> Settings:
 
 def _backfill(world: World, worker: type[RemoteWorker], **options: Any) -> BackfillResult:
     engine = RayEngine(_settings(world), ClusterOptions(**{"workers": 2, **options}), worker)
-    return backfill(BackfillRequest(("takeout", "money"), shard_users=1), world.site, engine, Silent())
+    request = BackfillRequest(("takeout", "money"), shard_users=1)
+    return backfill(world.site, request, Silent(), engine)
 
 
-def _kill_when_it_is_known(place: Path, killed: list[int]) -> None:
+def _kill_when_it_is_known(victim: Path, killed: list[int]) -> None:
     deadline = time.monotonic() + 60
-    while not place.exists() and time.monotonic() < deadline:
+    while not victim.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    killed.append(int(place.read_text()))
+    killed.append(int(victim.read_text()))
     os.kill(killed[0], signal.SIGKILL)
 
 
@@ -114,13 +113,10 @@ def test_a_killed_worker_costs_its_shard_and_the_vectors_are_those_of_one_proces
     assert not ray.is_initialized()
 
 
-def test_workers_that_keep_dying_end_the_backfill_and_another_engine_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "_MOST_DEATHS", 2)
+def test_workers_that_keep_dying_end_the_backfill_and_another_engine_goes_on(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     with pytest.raises(StateError, match="2 Ray workers died, and 4 shards are left"):
-        _backfill(world, MortalWorker, workers=1)
+        _backfill(world, MortalWorker, workers=1, max_deaths=2)
     result = world.backfill("takeout", "money", shard_users=1)
     assert (result.embedded, [m.rows for m in result.manifests.values()]) == (7, [3, 7])
 

@@ -9,10 +9,9 @@ import pytest
 
 from qanchor.audience.index import build_scenario_index
 from qanchor.embedding.publish import promote, rollback_target
-from qanchor.embedding.verify import SinkCheck, repair_online, verify
+from qanchor.embedding.verify import StoreCheck, repair_online, verify
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
-from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from tests.integration.test_backfill import Chain
 from tests.unit.embedding.world import day, make_world
@@ -38,16 +37,12 @@ def chain(embedded: Chain) -> Iterator[Chain]:
     """As `embedded`; what a test serves instead is taken back after it, for the next one."""
     newest = active_manifest(embedded.world.engine, "money")
     yield embedded
-    promote({"money": newest}, _place(embedded), Silent())
+    promote(embedded.site, {"money": newest}, Silent())
     build_scenario_index(embedded.world.site, "money")
 
 
-def _place(chain: Chain) -> Site:
-    return Site.at(chain.world.workspace, chain.world.home, chain.world.engine, chain.features)
-
-
-def _checks(chain: Chain) -> dict[str, SinkCheck]:
-    return {check.sink: check for check in verify("money", _place(chain))}
+def _checks(chain: Chain) -> dict[str, StoreCheck]:
+    return {check.store: check for check in verify(chain.site, "money")}
 
 
 def _online(chain: Chain, statement: str) -> None:
@@ -75,7 +70,7 @@ def test_online_rows_that_are_gone_or_changed_are_counted_and_written_again(chai
     online = _checks(chain)["online"]
     assert (online.missing, online.different, online.agrees) == (1, 1, False)
     assert "--repair" in online.remedy
-    repair_online("money", _place(chain))
+    repair_online(chain.site, "money")
     assert _checks(chain)["online"].agrees
 
 
@@ -95,8 +90,8 @@ def test_an_offline_row_that_was_changed_is_found_by_its_checksum(chain: Chain) 
 
 
 def test_an_index_of_other_vectors_is_found(chain: Chain) -> None:
-    before, after = active_manifest(chain.world.engine, "money"), rollback_target("money", _place(chain))
-    promote({"money": after}, _place(chain), Silent())
+    before, after = active_manifest(chain.world.engine, "money"), rollback_target(chain.site, "money")
+    promote(chain.site, {"money": after}, Silent())
     index = _checks(chain)["index"]
     assert index.problem == f"built of manifest {before.id}, {after.id} serves"
     assert "index build" in index.remedy
@@ -105,8 +100,7 @@ def test_an_index_of_other_vectors_is_found(chain: Chain) -> None:
 
 
 def test_a_rollback_serves_the_earlier_moment_online_too(chain: Chain) -> None:
-    place = _place(chain)
-    promote({"money": rollback_target("money", place)}, place, Silent())
+    promote(chain.site, {"money": rollback_target(chain.site, "money")}, Silent())
     served = chain.features.online(["ann"], ["user_emb_money:emb_money"], at=day(9.5))
     rows = {(row["user_id"], row["event_timestamp"]): row for row in chain.world.rows("user_emb_money")}
     assert served["emb_money"].to_pylist() == [rows["ann", day(9.5)]["emb_money"]]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from sqlalchemy.orm import Session
 
 from qanchor.audience.index import build_scenario_index
-from qanchor.embedding.load import load_embedder
 from qanchor.embedding.publish import promote, rollback_target
 from qanchor.embedding.refresh import RefreshRequest, refresh
 from qanchor.embedding.verify import verify
@@ -21,7 +19,6 @@ from qanchor.model.space import narrowed
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.tables import ModelVersion
-from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.vectors import load_index
 from tests.integration.test_backfill import Chain
@@ -53,10 +50,6 @@ def _ask(chain: Chain, width: int) -> None:
     chain.world.workspace = replace(workspace, scenarios={**workspace.scenarios, "money": spec})
     chain.features.close()
     chain.features = FeatureRepository(chain.world.workspace, chain.world.home)
-
-
-def _place(chain: Chain) -> Site:
-    return Site.at(chain.world.workspace, chain.world.home, chain.world.engine, chain.features)
 
 
 def _length(chain: Chain) -> int:
@@ -92,28 +85,27 @@ def test_a_narrower_width_is_cut_alike_in_every_store_and_taken_back_by_a_rollba
     assert frame["emb_money"].type.list_size == 64
     row = build_scenario_index(chain.world.site, "money")
     assert load_index(chain.world.home.root / row.path).dim == 64
-    assert [check for check in verify("money", _place(chain)) if not check.agrees] == []
-    promote({"money": rollback_target("money", _place(chain))}, _place(chain), Silent())
+    assert [check for check in verify(chain.site, "money") if not check.agrees] == []
+    promote(chain.site, {"money": rollback_target(chain.site, "money")}, Silent())
     assert _length(chain) == 128
-    checks = {check.sink: check for check in verify("money", _place(chain))}
+    checks = {check.store: check for check in verify(chain.site, "money")}
     assert checks["offline"].agrees
     assert checks["online"].agrees
 
 
 def test_a_refresh_keeps_the_width_and_refuses_another(chain: Chain) -> None:
     world = chain.world
-    load = partial(load_embedder, _place(chain))
     _ask(chain, 32)
     with pytest.raises(NotReady, match=r"width.*backfill"):
-        refresh(RefreshRequest(["money"]), _place(chain), load, Silent())
+        refresh(chain.site, RefreshRequest(["money"]), Silent())
     chain.backfill()
     add_events(world.home, world.workspace, [("bob", 11, "bill")])
-    done = refresh(RefreshRequest(["money"]), _place(chain), load, Silent())["money"]
+    done = refresh(chain.site, RefreshRequest(["money"]), Silent())["money"]
     assert (done.embedded, done.manifest.width) == (1, 32)
     paths = sorted((world.home.root / done.manifest.path).glob("0*.parquet"))
     lengths = {len(v) for path in paths for v in pq.read_table(path)["emb_money"].to_pylist()}
     assert lengths == {32}
-    assert [check for check in verify("money", _place(chain)) if not check.agrees] == []
+    assert [check for check in verify(chain.site, "money") if not check.agrees] == []
 
 
 def test_a_width_that_the_model_was_not_trained_for_is_refused_with_those_it_has(chain: Chain) -> None:

@@ -29,8 +29,8 @@ def embed(site: Site, rows: list[tuple[str, int, int]], length: float = 1.0) -> 
                 "created": moments,
             }
         ).cast(embedding_schema("money"))
-        write_part(site.home.edition("user_emb_money", row.id), table, part_name(row.id, number))
-    folder = site.home.edition("user_emb_money", row.id)
+        write_part(site.home.generation("user_emb_money", row.id), table, part_name(row.id, number))
+    folder = site.home.generation("user_emb_money", row.id)
     note_manifest(site.engine, row, path=str(folder.relative_to(site.home.root)))
     activate_manifest(site.engine, row, len(rows), "hash")
     return row.id

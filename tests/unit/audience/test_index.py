@@ -72,7 +72,7 @@ def test_a_build_that_is_killed_leaves_the_earlier_index(site: Site, monkeypatch
 
 def test_parts_that_went_missing_are_noticed(site: Site) -> None:
     owner = embed(site, [("a", 0, 0), ("b", 1, 0), ("c", 2, 0)])
-    (site.home.edition("user_emb_money", owner) / f"{part_name(owner, 1)}.parquet").unlink()
+    (site.home.generation("user_emb_money", owner) / f"{part_name(owner, 1)}.parquet").unlink()
     with pytest.raises(NotReady, match="2 of the 3 embeddings"):
         build_scenario_index(site, "money")
 

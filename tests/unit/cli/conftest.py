@@ -39,5 +39,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("QANCHOR_REPO", str(world.workspace.repo))
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr("qanchor.storage.features.FeatureRepository", lambda *_: world.features)
-    monkeypatch.setattr("qanchor.embedding.load.load_embedder", lambda *given: world.load(given[-1]))
+    for module in ("backfill", "refresh"):
+        monkeypatch.setattr(
+            f"qanchor.embedding.{module}.load_embedder", lambda _site, spaces: world.load(spaces)
+        )
     return world

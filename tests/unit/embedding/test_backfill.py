@@ -12,10 +12,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from qanchor.embedding import backfill as backfill_module
 from qanchor.embedding import publish as publish_module
-from qanchor.embedding import shard as shard_module
-from qanchor.embedding.requests import just_after
+from qanchor.embedding.pairs import just_after
 from qanchor.errors import InputError, NotReady, StateError
 from qanchor.registry import manifests
 from qanchor.registry.tables import EmbeddingManifest, Job
@@ -45,7 +43,7 @@ def test_current_users_and_the_labels_own_times_are_embedded(world: World) -> No
     assert world.pairs("user_emb_takeout") == CURRENT
     assert result.as_of == day(10) + timedelta(seconds=1)
     assert result.current_users == {"money": 4, "takeout": 3, "quiet": 3}
-    assert result.requests == 7
+    assert result.pairs == 7
 
 
 def test_an_as_of_moves_the_snapshot(world: World) -> None:
@@ -88,12 +86,11 @@ def test_a_history_is_encoded_once_for_all_scenarios_that_want_it(world: World) 
     assert sorted(world.embedder.calls) == [(1, 4), (3, 3)]
 
 
-def test_small_chunks_and_shards_give_the_same_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_and_shards_give_the_same_rows(world: World) -> None:
     world.backfill()
     whole = world.rows("user_emb_money")
-    monkeypatch.setattr(shard_module, "CHUNK_REQUESTS", 1)
-    monkeypatch.setattr(backfill_module, "_SHARED_ROWS", 2)
-    world.backfill(shard_users=1)
+    world.limits = {"chunk_pairs": 1}
+    world.backfill(shard_users=1, part_rows=2)
     assert world.rows("user_emb_money") == whole
     assert len(list(world.home.view("user_emb_money").glob("0*.parquet"))) == 4
 

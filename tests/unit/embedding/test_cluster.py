@@ -46,9 +46,7 @@ def test_nodes_of_a_cluster_do_not_share_a_sqlite_file() -> None:
 def _order(folder: Path) -> WorkerOrder:
     world = make_world(folder)
     settings = Settings(home=world.home.root, repo=world.workspace.repo)
-    return WorkerOrder(
-        settings, 1, "elsewhere", active_spaces(world.engine, world.workspace, ["money"]), "t", 1
-    )
+    return WorkerOrder(settings, 1, "elsewhere", active_spaces(world.site, ["money"]), "t", 1)
 
 
 def test_an_order_arrives_in_another_process_as_it_was_given(tmp_path: Path) -> None:

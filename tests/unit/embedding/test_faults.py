@@ -159,7 +159,7 @@ class _NoOnline:
 def _refreshed(world: World, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
     monkeypatch.setattr(refresh_module, "OnlineView", _NoOnline)
     request = RefreshRequest(["takeout"], **options)
-    return refresh(request, world.site, world.load, Silent())["takeout"].embedded
+    return refresh(world.site, request, Silent(), world.load)["takeout"].embedded
 
 
 @pytest.mark.parametrize(("behind", "noticed"), [(30, 1), (3_000, 0)])

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from qanchor.embedding.gates import GateResult, describe_blocked, failed_gates, judge, recorded_gates
+from qanchor.embedding.pairs import VectorRows
 from qanchor.embedding.publish import promote
-from qanchor.embedding.vector_rows import VectorRows
 from qanchor.names import embedding_view
 from qanchor.progress import Silent
 from qanchor.registry.manifests import CANDIDATE, begin_manifest, note_manifest
@@ -52,7 +52,7 @@ def _candidate(
         content_hash="", path="",
     )  # fmt: skip
     manifest = begin_manifest(world.engine, row)
-    folder = world.home.edition(embedding_view("money"), manifest.id)
+    folder = world.home.generation(embedding_view("money"), manifest.id)
     folder.mkdir(parents=True)
     count = len(vectors)
     cutoffs = np.full(count, int((moment - datetime(1970, 1, 1)).total_seconds() * 1e6))
@@ -63,18 +63,18 @@ def _candidate(
 
 
 def _serving(world: World, vectors: NDArray[np.float32]) -> None:
-    promote({"money": _candidate(world, vectors, 5)}, world.site, Silent())
+    promote(world.site, {"money": _candidate(world, vectors, 5)}, Silent())
 
 
 def _failed(world: World, manifest: EmbeddingManifest, users: int = 300, **options: Any) -> list[str]:
-    return [result.gate for result in failed_gates(judge(manifest, users, world.site, **options))]
+    return [result.gate for result in failed_gates(judge(world.site, manifest, users, **options))]
 
 
 def test_vectors_that_moved_a_little_pass_every_gate(world: World) -> None:
     old = _vectors()
     _serving(world, old)
     new = _unit(old + 0.02 * np.random.default_rng(1).normal(size=old.shape))
-    results = judge(_candidate(world, new), 300, world.site, lambda *_: 0.01)
+    results = judge(world.site, _candidate(world, new), 300, lambda *_: 0.01)
     assert [result.gate for result in results] == [
         "bad vectors", "coverage", "kept users", "neighbour overlap", "centroid drift", "score shift",
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_another_space_is_judged_by_its_neighbours_alone(world: World) -> None:
 
 def test_a_shift_of_the_heads_scores_blocks_and_says_by_how_much(world: World) -> None:
     _serving(world, _vectors())
-    results = judge(_candidate(world, _vectors()), 300, world.site, lambda *_: 0.4)
+    results = judge(world.site, _candidate(world, _vectors()), 300, lambda *_: 0.4)
     assert describe_blocked({"money": failed_gates(results)}) == (
         "money: score shift is 0.4, must be at most 0.25"
     )

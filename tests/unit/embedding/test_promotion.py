@@ -10,7 +10,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from qanchor.embedding import gates as gates_module
-from qanchor.embedding import shard as shard_module
 from qanchor.embedding.gates import GateResult
 from qanchor.embedding.publish import promote, rollback_target
 from qanchor.errors import NotReady, StateError
@@ -19,7 +18,7 @@ from qanchor.registry.jobs import cancel_job, list_jobs
 from qanchor.registry.manifests import active_manifest, active_manifests, waiting_manifests
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.registry.versions import register_model
-from qanchor.storage.editions import edition_checksum
+from qanchor.storage.generations import generation_checksum
 from tests.unit.embedding.world import Killed, World, add_events, day, make_world
 from tests.unit.registry.rows import model
 
@@ -40,7 +39,7 @@ def test_without_promotion_the_earlier_vectors_go_on_serving(world: World) -> No
     assert active_manifest(world.engine, "takeout").id == first.id
     assert world.pairs("user_emb_takeout") == [("ann", 9.5), ("bob", 9.5)]
     waiting = waiting_manifests(world.engine, ["takeout"])
-    promote(waiting, world.site, Silent())
+    promote(world.site, waiting, Silent())
     assert _states(world) == ["retired", "active"]
     assert len(world.pairs("user_emb_takeout")) == 3
 
@@ -52,7 +51,7 @@ def test_a_failed_gate_keeps_one_scenario_back_and_lets_the_others_go(
     judge = gates_module.judge
     monkeypatch.setattr(
         "qanchor.embedding.backfill.judge",
-        lambda manifest, *rest: [bad] if manifest.scenario == "money" else judge(manifest, *rest),
+        lambda site, manifest, *rest: [bad] if manifest.scenario == "money" else judge(site, manifest, *rest),
     )
     result = world.backfill()
     assert result.blocked == {"money": [bad]}
@@ -67,13 +66,13 @@ def test_a_rollback_brings_the_same_bytes_back(world: World) -> None:
     before = world.rows("user_emb_money")
     register_model(world.engine, model("m2"))
     world.backfill("money")
-    target = rollback_target("money", world.site)
-    promote({"money": target}, world.site, Silent())
+    target = rollback_target(world.site, "money")
+    promote(world.site, {"money": target}, Silent())
     assert world.rows("user_emb_money") == before
     assert world.features.fingerprint("money") == target.fingerprint
     assert world.features.cleared == ["user_emb_money"]  # of an earlier moment than what was online
     assert set(world.features.online_rows["user_emb_money"].values()) == {day(9.5)} | {day(5)}
-    promote({"money": rollback_target("money", world.site)}, world.site, Silent())
+    promote(world.site, {"money": rollback_target(world.site, "money")}, Silent())
     assert {row["model_version"] for row in world.rows("user_emb_money")} == {"m2"}
 
 
@@ -88,12 +87,12 @@ def test_two_generations_are_kept_and_older_files_go(world: World) -> None:
 def test_nothing_to_go_back_to_is_said(world: World) -> None:
     world.backfill("takeout")
     with pytest.raises(NotReady, match="no earlier embeddings"):
-        rollback_target("takeout", world.site)
+        rollback_target(world.site, "takeout")
 
 
 def test_the_checksum_is_that_of_the_files(world: World) -> None:
     for name, manifest in world.backfill(shard_users=2).manifests.items():
-        assert edition_checksum(world.home.root / manifest.path, name) == manifest.content_hash
+        assert generation_checksum(world.home.root / manifest.path, name) == manifest.content_hash
 
 
 def _poison(world: World, monkeypatch: pytest.MonkeyPatch, *users: str) -> None:
@@ -136,7 +135,7 @@ def test_a_vector_with_nan_is_set_aside(world: World, monkeypatch: pytest.Monkey
 def test_an_encoder_that_fails_for_everybody_fails_the_job(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_module, "_MOST_SET_ASIDE", 2)
+    world.limits = {"max_set_aside": 2}
     _poison(world, monkeypatch, "ann", "bob", "cyd")
     with pytest.raises(StateError, match="no user's fault"):
         world.backfill("takeout")
@@ -158,7 +157,7 @@ def test_finished_shards_are_not_done_again(world: World, monkeypatch: pytest.Mo
     add_events(world.home, world.workspace, [("bob", 9.9, "bill")])  # too late for this job's plan
     result = world.backfill("takeout", shard_users=1)
     assert seen == [["ann"], ["bob"], ["bob"], ["cyd"]]
-    assert (result.embedded, result.requests) == (2, 3)
+    assert (result.embedded, result.pairs) == (2, 3)
     events = {row["user_id"]: row["n_events"] for row in world.rows("user_emb_takeout")}
     assert events == {"ann": 3, "bob": 1, "cyd": 1}
     assert [job.state for job in list_jobs(world.engine, 5)] == ["done"]

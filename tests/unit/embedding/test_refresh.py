@@ -16,8 +16,9 @@ from qanchor.errors import InputError, NotReady
 from qanchor.progress import Silent
 from qanchor.registry.jobs import list_jobs
 from qanchor.registry.manifests import active_manifest
+from qanchor.registry.shards import ShardedJob
 from qanchor.registry.versions import register_model
-from qanchor.storage.editions import edition_checksum
+from qanchor.storage.generations import generation_checksum
 from tests.unit.embedding.world import SCENARIOS, Killed, World, add_events, day, make_world
 from tests.unit.registry.rows import model
 
@@ -48,7 +49,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 def _refresh(world: World, *scenarios: str, **options: Any) -> dict[str, ScenarioRefresh]:
     request = RefreshRequest(scenarios or SCENARIOS, **options)
-    return refresh(request, world.site, world.load, Silent())
+    return refresh(world.site, request, Silent(), world.load)
 
 
 def _newest(world: World, view: str = "user_emb_takeout") -> dict[str, tuple[datetime, Sequence[float]]]:
@@ -75,7 +76,7 @@ def test_every_store_and_the_manifest_follow(world: World) -> None:
     manifest = _refresh(world)["money"].manifest
     assert active_manifest(world.engine, "money").id == manifest.id != first.id
     assert manifest.rows == first.rows + 1 == len(world.rows("user_emb_money"))
-    assert edition_checksum(world.home.root / manifest.path, "money") == manifest.content_hash
+    assert generation_checksum(world.home.root / manifest.path, "money") == manifest.content_hash
     moment = day(12 + _SECOND)
     assert manifest.as_of == moment.replace(tzinfo=None)
     assert world.features.online_rows["user_emb_money"]["bob"] == moment
@@ -176,12 +177,12 @@ def test_refreshes_follow_each_other_and_can_be_taken_back(world: World) -> None
         add_events(world.home, world.workspace, [("bob", moment, "bill")])
         assert _refresh(world, "takeout")["takeout"].embedded >= 1
     assert len([pair for pair in world.pairs("user_emb_takeout") if pair[0] == "bob"]) == 4
-    promote({"takeout": rollback_target("takeout", world.site)}, world.site, Silent())
+    promote(world.site, {"takeout": rollback_target(world.site, "takeout")}, Silent())
     assert len([pair for pair in world.pairs("user_emb_takeout") if pair[0] == "bob"]) == 3
     assert [job.state for job in list_jobs(world.engine, 9)] == ["done"] * 4
 
 
-@pytest.mark.parametrize("name", ["_embed", "_candidate", "_shared_rows", "promote"])
+@pytest.mark.parametrize("name", ["_embed", "new_manifest", "_new_rows", "promote"])
 def test_a_refresh_that_was_killed_is_done_again(
     world: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -197,8 +198,28 @@ def test_a_refresh_that_was_killed_is_done_again(
     assert {name: found.embedded for name, found in _refresh(world).items()} == dict.fromkeys(SCENARIOS, 1)
     for scenario in SCENARIOS:
         manifest = active_manifest(world.engine, scenario)
-        assert edition_checksum(world.home.root / manifest.path, scenario) == manifest.content_hash
+        assert generation_checksum(world.home.root / manifest.path, scenario) == manifest.content_hash
         assert len(world.rows(f"user_emb_{scenario}")) == manifest.rows
+
+
+def test_a_refresh_that_was_killed_after_its_promotion_loses_no_vector(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_events(world.home, world.workspace, [("bob", 12, "bill")])
+
+    def killed(_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardedJob, "end", killed)
+        with pytest.raises(Killed):
+            _refresh(world, "takeout")
+    add_events(world.home, world.workspace, [("ann", 13, "bill")])
+    assert _refresh(world, "takeout")["takeout"].embedded == 1
+    manifest = active_manifest(world.engine, "takeout")
+    assert generation_checksum(world.home.root / manifest.path, "takeout") == manifest.content_hash
+    assert {user for user, _ in world.pairs("user_emb_takeout")} == {"ann", "bob", "cyd"}
+    assert len(world.rows("user_emb_takeout")) == manifest.rows == 5
 
 
 def test_a_backfill_that_came_between_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +244,7 @@ def test_two_refreshes_at_once_are_refused(world: World, monkeypatch: pytest.Mon
 
     def second(*arguments: Any) -> Any:
         with pytest.raises(NotReady, match="another refresh"):
-            refresh(RefreshRequest(["money"]), world.site, load, Silent())
+            refresh(world.site, RefreshRequest(["money"]), Silent(), load)
         seen.append(threading.get_ident())
         return load(*arguments)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from qanchor.embedding.backfill import BackfillResult, backfill
-from qanchor.embedding.plan import BackfillRequest
+from qanchor.embedding.job import BackfillRequest
 from qanchor.embedding.spaces import Space
 from qanchor.embedding.worker import LocalEngine
 from qanchor.events.history import EventArrays, Int64, slice_histories
@@ -171,6 +171,7 @@ class World:
     engine: Engine
     features: PlainFeatures
     embedder: HashEmbedder
+    limits: dict[str, int] = field(default_factory=dict)
 
     @property
     def site(self) -> Site:
@@ -178,13 +179,13 @@ class World:
         return Site.at(self.workspace, self.home, self.engine, self.features)
 
     def load(self, spaces: Sequence[Space]) -> tuple[HashEmbedder, list[str]]:
-        """The embedder, and the space itself as its anchor."""
+        """The embedder, and the fingerprint of each space as its query."""
         return self.embedder, [space.fingerprint for space in spaces]
 
     def backfill(self, *scenarios: str, **options: Any) -> BackfillResult:
         """Run one, for all scenarios unless some are named."""
         request = BackfillRequest(scenarios or SCENARIOS, **options)
-        return backfill(request, self.site, LocalEngine(self.load), Silent())
+        return backfill(self.site, request, Silent(), LocalEngine(self.load, **self.limits))
 
     def rows(self, view: str) -> list[dict[str, Any]]:
         """The offline rows of a view, by user and time."""

@@ -79,7 +79,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(given: list[tuple[ScenarioRows, Query]], options: AnchorOptions | None = None) -> Any:
         anchors = {rows.card.scenario: anchor for rows, anchor in given}
 
-        def spaces(_engine: Any, _workspace: Any, names: list[str], _precision: str) -> list[Space]:
+        def spaces(_site: Site, names: list[str], _precision: str) -> list[Space]:
             model = ModelVersion(version="m1", path="models/m1")
             return [Space(name, anchors[name].text, model, None, None, "f") for name in names]
 

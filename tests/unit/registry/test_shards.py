@@ -76,7 +76,7 @@ def test_a_lease_that_ran_out_is_another_workers(engine: Engine) -> None:
     with pytest.raises(LeaseLost):
         slow.finish(0, {"by": "slow"})
     fast.finish(0, {"by": "fast"})
-    assert [result.result for result in fast.results()] == [{"by": "fast"}]
+    assert fast.results() == {0: {"by": "fast"}}
 
 
 def test_a_lease_is_kept_while_the_work_goes_on(file_engine: Engine) -> None:
