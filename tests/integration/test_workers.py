@@ -28,11 +28,11 @@ shards.ShardedJob.__init__.__defaults__ = ("", float(lease))
 world = reopened(Path(folder))
 notes = Path(folder) / f"seen-{os.getpid()}"
 embed = world.embedder.embed
-def noted(arrays, rows, cutoffs, questions):
+def noted(arrays, rows, cutoffs, queries):
     with notes.open("a") as file:
         file.write(" ".join(str(arrays.users[row]) for row in rows) + "\\n")
     time.sleep(0.05)
-    return embed(arrays, rows, cutoffs, questions)
+    return embed(arrays, rows, cutoffs, queries)
 world.embedder.embed = noted
 owner = next(o for o in (world.embedder, publish, backfill_module, shards.ShardedJob) if hasattr(o, name))
 original, calls = getattr(owner, name), []

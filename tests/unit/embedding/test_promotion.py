@@ -98,11 +98,11 @@ def test_the_checksum_is_that_of_the_files(world: World) -> None:
 def _poison(world: World, monkeypatch: pytest.MonkeyPatch, *users: str) -> None:
     original = world.embedder.embed
 
-    def embed(arrays: Any, rows: Any, cutoffs: Any, questions: Any) -> Any:
+    def embed(arrays: Any, rows: Any, cutoffs: Any, queries: Any) -> Any:
         bad = [row for row in rows if row >= 0 and arrays.users[row] in users]
         if bad:
             raise ValueError(f"cannot read\nrow {len(bad)}")
-        return original(arrays, rows, cutoffs, questions)
+        return original(arrays, rows, cutoffs, queries)
 
     monkeypatch.setattr(world.embedder, "embed", embed)
 
@@ -121,8 +121,8 @@ def test_a_user_who_breaks_the_encoder_is_set_aside_with_the_reason(
 def test_a_vector_with_nan_is_set_aside(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     original = world.embedder.embed
 
-    def embed(arrays: Any, rows: Any, cutoffs: Any, questions: Any) -> Any:
-        vectors = original(arrays, rows, cutoffs, questions)
+    def embed(arrays: Any, rows: Any, cutoffs: Any, queries: Any) -> Any:
+        vectors = original(arrays, rows, cutoffs, queries)
         vectors[:, [row >= 0 and arrays.users[row] == "ann" for row in rows], 3] = np.nan
         return vectors
 
@@ -145,11 +145,11 @@ def test_an_encoder_that_fails_for_everybody_fails_the_job(
 def test_finished_shards_are_not_done_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     original, seen = world.embedder.embed, []
 
-    def embed(arrays: Any, rows: Any, cutoffs: Any, questions: Any) -> Any:
+    def embed(arrays: Any, rows: Any, cutoffs: Any, queries: Any) -> Any:
         seen.append([str(arrays.users[row]) for row in rows])
         if len(seen) == 2:
             raise Killed
-        return original(arrays, rows, cutoffs, questions)
+        return original(arrays, rows, cutoffs, queries)
 
     monkeypatch.setattr(world.embedder, "embed", embed)
     with pytest.raises(Killed):

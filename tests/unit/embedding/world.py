@@ -106,25 +106,25 @@ def add_labels(home: Home, scenario: str, rows: Sequence[tuple[str, float]]) -> 
 
 @dataclass
 class HashEmbedder:
-    """A unit vector of what may be read: the question and the times of the history's events."""
+    """A unit vector of what may be read: the query and the times of the history's events."""
 
     workspace: Workspace
     calls: list[tuple[int, int]] = field(default_factory=list)
 
     def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, questions: Sequence[Any]
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Any]
     ) -> NDArray[np.float32]:
-        """Unit vectors, float32 [questions, requests, 128]."""
-        self.calls.append((len(questions), len(rows)))
+        """Unit vectors, float32 [queries, requests, 128]."""
+        self.calls.append((len(queries), len(rows)))
         slices = slice_histories(arrays, rows, cutoffs, self.workspace)
-        result = np.empty((len(questions), len(rows), 128), np.float32)
-        for number, question in enumerate(questions):
+        result = np.empty((len(queries), len(rows), 128), np.float32)
+        for number, query in enumerate(queries):
             for request in range(len(rows)):
                 read = [
                     events.time[slices.start[request, m] : slices.stop[request, m]].tobytes()
                     for m, events in enumerate(arrays.modalities)
                 ]
-                seed = hashlib.sha256(repr((question, cutoffs[request] if any(read) else 0, read)).encode())
+                seed = hashlib.sha256(repr((query, cutoffs[request] if any(read) else 0, read)).encode())
                 vector = np.random.default_rng(list(seed.digest())).normal(size=128)
                 result[number, request] = vector / np.linalg.norm(vector)
         return result
