@@ -18,8 +18,9 @@ from qanchor.audience.population import Population
 from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, CREATED, EVENT_TIMESTAMP, USER_ID
 from qanchor.site import Site
-from qanchor.storage.parts import MOMENT, write_part
+from qanchor.storage.parts import write_part
 from qanchor.storage.vectors import load_index
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import load_workspace
 
 SEEDS, AUDIENCE, KEPT = 1_000, 50_000, 0.05
@@ -75,7 +76,7 @@ def _population(stage: Stage) -> tuple[Population, str]:
     as_of = datetime.fromisoformat(AS_OF)
     name = next(iter(workspace.activity_columns))
     draws = np.random.default_rng(3).random(stage.users)
-    moments = pa.array([as_of - timedelta(hours=1)], MOMENT).take(pa.array(np.zeros(stage.users, np.int64)))
+    moments = pa.repeat(pa.scalar(as_of - timedelta(hours=1), TIMESTAMP), stage.users)
     columns = {USER_ID: index.users, name: draws, EVENT_TIMESTAMP: moments, CREATED: moments}
     write_part(home.view(ACTIVITY_VIEW), pa.table(columns), "00000000")
     features = OfflineFeatures(Site.at(workspace, home), as_of)

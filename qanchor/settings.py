@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qanchor.errors import WorkspaceInvalid, did_you_mean
 from qanchor.home import Home
+from qanchor.times import DAY_SECONDS
 
 _PREFIX = "QANCHOR_"
 
@@ -67,7 +68,11 @@ class EventSettings(BaseModel, extra="forbid", frozen=True):
     """What is refused as an absurd time, and how events are kept."""
 
     oldest: str = Field("1970-01-02", description="events before this UTC date are refused")
-    future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now an event may lie")
+    future_seconds: float = Field(
+        float(DAY_SECONDS),
+        ge=0,
+        description="maximum clock skew: how far in the future an event time may be, seconds",
+    )
     by_user: bool = Field(
         True, description="a backfill keeps a copy of the log by user, about as large, for quick refreshes"
     )

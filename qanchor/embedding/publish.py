@@ -19,6 +19,7 @@ import pyarrow as pa
 from qanchor.embedding.shard import ShardResult
 from qanchor.embedding.spaces import Space
 from qanchor.errors import NotReady, StateError
+from qanchor.files import sync_folder
 from qanchor.names import embedding_view
 from qanchor.progress import Progress
 from qanchor.registry.manifests import (
@@ -106,7 +107,7 @@ def new_manifest(
             parts.link_part(source, folder, part_name(manifest.id, number))
             rows += shard.rows[space.scenario]
             totals.append(shard.totals[space.scenario])
-    parts.sync_folder(folder)
+    sync_folder(folder)
     note_manifest(
         site.engine,
         manifest,

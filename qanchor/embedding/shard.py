@@ -17,6 +17,7 @@ from qanchor.embedding.pairs import Pairs, VectorRows, events_read
 from qanchor.embedding.spaces import Space
 from qanchor.errors import QAnchorError, StateError
 from qanchor.events.history import EventArrays, Int64, slice_histories
+from qanchor.files import sync_folder
 from qanchor.model.space import narrowed
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.storage import checksums, parts
@@ -195,7 +196,7 @@ class _Run:
             chunks.close()
             for writer in self.writers.values():
                 writer.close()
-        parts.sync_folder(self.shard.folder)
+        sync_folder(self.shard.folder)
         return self.result
 
     def _chunks(self) -> Iterator[_Chunk]:

@@ -1,13 +1,14 @@
-"""The best area a scenario can reach, where the world behind its labels is known: `labels/ceilings.json`.
+"""The greatest AUC that a scenario can reach, where the world behind its labels is known.
 
-One object: a scenario's name to its ceiling, or to an object whose `expected` is the ceiling.
+`labels/ceilings.json` is one object: a scenario's name to its ceiling, or to an object whose `expected` is
+the ceiling.
 """
 
 import json
-import os
 from pathlib import Path
 
 from qanchor.errors import LabelsInvalid
+from qanchor.files import write_atomically
 from qanchor.home import Home
 
 _FILE = "ceilings.json"
@@ -17,39 +18,33 @@ def read_ceilings(home: Home) -> dict[str, float]:
     """The known ceilings by scenario, areas in (0.5, 1]; empty where none is known.
 
     Raises:
-        LabelsInvalid: the file does not hold; mend or delete it.
+        LabelsInvalid: the file is invalid; fix or delete it.
     """
     return _read(home.labels / _FILE)
 
 
 def take_ceiling(labels: Path, scenario: str, home: Home) -> None:
-    """Keep the ceiling that stands beside a label file or one folder up, or forget an earlier one.
+    """Store the ceiling from a label file's folder or the one above it, or remove a stored one.
 
     Args:
         labels: the label file that was loaded.
-        scenario: its scenario.
-        home: where it is kept.
+        scenario: name of its scenario.
+        home: receives the ceiling.
 
     Raises:
-        LabelsInvalid: a ceilings.json there does not hold.
+        LabelsInvalid: a ceilings.json there is invalid.
     """
     folders = (labels.resolve().parent, labels.resolve().parent.parent)
-    found = next(
+    ceiling = next(
         (known[scenario] for folder in folders if scenario in (known := _read(folder / _FILE))), None
     )
     kept = read_ceilings(home)
-    if kept.get(scenario) == found:
+    if kept.get(scenario) == ceiling:
         return
     changed = {name: value for name, value in kept.items() if name != scenario}
-    if found is not None:
-        changed[scenario] = found
-    final = home.labels / _FILE
-    staged = final.with_name(f".{_FILE}.{os.getpid()}.tmp")
-    try:
-        staged.write_text(json.dumps(dict(sorted(changed.items())), indent=2) + "\n", encoding="utf-8")
-        staged.replace(final)
-    finally:
-        staged.unlink(missing_ok=True)
+    if ceiling is not None:
+        changed[scenario] = ceiling
+    write_atomically(home.labels / _FILE, json.dumps(dict(sorted(changed.items())), indent=2) + "\n")
 
 
 def _read(path: Path) -> dict[str, float]:
@@ -62,7 +57,7 @@ def _read(path: Path) -> dict[str, float]:
             for name, value in content.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelsInvalid(f"{path} holds no ceilings", "Mend it or move it away.") from error
+        raise LabelsInvalid(f"{path} holds no ceilings", "Fix it or move it away.") from error
     for name, value in values.items():
         if not 0.5 < value <= 1:
             raise LabelsInvalid(f"{path}: the ceiling of {name} is {value}", "Give an area in (0.5, 1].")

@@ -8,7 +8,7 @@ import hashlib
 import keyword
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,16 +18,15 @@ import pyarrow.compute as pc
 
 from qanchor import names
 from qanchor.storage.event_log import log_schema
+from qanchor.times import EPOCH, to_microseconds
 from qanchor.workspace import Workspace
 
 # Events that become columns at once: many more do not fit the processor's cache and take twice as long.
 _SLICE: Final = 10_000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def attribute(field: str) -> str:
-    """The name of a field on a decoded event: its own, save that Python's keywords are capitalised."""
+    """The name of a field on a decoded event; Python's keywords are capitalised."""
     return field.capitalize() if keyword.iskeyword(field) else field
 
 
@@ -64,7 +63,7 @@ class EventTables:
         self._sorted = {name: sorted(spec.fields) for name, spec in workspace.modalities.items()}
 
     def event_id(self, event: Any) -> str:
-        """The event's own id, or the one derived from its content."""
+        """The event's id, or the one derived from its content."""
         if event.event_id is not None:
             return str(event.event_id)
         modality = type(event).__struct_config__.tag
@@ -73,26 +72,26 @@ class EventTables:
             value = getattr(event, attribute(name))
             if value is not None:
                 values += (name, value)
-        time_us = (event.event_time - _EPOCH) // _MICROSECOND
+        time_us = to_microseconds(event.event_time)
         return content_id(event.user_id, time_us, modality, values)
 
     def narrow(self, events: Sequence[Any], partition: int, offsets: Sequence[int]) -> list[NarrowTable]:
-        """Events of one partition as narrow tables; within a modality in the order given.
+        """Events of one partition as narrow tables; within a modality in their order.
 
         Args:
             events: decoded ones.
             partition: Kafka partition they came from.
             offsets: Kafka offset of each.
         """
-        places = np.asarray(offsets, np.int64)
-        found = []
+        positions = np.asarray(offsets, np.int64)
+        tables = []
         for start in range(0, len(events), _SLICE):
-            some, at = events[start : start + _SLICE], places[start : start + _SLICE]
+            some, at = events[start : start + _SLICE], positions[start : start + _SLICE]
             rows: dict[type[Any], list[int]] = defaultdict(list)
             for row, event in enumerate(some):
                 rows[type(event)].append(row)
-            found += [self._narrow(kind, [some[row] for row in own], at[own]) for kind, own in rows.items()]
-        return [NarrowTable(modality, self._from(table, partition)) for modality, table in found]
+            tables += [self._narrow(kind, [some[row] for row in of], at[of]) for kind, of in rows.items()]
+        return [NarrowTable(modality, self._from(table, partition)) for modality, table in tables]
 
     def _from(self, table: Any, partition: int) -> Any:
         origin = pa.repeat(pa.scalar(partition, self._types[names.SOURCE_PARTITION]), table.num_rows)
@@ -105,13 +104,14 @@ class EventTables:
             self.event_id(event) if known is None else known
             for known, event in zip(columns[names.EVENT_ID], events, strict=True)
         ]
-        # Three times as fast as handing over datetimes, whose zone is asked for one by one.
-        since = [time - _EPOCH for time in columns.pop(names.EVENT_TIME)]
+        # Three times as fast as an array of datetimes, whose zones are read one by one.
+        since = [time - EPOCH for time in columns.pop(names.EVENT_TIME)]
         times = pa.array(since, pa.duration("us")).view(self._types[names.EVENT_TIME])
-        named = {field: field for field in fields}
-        named |= {attribute(name): name for name in self._sorted[kind.__struct_config__.tag]}
+        column_of = {field: field for field in fields}
+        column_of |= {attribute(name): name for name in self._sorted[kind.__struct_config__.tag]}
         table = {
-            named[field]: pa.array(values, self._types[named[field]]) for field, values in columns.items()
+            column_of[field]: pa.array(values, self._types[column_of[field]])
+            for field, values in columns.items()
         }
         return NarrowTable(
             kind.__struct_config__.tag,
@@ -119,7 +119,7 @@ class EventTables:
         )
 
     def join(self, tables: Iterable[NarrowTable]) -> Any:
-        """One table of the event log: modality after modality, each in the order given.
+        """One table of the event log: modality after modality, each in its order.
 
         Returns:
             pyarrow table with log_schema's columns; `_ingested_at` is now.
@@ -136,11 +136,11 @@ class EventTables:
 
     def _widen(self, modality: str, table: Any, now: Any) -> Any:
         count = table.num_rows
-        given = {name: table[name] for name in table.column_names}
-        given[names.MODALITY] = pa.repeat(modality, count)
-        given[names.INGESTED_AT] = pa.array(np.full(count, now), self._types[names.INGESTED_AT])
+        present = {name: table[name] for name in table.column_names}
+        present[names.MODALITY] = pa.repeat(modality, count)
+        present[names.INGESTED_AT] = pa.array(np.full(count, now), self._types[names.INGESTED_AT])
         columns = [
-            given[name] if name in given else pa.nulls(count, kind) for name, kind in self._types.items()
+            present[name] if name in present else pa.nulls(count, kind) for name, kind in self._types.items()
         ]
         return pa.table(columns, schema=self.schema)
 

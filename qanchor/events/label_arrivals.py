@@ -1,9 +1,8 @@
-"""When each label came in: what label delay is measured by.
+"""The time at which each label first arrived, by which label delay is measured.
 
-A label file replaces the one before it, so the time of a label's first arrival is kept beside it.
+A label file replaces the one before it, so the first arrivals are kept in a file of their own.
 """
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,41 +11,42 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from qanchor.errors import NotReady
+from qanchor.files import atomic_file
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
+from qanchor.times import TIMESTAMP
 
 ARRIVED = "arrived"
-_MOMENT = pa.timestamp("us", tz="UTC")
 
 
 def arrivals_path(home: Home, scenario: str) -> Path:
-    """Where the arrivals of a scenario's labels are kept."""
+    """The file of the arrivals of a scenario's labels."""
     return home.label_arrivals / f"{scenario}.parquet"
 
 
 def arrivals(labels: pa.Table, known: pa.Table | None, otherwise: datetime) -> pa.Table:
-    """When each label first came in.
+    """The time at which each label first arrived.
 
     Args:
         labels: rows with user_id and as_of, each pair once.
-        known: earlier arrivals, as this returns them; None: nothing is known.
-        otherwise: of labels without an earlier arrival, UTC.
+        known: earlier arrivals, as this function returns them; None: nothing is known.
+        otherwise: arrival of labels without an earlier one, UTC.
 
     Returns:
         user_id, as_of and arrived, sorted by user and time.
     """
     keys = labels.select([USER_ID, AS_OF])
-    now = pa.scalar(otherwise.astimezone(UTC), _MOMENT)
+    now = pa.scalar(otherwise.astimezone(UTC), TIMESTAMP)
     if known is None:
-        found = keys.append_column(ARRIVED, pa.array([now.as_py()] * len(keys), _MOMENT))
+        table = keys.append_column(ARRIVED, pa.array([now.as_py()] * len(keys), TIMESTAMP))
     else:
-        found = keys.join(known, [USER_ID, AS_OF], join_type="left outer")
-        found = found.set_column(2, ARRIVED, pc.fill_null(found[ARRIVED], now))
-    return found.sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
+        table = keys.join(known, [USER_ID, AS_OF], join_type="left outer")
+        table = table.set_column(2, ARRIVED, pc.fill_null(table[ARRIVED], now))
+    return table.sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
 
 
 def read_arrivals(home: Home, scenario: str) -> pa.Table | None:
-    """The arrivals that were kept; None where none were.
+    """The stored arrivals; None where there are none.
 
     Raises:
         NotReady: the file is damaged; load the labels again.
@@ -56,7 +56,7 @@ def read_arrivals(home: Home, scenario: str) -> pa.Table | None:
         return None
     try:
         return pq.read_table(path).cast(
-            pa.schema([(USER_ID, pa.string()), (AS_OF, _MOMENT), (ARRIVED, _MOMENT)])
+            pa.schema([(USER_ID, pa.string()), (AS_OF, TIMESTAMP), (ARRIVED, TIMESTAMP)])
         )
     except (OSError, pa.ArrowInvalid) as error:
         raise NotReady(
@@ -65,12 +65,6 @@ def read_arrivals(home: Home, scenario: str) -> pa.Table | None:
 
 
 def write_arrivals(home: Home, scenario: str, table: pa.Table) -> None:
-    """Keep arrivals in place of those before, in one step."""
-    path = arrivals_path(home, scenario)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Replace the arrivals of a scenario's labels, in one step."""
+    with atomic_file(arrivals_path(home, scenario)) as staged:
         pq.write_table(table, staged)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

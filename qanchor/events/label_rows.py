@@ -1,6 +1,6 @@
-"""One label file read and checked: every fault names its row and column."""
+"""Reads and checks one label file: every error names its row and column."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from qanchor.errors import LabelsInvalid
 from qanchor.names import AS_OF, FOLD, LABEL, SPLIT, SPLITS, USER_ID
 from qanchor.settings import EventSettings
+from qanchor.times import TIMESTAMP, now, read_moment, to_microseconds
 
 LABEL_SCHEMA = pa.schema(
     [
         (USER_ID, pa.string()),
-        (AS_OF, pa.timestamp("us", tz="UTC")),
+        (AS_OF, TIMESTAMP),
         (LABEL, pa.int8()),
         (FOLD, pa.int16()),
         (SPLIT, pa.string()),
     ]
 )
-_SHAPE = "A label file has columns user_id, as_of, label and, if wanted, fold or split."
-_MEND = "Mend or remove that row and load the file again."
+_SHAPE = "A label file has columns user_id, as_of, label and, optionally, fold or split."
+_FIX = "Fix or remove that row and load the file again."
 
 
 def read_label_rows(path: Path, bounds: EventSettings, classes: int = 2) -> pa.Table:
@@ -35,8 +36,8 @@ def read_label_rows(path: Path, bounds: EventSettings, classes: int = 2) -> pa.T
 
     Args:
         path: Parquet (.parquet) or CSV (.csv).
-        bounds: what counts as an absurd time.
-        classes: how many labels there are, from 0 on.
+        bounds: times that are refused.
+        classes: number of label values, from 0 on.
 
     Returns:
         A table of LABEL_SCHEMA.
@@ -94,7 +95,7 @@ def _refuse(bad: NDArray[np.bool_], column: str, problem: str, values: pa.Chunke
         return
     held = "" if values is None else f" {str(values[int(rows[0])].as_py())!r}"
     others = f" (and {len(rows) - 1:,} more rows)" if len(rows) > 1 else ""
-    raise LabelsInvalid(f"row {rows[0] + 1:,}, column {column}:{held} {problem}{others}", _MEND)
+    raise LabelsInvalid(f"row {rows[0] + 1:,}, column {column}:{held} {problem}{others}", _FIX)
 
 
 def _nulls(values: pa.ChunkedArray) -> NDArray[np.bool_]:
@@ -119,22 +120,19 @@ def _users(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _times(values: pa.ChunkedArray, bounds: EventSettings) -> pa.ChunkedArray:
     kind = values.type
     _refuse(_nulls(values), AS_OF, "is empty")
-    if pa.types.is_timestamp(kind):
-        times = values.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(LABEL_SCHEMA.field(AS_OF).type)
-    elif pa.types.is_date(kind):
-        times = values.cast(pa.timestamp("us")).cast(LABEL_SCHEMA.field(AS_OF).type)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        times = values.cast(TIMESTAMP, safe=False)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         parsed = pd.to_datetime(values.to_pandas(), utc=True, format="ISO8601", errors="coerce")
         _refuse(parsed.isna().to_numpy(), AS_OF, "is no ISO 8601 time", values)
-        times = pa.chunked_array([pa.array(parsed.dt.as_unit("us"), LABEL_SCHEMA.field(AS_OF).type)])
+        times = pa.chunked_array([pa.array(parsed.dt.as_unit("us"), TIMESTAMP)])
     else:
         raise LabelsInvalid(
             f"column as_of holds {kind}, not a time", "Write times as 2026-01-31 or 2026-01-31T12:00:00Z."
         )
     micros = np.asarray(times.cast(pa.int64()))
-    oldest = datetime.fromisoformat(bounds.oldest).replace(tzinfo=UTC)
-    newest = datetime.now(UTC) + timedelta(seconds=bounds.future_seconds)
-    early, late = (int(moment.timestamp() * 1e6) for moment in (oldest, newest))
+    newest = now() + timedelta(seconds=bounds.future_seconds)
+    early, late = to_microseconds(read_moment(bounds.oldest)), to_microseconds(newest)
     _refuse(micros < early, AS_OF, f"lies before {bounds.oldest}", times)
     _refuse(micros > late, AS_OF, "lies in the future, where no label can be known", times)
     return times

@@ -1,7 +1,6 @@
-"""Label sets: who was asked about when, and what came of it; the one rule for parts."""
+"""Label sets: (user, as-of time, label) rows of a scenario, and the one rule that divides them into parts."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,11 +20,13 @@ from qanchor.errors import LabelsInvalid, NotReady
 from qanchor.events.ceilings import take_ceiling
 from qanchor.events.label_arrivals import arrivals, read_arrivals, write_arrivals
 from qanchor.events.label_rows import LABEL_SCHEMA, read_label_rows
+from qanchor.files import atomic_file
 from qanchor.home import Home
 from qanchor.names import AS_OF, EVENT_TIME, FOLD, LABEL, SPLIT, SPLITS, USER_ID
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import LabelSet, utc_now
 from qanchor.settings import EventSettings
+from qanchor.storage.event_log import EventLog
 from qanchor.workspace import Workspace
 
 Part = Literal["train", "valid", "test"]
@@ -36,7 +37,7 @@ class Labels:
     """The labels of one scenario.
 
     Args:
-        scenario: its name.
+        scenario: name of the scenario.
         table: user_id, as_of, label int8, fold int16 or null, split string or null, sorted by user and time.
     """
 
@@ -73,22 +74,20 @@ class Labels:
         return digest.hexdigest()
 
     def test_fold(self, test_fold: int | None = None) -> int | None:
-        """The fold that is tested on: the one asked for, else the highest; None without folds.
+        """The fold that is tested on: `test_fold`, or else the highest; None without folds.
 
         Raises:
-            LabelsInvalid: a fold is asked for that these labels do not have.
+            LabelsInvalid: these labels do not have that fold.
         """
         if test_fold is None:
             return self.folds[-1] if self.folds else None
         if test_fold not in self.folds:
             known = ", ".join(map(str, self.folds)) or f"none, they are divided by {self.divided_by}"
-            raise LabelsInvalid(
-                f"labels of {self.scenario} have no fold {test_fold}", f"Folds there are: {known}."
-            )
+            raise LabelsInvalid(f"labels of {self.scenario} have no fold {test_fold}", f"Folds: {known}.")
         return test_fold
 
     def part(self, part: Part, test_fold: int | None = None) -> pa.Table:
-        """The rows to fit on, to choose with, or to report.
+        """The rows of one part: to fit on, to choose with, or to report.
 
         By the file's split; or by fold: test is `test_fold` (default: the highest), valid the next lower
         one (from the lowest on to the highest again), train the rest; or, with neither, 70/10/20 by a
@@ -102,39 +101,39 @@ class Labels:
             The table's rows of that part, in the same order.
 
         Raises:
-            LabelsInvalid: a fold is asked for that these labels do not have.
+            LabelsInvalid: these labels do not have that fold.
         """
-        return self.table.filter(pa.array(self.places(test_fold) == SPLITS.index(part)))
+        return self.table.filter(pa.array(self.part_indexes(test_fold) == SPLITS.index(part)))
 
-    def places(self, test_fold: int | None = None) -> NDArray[np.int8]:
+    def part_indexes(self, test_fold: int | None = None) -> NDArray[np.int8]:
         """The index of each row's part in SPLITS, (rows,), by the rule of `part`."""
         chosen = self.test_fold(test_fold)
         if chosen is not None:
             valid = self.folds[self.folds.index(chosen) - 1]
             folds = np.asarray(self.table[FOLD])
-            places = np.where(folds == chosen, 2, np.where(folds == valid, 1, 0))
+            indexes = np.where(folds == chosen, 2, np.where(folds == valid, 1, 0))
         elif self.divided_by == "split":
-            places = np.asarray(pc.index_in(self.table[SPLIT], pa.array(SPLITS)))
+            indexes = np.asarray(pc.index_in(self.table[SPLIT], pa.array(SPLITS)))
         else:
             shares = np.array([hash_share(user) for user in self.table[USER_ID].to_pylist()])
-            places = np.digitize(shares, (0.7, 0.8))
-        return np.asarray(places, dtype=np.int8)
+            indexes = np.digitize(shares, (0.7, 0.8))
+        return np.asarray(indexes, dtype=np.int8)
 
 
 def hash_share(user: str) -> float:
-    """A user's place in [0, 1), the same in every process and version."""
+    """A number in [0, 1) from a user's id, the same in every process and version."""
     return int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8).digest()) / 2.0**64
 
 
 @dataclass(frozen=True)
 class LoadedLabels:
-    """What `labels load` took in.
+    """What `labels load` stored.
 
     Args:
         labels: the rows.
-        parts: rows of each part.
-        without_history: rows with no event before their as_of; None where the event log is empty.
-        warnings: what is allowed but worth a look, one sentence each.
+        parts: number of rows of each part.
+        without_history: number of rows with no event before their as_of; None where the event log is empty.
+        warnings: what is allowed but suspicious, one sentence each.
     """
 
     labels: Labels
@@ -144,13 +143,13 @@ class LoadedLabels:
 
 
 class LabelLoader:
-    """Checks label files and puts them in use; the event log is looked at once for all of them.
+    """Checks label files and puts them in use; the event log is read once for all of them.
 
     Args:
-        home: where state lives.
+        home: of the workspace.
         engine: the registry.
         workspace: names the scenarios.
-        bounds: what counts as an absurd time; default: the settings' defaults.
+        bounds: times that are refused; default: the settings' defaults.
     """
 
     def __init__(
@@ -162,11 +161,11 @@ class LabelLoader:
         self._bounds = bounds or EventSettings()
 
     def load(self, path: Path, scenario: str) -> LoadedLabels:
-        """Check a label file and put it in use for its scenario, in place of the one before.
+        """Check a label file and put it in use for its scenario; it replaces the one before.
 
         Args:
-            path: Parquet or CSV with user_id, as_of, label and, if wanted, fold or split.
-            scenario: what the labels are of.
+            path: Parquet or CSV with user_id, as_of, label and, optionally, fold or split.
+            scenario: name of the scenario.
 
         Raises:
             UnknownScenario: scenarios.yaml does not name it.
@@ -189,19 +188,20 @@ class LabelLoader:
                 f"{without:,} of {labels.table.num_rows:,} rows ({share:.1%}) have no event before as_of."
             )
         arrived = self._arrivals(labels)
-        _write(labels, self._home)
+        with atomic_file(self._home.labels / f"{scenario}.parquet") as staged:
+            pq.write_table(labels.table, staged)
         write_arrivals(self._home, scenario, arrived)
         take_ceiling(path, scenario, self._home)
         _register(labels, self._home, self._engine)
         return LoadedLabels(labels, parts, without, tuple(warnings))
 
     def _arrivals(self, labels: Labels) -> pa.Table:
-        """When each row first came in; those that are new come in now."""
+        """The time at which each row first arrived; new rows arrive now."""
         known = read_arrivals(self._home, labels.scenario)
         with transaction(self._engine) as session:
             row = session.get(LabelSet, labels.scenario)
         if known is None and row is not None:
-            # Labels of an earlier version have no arrivals: they came in when they were loaded.
+            # Labels of an earlier version have no arrivals: they arrived when they were loaded.
             with suppress(NotReady):
                 before = read_labels(self._home, labels.scenario).table
                 known = arrivals(before, None, row.created_at.replace(tzinfo=UTC))
@@ -217,9 +217,7 @@ class LabelLoader:
 
     @cached_property
     def _first_events(self) -> pa.Table:
-        """When each user's history begins: user_id and first."""
-        from qanchor.storage.event_log import EventLog
-
+        """The time of each user's first event: user_id and first."""
         with EventLog(self._home.events, self._workspace).connect() as connection:
             return connection.execute(
                 f"SELECT {USER_ID}, min({EVENT_TIME}) AS first FROM events GROUP BY {USER_ID}"
@@ -227,7 +225,7 @@ class LabelLoader:
 
 
 def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
-    """Rows of each part and what is odd about them.
+    """Number of rows of each part, and warnings.
 
     Raises:
         LabelsInvalid: the file has one class, too few folds, or a part or fold with no row or one class.
@@ -251,8 +249,8 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
         ones = int(np.count_nonzero(np.asarray(table[LABEL])))
         if ones not in (0, table.num_rows):
             continue
-        found = f"only label {min(ones, 1)}" if table.num_rows else "no rows"
-        problem = f"part {part} of {labels.scenario} has {found}"
+        content = f"only label {min(ones, 1)}" if table.num_rows else "no rows"
+        problem = f"part {part} of {labels.scenario} has {content}"
         if labels.divided_by != "hash":
             raise LabelsInvalid(f"{problem}, by column {labels.divided_by}", "Give every part both labels.")
         warnings.append(f"By hash of the user, {problem}: give more rows or a split column.")
@@ -281,22 +279,7 @@ def _users_in_several_parts(labels: Labels) -> Iterator[str]:
     users = [set(labels.part(part)[USER_ID].to_pylist()) for part in SPLITS]
     both = len((users[0] | users[1]) & users[2])
     if both:
-        yield f"{both:,} users stand in the test part and in another one: fine at a later time, else a leak."
-
-
-def _write(labels: Labels, home: Home) -> None:
-    """Replace the scenario's label file at once, so that a reader sees the old rows or the new."""
-    home.labels.mkdir(parents=True, exist_ok=True)
-    final = home.labels / f"{labels.scenario}.parquet"
-    staged = final.with_name(f".{labels.scenario}.{os.getpid()}.tmp")
-    try:
-        with staged.open("wb") as file:
-            pq.write_table(labels.table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(final)
-    finally:
-        staged.unlink(missing_ok=True)
+        yield f"{both:,} users are in the test part and in another one: fine at a later time, else a leak."
 
 
 def _register(labels: Labels, home: Home, engine: Engine) -> None:

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from qanchor.errors import EventsInvalid, QAnchorError
 from qanchor.events.files import EventFile, open_event_file
 from qanchor.events.quality import Checked, EventChecker
 from qanchor.events.schema import EventDecoder
-from qanchor.files import full_disk_as_error
+from qanchor.files import atomic_file
 from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
 from qanchor.registry.tables import LoadedFile
@@ -30,18 +29,18 @@ from qanchor.workspace import Workspace
 
 @dataclass
 class LoadSummary:
-    """What became of a file's rows.
+    """The outcome of loading a file.
 
     Args:
-        path: the file.
+        path: of the file.
         content_hash: over its bytes and the modalities it was checked against.
-        rows: rows read.
-        accepted: events added to the log.
-        repeated: valid events that the log held already.
-        rejected: rows refused, by reason.
-        modalities: events added, by modality.
-        dead_letters: where the refused rows are, if there are any.
-        loaded_before: when the same content was loaded; then nothing was read.
+        rows: number of rows read.
+        accepted: number of events added to the log.
+        repeated: number of valid events that the log had already.
+        rejected: number of refused rows, by reason.
+        modalities: number of events added, by modality.
+        dead_letters: file of the refused rows, if there are any.
+        loaded_before: time at which the same content was loaded; then nothing was read.
     """
 
     path: Path
@@ -56,36 +55,28 @@ class LoadSummary:
 
 
 class _DeadLetterFile:
-    """Refused rows as JSON lines; a file only once there is one, complete once `finish` ran."""
+    """Refused rows as JSON lines; a file only if there are any, complete once `finish` ran.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        opened: closes the file; an error on the way removes it.
+    """
+
+    def __init__(self, path: Path, opened: ExitStack) -> None:
         self.path = path
-        self._part = path.with_name(f"_{path.name}")
+        self._opened = opened
         self._file: TextIO | None = None
 
     def write(self, row: int, reason: str, detail: str, event: Any) -> None:
+        if self._file is None:
+            staged = self._opened.enter_context(atomic_file(self.path))
+            self._file = self._opened.enter_context(staged.open("w", encoding="utf-8"))
         line = {"row": row, "reason": reason, "detail": detail, "event": event}
-        with full_disk_as_error(self.path.parent):
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._part.open("w", encoding="utf-8")
-            self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
 
     def finish(self) -> Path | None:
-        if self._file is None:
-            return None
-        with full_disk_as_error(self.path.parent):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self.path)
-        return self.path
-
-    def abandon(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # what is still buffered has no place on a full disk
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+        self._opened.close()
+        return self.path if self._file else None
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ class EventLoader:
         engine: the registry.
         log: the event log.
         decoder: the rules.
-        dead_letters: folder for refused rows.
+        dead_letters: folder of the files of refused rows.
         assume_utc: read times without a zone as UTC instead of refusing them.
     """
 
@@ -124,14 +115,12 @@ class EventLoader:
         if before is not None:
             summary.rows, summary.loaded_before = before.rows, before.created_at.replace(tzinfo=UTC)
             return summary
-        letters = _DeadLetterFile(self.dead_letters / f"{path.stem}-{summary.content_hash[:12]}.jsonl")
+        name = f"{path.stem}-{summary.content_hash[:12]}.jsonl"
         loaded = LoadedFile(content_hash=summary.content_hash, path=str(path.resolve()), rows=0, rejected=0)
-        try:
+        with ExitStack() as opened:
+            letters = _DeadLetterFile(self.dead_letters / name, opened)
             tables = self._tables(file, summary, letters, progress or Silent())
             append(self.engine, self.log, _counted(tables, summary, loaded), loaded=loaded)
-        except BaseException:
-            letters.abandon()
-            raise
         settle(self.engine, self.log)
         return summary
 
@@ -163,7 +152,7 @@ class EventLoader:
 
 def _nothing_valid(summary: LoadSummary, letters: Path) -> QAnchorError:
     if not summary.rows:
-        return EventsInvalid(f"{summary.path} holds no rows", "Hand over a file with events.")
+        return EventsInvalid(f"{summary.path} holds no rows", "Give a file with events.")
     reason, rows = summary.rejected.most_common(1)[0]
     hint = " For times without a zone pass --assume-utc." if reason == "naive_time" else ""
     return EventsInvalid(
@@ -182,7 +171,7 @@ def _counted(tables: Iterable[Any], summary: LoadSummary, loaded: LoadedFile) ->
 
 
 def content_hash(path: Path, workspace: Workspace, assume_utc: bool = False) -> str:
-    """What a load depends on, as 64 hex digits: the file's bytes and the modalities it is checked against."""
+    """A hash of the file's bytes and of the modalities it is checked against, 64 hex digits."""
     digest = hashlib.blake2b(digest_size=32)
     for name, spec in workspace.modalities.items():
         digest.update(f"{name}={spec.model_dump_json()};{assume_utc}".encode())

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from qanchor import names
 from qanchor.events.columns import content_id
 from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import FieldSpec
 
-_TIME: Final = pa.timestamp("us", "UTC")
 _NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 _MISSING: Final = ["nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>"]
 _INSTANT: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
@@ -163,18 +163,18 @@ class EventChecker:
     def _times(values: Any) -> Any:
         kind = values.type
         if pa.types.is_timestamp(kind) and kind.tz is not None:
-            return values.cast(pa.timestamp("us", kind.tz), safe=False).cast(_TIME)
+            return values.cast(TIMESTAMP, safe=False)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             readable = pc.if_else(pc.match_substring_regex(values, _INSTANT), values, pa.scalar(None, kind))
             try:
-                return readable.cast(_TIME)
+                return readable.cast(TIMESTAMP)
             except pa.ArrowInvalid:  # an impossible date such as 30 February somewhere: the decoder finds it
-                return pa.nulls(len(values), _TIME)
-        return pa.nulls(len(values), _TIME)
+                return pa.nulls(len(values), TIMESTAMP)
+        return pa.nulls(len(values), TIMESTAMP)
 
     def _common(self, columns: Mapping[str, _Column]) -> Any:
         user, time = columns[names.USER_ID], columns[names.EVENT_TIME]
-        low, high = (pa.scalar(t, _TIME) for t in (self._decoder.oldest, self._decoder.latest()))
+        low, high = (pa.scalar(t, TIMESTAMP) for t in (self._decoder.oldest, self._decoder.latest()))
         within = pc.and_(pc.greater_equal(time.values, low), pc.less_equal(time.values, high))
         holds = user.lengths_within(1, MAX_ID_LENGTH) & ~user.absent
         holds &= pc.fill_null(within, False).to_numpy(zero_copy_only=False)
@@ -204,7 +204,7 @@ class EventChecker:
         log[names.SOURCE_PARTITION] = pa.nulls(count, pa.int32())
         log[names.SOURCE_OFFSET] = pa.nulls(count, pa.int64())
         log[names.INGESTED_AT] = pa.array(
-            np.full(count, np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")), _TIME
+            np.full(count, np.datetime64(datetime.now(UTC).replace(tzinfo=None), "us")), TIMESTAMP
         )
         log[names.EVENT_ID] = self._ids(columns.get(names.EVENT_ID), taken, log)
         return pa.table([log[name] for name in self._decoder.schema.names], schema=self._decoder.schema)
@@ -266,10 +266,8 @@ def _reads_as_missing(values: Any) -> Any:
 
 def _with_zone(values: Any) -> Any:
     kind = values.type
-    if pa.types.is_timestamp(kind) and kind.tz is None:
-        return values.cast(pa.timestamp("us"), safe=False).cast(_TIME)
-    if pa.types.is_date(kind):
-        return values.cast(pa.timestamp("us")).cast(_TIME)
+    if (pa.types.is_timestamp(kind) and kind.tz is None) or pa.types.is_date(kind):
+        return values.cast(TIMESTAMP, safe=False)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return values
     values = pc.replace_substring_regex(values, r"^(\d{4}-\d\d-\d\d)$", r"\1T00:00")

@@ -5,7 +5,7 @@ On the wire an event is one flat JSON object:
     {"event_id": "...", "user_id": "u1", "event_time": "2026-11-20T10:15:00Z", "modality": "bill", ...}
 
 `event_id` is optional: without it the id is derived from the content, so sending the same event again
-adds nothing; who sends two equal events on purpose gives them ids. `...` stands for the modality's fields.
+adds nothing; a sender of two equal events on purpose gives them ids. `...` are the modality's fields.
 Fields that the modality does not name are ignored.
 """
 
@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Annotated, Any, Final, Protocol
@@ -23,13 +23,14 @@ import msgspec
 from qanchor import names
 from qanchor.events.columns import EventTables, attribute
 from qanchor.settings import EventSettings
+from qanchor.times import now, read_moment
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 MAX_ID_LENGTH: Final = 256
 _ID: Final = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
 _TIME: Final = Annotated[datetime, msgspec.Meta(tz=True)]
 
-# What msgspec says -> the reason on the dead letter. The first match counts.
+# Message of msgspec -> reason on the dead letter. The first match counts.
 _REASONS: Final = (
     (re.compile(r"missing required field"), "missing_field"),
     (re.compile(r"got `null`"), "missing_field"),
@@ -45,7 +46,7 @@ _FIELD: Final = re.compile(r"at `\$\.([a-z0-9_]+)`|required field `([a-z0-9_]+)`
 
 
 class UserEvent(Protocol):
-    """What every decoded event has, beside the fields of its modality."""
+    """What every decoded event has besides the fields of its modality."""
 
     event_id: str | None
     user_id: str
@@ -57,7 +58,7 @@ class EventRejected(Exception):
 
     Args:
         reason: short, snake_case, one of a closed set: missing_field, wrong_type, out_of_range, ...
-        detail: one sentence that names the field at fault.
+        detail: one sentence that names the faulty field.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -95,11 +96,11 @@ def _event_type(modality: str, spec: ModalitySpec) -> type[msgspec.Struct]:
 
 
 class EventDecoder:
-    """Turns Kafka messages and file rows into typed events, or says why not.
+    """Turns Kafka messages and file rows into typed events, or gives the reason why not.
 
     Args:
         workspace: the modalities and their fields.
-        settings: which times are absurd.
+        settings: times that are refused.
     """
 
     def __init__(self, workspace: Workspace, settings: EventSettings) -> None:
@@ -109,7 +110,7 @@ class EventDecoder:
         self._types = {name: _event_type(name, spec) for name, spec in workspace.modalities.items()}
         self._union = _union(self._types.values())
         self._decode = msgspec.json.Decoder(self._union).decode
-        self._oldest = datetime.fromisoformat(settings.oldest).replace(tzinfo=UTC)
+        self._oldest = read_moment(settings.oldest)
         self._future = timedelta(seconds=settings.future_seconds)
         self._latest = self._oldest
 
@@ -119,8 +120,8 @@ class EventDecoder:
         return self._oldest
 
     def latest(self) -> datetime:
-        """Events after this time are refused: some way ahead of now."""
-        return datetime.now(UTC) + self._future
+        """Events after this time are refused: now plus the permitted clock skew."""
+        return now() + self._future
 
     @property
     def types(self) -> Mapping[str, type[msgspec.Struct]]:
@@ -146,7 +147,7 @@ class EventDecoder:
         """The events of many messages, at several times the speed of `decode`.
 
         Returns:
-            Events in order; None if any message may have to be refused: `decode` says which, and why.
+            Events in order; None if any message may have to be refused: `decode` finds which, and why.
         """
         try:
             events = list(map(self._decode, payloads))  # type: ignore[arg-type]  # None is a TypeError
@@ -178,10 +179,10 @@ class EventDecoder:
         if time < self._oldest:
             raise EventRejected("too_old", f"event_time {time.isoformat()} is before {self._oldest:%Y-%m-%d}")
         if time > self._latest:
-            # The limit moves with the clock; asking the clock for every event would cost more than decoding.
+            # The limit moves with the clock; reading the clock for every event would cost more than decoding.
             self._latest = self.latest()
             if time > self._latest:
-                raise EventRejected("in_the_future", f"event_time {time.isoformat()} lies ahead of the clock")
+                raise EventRejected("in_the_future", f"event_time {time.isoformat()} is ahead of the clock")
 
 
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
@@ -199,7 +200,7 @@ def _holds_infinite(value: Any) -> bool:
 def _explain(error: Exception, payload: bytes) -> EventRejected:
     text = str(error)
     if payload and (malformed := _explain_malformed(text, payload)).reason == "not_finite":
-        return malformed  # whatever else is wrong before it: so a row of a file is judged too
+        return malformed  # whatever else is wrong before it, as for a row of a file
     for pattern, reason in _REASONS:
         if pattern.search(text):
             field = _FIELD.search(text)
@@ -211,14 +212,14 @@ def _explain(error: Exception, payload: bytes) -> EventRejected:
 
 def _explain_malformed(text: str, payload: bytes) -> EventRejected:
     # Python's own json module writes NaN, which is no JSON: worth a reason of its own.
-    found: list[str] = []
+    constants: list[str] = []
     try:
-        json.loads(payload, parse_constant=found.append)
+        json.loads(payload, parse_constant=constants.append)
     except (ValueError, RecursionError):
         return EventRejected("not_json", text)
-    return (
-        EventRejected("not_finite", f"a number is {found[0]}") if found else EventRejected("not_json", text)
-    )
+    if constants:
+        return EventRejected("not_finite", f"a number is {constants[0]}")
+    return EventRejected("not_json", text)
 
 
 class _Nothing(msgspec.Struct, tag_field=names.MODALITY, tag="\x00"):

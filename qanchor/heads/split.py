@@ -92,7 +92,7 @@ def _own(labels: Labels, request: SplitRequest) -> Division:
             f"Tune and backfill {labels.scenario} with that fold, or take --test-fold {request.prompt_fold}.",
         )
     by = "user" if labels.divided_by == "hash" else labels.divided_by
-    return Division(by, labels.places(fold), fold)
+    return Division(by, labels.part_indexes(fold), fold)
 
 
 def _by_user(labels: Labels) -> Division:
@@ -136,7 +136,7 @@ def _begin_of_last(moments: NDArray[np.int64], share: float, scenario: str) -> i
 
 
 def _without_seen(labels: Labels, request: SplitRequest, division: Division) -> Division:
-    own = labels.places(labels.test_fold(request.prompt_fold))
+    own = labels.part_indexes(labels.test_fold(request.prompt_fold))
     seen = division.places > own
     left_out = {**division.left_out, **_counted(seen_by_the_prompt=seen)}
     places = np.where(seen, -1, division.places).astype(np.int8)

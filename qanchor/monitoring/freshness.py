@@ -12,7 +12,7 @@ from qanchor.names import CREATED, EVENT_TIME, USER_ID
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.generations import CurrentVectors
-from qanchor.storage.parts import MOMENT
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import ScenarioSpec
 
 _DAY_SECONDS = 86_400
@@ -106,7 +106,7 @@ def score_freshness(scores: pa.Table, fresh: pa.Array, asked: tuple[ScenarioSpec
     )
     if not len(fresh):
         return [age, unknown("score_coverage", "no user has a fresh vector")]
-    oldest = pa.scalar(at - timedelta(days=spec.ttl_days), MOMENT)
+    oldest = pa.scalar(at - timedelta(days=spec.ttl_days), TIMESTAMP)
     scored = scores.filter(pc.greater_equal(scores[MOMENT_OF], oldest))[USER_ID].combine_chunks()
     share = pc.sum(pc.is_in(fresh, value_set=scored)).as_py() / len(fresh)
     note = f"of {len(fresh):,} users with a fresh vector"

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from qanchor.errors import NotReady
 from qanchor.home import Home
 from qanchor.monitoring.monitor import ScenarioHealth
-from qanchor.storage.parts import MOMENT
+from qanchor.times import TIMESTAMP
 
 SCHEMA = pa.schema(
     [
-        ("at", MOMENT),
+        ("at", TIMESTAMP),
         ("head", pa.string()),
         ("check", pa.string()),
         ("value", pa.float64()),
@@ -54,7 +54,7 @@ def record(home: Home, found: Sequence[ScenarioHealth]) -> None:
         table = pa.Table.from_pylist(rows, SCHEMA)
         if path.exists():
             known = _read(path)
-            earlier = known.filter(pc.not_equal(known["at"], pa.scalar(health.at, MOMENT)))
+            earlier = known.filter(pc.not_equal(known["at"], pa.scalar(health.at, TIMESTAMP)))
             table = pa.concat_tables([earlier, table])
         _write(table.sort_by([("at", "ascending")]), path)
 
@@ -74,7 +74,7 @@ def read_history(home: Home, scenario: str, since: datetime | None = None) -> pa
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
     if since is None:
         return table
-    return table.filter(pc.greater_equal(table["at"], pa.scalar(since, MOMENT)))
+    return table.filter(pc.greater_equal(table["at"], pa.scalar(since, TIMESTAMP)))
 
 
 def _read(path: Path) -> pa.Table:

@@ -24,8 +24,8 @@ from qanchor.monitoring.checks import (
 )
 from qanchor.monitoring.published import HEAD, MOMENT_OF, SCORE
 from qanchor.names import AS_OF, LABEL
-from qanchor.storage.parts import MOMENT
 from qanchor.storage.sql import connect
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import ScenarioSpec
 
 FEWEST: Final = 100  # rows of a month below which its calibration is not judged
@@ -66,7 +66,7 @@ class Outcomes:
     def matured(self) -> pa.Table:
         """The labels that have come in and whose outcome is known."""
         outcome = pc.add(self.labels[AS_OF], pa.scalar(timedelta(days=self.spec.horizon_days)))
-        at = pa.scalar(self.at, MOMENT)
+        at = pa.scalar(self.at, TIMESTAMP)
         return self.labels.filter(
             pc.and_(pc.less_equal(outcome, at), pc.less_equal(self.labels[ARRIVED], at))
         )
@@ -180,7 +180,7 @@ def _waiting(outcomes: Outcomes, matured: pa.Table, horizon: timedelta) -> Check
     """How long the oldest run of scores after the newest label has waited since its outcome was known."""
     name = "label_wait_days"
     moments = outcomes.scores[MOMENT_OF]
-    due = pc.less_equal(pc.add(moments, pa.scalar(horizon)), pa.scalar(outcomes.at, MOMENT))
+    due = pc.less_equal(pc.add(moments, pa.scalar(horizon)), pa.scalar(outcomes.at, TIMESTAMP))
     moments = moments.filter(due)
     if not len(moments):
         return unknown(name, "no published score's outcome is known yet")

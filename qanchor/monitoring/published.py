@@ -9,7 +9,8 @@ import pyarrow.dataset as pads
 
 from qanchor.home import Home
 from qanchor.names import CREATED, EVENT_TIMESTAMP, USER_ID, score_field, score_view
-from qanchor.storage.parts import MOMENT, list_parts
+from qanchor.storage.parts import list_parts
+from qanchor.times import TIMESTAMP
 
 SCORE, HEAD, MOMENT_OF = "score", "head", EVENT_TIMESTAMP
 _COLUMNS = (USER_ID, SCORE, HEAD, MOMENT_OF, CREATED)
@@ -30,10 +31,10 @@ def published_scores(home: Home, scenario: str, at: datetime, since: datetime) -
     field = score_field(scenario)
     files = [str(path) for path in list_parts(home.view(score_view(scenario)))]
     if not files:
-        types = (pa.string(), pa.float64(), pa.string(), MOMENT, MOMENT)
+        types = (pa.string(), pa.float64(), pa.string(), TIMESTAMP, TIMESTAMP)
         return pa.schema(list(zip(_COLUMNS, types, strict=True))).empty_table()
-    known = pc.field(CREATED) <= pa.scalar(at, MOMENT)
-    recent = pc.field(MOMENT_OF) >= pa.scalar(since, MOMENT)
+    known = pc.field(CREATED) <= pa.scalar(at, TIMESTAMP)
+    recent = pc.field(MOMENT_OF) >= pa.scalar(since, TIMESTAMP)
     columns = [USER_ID, field, f"{field}_head", MOMENT_OF, CREATED]
     table = pads.dataset(files).to_table(columns, filter=known & recent & pc.is_finite(pc.field(field)))
     return table.rename_columns(list(_COLUMNS))

@@ -25,6 +25,7 @@ from qanchor.home import Home
 from qanchor.shipped import template_folder
 from qanchor.storage import parts
 from qanchor.storage.point_in_time import latest_rows, read_rows, rows_as_of
+from qanchor.times import EPOCH, TIMESTAMP, as_utc
 from qanchor.workspace import Workspace, read_fingerprints, read_spaces, vector_widths, write_spaces
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS = (names.USER_ID, names.EVENT_TIMESTAMP, names.CREATED)
 # Every embedding view has these, so a frame names them as Feast's full feature names do.
 _SHARED = (names.MODEL_VERSION, names.N_EVENTS, names.LAST_EVENT_TS)
@@ -205,10 +205,10 @@ class FeatureRepository:
             NotReady: a view is not applied; run `feast apply`.
             StateError: the online store lacks rows that the offline store has; look at `batch_engine`.
         """
-        end = end if end.tzinfo else end.replace(tzinfo=UTC)
+        end = as_utc(end)
         due = {view: self._newest_rows(view, end) for view in views}
         with _quiet(), views_applied():
-            self.store.materialize(_BEGINNING, end, feature_views=list(views))
+            self.store.materialize(EPOCH, end, feature_views=list(views))
         for view, rows in due.items():
             # Feast's own engines report success without a row written (Ray, with a vector index).
             probed = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), _PROBED_USERS)).astype(np.int64))
@@ -239,8 +239,8 @@ class FeatureRepository:
     def _newest_rows(self, view: str, end: datetime) -> pa.Table:
         """User and event_timestamp of the newest row of each user."""
         self._schema(view)
-        rows = latest_rows(self.home.view(view), _BEGINNING, end, timedelta(0))
-        return read_rows(rows, pa.schema({names.USER_ID: pa.string(), names.EVENT_TIMESTAMP: parts.MOMENT}))
+        rows = latest_rows(self.home.view(view), EPOCH, end, timedelta(0))
+        return read_rows(rows, pa.schema({names.USER_ID: pa.string(), names.EVENT_TIMESTAMP: TIMESTAMP}))
 
     def _count_behind(self, view: str, rows: pa.Table) -> int:
         """How many of these rows the online store has neither as they are nor newer."""
@@ -322,7 +322,7 @@ class FeatureRepository:
         requests = pa.table(
             {
                 names.USER_ID: labels[names.USER_ID].cast(pa.string()),
-                names.AS_OF: labels[names.AS_OF].cast(parts.MOMENT, safe=False),
+                names.AS_OF: labels[names.AS_OF].cast(TIMESTAMP, safe=False),
             }
         )
         frame = labels

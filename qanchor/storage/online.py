@@ -1,4 +1,4 @@
-"""One Feast view in the online store, row by row: what a stream writes and how far each row reaches.
+"""One Feast view in the online store, row by row: a stream writes rows and reads how new they are.
 
 As in qanchor.storage.features, feast is imported by the calls that need it.
 """
@@ -7,7 +7,6 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,9 +15,8 @@ import pyarrow as pa
 from qanchor import names
 from qanchor.errors import StoreUnavailable
 from qanchor.storage.features import FeatureRepository, views_applied
+from qanchor.times import to_microseconds
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _SECOND_US: Final = 1_000_000
 
 
@@ -53,14 +51,14 @@ class OnlineView:
 
     @property
     def _is_guarded(self) -> bool:
-        # Packed rows, and times to the microsecond: what the project's own online store has.
+        # Only this project's online stores have packed rows, and times to the microsecond.
         return hasattr(self._online, "write_packed")
 
     def newest(self, users: Sequence[str]) -> dict[str, int]:
-        """By user the event_timestamp of the row that is served, for those who have one.
+        """The event_timestamp of the row that is served, by user, for users that have one.
 
         Returns:
-            Microseconds since the epoch; the end of the second where the store tells no microseconds.
+            Microseconds since the epoch; the end of the second where the store keeps no microseconds.
 
         Raises:
             NotReady: Feast does not know the view; run `feast apply`.
@@ -75,7 +73,7 @@ class OnlineView:
             rows = self._online.online_read(config, self._view, keys, one)
         rounding = 0 if self._is_guarded else _SECOND_US - 1
         return {
-            user: (_aware(moment) - _EPOCH) // _MICROSECOND + rounding
+            user: to_microseconds(moment) + rounding
             for user, (moment, _) in zip(users, rows, strict=True)
             if moment is not None
         }
@@ -88,7 +86,7 @@ class OnlineView:
 
         Raises:
             StoreUnavailable: the online store does not answer; some rows may be written.
-            FeaturesInvalid: a time lies too far in the future.
+            FeaturesInvalid: a time is too far in the future.
         """
         if not len(table):
             return
@@ -117,14 +115,9 @@ def open_online_view(features: FeatureRepository) -> OnlineView:
     return view
 
 
-def _aware(moment: datetime) -> datetime:
-    # Feast's own convention: a time without a zone is UTC.
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 @contextmanager
 def _answering() -> Iterator[None]:
-    # Whoever uses Redis has imported its client; nobody else needs to.
+    # A user of Redis has imported its client; others need not.
     redis = sys.modules.get("redis")
     broken = (sqlite3.OperationalError, OSError, *((redis.RedisError,) if redis else ()))
     try:

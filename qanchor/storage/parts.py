@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from qanchor import names
 from qanchor.errors import FeaturesInvalid, NotReady
-from qanchor.files import sync
+from qanchor.files import atomic_file, temporary_beside
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import Workspace
 
 Matrix = npt.NDArray[np.float32]
 
-MOMENT = pa.timestamp("us", tz="UTC")
 # A folder without any Parquet file cannot be read, so each view keeps one part that has only columns.
 EMPTY_PART = "empty"
 _PART_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._=+-]{0,150}$")
@@ -34,9 +34,9 @@ def embedding_schema(scenario: str) -> pa.Schema:
             names.embedding_field(scenario): pa.list_(pa.float32()),
             names.MODEL_VERSION: pa.string(),
             names.N_EVENTS: pa.int64(),
-            names.LAST_EVENT_TS: MOMENT,
-            names.EVENT_TIMESTAMP: MOMENT,
-            names.CREATED: MOMENT,
+            names.LAST_EVENT_TS: TIMESTAMP,
+            names.EVENT_TIMESTAMP: TIMESTAMP,
+            names.CREATED: TIMESTAMP,
         }
     )
 
@@ -46,8 +46,8 @@ def _feature_schema(columns: Mapping[str, pa.DataType]) -> pa.Schema:
         {
             names.USER_ID: pa.string(),
             **columns,
-            names.EVENT_TIMESTAMP: MOMENT,
-            names.CREATED: MOMENT,
+            names.EVENT_TIMESTAMP: TIMESTAMP,
+            names.CREATED: TIMESTAMP,
         }
     )
 
@@ -83,16 +83,16 @@ def write_part(folder: Path, table: pa.Table, part: str) -> Path:
     """Write one part, or replace the part of that name; readers see the old file or the new one.
 
     Args:
-        folder: the view's folder.
+        folder: of the view.
         table: rows of the view.
-        part: its name: letters, digits and `._=+-`.
+        part: name of the part: letters, digits and `._=+-`.
 
     Raises:
-        FeaturesInvalid: the name does not hold.
+        FeaturesInvalid: the name is invalid.
     """
     if not _PART_NAME.match(part) or part == EMPTY_PART:
         raise FeaturesInvalid(
-            f"part name {part!r} does not hold", "Use letters, digits and ._=+-, and not 'empty'."
+            f"part name {part!r} is invalid", "Use letters, digits and ._=+-, and not 'empty'."
         )
     path = folder / f"{part}.parquet"
     _write(path, table)
@@ -100,16 +100,8 @@ def write_part(folder: Path, table: pa.Table, part: str) -> Path:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Neither pyarrow nor DuckDB takes a name that ends otherwise for data.
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_file(path) as staged:
         pq.write_table(table, staged, compression="lz4", use_dictionary=_texts(table.schema))
-        with staged.open("rb") as handle:
-            os.fsync(handle.fileno())
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 def part_writer(path: Path, schema: pa.Schema) -> "pq.ParquetWriter":
@@ -122,41 +114,33 @@ def _texts(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
-def sync_folder(folder: Path) -> None:
-    """Force a folder and its parts to the disk."""
-    for path in [*folder.glob("*.parquet"), folder]:
-        sync(path)
-
-
 def link_part(source: Path, folder: Path, part: str) -> None:
     """Make a written file a part of a folder as well; without a copy, and harmless to repeat."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{part}.parquet"
     if target.exists() and target.samefile(source):
         return
-    staged = folder / f".{part}.{os.getpid()}.tmp"
-    staged.unlink(missing_ok=True)
+    staged = temporary_beside(target)
     os.link(source, staged)
     staged.replace(target)
 
 
 def switch_folder(folder: Path, target: Path) -> None:
-    """Have a view's folder show another folder from one moment to the next.
+    """Make a view's folder a link to another folder, in one step.
 
-    The folder becomes a relative symbolic link, so that the home may be moved. A real folder, which a view
-    has before its first vectors, is moved aside first; nothing that anybody needs is in it.
+    The link is relative, so that the home may be moved. A real folder, which a view has before its first
+    vectors, is removed first; it holds no rows.
 
     Args:
-        folder: the view's.
-        target: what it shows from now on; below the same home.
+        folder: of the view.
+        target: the folder that it links to from now on; below the same home.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not folder.is_symlink():
         aside = target.parent / f".first.{os.getpid()}"
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}.link")
-    staged.unlink(missing_ok=True)
+    staged = temporary_beside(folder)
     staged.symlink_to(os.path.relpath(target, folder.parent), target_is_directory=True)
     staged.replace(folder)
 
@@ -173,13 +157,13 @@ def conform(table: pa.Table, schema: pa.Schema, view: str, width: int = names.EM
 
     Args:
         table: rows; columns that the view does not have are refused.
-        schema: from view_schemas.
-        view: named in errors.
+        schema: of the view, from view_schemas.
+        view: name for error messages.
         width: of the vectors.
 
     Raises:
         FeaturesInvalid: a column is missing or too many, a key or time is null, or a vector is
-            null, not finite or of the wrong width; mend the rows.
+            null, not finite or of the wrong width; fix the rows.
     """
     if set(table.column_names) != set(schema.names):
         odd = sorted(set(table.column_names) ^ set(schema.names))
@@ -188,10 +172,10 @@ def conform(table: pa.Table, schema: pa.Schema, view: str, width: int = names.EM
         table = table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = " ".join(str(error).split())
-        raise FeaturesInvalid(f"rows for {view} have a wrong type: {reason}", "Mend the rows.") from error
+        raise FeaturesInvalid(f"rows for {view} have a wrong type: {reason}", "Fix the rows.") from error
     for name in (names.USER_ID, names.EVENT_TIMESTAMP, names.CREATED):
         if table[name].null_count:
-            raise FeaturesInvalid(f"rows for {view} have a null {name}", "Drop or mend these rows.")
+            raise FeaturesInvalid(f"rows for {view} have a null {name}", "Drop or fix these rows.")
     for field in schema:
         if pa.types.is_list(field.type):
             vectors_of(table[field.name], view, width)
@@ -203,9 +187,8 @@ def vectors_of(column: pa.ChunkedArray | pa.Array, view: str, width: int | None 
 
     Args:
         column: lists of float32.
-        view: named in errors.
-
-        width: that all have; None: whichever the first has.
+        view: name for error messages.
+        width: of all vectors; None: that of the first.
 
     Returns:
         float32, (rows, width).
@@ -213,11 +196,11 @@ def vectors_of(column: pa.ChunkedArray | pa.Array, view: str, width: int | None 
     Raises:
         FeaturesInvalid: a vector is null, not finite or of another width; embed these users again.
     """
-    found = pc.min_max(pc.list_value_length(column)).as_py()
-    wanted = width or found["min"] or names.EMBEDDING_WIDTH
-    if column.null_count or (len(column) and found != {"min": wanted, "max": wanted}):
+    lengths = pc.min_max(pc.list_value_length(column)).as_py()
+    expected = width or lengths["min"] or names.EMBEDDING_WIDTH
+    if column.null_count or (len(column) and lengths != {"min": expected, "max": expected}):
         raise FeaturesInvalid(
-            f"{view} has a vector that is null or not {wanted} wide",
+            f"{view} has a vector that is null or not {expected} wide",
             "Embed these users again.",
         )
     values = pc.list_flatten(column)
@@ -226,7 +209,7 @@ def vectors_of(column: pa.ChunkedArray | pa.Array, view: str, width: int | None 
     matrix = np.ascontiguousarray(values.to_numpy(zero_copy_only=False), np.float32)
     if not np.isfinite(matrix).all():
         raise FeaturesInvalid(f"{view} has a vector that holds NaN or infinity", "Embed these users again.")
-    return matrix.reshape(len(column), wanted)
+    return matrix.reshape(len(column), expected)
 
 
 def require_parts(folder: Path) -> list[Path]:

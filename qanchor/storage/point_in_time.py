@@ -8,7 +8,7 @@ are first put in the order in which they become available, and those that are ou
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 from qanchor import names
 from qanchor.storage.parts import Matrix, require_parts, vectors_of
 from qanchor.storage.sql import Connection, connect
-from qanchor.times import TIMESTAMP
+from qanchor.times import EPOCH, TIMESTAMP, to_microseconds
 
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 # 4,096 vectors of 128 floats fill two MiB, which a core's cache holds: twice as fast as 65,536.
 _ROWS_PER_READ = 4_096
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # Longer than any row is old, and short enough to be added to a time in microseconds.
 FOREVER = timedelta(days=36_500_000)
 
@@ -75,8 +73,8 @@ class Rows:
     """
 
     parts: Sequence[Path]
-    part: Places
-    row: Places
+    part: Positions
+    row: Positions
 
 
 def _open_rows(parts: Sequence[Path]) -> Connection:
@@ -96,16 +94,16 @@ def _open_rows(parts: Sequence[Path]) -> Connection:
     return connection
 
 
-def _rows(parts: Sequence[Path], found: pa.Table) -> Rows:
+def _rows(parts: Sequence[Path], rows: pa.Table) -> Rows:
     part, row = (
         column.fill_null(-1).to_numpy().astype(np.int64, copy=False)
-        for column in (found["part"], found["file_row_number"])
+        for column in (rows["part"], rows["file_row_number"])
     )
     return Rows(parts, part, row)
 
 
 def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
-    """For each request the row that was the newest then; none where nothing was there or it is too old.
+    """For each request the newest row as of its moment; none where there is none or it is too old.
 
     Args:
         folder: the view's folder.
@@ -116,7 +114,7 @@ def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
         NotReady: the view was never applied; run `feast apply`.
     """
     parts = require_parts(folder)
-    wanted = pa.table(
+    requested = pa.table(
         {
             names.USER_ID: requests[names.USER_ID],
             names.AS_OF: requests[names.AS_OF].cast(TIMESTAMP).cast(pa.int64()),
@@ -124,11 +122,12 @@ def rows_as_of(folder: Path, requests: pa.Table, ttl: timedelta) -> Rows:
         }
     )
     with _open_rows(parts) as connection:
-        connection.register("wanted", wanted)
+        connection.register("requested", requested)
         # DuckDB does not know how many rows a registered table has, and then takes an ASOF join for so small
-        # that it loops over it: 41 s for 100,000 labels, against 0.3 s from a table of its own.
-        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM wanted")
-        return _rows(parts, connection.execute(_ASOF, {"ttl": ttl // _MICROSECOND}).to_arrow_table())
+        # that it loops over it: 41 s for 100,000 labels, against 0.3 s from a real table.
+        connection.execute("CREATE TEMP TABLE requests AS SELECT * FROM requested")
+        longest = ttl // timedelta(microseconds=1)
+        return _rows(parts, connection.execute(_ASOF, {"ttl": longest}).to_arrow_table())
 
 
 def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta) -> Rows:
@@ -145,16 +144,16 @@ def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta
         overlap: how long before `start` a late row may have been created.
     """
     parts = require_parts(folder)
-    reach = overlap if start > _EPOCH + overlap else timedelta(0)
+    reach = overlap if start > EPOCH + overlap else timedelta(0)
     with _open_rows(parts) as connection:
         moments = {"start": start, "end": end, "created_from": start - reach}
-        span = {name: (moment - _EPOCH) // _MICROSECOND for name, moment in moments.items()}
+        span = {name: to_microseconds(moment) for name, moment in moments.items()}
         return _rows(parts, connection.execute(_LATEST, span).to_arrow_table())
 
 
 def read_by_part(
     rows: Rows, columns: pa.Schema, rows_at_once: int = _ROWS_PER_READ
-) -> Iterator[tuple[Places, pa.Table]]:
+) -> Iterator[tuple[Positions, pa.Table]]:
     """The rows that exist, piece by piece, so that memory holds a bounded number at a time.
 
     Args:
@@ -176,18 +175,22 @@ def read_by_part(
 
 
 def _read_part(
-    file: pq.ParquetFile, positions: Places, places: Places, columns: pa.Schema, rows_at_once: int
-) -> Iterator[tuple[Places, pa.Table]]:
-    """Rows of one part, ascending `places`, with the positions that they have in the answer."""
+    file: pq.ParquetFile,
+    positions: Positions,
+    rows: Positions,
+    columns: pa.Schema,
+    rows_at_once: int,
+) -> Iterator[tuple[Positions, pa.Table]]:
+    """Rows of one part, ascending, with the positions that they have in the answer."""
     present = [name for name in columns.names if name in file.schema_arrow.names]
     begin = 0
     for batch in file.iter_batches(rows_at_once, columns=present):
         end = begin + len(batch)
-        some = slice(*np.searchsorted(places, (begin, end)))
+        some = slice(*np.searchsorted(rows, (begin, end)))
         if some.start < some.stop:
             table = pa.Table.from_batches([batch])
-            if not np.array_equal(places[some], np.arange(begin, end)):
-                table = _take(table, places[some] - begin)
+            if not np.array_equal(rows[some], np.arange(begin, end)):
+                table = _take(table, rows[some] - begin)
             yield positions[some], _conform(table, columns)
         begin = end
 
@@ -199,13 +202,13 @@ def _conform(table: pa.Table, columns: pa.Schema) -> pa.Table:
     return table.select(columns.names).cast(columns)
 
 
-def _take(table: pa.Table, places: Places) -> pa.Table:
+def _take(table: pa.Table, rows: Positions) -> pa.Table:
     # Arrow takes lists one by one; vectors all have one width, so numpy takes them as rows of a matrix.
     wide = [field.name for field in table.schema if pa.types.is_list(field.type)]
-    taken = table.drop_columns(wide).take(pa.array(places))
+    taken = table.drop_columns(wide).take(pa.array(rows))
     for name in wide:
-        matrix = vectors_of(table[name], name)[places]
-        offsets = pa.array(np.arange(len(places) + 1) * matrix.shape[1], pa.int32())
+        matrix = vectors_of(table[name], name)[rows]
+        offsets = pa.array(np.arange(len(rows) + 1) * matrix.shape[1], pa.int32())
         taken = taken.append_column(name, pa.ListArray.from_arrays(offsets, matrix.reshape(-1)))
     return taken.select(table.column_names)
 
@@ -217,27 +220,27 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
         rows: which rows.
         columns: which columns; lists of float32 come back as fixed-size lists.
     """
-    vectors = [field.name for field in columns if pa.types.is_list(field.type)]
-    plain = pa.schema([field for field in columns if field.name not in vectors])
-    places, tables = [np.empty(0, np.int64)], [plain.empty_table()]
+    wide = [field.name for field in columns if pa.types.is_list(field.type)]
+    plain = pa.schema([field for field in columns if field.name not in wide])
+    positions_read, tables = [np.empty(0, np.int64)], [plain.empty_table()]
     matrices: dict[str, Matrix] = {}
     for positions, table in read_by_part(rows, columns):
-        places.append(positions)
+        positions_read.append(positions)
         tables.append(table.select(plain.names))
-        for name in vectors:
+        for name in wide:
             # A view's parts are of one embedding space, and so of one width.
             known = matrices[name].shape[1] if name in matrices else None
-            found = vectors_of(table[name], name, known)
-            matrix = matrices.setdefault(name, np.zeros((len(rows.part), found.shape[1]), np.float32))
-            matrix[positions] = found
+            vectors = vectors_of(table[name], name, known)
+            matrix = matrices.setdefault(name, np.zeros((len(rows.part), vectors.shape[1]), np.float32))
+            matrix[positions] = vectors
     missing = rows.part < 0
     order = np.full(len(rows.part), -1, np.int64)
-    chosen = np.concatenate(places)
+    chosen = np.concatenate(positions_read)
     order[chosen] = np.arange(len(chosen))
     none = np.zeros((len(rows.part), names.EMBEDDING_WIDTH), np.float32)
     taken = pa.concat_tables(tables).take(pa.array(order, mask=missing))
     result = {
-        name: _fixed_width(matrices.get(name, none), missing) if name in vectors else taken[name]
+        name: _fixed_width(matrices.get(name, none), missing) if name in wide else taken[name]
         for name in columns.names
     }
     return pa.table(result)

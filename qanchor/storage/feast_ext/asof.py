@@ -22,9 +22,9 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from qanchor import names
 from qanchor.errors import FeaturesInvalid
 from qanchor.storage.feast_ext.views import part_folder, part_schema
-from qanchor.storage.parts import MOMENT
 from qanchor.storage.point_in_time import FOREVER, read_rows, rows_as_of
 from qanchor.storage.sql import DatabaseError, connect
+from qanchor.times import TIMESTAMP
 
 # A list column counts its numbers in 32 bits.
 _ROWS_PER_CHUNK: Final = 4_000_000
@@ -94,7 +94,7 @@ class Labels:
         """
         column = self.table[self.moment]
         if not _is_text(column.type):
-            return pc.cast(column, MOMENT, safe=False)
+            return pc.cast(column, TIMESTAMP, safe=False)
         try:
             moments = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
         except ValueError as error:
@@ -102,7 +102,7 @@ class Labels:
                 f"the entity frame's {self.moment} holds text that is no time: {error}",
                 "Write times as 2026-03-01T00:00:00Z.",
             ) from error
-        return pa.chunked_array([pa.array(moments)]).cast(MOMENT, safe=False)
+        return pa.chunked_array([pa.array(moments)]).cast(TIMESTAMP, safe=False)
 
     def users(self, key: str) -> pa.ChunkedArray:
         """The users of the rows.

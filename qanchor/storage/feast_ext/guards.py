@@ -1,22 +1,15 @@
-"""What our online stores refuse before they write, and what they no longer serve."""
+"""Checks of our online stores: rows that they refuse to write, and rows that are too old to serve."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
 
 from qanchor.errors import FeaturesInvalid
+from qanchor.times import to_microseconds
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
 _ALWAYS: Final = -(2**62)
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch; a time without a zone is UTC, as everywhere in Feast."""
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - EPOCH) // MICROSECOND
 
 
 def check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
@@ -48,15 +41,15 @@ def check_future(view: Any, event_us: Iterable[int], limit: datetime) -> None:
         limit: the last moment that is accepted.
 
     Raises:
-        FeaturesInvalid: a row lies after it.
+        FeaturesInvalid: a row is after it.
     """
-    if max(event_us, default=_ALWAYS) > micros(limit):
+    if max(event_us, default=_ALWAYS) > to_microseconds(limit):
         raise FeaturesInvalid(
-            f"{view.name} got a row whose event_timestamp lies in the future",
-            "Mend its time, or raise online_store.future_seconds.",
+            f"{view.name} got a row whose event_timestamp is in the future",
+            "Fix its time, or raise online_store.future_seconds.",
         )
 
 
 def oldest_served(view: Any, now: datetime, ttl_on_read: bool) -> int:
     """The event time, microseconds UTC, of the oldest row of the view that is served."""
-    return micros(now - view.ttl) if ttl_on_read and view.ttl else _ALWAYS
+    return to_microseconds(now - view.ttl) if ttl_on_read and view.ttl else _ALWAYS

@@ -24,10 +24,11 @@ from pydantic import Field, StrictStr
 
 from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
 from qanchor.storage.feast_ext import registry
-from qanchor.storage.feast_ext.guards import EPOCH, MICROSECOND, check_future, check_vectors, oldest_served
+from qanchor.storage.feast_ext.guards import check_future, check_vectors, oldest_served
 from qanchor.storage.feast_ext.home import home_of
 from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_row, stored_vectors
 from qanchor.storage.parts import Matrix
+from qanchor.times import DAY_SECONDS, from_microseconds
 
 # Feast imports this module before it opens the registry, whose URL names the plug-in.
 registry.register()
@@ -48,7 +49,7 @@ class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[m
     path: StrictStr = Field(
         "", description="SQLite file; empty: online.db in the home, relative: in the home"
     )
-    future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now a row may lie")
+    future_seconds: float = Field(float(DAY_SECONDS), ge=0, description="how far ahead of now a row may lie")
     ttl_on_read: bool = Field(True, description="rows older than their view's ttl are not served")
 
 
@@ -186,7 +187,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         for key, name, blob, event_us in self._read(config, table, keys, requested_features):
             value = Value()
             value.ParseFromString(blob)
-            found.setdefault(key, (EPOCH + event_us * MICROSECOND, {}))[1][name] = value
+            found.setdefault(key, (from_microseconds(event_us), {}))[1][name] = value
         return [found.get(key, (None, None)) for key in keys]
 
     def _read(

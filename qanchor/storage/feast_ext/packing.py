@@ -13,8 +13,8 @@ from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
-from qanchor.storage.feast_ext.guards import micros
 from qanchor.storage.parts import Matrix, vectors_of
+from qanchor.times import column_microseconds, to_microseconds
 
 # A row of the store: key, feature, value, value_text, event and creation time in microseconds and in seconds.
 StoredRow = tuple[bytes, str, bytes, str | None, int, int | None, int, int | None]
@@ -44,7 +44,7 @@ class PackedRows:
     created_us: Sequence[int | None]
 
     def stored(self) -> Iterator[StoredRow]:
-        """One stored row for each key and feature, by key: neighbours in the store lie side by side."""
+        """One stored row for each key and feature, sorted by key as the store is."""
         columns = [(name, *packed) for name, packed in self.features.items()]
         for i in sorted(range(len(self.keys)), key=self.keys.__getitem__):
             key, event, created = self.keys[i], self.event_us[i], self.created_us[i]
@@ -55,7 +55,7 @@ class PackedRows:
 
 @runtime_checkable
 class TakesPackedRows(Protocol):
-    """An online store that spares a row the way through protobuf messages."""
+    """An online store that takes rows without protobuf messages."""
 
     def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
         """Write rows of a view; one that is older than what is stored changes nothing."""
@@ -83,18 +83,20 @@ def pack_rows(table: pa.Table, view: Any) -> PackedRows:
     return PackedRows(
         keys=_pack_keys(table[view.join_keys[0]], view.join_keys[0]),
         features=features,
-        event_us=_microseconds(table[source.timestamp_field]),
-        created_us=_microseconds(table[created]) if created else [None] * len(table),
+        event_us=column_microseconds(table[source.timestamp_field]).tolist(),
+        created_us=column_microseconds(table[created]).tolist() if created else [None] * len(table),
     )
 
 
 def pack_row(key: bytes, values: dict[str, Any], event: datetime, created: datetime | None) -> PackedRows:
-    """One row as Feast hands it over: protobuf values by feature name."""
+    """One row in Feast's form, protobuf values by feature name."""
     features = {
         name: ([value.SerializeToString()], [extract_text_and_num(value, False)[0]])
         for name, value in values.items()
     }
-    return PackedRows([key], features, [micros(event)], [None if created is None else micros(created)])
+    return PackedRows(
+        [key], features, [to_microseconds(event)], [None if created is None else to_microseconds(created)]
+    )
 
 
 def _pack_keys(users: pa.ChunkedArray, join_key: str) -> list[bytes]:
@@ -115,7 +117,7 @@ def _pack_vectors(column: pa.ChunkedArray, view: str, width: int) -> tuple[list[
 
 
 def vector_head(width: int) -> bytes:
-    """What stands before the packed little-endian float32 of a stored vector."""
+    """The bytes before the packed little-endian float32 of a stored vector."""
     filled: bytes = Value(float_list_val=FloatList(val=[1.0] * width)).SerializeToString()
     return filled[: -4 * width]
 
@@ -130,11 +132,11 @@ def _pack_scalars(column: pa.ChunkedArray, kind: str) -> tuple[list[bytes], list
     protos = [Value(**{_VALUES[kind]: value}) for value in encoded.dictionary.to_pylist()]
     values = [proto.SerializeToString() for proto in protos]
     texts = [extract_text_and_num(proto, False)[0] for proto in protos]
-    # Index -1 picks the null that stands at the end.
+    # Index -1 picks the null at the end.
     values.append(b"")
     texts.append(None)
-    places = encoded.indices.fill_null(-1).to_pylist()
-    return [values[i] for i in places], [texts[i] for i in places]
+    indexes = encoded.indices.fill_null(-1).to_pylist()
+    return [values[i] for i in indexes], [texts[i] for i in indexes]
 
 
 def _pack_doubles(column: pa.ChunkedArray) -> tuple[list[bytes], list[str | None]]:
@@ -147,12 +149,6 @@ def _pack_doubles(column: pa.ChunkedArray) -> tuple[list[bytes], list[str | None
     for i in np.flatnonzero(np.isnan(numbers)):
         values[i], texts[i] = b"", None
     return values, texts
-
-
-def _microseconds(column: pa.ChunkedArray) -> list[int]:
-    micros = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    values: list[int] = micros.to_pylist()
-    return values
 
 
 def stored_vectors(blobs: list[bytes], width: int) -> Matrix:

@@ -25,8 +25,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qanchor.errors import StoreUnavailable
-from qanchor.storage.feast_ext.guards import check_future, check_vectors, micros, oldest_served
+from qanchor.storage.feast_ext.guards import check_future, check_vectors, oldest_served
 from qanchor.storage.feast_ext.packing import PackedRows, pack_row
+from qanchor.times import DAY_SECONDS, to_microseconds
 
 _CLASS: Final = "qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"
 _ROWS_PER_PIPELINE: Final = 2_000
@@ -62,7 +63,7 @@ class GuardedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mis
     """The `online_store` section of feature_store.yaml."""
 
     type: Literal["qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"] = _CLASS
-    future_seconds: float = Field(86_400.0, ge=0, description="how far ahead of now a row may lie")
+    future_seconds: float = Field(float(DAY_SECONDS), ge=0, description="how far ahead of now a row may lie")
     ttl_on_read: bool = Field(True, description="rows older than their view's ttl are not served")
 
 
@@ -183,7 +184,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
         if not row[f"_ts:{feature_view}"]:
             return None, None
         moment, found = super()._get_features_for_entity(values, feature_view, requested_features)
-        if moment is None or micros(moment) < self._oldest[feature_view]:
+        if moment is None or to_microseconds(moment) < self._oldest[feature_view]:
             return None, None
         return moment, found
 

@@ -11,7 +11,7 @@ from feast import FeatureView
 from feast.infra.offline_stores.file_source import FileSource
 
 from qanchor import names
-from qanchor.storage.parts import MOMENT
+from qanchor.times import TIMESTAMP
 
 _VECTOR: Final = "Array(Float32)"
 _ARROW: Final[dict[str, pa.DataType]] = {
@@ -19,7 +19,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
     "Float64": pa.float64(),
     "Int64": pa.int64(),
     "String": pa.string(),
-    "UnixTimestamp": MOMENT,
+    "UnixTimestamp": TIMESTAMP,
 }
 
 
@@ -52,5 +52,5 @@ def _is_plain(field: Any) -> bool:
 def part_schema(view: Any) -> pa.Schema:
     """Columns of the part files of a view that has a `part_folder`: key, features, times."""
     features = {field.name: _ARROW[str(field.dtype)] for field in view.features}
-    times = {names.EVENT_TIMESTAMP: MOMENT, names.CREATED: MOMENT}
+    times = {names.EVENT_TIMESTAMP: TIMESTAMP, names.CREATED: TIMESTAMP}
     return pa.schema({names.USER_ID: pa.string(), **features, **times})

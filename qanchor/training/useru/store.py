@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qanchor.errors import InputError, NotReady
-from qanchor.storage.parts import MOMENT
+from qanchor.times import TIMESTAMP
 
 FORMAT = 1
 PAIRS, DROPPED, MANIFEST = "pairs.parquet", "dropped.parquet", "useru.json"
@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
     {
         "pair_id": pa.string(),
         "user_id": pa.string(),
-        "cutoff": MOMENT,
+        "cutoff": TIMESTAMP,
         "dataset": pa.string(),
         "kind": pa.string(),
         "topic": pa.string(),

@@ -283,7 +283,7 @@ def test_users_in_the_test_part_and_another_are_warned_of(loader: Loader) -> Non
     times = [datetime(2026, 1, 1, tzinfo=UTC)] * 6 + [NOON] * 6
     split = ["train"] * 4 + ["valid"] * 2 + ["test"] * 6
     loaded = loader.load(label_table(user_id=users, as_of=times, split=split))
-    assert any("6 users stand in the test part and in another one" in warning for warning in loaded.warnings)
+    assert any("6 users are in the test part and in another one" in warning for warning in loaded.warnings)
 
 
 def test_absent_and_damaged_labels_say_what_to_run(loader: Loader) -> None:

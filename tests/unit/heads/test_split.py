@@ -88,7 +88,7 @@ def test_rows_that_tuned_the_prompt_are_never_tested_on() -> None:
     some = labels([10 * (place % 7) for place in range(400)], folds)
     for by in ("user", "time"):
         division = divide(some, SplitRequest("user" if by == "user" else "time", prompt_fold=4, tuned=True))
-        seen_as = some.places(4)
+        seen_as = some.part_indexes(4)
         kept = division.places >= 0
         assert (division.places[kept] <= seen_as[kept]).all()
         assert division.left_out["seen_by_the_prompt"] == counts(division)[0] > 0

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qanchor.errors import FeaturesInvalid, NotReady
+from qanchor.errors import DiskFull, FeaturesInvalid, NotReady
 from qanchor.storage import parts
 from qanchor.workspace import load_workspace
 from tests.unit.storage.rows import VIEW, embedding_rows
@@ -35,7 +35,7 @@ def test_a_failed_write_leaves_the_old_part_and_no_scrap(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", half)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="no space"):
         parts.write_part(tmp_path, embedding_rows([("b", _T, _T)]), "p")
     assert list(tmp_path.iterdir()) == [path]
     assert pq.read_table(path)["user_id"].to_pylist() == ["a"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qanchor.errors import NotReady
 from qanchor.storage.parts import embedding_schema, ensure_part, write_part
-from qanchor.storage.point_in_time import FOREVER, Places, latest_rows, read_by_part, read_rows, rows_as_of
+from qanchor.storage.point_in_time import FOREVER, Positions, latest_rows, read_by_part, read_rows, rows_as_of
 from tests.unit.storage.rows import Row, embedding_rows
 
 _T = datetime(2026, 5, 1, tzinfo=UTC)
@@ -142,8 +142,8 @@ def test_memory_holds_a_bounded_piece_of_a_part_at_a_time(tmp_path: Path) -> Non
     assert [found[place] for place in range(49)] == labels["user_id"].to_pylist()
 
 
-def _pairs(places: Places, table: pa.Table) -> Iterator[tuple[int, str]]:
-    return zip(places, table["user_id"].to_pylist(), strict=True)
+def _pairs(positions: Positions, table: pa.Table) -> Iterator[tuple[int, str]]:
+    return zip(positions, table["user_id"].to_pylist(), strict=True)
 
 
 def test_a_folder_whose_name_holds_a_quote_can_be_read(tmp_path: Path) -> None:
