@@ -11,42 +11,43 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cli.help_pages import plain_help
 from qanchor.errors import QAnchorError
 from qanchor.threads import calm_threads
 
 # command or group -> (module, help). The module is imported when the command is asked for:
 # a module offers `app` (a typer.Typer with its subcommands) or `run` (a single command).
 COMMANDS: dict[str, tuple[str, str]] = {
-    "new": ("cli.operate.new", "Scaffold a feature repository of your own."),
-    "demo": ("cli.operate.demo", "Run the whole chain, on a simulated world or on your data."),
-    "simulate": ("cli.data.simulate", "Write a simulated world: events, labels, ceilings."),
-    "events": ("cli.data.events", "Load events from files; look at the event log."),
-    "labels": ("cli.data.labels", "Load the labels of a scenario."),
-    "broker": ("cli.data.broker", "Run the embedded Kafka-protocol broker (development only)."),
+    "new": ("cli.operate.new", "Create a feature repository."),
+    "demo": ("cli.operate.demo", "Run the whole chain on a simulated world or on your data."),
+    "simulate": ("cli.data.simulate", "Simulate a world: events, labels and the best reachable AUC."),
+    "events": ("cli.data.events", "Load events, compact the event log, show what it holds."),
+    "labels": ("cli.data.labels", "Load the labels of scenarios."),
+    "broker": ("cli.data.broker", "Run the embedded Kafka broker (development only)."),
     "produce": ("cli.data.produce", "Send a file of events to Kafka."),
-    "consume": ("cli.data.consume", "Stream events from Kafka into the feature repository."),
-    "deadletters": ("cli.data.deadletters", "List refused messages; send them back once that is mended."),
+    "consume": ("cli.data.consume", "Stream events from Kafka into the event log."),
+    "deadletters": ("cli.data.deadletters", "List rejected messages, and send them again."),
     "pretrain": ("cli.model.pretrain", "Pre-train a Q-Anchor on the event log."),
-    "useru": ("cli.model.useru", "Build sets of pre-training pairs; look at them."),
-    "tune": ("cli.model.tune", "Tune a scenario's soft prompt with its labels."),
-    "backfill": ("cli.embedding.backfill", "Write scenario embeddings to the offline and online stores."),
-    "refresh": ("cli.embedding.refresh", "Embed the users whose history has changed, and nobody else."),
-    "promote": ("cli.embedding.promote", "Put embeddings that wait in service."),
-    "rollback": ("cli.embedding.rollback", "Go back to the embeddings that served before."),
-    "verify": ("cli.embedding.verify", "Compare the three stores, vector by vector; mend them."),
-    "jobs": ("cli.operate.jobs", "List, show or cancel jobs."),
-    "index": ("cli.audience.index", "Build the FAISS index of a scenario."),
-    "lookalike": ("cli.audience.lookalike", "Find the users most like a list of seeds."),
-    "audience": ("cli.audience.audience", "Describe, judge, keep and combine audiences."),
-    "head": ("cli.heads.head", "Train a LightGBM head; score users."),
-    "explain": ("cli.evaluate.explain", "Say where a scenario's anchor looks, before and after tuning."),
-    "zero-label": ("cli.heads.zero_label", "Score users by a scenario's words, without labels."),
-    "experiment": ("cli.evaluate.experiment", "Plan, assign and analyse experiments; value policies."),
-    "report": ("cli.evaluate.report", "Write the report of every scenario."),
-    "monitor": ("cli.operate.monitor", "Watch drift, calibration and freshness; raise alarms."),
-    "status": ("cli.operate.status", "Say what is loaded, trained, written and served."),
-    "doctor": ("cli.operate.doctor", "Say what is missing and how to get it."),
-    "db": ("cli.operate.db", "Create or upgrade the registry's schema."),
+    "useru": ("cli.model.useru", "Build and show sets of pre-training pairs (UserU)."),
+    "tune": ("cli.model.tune", "Tune the soft prompts of scenarios with their labels."),
+    "backfill": ("cli.embedding.backfill", "Write embeddings to the offline and online stores."),
+    "refresh": ("cli.embedding.refresh", "Embed again the users whose history has changed."),
+    "promote": ("cli.embedding.promote", "Put waiting embeddings in service."),
+    "rollback": ("cli.embedding.rollback", "Put the previous embeddings back in service."),
+    "verify": ("cli.embedding.verify", "Compare the vectors of all stores, and repair them."),
+    "jobs": ("cli.operate.jobs", "List, show and cancel jobs."),
+    "index": ("cli.audience.index", "Build, update and show FAISS indexes."),
+    "lookalike": ("cli.audience.lookalike", "Find the users most like a list of seed users."),
+    "audience": ("cli.audience.audience", "Search, judge, save and combine audiences."),
+    "head": ("cli.heads.head", "Train, compare and explain LightGBM heads; score users."),
+    "explain": ("cli.evaluate.explain", "Show what a scenario's query attends to."),
+    "zero-label": ("cli.heads.zero_label", "Score users by a scenario's answers, without labels."),
+    "experiment": ("cli.evaluate.experiment", "Plan, assign, analyse and simulate experiments."),
+    "report": ("cli.evaluate.report", "Write the report of all scenarios."),
+    "monitor": ("cli.operate.monitor", "Check drift, calibration and freshness; raise alarms."),
+    "status": ("cli.operate.status", "Show what is loaded, trained, written and served."),
+    "doctor": ("cli.operate.doctor", "Check the machine and the workspace."),
+    "db": ("cli.operate.db", "Show and upgrade the registry's database schema."),
 }
 
 _INTERRUPTED = 130
@@ -73,7 +74,7 @@ class _LazyGroup(TyperGroup):
         module_name, _ = COMMANDS[cmd_name]
         command = typer.main.get_command(_typer_of(importlib.import_module(module_name)))
         command.name = cmd_name
-        return command
+        return plain_help(command)
 
 
 def _typer_of(module: Any) -> typer.Typer:

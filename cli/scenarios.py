@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from qanchor.workspace import Workspace
 
 ScenariosOption = Annotated[
-    list[str] | None, typer.Option("--scenario", metavar="NAME", help="A scenario; may be given again.")
+    list[str] | None, typer.Option("--scenario", metavar="NAME", help="Name of a scenario; repeatable.")
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="Every scenario of scenarios.yaml.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All scenarios of scenarios.yaml.")]
 
 
 def chosen(

@@ -13,8 +13,8 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.audience.algebra import Operation
 
-app = command_group("audience", "Describe, judge, keep and combine audiences.")
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="NAME or NAME@VERSION.")]
+app = command_group("audience", "Search, judge, save and combine audiences.")
+NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
 IntoOption = Annotated[str, typer.Option("--into", metavar="NAME", help="Name of the new audience.")]
 

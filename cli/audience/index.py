@@ -13,7 +13,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.storage.vectors import IndexPlan
 
-app = command_group("index", "Build, update and show the FAISS index of a scenario.")
+app = command_group("index", "Build, update and show FAISS indexes.")
 
 
 @app.command()

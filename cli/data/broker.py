@@ -9,11 +9,16 @@ from qanchor.site import Site
 
 
 def run(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 9092,
-    data_dir: Annotated[Path | None, typer.Option(help="Its log; default: broker/ in QANCHOR_HOME.")] = None,
-    ready_file: Annotated[Path | None, typer.Option(help="Write host:port here once it listens.")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any free port.")] = 9092,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of its log; default: broker/ in QANCHOR_HOME.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File that receives HOST:PORT once the broker listens."),
+    ] = None,
 ) -> None:
-    """Run a single-node Kafka-protocol broker until it is interrupted.
+    """Run a single-node broker of the Kafka protocol until interrupted.
 
     For demos and tests, NOT for production: no authentication, no replication, loopback only.
     Production is Apache Kafka, by configuration alone: set QANCHOR_KAFKA__BROKERS.

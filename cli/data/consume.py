@@ -19,21 +19,31 @@ app = typer.Typer(name="consume", add_completion=False, rich_markup_mode=None)
 def run(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Option(help="Of this consumer in its group; default: the host.")
+        str | None, typer.Option(help="Name of this consumer in its group; default: the host's.")
     ] = None,
-    stop_at_end: Annotated[bool, typer.Option(help="End once everything there now is written.")] = False,
-    until_idle: Annotated[float | None, typer.Option(help="End after this many idle seconds.")] = None,
+    stop_at_end: Annotated[
+        bool, typer.Option(help="Stop after the events that are on the topic now.")
+    ] = False,
+    until_idle: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop after this long without an event.")
+    ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Metrics, /healthz and /readyz on 127.0.0.1.")
+        int | None,
+        typer.Option(metavar="PORT", help="Serve metrics, /healthz and /readyz on this port of 127.0.0.1."),
     ] = None,
-    skip_deleted: Annotated[bool, typer.Option(help="Go on where brokers deleted unread events.")] = False,
-    online: Annotated[bool, typer.Option("--online", help="Keep online activity fresh, too.")] = False,
+    skip_deleted: Annotated[
+        bool, typer.Option(help="Continue where the broker has deleted unread events.")
+    ] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Update the online activity features as well.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stream events from Kafka into the event log, each exactly once, until it is interrupted.
+    """Stream events from Kafka into the event log until interrupted.
 
-    Bad messages go to the dead-letter topic with their reasons. Killed at any moment, the next run
-    goes on where the ledger ends. Several consumers share the partitions: give each a different --name.
+    Each event is written exactly once. Invalid messages go to the dead-letter topic with their reasons. After
+    a kill at any moment the next run continues where the ledger ends. Several consumers share the partitions:
+    give each a different --name.
 
     Example: qanchor-cli consume --stop-at-end
     """
@@ -81,7 +91,7 @@ def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:
 
 @app.command()
 def status(as_json: JsonOption = False) -> None:
-    """Show by partition what is written, how much is left, who owns it, and when it moved last.
+    """Show the lag, owner and last commit of each partition.
 
     Lag is the topic's end minus the ledger, which is the truth; Kafka's group offsets follow it. Without
     a broker the ledger alone is shown, and the exit code is 4.

@@ -13,18 +13,18 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from consumers.letter_replay import DeadLetterSummary, Letter
 
-app = command_group("deadletters", "List the messages that were refused; send them back once that is mended.")
+app = command_group("deadletters", "List rejected messages, and send them again.")
 
-ReasonOption = Annotated[str | None, typer.Option(help="Only those refused for this reason.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Only messages rejected for this reason.")]
 
 
 @app.command("list")
 def list_letters(
     reason: ReasonOption = None,
-    limit: Annotated[int, typer.Option(min=0, help="Show the newest N one by one.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="Number of messages to show, newest first.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Count refused messages by reason, and show the newest with what exactly was wrong.
+    """Count rejected messages by reason, and show the newest.
 
     A message that was written to the dead-letter topic more than once counts once. Contents are not shown.
 
@@ -70,13 +70,18 @@ def _shown(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
 @app.command()
 def replay(
     reason: ReasonOption = None,
-    to: Annotated[str | None, typer.Option(help="Another topic than the one each came from.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also what was sent back before.")] = False,
+    to: Annotated[
+        str | None, typer.Option(metavar="TOPIC", help="Topic to send to; default: the one each came from.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Include messages that were sent again before.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send refused messages back to where they came from, byte for byte, after what refused them is mended.
+    """Send rejected messages again, once the cause is repaired.
 
-    What has been sent back is not sent again, not even if it was refused again, unless --again says so.
+    Each goes to the topic that it came from, byte for byte. A message is sent again once only, even if it is
+    rejected again, unless --again is given.
 
     Example: qanchor-cli deadletters replay --reason unknown_modality
     """

@@ -19,7 +19,9 @@ class SchemaFormat(StrEnum):
 def schema(
     form: Annotated[SchemaFormat, typer.Option("--format", help="Schema language.")] = SchemaFormat.JSON,
 ) -> None:
-    """Print the JSON Schema of an event on the Kafka topic, or its Avro schema; made from modalities.yaml.
+    """Print the JSON Schema or Avro schema of an event on the topic.
+
+    It follows from modalities.yaml.
 
     Example: qanchor-cli events schema > event.schema.json
     """

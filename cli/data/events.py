@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from qanchor.events.loading import LoadSummary
     from qanchor.storage.event_log import CompactedDate, CompactionSummary
 
-app = command_group("events", "Load events from files, compact the event log, look at it.")
+app = command_group("events", "Load events, compact the event log, show what it holds.")
 app.command()(schema)
 
 
 @app.command()
 def load(
     file: Annotated[Path, typer.Argument(help="Parquet or CSV: user_id, event_time, modality, fields.")],
-    assume_utc: Annotated[bool, typer.Option(help="Read times without a zone as UTC.")] = False,
+    assume_utc: Annotated[bool, typer.Option(help="Read times without a time zone as UTC.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a file's rows as the Kafka consumer would, and add the valid ones to the event log.
+    """Load a file of events into the event log.
 
-    Refused rows go to dead_letters/ under QANCHOR_HOME with their reasons. Loading the same file
-    again adds nothing.
+    Rows are checked as the Kafka consumer checks messages. Rejected rows go to dead_letters/ under
+    QANCHOR_HOME with their reasons. Loading the same file again adds nothing.
 
     Example: qanchor-cli events load payments.parquet
     """
@@ -86,23 +86,25 @@ def _show(summary: "LoadSummary") -> None:
 @app.command()
 def compact(
     before: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only event dates before this one.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Compact event dates before this one only.")
     ] = None,
     older_than: Annotated[
-        float, typer.Option(min=0, metavar="HOURS", help="Only dates that nothing was added to since.")
+        float,
+        typer.Option(min=0, metavar="HOURS", help="Compact dates without new events for this long only."),
     ] = 0.0,
-    min_files: Annotated[int, typer.Option(min=1, help="Only dates of so many files.")] = 2,
-    file_mb: Annotated[int, typer.Option(min=1, help="Size of a file, in MB.")] = 256,
+    min_files: Annotated[int, typer.Option(min=1, help="Compact dates of at least N files only.")] = 2,
+    file_mb: Annotated[int, typer.Option(min=1, metavar="MB", help="Size of a compacted file.")] = 256,
     grace: Annotated[
-        float, typer.Option(min=0, metavar="HOURS", help="Keep replaced files so long for running readers.")
+        float,
+        typer.Option(min=0, metavar="HOURS", help="How long replaced files are kept for running readers."),
     ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge the small files of each event date into one, sorted by user, with every event once.
+    """Merge the small files of each event date into one.
 
-    Safe beside consumers and readers, and to be killed at any moment. Replaced files are hidden at once and
-    deleted by a later run, when their grace is over. Run it from a timer, with --older-than for the dates
-    that still fill.
+    The result is sorted by user and has every event once. Consumers and readers may run at the same time, and
+    the command may be killed at any moment. Replaced files are hidden at once and deleted by a later run,
+    after their grace period. Run it from a timer, with --older-than to leave out dates that still grow.
 
     Example: qanchor-cli events compact --older-than 6
     """
@@ -162,7 +164,7 @@ def _before_and_after(dates: "Sequence[CompactedDate]") -> list[dict[str, Any]]:
 
 @app.command()
 def stats(as_json: JsonOption = False) -> None:
-    """Say what the event log holds: events, users and times of each modality, files and bytes.
+    """Show events, users and times of each modality, files and bytes.
 
     Example: qanchor-cli events stats --json
     """

@@ -14,21 +14,21 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.events.labels import LabelLoader
 
-app = command_group("labels", "Load the labels of a scenario.")
+app = command_group("labels", "Load the labels of scenarios.")
 
 
 @app.command()
 def load(
-    scenario: Annotated[str, typer.Argument(help="A scenario of scenarios.yaml.")],
+    scenario: Annotated[str, typer.Argument(help="Name of a scenario.")],
     file: Annotated[Path, typer.Argument(help="Parquet or CSV: user_id, as_of, label, fold or split.")],
     json: JsonOption = False,
 ) -> None:
-    """Check a label file and put it in use, in place of the scenario's labels before.
+    """Load the labels of a scenario from a file, in place of earlier ones.
 
-    Columns: user_id; as_of, the cut-off: only events before it are read; label, 0 or 1; and, if
-    wanted, fold (0, 1, ...: the highest is tested on, the next lower one chooses, the rest train) or
+    Columns: user_id; as_of, the cut-off: only events before it are read; label, 0 or 1; and optionally
+    fold (0, 1, ...: the highest is the test part, the next lower one validates, the rest train) or
     split (train, valid, test). With neither, users are divided 70/10/20 by a hash. Dates and times
-    without a zone are taken as UTC. Loading the same file again changes nothing.
+    without a time zone are read as UTC. Loading the same file again changes nothing.
 
     Example: qanchor-cli labels load takeout labels.parquet
     """
@@ -45,9 +45,9 @@ def load_all(
     folder: Annotated[Path, typer.Argument(help="Folder of SCENARIO.parquet or SCENARIO.csv files.")],
     json: JsonOption = False,
 ) -> None:
-    """Load every file of a folder that is named after a scenario, whatever the case of its letters.
+    """Load all label files of a folder, each named after its scenario.
 
-    Files of other names are left alone and named.
+    Upper and lower case are the same. Files of other names are listed and left out.
 
     Example: qanchor-cli labels load-all labels/
     """

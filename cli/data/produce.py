@@ -12,13 +12,15 @@ from qanchor.site import Site
 
 def run(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines of events.")],
-    rate: Annotated[float | None, typer.Option(min=0.1, help="Events per second at most.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, metavar="EVENTS", help="Maximum number of events per second.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send a file of events to the Kafka topic, keyed by user_id.
 
     Rows get the event_id that `events load` gives them, so loading and streaming one file adds its
-    events once. Invalid rows are sent too: the consumer refuses them.
+    events once. Invalid rows are sent too: the consumer rejects them.
 
     Example: qanchor-cli produce payments.parquet --rate 5000
     """

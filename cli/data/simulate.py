@@ -11,7 +11,7 @@ from qanchor.site import Site
 
 
 def run(
-    out: Annotated[Path, typer.Option("--out", help="Output folder.", file_okay=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.", file_okay=False)],
     users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="Number of users.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same bytes.")] = 7,
     json: JsonOption = False,

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from qanchor.experiments.analysis import Analysis, MetricResult
     from qanchor.metrics import Interval
 
-app = command_group(
-    "experiment", "Plan, assign and analyse experiments; value policies on logs and in the simulated world."
-)
+app = command_group("experiment", "Plan, assign, analyse and simulate experiments.")
 _ARM = "NAME=SHARE"
 
 

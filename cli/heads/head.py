@@ -18,7 +18,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.heads.train import TrainedHead
 
-app = command_group("head", "Train, compare, explain and score with LightGBM heads.")
+app = command_group("head", "Train, compare and explain LightGBM heads; score users.")
 
 
 class Features(StrEnum):

@@ -12,7 +12,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.audience.zero_label import Statement
 
-app = command_group("zero-label", "Score users by a scenario's words, without labels.")
+app = command_group("zero-label", "Score users by a scenario's answers, without labels.")
 _SHOWN = 20
 
 

@@ -22,25 +22,32 @@ def run(
         typer.Option(
             "--until",
             metavar="DATE",
-            help="Read events before this moment, UTC; default: the first cut-off of labels to be tested.",
+            help="Read events before this moment, UTC; default: the first cut-off of test labels.",
         ),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="tiny, small or paper.")] = "tiny",
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="tiny|small|paper", help="Size of the model.")
+    ] = "tiny",
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimiser steps; default: the preset's.")
+        int | None, typer.Option("--steps", min=1, help="Number of optimiser steps; default: the preset's.")
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.1, help="As many steps as take so long; making pairs comes on top."),
+        typer.Option(
+            "--minutes", min=0.1, metavar="MINUTES", help="Train for this long, after the pairs are made."
+        ),
     ] = None,
     points: Annotated[
         int | None,
         typer.Option(
-            "--points", min=2, help="Users at a cut-off in a batch, of all processes; default: the preset's."
+            "--points",
+            min=2,
+            help="Points (a user at a cut-off) in a batch of all processes; default: the preset's.",
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=0.0, help="At its peak; default: the preset's.")
+        float | None,
+        typer.Option("--learning-rate", min=0.0, help="Peak learning rate; default: the preset's."),
     ] = None,
     event_dropout: Annotated[
         float | None,
@@ -48,59 +55,69 @@ def run(
             "--event-dropout",
             min=0.0,
             max=0.99,
-            help="Share of a history's events hidden in a step; more with few users. Default: the preset's.",
+            help="Share of a history's events hidden in a step; default: the preset's.",
         ),
     ] = None,
     form: Annotated[
-        str, typer.Option("--form", help="The contrastive loss: as the paper's text has it, or its code.")
+        str,
+        typer.Option(
+            "--form", metavar="paper|code", help="Contrastive loss of the paper's text, or of its code."
+        ),
     ] = "paper",
     backbone: Annotated[
-        str, typer.Option("--backbone", metavar="PATH", help="Folder or name of a stored decoder.")
+        str, typer.Option("--backbone", metavar="DIR", help="Folder or name of a stored decoder.")
     ] = "",
     text_encoder: Annotated[
-        str, typer.Option("--text-encoder", metavar="PATH", help="Folder or name of a stored text encoder.")
+        str, typer.Option("--text-encoder", metavar="DIR", help="Folder or name of a stored text encoder.")
     ] = "",
     text_pooling: Annotated[
-        str, typer.Option("--text-pooling", help="Which vector of it is a text's: cls or mean.")
+        str,
+        typer.Option(
+            "--text-pooling", metavar="cls|mean", help="How a text's vector is read from its encoder."
+        ),
     ] = "cls",
     grad_cache: Annotated[
         int | None,
         typer.Option(
-            "--grad-cache", min=0, help="Points computed at a time: less memory, same result; 0: all of them."
+            "--grad-cache", min=0, help="Points computed at a time: less memory, same result; 0: all."
         ),
     ] = None,
     checkpointing: Annotated[
         bool | None,
         typer.Option(
             "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Compute layers twice instead of keeping them: less memory, same result.",
+            help="Compute activations twice instead of storing them: less memory, same result.",
         ),
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option("--pairs", metavar="FOLDER", help="A set from `useru build`; default: made on the fly."),
+        typer.Option(
+            "--pairs", metavar="DIR", help="Set of pairs from `useru build`; default: made on the fly."
+        ),
     ] = None,
     widths: Annotated[
         str | None,
         typer.Option(
             "--widths",
             metavar="N,N",
-            help="Let the first so many numbers of a vector stand alone: 32,64.",
+            help="Shorter widths at which a vector can be used as well, such as 32,64.",
         ),
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Store adapters folded into the weights, for inference.")
+        bool, typer.Option("--merge", help="Store the adapters merged into the weights.")
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars to QANCHOR_HOME/tensorboard.")
+        bool, typer.Option("--tensorboard", help="Write TensorBoard scalars to QANCHOR_HOME/tensorboard.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same model.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed; with one thread the same seed gives the same model.")
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Pre-train a Q-Anchor on question-answer pairs made from the event log; no labels are read.
+    """Pre-train a Q-Anchor on question-answer pairs made from the event log.
 
-    Users of a test split are left out. An interrupted run goes on where it was when the same command is
-    given again. On a machine with several GPUs: torchrun --nproc-per-node 8 -m cli pretrain ...
+    No labels are read, and users of a test split are left out. The same command continues an interrupted
+    run. On a machine with several GPUs: torchrun --nproc-per-node 8 -m cli pretrain ...
 
     Example: qanchor-cli pretrain --until 2026-06-30 --minutes 3
     """

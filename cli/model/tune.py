@@ -16,22 +16,27 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     test_fold: Annotated[
-        int | None, typer.Option("--test-fold", help="Fold left alone; default: the highest.")
+        int | None, typer.Option("--test-fold", help="Test fold, which is not read; default: the highest.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Most optimiser steps; default: 500.")
+        int | None, typer.Option("--steps", min=1, help="Maximum number of optimiser steps; default: 500.")
     ] = None,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, max=64, help="Soft prompt vectors.")] = 6,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed and one thread: same prompt.")] = 0,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, max=64, help="Number of soft prompt vectors.")
+    ] = 6,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed; with one thread the same seed gives the same prompt.")
+    ] = 0,
     use: Annotated[
         str | None,
-        typer.Option("--use", metavar="VERSION", help="Tune nothing; put this earlier prompt back in use."),
+        typer.Option("--use", metavar="VERSION", help="Use this earlier prompt again instead of tuning one."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Tune the soft prompts of scenarios with their labels; the model stays as it is.
+    """Tune the soft prompts of scenarios with their labels.
 
-    Histories that scenarios share are encoded once. Labels of the test part are not read.
+    The model does not change. Histories that scenarios share are encoded once. Labels of the test part are
+    not read.
 
     Example: qanchor-cli tune --scenario takeout --scenario money
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qanchor.training.useru.build import BuildConfig
     from qanchor.training.useru.store import Manifest
 
-app = command_group("useru", "Build sets of pre-training pairs; look at them.")
+app = command_group("useru", "Build and show sets of pre-training pairs (UserU).")
 _HORIZONS = "7,30,60,90"
 
 
@@ -27,72 +27,95 @@ _HORIZONS = "7,30,60,90"
 def build(
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="New folder; default: in QANCHOR_HOME/useru, by time."),
+        typer.Option(
+            "--out", metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."
+        ),
     ] = None,
     until: Annotated[
         str | None,
         typer.Option(
             "--until",
             metavar="DATE",
-            help="Read events before this moment, UTC; default: the first cut-off of labels to be tested.",
+            help="Read events before this moment, UTC; default: the first cut-off of test labels.",
         ),
     ] = None,
     users: Annotated[
-        int | None, typer.Option("--users", min=1, help="Users, drawn by chance; default: all.")
+        int | None, typer.Option("--users", min=1, help="Number of users, sampled; default: all.")
     ] = None,
-    cutoffs: Annotated[int, typer.Option("--cutoffs", min=1, help="Most cut-offs of a user.")] = 3,
-    step_days: Annotated[int, typer.Option("--step-days", min=1, help="Days between them.")] = 15,
+    cutoffs: Annotated[
+        int, typer.Option("--cutoffs", min=1, help="Maximum number of cut-offs per user.")
+    ] = 3,
+    step_days: Annotated[
+        int, typer.Option("--step-days", min=1, help="Days between the cut-offs of a user.")
+    ] = 15,
     horizons: Annotated[
-        str, typer.Option("--horizons", metavar="DAYS,...", help="Futures that are told.")
+        str,
+        typer.Option("--horizons", metavar="DAYS,...", help="Lengths in days of the futures in questions."),
     ] = _HORIZONS,
     topics: Annotated[
         int,
-        typer.Option("--topics", min=0, max=72, help="Most relevant topics of a user that are asked about."),
+        typer.Option("--topics", min=0, max=72, help="Number of topics per user, most relevant first."),
     ] = 10,
     topic_file: Annotated[
         Path | None,
-        typer.Option("--topic-file", metavar="FILE", help="YAML with topics of your own and their words."),
+        typer.Option("--topic-file", metavar="FILE", help="YAML file of further topics and their words."),
     ] = None,
     writer: Annotated[
-        str, typer.Option("--writer", help="Of the answers: grounded (no model) or llm.")
+        str,
+        typer.Option(
+            "--writer", metavar="grounded|llm", help="Writer of the answers; grounded needs no model."
+        ),
     ] = "grounded",
     url: Annotated[
-        str, typer.Option("--url", help="llm: an OpenAI-compatible endpoint; default: QANCHOR_LLM__URL.")
+        str,
+        typer.Option(
+            "--url", metavar="URL", help="llm: OpenAI-compatible endpoint; default: QANCHOR_LLM__URL."
+        ),
     ] = "",
     model: Annotated[
-        str, typer.Option("--model", help="llm: the model's name there; default: QANCHOR_LLM__MODEL.")
+        str,
+        typer.Option(
+            "--model", metavar="NAME", help="llm: model of that endpoint; default: QANCHOR_LLM__MODEL."
+        ),
     ] = "",
     model_path: Annotated[
-        Path | None, typer.Option("--model-path", metavar="FOLDER", help="llm: a transformers model on disk.")
+        Path | None, typer.Option("--model-path", metavar="DIR", help="llm: transformers model on disk.")
     ] = None,
-    reply_tokens: Annotated[int, typer.Option("--reply-tokens", min=16, help="llm: longest reply.")] = 500,
+    reply_tokens: Annotated[
+        int, typer.Option("--reply-tokens", min=16, help="llm: maximum number of tokens of a reply.")
+    ] = 500,
     most_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="llm: stop before more are spent in all.")
+        int | None, typer.Option("--max-tokens", min=1, help="llm: maximum number of tokens in total.")
     ] = None,
     most_cost: Annotated[
-        float | None, typer.Option("--max-cost", min=0, help="llm: stop before more money is spent.")
+        float | None, typer.Option("--max-cost", min=0, help="llm: maximum cost in total.")
     ] = None,
     prompt_price: Annotated[
-        float, typer.Option("--price-prompt", min=0, help="llm: of a million tokens read.")
+        float, typer.Option("--price-prompt", min=0, help="llm: price of a million prompt tokens.")
     ] = 0.0,
     reply_price: Annotated[
-        float, typer.Option("--price-reply", min=0, help="llm: of a million tokens written.")
+        float, typer.Option("--price-reply", min=0, help="llm: price of a million reply tokens.")
     ] = 0.0,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=256, help="llm: answers asked for at a time.")
+        int, typer.Option("--parallel", min=1, max=256, help="llm: number of concurrent requests.")
     ] = 4,
     revisions: Annotated[
-        int, typer.Option("--revisions", min=0, max=5, help="llm: times a faulty answer goes back to it.")
+        int,
+        typer.Option(
+            "--revisions", min=0, max=5, help="llm: number of times that a faulty answer is revised."
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same events: same pairs.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed; the same seed and events give the same pairs.")
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Build a set of question-answer pairs from the event log; no labels are read.
+    """Build a set of question-answer pairs from the event log.
 
-    What users did after a cut-off is told in numbers; what their profile before it says about the topics
-    that matter to them is written by the writer and checked against the profile, statement by statement.
-    Users of a test split are left out. A language model is sent topics and facts, never a user id, and is
-    not asked again for what it has answered: an interrupted build goes on where it was.
+    No labels are read, and users of a test split are left out. Answers about events after a cut-off state
+    numbers; answers about the user profile before it are written by the writer and checked against the
+    profile, statement by statement. A language model receives topics and facts, never a user id. The same
+    command continues an interrupted build without repeating requests.
 
     Example: qanchor-cli useru build --users 1000 --out pairs
     """
@@ -147,17 +170,17 @@ def _build(
 @app.command()
 def show(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Of a set; default: the newest.")
+        Path | None, typer.Argument(metavar="DIR", help="Folder of a set; default: the newest set.")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, max=1000, help="Pairs shown.")] = 6,
-    topic: Annotated[str, typer.Option("--topic", help="Only samples of this topic or modality.")] = "",
-    user: Annotated[str, typer.Option("--user", help="Only samples about this user.")] = "",
+    samples: Annotated[int, typer.Option("--samples", min=0, max=1000, help="Number of pairs to show.")] = 6,
+    topic: Annotated[str, typer.Option("--topic", help="Only pairs of this topic or modality.")] = "",
+    user: Annotated[str, typer.Option("--user", metavar="USER_ID", help="Only pairs about this user.")] = "",
     dropped: Annotated[
-        bool, typer.Option("--dropped", help="Sample what reflection has dropped, and why.")
+        bool, typer.Option("--dropped", help="Show pairs that the checks have dropped, and why.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Statistics of a set, and some of its pairs with the facts that they rest on.
+    """Show statistics of a set, and sampled pairs with their facts.
 
     Example: qanchor-cli useru show pairs --topic "coffee and tea"
     """

@@ -4,7 +4,7 @@ from cli.groups import command_group
 from cli.output import JsonOption, print_json
 from qanchor.site import Site
 
-app = command_group("db", "Create or upgrade the registry's schema, or say where it stands.")
+app = command_group("db", "Show and upgrade the registry's database schema.")
 
 
 @app.command()

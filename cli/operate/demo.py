@@ -14,29 +14,33 @@ def run(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with events.parquet and labels/SCENARIO.parquet; default: a simulated world."
+            metavar="DIR",
+            help="Folder with events.parquet and labels/SCENARIO.parquet; default: a simulated world.",
         ),
     ] = None,
     repo: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with modalities.yaml and scenarios.yaml for --data; default: examples/NAME."
+            metavar="DIR",
+            help="Folder with modalities.yaml and scenarios.yaml for --data; default: examples/NAME.",
         ),
     ] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where the demo's workspaces live.")] = Path(
-        ".demo"
-    ),
-    users: Annotated[int, typer.Option(min=100, help="Users of the simulated world.")] = 3_000,
-    seed: Annotated[int, typer.Option(help="Seed of the simulated world.")] = 7,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Time for pre-training.")] = 3.0,
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Folder of the demo's workspaces.")
+    ] = Path(".demo"),
+    users: Annotated[int, typer.Option(min=100, help="Number of simulated users.")] = 3_000,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 7,
+    minutes: Annotated[
+        float, typer.Option(min=0.05, metavar="MINUTES", help="Minutes of pre-training.")
+    ] = 3.0,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over; default: go on where the last run stopped.")
+        bool, typer.Option("--fresh", help="Start again; default: continue an interrupted run.")
     ] = False,
 ) -> None:
     """Stream events through Kafka, train, tune, backfill, search, score and report.
 
     Without --data the input is a simulated world whose best reachable AUC is known. An interrupted
-    demo goes on where it stopped.
+    demo continues where it stopped.
 
     Example: qanchor-cli demo --data ../shared/benchmarks/online_retail
     """

@@ -11,7 +11,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
 
-app = command_group("jobs", "List, show or cancel jobs.")
+app = command_group("jobs", "List, show and cancel jobs.")
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The job's number, from `jobs list`.")]
 

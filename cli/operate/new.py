@@ -7,20 +7,20 @@ import typer
 
 
 def run(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
     source: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="DIR",
-            help="Take modalities.yaml and scenarios.yaml from here, such as examples/online_retail.",
+            help="Folder to copy modalities.yaml and scenarios.yaml from.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Allow a folder that is not empty; nothing is overwritten.")
+        bool, typer.Option("--force", help="Accept a folder that is not empty; nothing is overwritten.")
     ] = False,
 ) -> None:
-    """Scaffold a feature repository: what events there are, what is asked about users, the Feast files.
+    """Create a feature repository: modalities.yaml, scenarios.yaml and the files of Feast.
 
     Example: qanchor-cli new shop --from examples/online_retail
     """
