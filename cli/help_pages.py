@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", datetime: "DATE"}
 # Of an example: 80 less the indent and a continuation's backslash.
@@ -18,7 +18,7 @@ def plain_help(command: Any) -> Any:
     for each in getattr(command, "commands", {}).values():
         plain_help(each)
     command.help = "\n\n".join(map(_paragraph, (command.help or "").split("\n\n")))
-    signature = inspect.signature(inspect.unwrap(command.callback)).parameters if command.callback else {}
+    signature = inspect.signature(command.callback).parameters if command.callback else {}
     for parameter in command.params:
         is_argument = parameter.param_type_name == "argument"
         if parameter.metavar is None and parameter.name in signature:
@@ -46,6 +46,8 @@ def _metavar(annotation: Any, is_argument: bool) -> str | None:
     kind = _value_type(annotation)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(each.value) for each in kind)
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
     return None if is_argument else _METAVARS.get(kind)
 
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from qanchor.audience.algebra import Operation
 
 app = command_group("audience", "Search, judge, save and combine audiences.")
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="NAME or NAME@VERSION.")]
+NamesArgument = Annotated[
+    list[str], typer.Argument(metavar="NAME", help="Name of an audience, or NAME@VERSION.")
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of an audience, or NAME@VERSION.")]
 IntoOption = Annotated[str, typer.Option("--into", metavar="NAME", help="Name of the new audience.")]
 
 
@@ -39,11 +41,11 @@ def describe(options: SearchOptions, out: OutOption = None, as_json: JsonOption 
 def quality(
     options: SearchOptions,
     chart: Annotated[
-        Path | None, typer.Option("--chart", metavar="FILE", help="Write the lift curve here, as .png.")
+        Path | None, typer.Option("--chart", metavar="FILE", help="File for the lift curve, .png.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate how good a list from these seeds would be, before money is spent on it.
+    """Estimate how good a list from these seeds would be.
 
     Every seed is held out once and looked for among everybody else. Then the list itself is compared with
     the others: how many of its users are as close to a seed as seeds are to each other, and what sets them
@@ -63,11 +65,13 @@ def quality(
 @app.command()
 @with_options(SearchOptions)
 def save(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and _.-")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of lower-case letters, digits and _.-")],
     options: SearchOptions,
     as_json: JsonOption = False,
 ) -> None:
-    """Search, and keep the audience as a new version of a name, with all that it takes to repeat the search.
+    """Search an audience and save it as a new version of a name.
+
+    Everything that a replay needs is saved with it.
 
     Example: qanchor-cli audience save hungry --scenario takeout --seeds customers.csv -k 1000
     """
@@ -95,7 +99,7 @@ def list_all(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False) -> None:
-    """Show a saved audience: what it was made from, and who is in it.
+    """Show how a saved audience was made, and its users.
 
     Example: qanchor-cli audience show hungry --out hungry.csv
     """
@@ -122,7 +126,7 @@ def show(name: NameArgument, out: OutOption = None, as_json: JsonOption = False)
 
 @app.command()
 def replay(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Repeat the search of a saved audience: the same users, or what has changed since.
+    """Repeat the search of a saved audience, and show what changed.
 
     Example: qanchor-cli audience replay hungry
     """
@@ -152,7 +156,7 @@ def intersect(names: NamesArgument, into: IntoOption, as_json: JsonOption = Fals
 
 @app.command()
 def subtract(names: NamesArgument, into: IntoOption, as_json: JsonOption = False) -> None:
-    """Save the users of the first audience who are in none of the others as a new one.
+    """Save the users of the first audience that no other one has.
 
     Example: qanchor-cli audience subtract hungry last-month --into fresh
     """

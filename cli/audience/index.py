@@ -18,11 +18,11 @@ app = command_group("index", "Build, update and show FAISS indexes.")
 
 @app.command()
 def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: JsonOption = False) -> None:
-    """Build indexes from the active embeddings; the earlier index serves until its successor is whole.
+    """Build indexes from the embeddings in service.
 
-    Up to 50,000 users the search is exact. Above, the kind is chosen by size, memory and whether the
-    vectors form clusters, and tuned until it finds what QANCHOR_INDEX__RECALL asks for (0.98 of the true
-    100 nearest).
+    The present index serves until the new one is complete. Up to 50,000 users the search is exact. Above, the
+    kind is chosen by size, memory and whether the vectors form clusters, and tuned until it finds what
+    QANCHOR_INDEX__RECALL asks for (0.98 of the true 100 nearest).
 
     Example: qanchor-cli index build --all
     """
@@ -38,10 +38,10 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
 
 @app.command()
 def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: JsonOption = False) -> None:
-    """Bring indexes up to the active embeddings without building anew what did not change.
+    """Update indexes to the embeddings in service.
 
-    New and changed users get a segment of their own, users who are gone are removed; once a tenth has
-    changed the index is built anew.
+    New and changed users go to a new segment, deleted users are removed; once a tenth has changed the index
+    is built again.
 
     Example: qanchor-cli index update --scenario takeout
     """
@@ -59,7 +59,9 @@ def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: 
 
 @app.command()
 def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: JsonOption = False) -> None:
-    """Show what serves: kind, parameters, measured recall, size, and whether newer embeddings wait.
+    """Show kind, parameters, measured recall and size of indexes.
+
+    An index that is older than the embeddings in service is marked.
 
     Example: qanchor-cli index show --all
     """

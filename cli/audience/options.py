@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Method = Literal["auto", "centroid", "centroids", "nearest", "classifier"]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write all rows here, as .parquet, .csv, .json or .jsonl."),
+    typer.Option("--out", metavar="FILE", help="File for all rows: .parquet, .csv, .json or .jsonl."),
 ]
 
 
@@ -21,11 +21,21 @@ class SearchOptions:
     """What a search can be told; a command offers all of them or some."""
 
     scenario: Annotated[
-        str, typer.Option("--scenario", metavar="NAME", help="Whose space is searched.", show_default=False)
+        str,
+        typer.Option(
+            "--scenario",
+            metavar="NAME",
+            help="Name of the scenario whose embeddings are searched.",
+            show_default=False,
+        ),
     ]
     seeds: Annotated[
         Path | None,
-        typer.Option("--seeds", metavar="FILE", help="One user_id a line, or CSV or Parquet with user_id."),
+        typer.Option(
+            "--seeds",
+            metavar="FILE",
+            help="Seed users: text file with one user_id a line, or CSV or Parquet with user_id.",
+        ),
     ] = None
     text: Annotated[
         str | None,

@@ -23,11 +23,11 @@ def load(
     file: Annotated[Path, typer.Argument(help="Parquet or CSV: user_id, as_of, label, fold or split.")],
     json: JsonOption = False,
 ) -> None:
-    """Load the labels of a scenario from a file, in place of earlier ones.
+    """Load the labels of a scenario from a file.
 
-    Columns: user_id; as_of, the cut-off: only events before it are read; label, 0 or 1; and optionally
-    fold (0, 1, ...: the highest is the test part, the next lower one validates, the rest train) or
-    split (train, valid, test). With neither, users are divided 70/10/20 by a hash. Dates and times
+    They replace earlier ones. Columns: user_id; as_of, the cut-off: only events before it are read; label, 0
+    or 1; and optionally fold (0, 1, ...: the highest is the test part, the next lower one validates, the rest
+    train) or split (train, valid, test). With neither, users are divided 70/10/20 by a hash. Dates and times
     without a time zone are read as UTC. Loading the same file again changes nothing.
 
     Example: qanchor-cli labels load takeout labels.parquet

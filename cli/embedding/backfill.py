@@ -42,17 +42,22 @@ def run(
         ),
     ] = None,
     at_labels: Annotated[
-        bool, typer.Option("--at-labels", help="Only at the labels' own times, without a snapshot.")
+        bool, typer.Option("--at-labels", help="Embed at the times of labels only, without a snapshot.")
     ] = False,
     online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the snapshot goes to the online store too.")
+        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
     put_in_service: Annotated[
-        bool, typer.Option("--promote/--no-promote", help="Whether what passes its gates serves at once.")
+        bool,
+        typer.Option(
+            "--promote/--no-promote", help="Whether embeddings that pass their gates are put in service."
+        ),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Promote even where a quality gate fails.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put in service even if a quality gate fails.")
+    ] = False,
     shard_users: Annotated[
-        int, typer.Option(min=1, help="Users of a shard: what a killed worker has to do again.")
+        int, typer.Option(min=1, help="Users per shard: the work that a killed worker repeats.")
     ] = 8_192,
     engine: Annotated[EngineName, typer.Option(help="Where shards are computed.")] = EngineName.LOCAL,
     ray_address: Annotated[
@@ -60,24 +65,27 @@ def run(
         typer.Option(
             envvar="RAY_ADDRESS",
             metavar="HOST:PORT",
-            help="A running Ray cluster; without it one is started here and ended with the backfill.",
+            help="Running Ray cluster; default: one is started here for this command.",
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="With ray: workers; default: as many as there is room for.")
+        int | None, typer.Option(min=1, help="ray: number of workers; default: as many as fit.")
     ] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="With ray; default: 1.")] = None,
+    cpus_per_worker: Annotated[
+        int | None, typer.Option(min=1, help="ray: CPUs of a worker; default: 1.")
+    ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="With ray; parts of one are shared; default: none.")
+        float | None, typer.Option(min=0, help="ray: GPUs of a worker, or a fraction of one; default: none.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed users for scenarios, as of now and of every label's own time, into the offline and online stores.
+    """Write embeddings to the offline and online stores.
 
-    A user's history is encoded once for all scenarios. The work is done in shards: the same command in a
-    second terminal, or on another machine with the same home and database, takes a part; after a kill it goes
-    on with what is left. Nothing is visible before all of it is written and has passed its quality gates.
-    With --engine ray the shards are spread over a Ray cluster, whose nodes share the home and the database.
+    Users are embedded as of now and as of the time of every label; a history is encoded once for all
+    scenarios. The work is divided into shards: the same command in a second terminal, or on another machine
+    with the same home and database, takes a part, and after a kill it continues with what is left. Nothing is
+    visible before all is written and has passed its quality gates. With --engine ray the shards are spread
+    over a Ray cluster, whose nodes share the home and the database.
 
     Example: qanchor-cli backfill --scenario takeout --scenario money --as-of 2026-11-01
 

@@ -17,19 +17,21 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     listed: Annotated[
-        bool, typer.Option("--list", help="Show the manifests that are kept, and change nothing.")
+        bool, typer.Option("--list", help="List the stored manifests, and change nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even where a quality gate fails.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put in service even if a quality gate fails.")
+    ] = False,
     online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Put the newest embeddings that wait in service: written with --no-promote, stopped by a gate, or cut
-    short.
+    """Put waiting embeddings in service.
 
-    The offline store changes at once, the online store follows, then one row makes it official. What served
-    before is kept for `qanchor-cli rollback`.
+    Embeddings wait if they were written with --no-promote, were stopped by a gate, or were interrupted. The
+    newest are taken. The offline store changes at once, the online store follows, then one row makes it
+    official. The previous ones are kept for `qanchor-cli rollback`.
 
     Example: qanchor-cli promote --scenario takeout
     """

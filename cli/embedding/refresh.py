@@ -30,31 +30,36 @@ def run(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Change left for later; default: refresh_budget of scenarios.yaml."),
+        typer.Option(
+            min=0, max=1, help="Largest change that may wait; default: refresh_budget of scenarios.yaml."
+        ),
     ] = None,
     expired: Annotated[
-        bool, typer.Option("--expired", help="Also users of whom nothing is new, but events have expired.")
+        bool, typer.Option("--expired", help="Include users whose events have only expired.")
     ] = False,
     online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
     index: Annotated[
-        bool, typer.Option("--index/--no-index", help="Whether indexes that there are follow.")
+        bool, typer.Option("--index/--no-index", help="Whether existing indexes are updated as well.")
     ] = True,
     watch: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
+        int | None,
+        typer.Option(
+            metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Embed the users whose history has changed since their vectors were made, and nobody else.
+    """Embed again the users whose history has changed.
 
-    New and late events count; with --expired also those that have left the window, which nearly every active
-    user has after a day. A change within the budget is left until it has grown; a user's change is always
-    measured against the vector that serves. What is new joins offline store, online store and index under a
-    manifest of its own.
+    New and late events count; with --expired also events that have left the window, which nearly every active
+    user has after a day. A change within the budget waits until it has grown; a user's change is always
+    measured against the vector in service. New vectors go to the offline store, the online store and the
+    index under a new manifest.
 
     Example: qanchor-cli refresh --all --watch 300
     """

@@ -14,14 +14,15 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store follows.")
+        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Put the embeddings that served before in service again; those that served now are kept in their turn.
+    """Put the previous embeddings back in service.
 
-    Where they are of an earlier moment the online store forgets the scenario's rows first, because it takes
-    no older row over a newer one: for seconds its users are unknown there.
+    The present ones are kept, so that a second rollback returns to them. If the previous ones are of an
+    earlier moment, the online store deletes the scenario's rows first, because it never replaces a newer row
+    by an older one: for seconds its users are unknown there.
 
     Example: qanchor-cli rollback --scenario takeout
     """

@@ -18,14 +18,15 @@ def run(
     every: AllOption = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Write the online store and build the index again."),
+        typer.Option("--repair", help="Write the online store and the index again where they differ."),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Compare every vector of the three stores with the manifest that serves, by count and by hash.
+    """Compare the vectors of all stores with the manifest in service.
 
-    The offline store is the truth: --repair brings the others back to it. Where the offline store itself is
-    damaged, only a backfill helps. The exit code is 3 while anything differs.
+    Offline store, online store and index are compared by count and by hash. The offline store is the
+    reference: --repair writes the others from it. If the offline store itself is damaged, run a backfill. The
+    exit code is 3 while anything differs.
 
     Example: qanchor-cli verify --all --repair
     """

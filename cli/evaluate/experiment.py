@@ -19,22 +19,27 @@ _ARM = "NAME=SHARE"
 
 @app.command()
 def plan(
-    baseline: Annotated[float | None, typer.Option(help="A proportion as it is, in (0, 1).")] = None,
-    deviation: Annotated[float | None, typer.Option(help="Standard deviation of a mean's outcome.")] = None,
-    effect: Annotated[float | None, typer.Option(help="Smallest absolute difference worth seeing.")] = None,
-    users: Annotated[
-        int | None, typer.Option(min=4, help="Users there are: what difference would they show?")
+    baseline: Annotated[float | None, typer.Option(help="Present value of a proportion, in (0, 1).")] = None,
+    deviation: Annotated[
+        float | None, typer.Option(help="Standard deviation of the outcome of a mean.")
     ] = None,
-    significance: Annotated[float, typer.Option(help="Two-sided.")] = 0.05,
-    power: Annotated[float, typer.Option(help="Chance to see the effect where it is.")] = 0.8,
-    treated_share: Annotated[float, typer.Option(help="Share of the users in the treatment.")] = 0.5,
+    effect: Annotated[float | None, typer.Option(help="Smallest absolute difference to detect.")] = None,
+    users: Annotated[
+        int | None, typer.Option(min=4, help="Number of available users, to plan the detectable difference.")
+    ] = None,
+    significance: Annotated[float, typer.Option(help="Two-sided significance level.")] = 0.05,
+    power: Annotated[float, typer.Option(help="Probability of detecting the effect.")] = 0.8,
+    treated_share: Annotated[float, typer.Option(help="Share of users in the treatment.")] = 0.5,
     correlation: Annotated[
-        float, typer.Option(help="Of the outcome with the covariate that CUPED will take out.")
+        float, typer.Option(help="Correlation of the outcome with the covariate of CUPED.")
     ] = 0.0,
-    per_day: Annotated[float | None, typer.Option(min=0, help="Users that join a day: how long?")] = None,
+    per_day: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="USERS", help="Users that join per day, to plan the number of days."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Say how many users an experiment needs, or what difference the users there are would show.
+    """Plan the number of users, or the detectable difference.
 
     Give --baseline for a proportion or --deviation for a mean, and --effect or --users.
 
@@ -83,18 +88,34 @@ def plan(
 
 @app.command()
 def assign(
-    name: Annotated[str, typer.Option(help="Of the experiment; it salts the arms.")],
-    users: Annotated[Path, typer.Option(help="Parquet or CSV with user_id, or .txt.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Name of the experiment; it is the salt.")],
+    users: Annotated[
+        Path, typer.Option(metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt.")
+    ],
     arm: Annotated[
-        list[str] | None, typer.Option(metavar=_ARM, help="Default: control=0.5 and treatment=0.5.")
+        list[str] | None,
+        typer.Option(
+            metavar=_ARM, help="Arm and its share; repeatable. Default: control=0.5 and treatment=0.5."
+        ),
     ] = None,
-    layer: Annotated[str, typer.Option(help="Experiments on parts of one layer share no user.")] = "",
-    begin: Annotated[float, typer.Option("--from", help="Part of the layer: its begin.")] = 0.0,
-    end: Annotated[float, typer.Option("--to", help="Its end.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Write user_id, arm: .parquet, .csv or .json.")] = None,
+    layer: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Layer; experiments on different parts of a layer share no user."),
+    ] = "",
+    begin: Annotated[
+        float, typer.Option("--from", metavar="X", help="Start of the part of the layer, from 0 to 1.")
+    ] = 0.0,
+    end: Annotated[
+        float, typer.Option("--to", metavar="X", help="End of the part of the layer, from 0 to 1.")
+    ] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File for the arms: .parquet, .csv or .json.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Give users their arms by a salted hash: the same name gives the same arms, on any machine, for ever.
+    """Assign users to arms by a salted hash.
+
+    The same name gives the same arms on every machine.
 
     Example: qanchor-cli experiment assign --name calls-2026-08 --users users.csv --out arms.csv
     """
@@ -133,24 +154,37 @@ def assign(
 
 @app.command()
 def analyse(
-    rows: Annotated[Path, typer.Argument(help="Parquet or CSV, a row for each user.")],
-    metric: Annotated[list[str], typer.Option(help="Column, or ABOVE/BELOW for a ratio; repeatable.")],
+    rows: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Parquet or CSV file with a row for each user.")
+    ],
+    metric: Annotated[
+        list[str],
+        typer.Option(metavar="COLUMN", help="Column, or NUMERATOR/DENOMINATOR of a ratio; repeatable."),
+    ],
     covariate: Annotated[
-        list[str] | None, typer.Option(help="Column known before the experiment, for CUPED; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column from before the experiment, for CUPED; repeatable."),
     ] = None,
-    arm_column: Annotated[str, typer.Option(help="The column with the arms.")] = "arm",
-    control: Annotated[str, typer.Option(help="The arm that others are compared with.")] = "control",
+    arm_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the arms.")] = "arm",
+    control: Annotated[
+        str, typer.Option(metavar="NAME", help="Arm that the others are compared with.")
+    ] = "control",
     arm: Annotated[
-        list[str] | None, typer.Option(metavar=_ARM, help="The arms as they were meant; default: equal.")
+        list[str] | None,
+        typer.Option(metavar=_ARM, help="Arm and its planned share; repeatable. Default: equal shares."),
     ] = None,
     planned_users: Annotated[
         int | None,
-        typer.Option(min=1, help="Users of the plan: an interval besides that holds at every look."),
+        typer.Option(min=1, help="Planned number of users, for an interval that is valid at every look."),
     ] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence level of intervals.")
+    ] = 0.95,
     json: JsonOption = False,
 ) -> None:
-    """Measure an experiment: are the arms as large as meant, and what did the treatment do to each metric?
+    """Measure the effect of the treatment on each metric.
+
+    The sizes of the arms are compared with their shares first.
 
     Example: qanchor-cli experiment analyse rows.parquet --metric drawdown --covariate balance_before
     """
@@ -172,25 +206,39 @@ def analyse(
 
 @app.command()
 def evaluate(
-    log: Annotated[Path, typer.Argument(help="Parquet or CSV, a row for each logged decision.")],
-    reward: Annotated[str, typer.Option(help="Column: what came of it.")] = "reward",
+    log: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Parquet or CSV file with a row for each decision.")
+    ],
+    reward: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the reward.")] = "reward",
     propensity: Annotated[
-        str, typer.Option(help="Column: the chance with which it was taken.")
+        str,
+        typer.Option(metavar="COLUMN", help="Column of the probability with which the decision was taken."),
     ] = "propensity",
     target: Annotated[
-        str, typer.Option(help="Column: the chance with which the policy in question takes it.")
+        str,
+        typer.Option(
+            metavar="COLUMN", help="Column of the probability with which the evaluated policy takes it."
+        ),
     ] = "target",
     predicted: Annotated[
-        str | None, typer.Option(help="Column: reward that a model expects of the decision.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the reward that a model predicts for the decision."),
     ] = None,
     predicted_target: Annotated[
-        str | None, typer.Option(help="Column: reward that it expects of the policy in question.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of the reward that it predicts for the evaluated policy."
+        ),
     ] = None,
-    clip: Annotated[float | None, typer.Option(help="Largest weight.")] = None,
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999)] = 0.95,
+    clip: Annotated[float | None, typer.Option(help="Maximum weight; default: none.")] = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence level of intervals.")
+    ] = 0.95,
     json: JsonOption = False,
 ) -> None:
-    """Value a policy on decisions that another one took, by the chances with which it took them.
+    """Estimate the value of a policy on logged decisions.
+
+    Another policy took the decisions, with known probabilities.
 
     Example: qanchor-cli experiment evaluate decisions.parquet --clip 20
     """

@@ -28,17 +28,18 @@ def simulate(
     which: Annotated[
         Which, typer.Argument(help="calls: when to call; lines: whom to grant a credit line.")
     ] = Which.both,
-    users: Annotated[int, typer.Option(min=1000, max=500_000, help="Users of the test.")] = 8000,
+    users: Annotated[int, typer.Option(min=1000, max=500_000, help="Number of users of the test.")] = 8000,
     pilot_users: Annotated[
-        int, typer.Option(min=1000, max=500_000, help="Earlier users whom the policy learns from.")
+        int, typer.Option(min=1000, max=500_000, help="Number of earlier users from whom the policy learns.")
     ] = 6000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the world that they live in.")] = 2026,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 2026,
     out: Annotated[
-        Path | None, typer.Option(help="Write each test's rows to this folder, for `experiment analyse`.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the rows of each test, for `experiment analyse`."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Try a policy driven by scenario embeddings against a fixed rule, where the truth is known.
+    """Test embedding policies against a fixed rule in simulation.
 
     Fresh users of the simulated world, whom no model has seen, are embedded and scored by the heads of money,
     active and login. A pilot teaches the policies; then a salted hash gives each user an arm, and each

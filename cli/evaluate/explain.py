@@ -18,12 +18,14 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     users: Annotated[
-        int, typer.Option(min=2, max=5_000, help="Test users whose attention is measured.")
+        int, typer.Option(min=2, max=5_000, help="Number of test users whose attention is measured.")
     ] = 100,
-    out: Annotated[Path | None, typer.Option(help="Folder for charts as PNG; default: none.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for charts, .png; default: none.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Say where the anchor looks before and after tuning, and what tuning brought on the test part.
+    """Show what a scenario's query attends to, before and after tuning.
 
     Attention is the backbone's own, of the token that the embedding is read from: mean of all layers and
     heads, the history's share by modality. The areas are those of a linear probe on the untuned and on the

@@ -13,18 +13,25 @@ from qanchor.site import Site
 
 def run(
     scenario: ScenariosOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Every scenario with a head; the default.")] = False,
-    out: Annotated[Path | None, typer.Option(help="The page; default: reports/report.html at home.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All scenarios with a head; the default.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="HTML file; default: reports/report.html in QANCHOR_HOME."),
+    ] = None,
     explain: Annotated[
-        bool, typer.Option(help="Load the model and look at attention, maps and the untuned embedding.")
+        bool,
+        typer.Option(
+            help="Whether attention, maps and untuned embeddings are included, which loads the model."
+        ),
     ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Write the report: one HTML page that works offline; report.json, figures/*.png and scores/ beside it.
+    """Write the report of all scenarios, one HTML page.
 
-    It says in plain words how well every scenario's score works, then shows ROC, gain, lift, separation,
-    calibration, decisions, segments, attention, embedding maps and tuning on the test part, beside a linear
-    probe, the untuned embedding and the best head on aggregates alone, with a data card and a model card.
+    The page works offline; report.json, figures/*.png and scores/ are written next to it. It says in plain
+    words how well every scenario's score works, then shows ROC, gain, lift, separation, calibration,
+    decisions, segments, attention, embedding maps and tuning on the test part, beside a linear probe, the
+    untuned embedding and the best head on aggregates alone, with a data card and a model card.
 
     Example: qanchor-cli report --all --out report.html
     """

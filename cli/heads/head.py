@@ -70,37 +70,49 @@ class Unseen(StrEnum):
 @app.command()
 def train(
     scenario: ScenariosOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Every scenario that has labels.")] = False,
-    features: Annotated[list[Features] | None, typer.Option(help="Feature groups; repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All scenarios with labels.")] = False,
+    features: Annotated[
+        list[Features] | None, typer.Option(help="Group of features; repeatable. Default: all.")
+    ] = None,
     split: Annotated[
         Split,
-        typer.Option(help="The labels' own split or fold column, the latest times, or a hash of the user."),
+        typer.Option(
+            help="What divides the rows: the labels' fold or split column, time, or a hash of the user."
+        ),
     ] = Split.fold,
-    test_fold: Annotated[int | None, typer.Option(help="Test on this fold instead of the highest.")] = None,
-    search_seconds: Annotated[float, typer.Option(min=0, help="Time to search for better parameters.")] = 0.0,
-    seeds: Annotated[int, typer.Option(min=1, max=50, help="Boosters to average.")] = 1,
-    class_weight: Annotated[ClassWeight, typer.Option(help="What a row with label 1 weighs.")] = (
+    test_fold: Annotated[
+        int | None, typer.Option(help="Fold of the test part; default: the highest.")
+    ] = None,
+    search_seconds: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Time to search for better parameters.")
+    ] = 0.0,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Number of boosters to average.")] = 1,
+    class_weight: Annotated[ClassWeight, typer.Option(help="Weight of rows with label 1.")] = (
         ClassWeight.root
     ),
     calibration: Annotated[
-        CalibrationCurve, typer.Option(help="auto: the better one by cross-fitted log loss.")
+        CalibrationCurve,
+        typer.Option(help="Calibration curve; auto: the better one by cross-fitted log loss."),
     ] = CalibrationCurve.auto,
     monotone: Annotated[
         list[str] | None,
-        typer.Option(metavar="FEATURE=+1|-1", help="The score never falls, or never rises, with it."),
+        typer.Option(
+            metavar="FEATURE=+1|-1",
+            help="Feature with which the score never falls (+1) or never rises (-1); repeatable.",
+        ),
     ] = None,
     promote_now: Annotated[
-        bool, typer.Option("--promote", help="Score with this head at once, not with the champion.")
+        bool, typer.Option("--promote", help="Make this head the champion at once.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="The same seed and rows give the same head.")] = 7,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed and rows give the same head.")] = 7,
     json: JsonOption = False,
 ) -> None:
-    """Fit a head on the features as of each label's time, and measure it on the test part.
+    """Train a head on features as of each label's time.
 
-    Features: embedding is the scenario's vector; activity is the rolling aggregates with the profile;
-    all, the default, is both. Beside the head, a linear probe on the embedding and the best head on
-    aggregates alone are measured on the same rows. A head remembers the fingerprint of its vectors and
-    keeps its training frame.
+    It is measured on the test part. Features: embedding is the scenario's vector; activity is the rolling
+    aggregates with the profile; all, the default, is both. Beside the head, a linear probe on the embedding
+    and the best head on aggregates alone are measured on the same rows. A head remembers the fingerprint of
+    its vectors and keeps its training frame.
 
     The first head of a scenario is its champion, which scores users. A later one is a challenger until
     `head promote`, unless the champion reads vectors of another space and so cannot score any more.
@@ -205,24 +217,30 @@ def _remarks(trained: "TrainedHead") -> list[str]:
 
 @app.command()
 def score(
-    scenario: Annotated[str, typer.Option(help="A scenario with a head.")],
-    users: Annotated[Path | None, typer.Option(help="Parquet or CSV with user_id, or .txt.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write user_id, score: .parquet, .csv or .json.")] = None,
-    store: Annotated[Store, typer.Option("--from", help="The store to read features from.")] = Store.online,
-    as_of: Annotated[datetime | None, typer.Option(help="Features as of then, UTC; default: now.")] = None,
+    scenario: Annotated[str, typer.Option(metavar="NAME", help="Name of a scenario with a head.")],
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File for the scores: .parquet, .csv or .json.")
+    ] = None,
+    store: Annotated[Store, typer.Option("--from", help="Store to read features from.")] = Store.online,
+    as_of: Annotated[datetime | None, typer.Option(help="Moment of the features, UTC; default: now.")] = None,
     unseen: Annotated[
-        Unseen, typer.Option(help="A category that training did not have: refuse, or score as missing.")
+        Unseen,
+        typer.Option(help="Categories that training did not have: refuse them, or score them as missing."),
     ] = Unseen.refuse,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Keep the scores as features, offline and online.")
+        bool, typer.Option("--publish", help="Write the scores to the offline and online stores as features.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Score users, or everybody with an embedding, with the scenario's champion.
+    """Score users with the scenario's champion.
 
-    Features come from the online store, or with --from offline from the offline store; either way only
-    those that are fresh at --as-of count. Vectors of another embedding space than the head's are refused.
-    With --publish the scores become rows of the view user_score_SCENARIO, which Feast serves and joins.
+    Without --users all users with an embedding are scored. Features come from the online store, or with
+    --from offline from the offline store; either way only those that are fresh at --as-of count. Vectors of
+    another embedding space than the head's are refused. With --publish the scores become rows of the view
+    user_score_SCENARIO, which Feast serves and joins.
 
     Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
     """

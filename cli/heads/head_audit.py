@@ -41,12 +41,14 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
 def compare(
     scenario: OneScenario,
     challenger: Annotated[
-        str | None, typer.Option(help="A version; default: the newest that is not the champion.")
+        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
     ] = None,
-    champion: Annotated[str | None, typer.Option(help="A version; default: the one that scores.")] = None,
+    champion: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare a challenger with the champion on the test rows of both.
+    """Compare a challenger with the champion on their test rows.
 
     The areas are compared by DeLong's paired test, every other figure by a paired bootstrap.
 
@@ -79,10 +81,12 @@ def compare(
 
 def promote(
     scenario: OneScenario,
-    head: Annotated[str | None, typer.Option(help="A version; default: the newest challenger.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make a head the champion: it scores users from now on.
+    """Make a head the champion, which scores users.
 
     Example: qanchor-cli head promote --scenario takeout
     """
@@ -97,12 +101,14 @@ def promote(
 
 def refit(
     scenario: OneScenario,
-    head: Annotated[str | None, typer.Option(help="A version; default: the champion.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Fit a head again on the training frame that it keeps, and say whether it comes out the same.
+    """Train a head again on its stored training frame, and compare.
 
-    Exits with 1 where it does not. Nothing is stored.
+    The exit code is 1 if the result differs. Nothing is stored.
 
     Example: qanchor-cli head refit --scenario takeout
     """

@@ -13,18 +13,18 @@ from qanchor.site import Site
 
 def explain(
     scenario: OneScenario,
-    user: Annotated[str, typer.Option(help="Whose score.")],
+    user: Annotated[str, typer.Option(metavar="USER_ID", help="User whose score is explained.")],
     as_of: Annotated[
         datetime | None,
-        typer.Option(help="Features and events before then, UTC; default: as of the vectors in service."),
+        typer.Option(help="Moment of the features, UTC; default: that of the vectors in service."),
     ] = None,
-    features: Annotated[int, typer.Option(min=0, help="Single features to name.")] = 10,
+    features: Annotated[int, typer.Option(min=0, help="Number of features to show.")] = 10,
     events: Annotated[
-        int, typer.Option(min=0, max=20, help="Events to name on either side, and together; 0: none.")
+        int, typer.Option(min=0, max=20, help="Number of events to show for each direction; 0: none.")
     ] = 5,
     json: JsonOption = False,
 ) -> None:
-    """Say what moved a user's score: groups of features, single features, single events.
+    """Show which features and events move a user's score.
 
     Contributions are SHAP values of the raw score, in log-odds before calibration; with the base they add up
     to it. Events are measured: each is left out of the history, vector and aggregates are computed again, and

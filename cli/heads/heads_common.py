@@ -4,4 +4,6 @@ from typing import Annotated
 
 import typer
 
-OneScenario = Annotated[str, typer.Option("--scenario", metavar="NAME", help="A scenario with a head.")]
+OneScenario = Annotated[
+    str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario with a head.")
+]

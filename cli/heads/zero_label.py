@@ -18,17 +18,22 @@ _SHOWN = 20
 
 @app.command()
 def score(
-    scenario: Annotated[str, typer.Option("--scenario", metavar="NAME", help="A scenario with answers.")],
+    scenario: Annotated[
+        str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario with answers.")
+    ],
     users: Annotated[
-        Path | None, typer.Option("--users", metavar="FILE", help="Parquet or CSV with user_id, or .txt.")
+        Path | None,
+        typer.Option("--users", metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write user_id, score: .parquet, .csv, .json or .jsonl."),
+        typer.Option("--out", metavar="FILE", help="File for the scores: .parquet, .csv, .json or .jsonl."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Score users by how much nearer they lie to the scenario's positive answer than to its negative one.
+    """Score users by a scenario's positive and negative answer.
+
+    A score is how much nearer a user is to the positive answer than to the negative one.
 
     The answers stand in scenarios.yaml; no label is read. What was understood of them is shown: words of
     the log, activity, spending, and whether they say so or deny it. A score ranks users; it is no

@@ -9,9 +9,9 @@ app = command_group("db", "Show and upgrade the registry's database schema.")
 
 @app.command()
 def upgrade(as_json: JsonOption = False) -> None:
-    """Bring the registry's database to the newest schema.
+    """Upgrade the registry's database to the newest schema.
 
-    SQLite does so by itself on first use; a PostgreSQL database waits for this command.
+    SQLite is upgraded on first use; a PostgreSQL database needs this command.
 
     Example: QANCHOR_DATABASE__URL=postgresql+psycopg://host/qanchor qanchor-cli db upgrade
     """
@@ -26,7 +26,7 @@ def upgrade(as_json: JsonOption = False) -> None:
 
 @app.command()
 def current(as_json: JsonOption = False) -> None:
-    """Say which schema the registry's database has.
+    """Show the schema version of the registry's database.
 
     Example: qanchor-cli db current
     """

@@ -10,7 +10,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "missing": "red"}
 
 
 def run(as_json: JsonOption = False) -> None:
-    """Look at this machine and this workspace; exit 1 if something essential is missing.
+    """Check the machine and the workspace.
+
+    The exit code is 1 if something essential is missing.
 
     Example: qanchor-cli doctor
     """

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 app = command_group("jobs", "List, show and cancel jobs.")
 
-JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="The job's number, from `jobs list`.")]
+JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of a job, from `jobs list`.")]
 
 
 @app.command("list")
 def list_jobs(
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of jobs, newest first.")] = 20,
     json: JsonOption = False,
 ) -> None:
-    """The newest jobs: what they are, how far, since when.
+    """List the newest jobs with their state and progress.
 
     Example: qanchor-cli jobs list --limit 5
     """
@@ -39,7 +39,7 @@ def list_jobs(
 
 @app.command()
 def show(job: JobArgument, json: JsonOption = False) -> None:
-    """One job: what it was asked, its shards, its workers, who was set aside.
+    """Show a job: its options, shards, workers and skipped users.
 
     Example: qanchor-cli jobs show 12
     """
@@ -68,7 +68,9 @@ def show(job: JobArgument, json: JsonOption = False) -> None:
 
 @app.command()
 def cancel(job: JobArgument, json: JsonOption = False) -> None:
-    """Stop a job for good; its workers notice within seconds, and what it computed is not used.
+    """Cancel a job.
+
+    Its workers stop within seconds, and its results are not used.
 
     Example: qanchor-cli jobs cancel 12
     """

@@ -25,7 +25,7 @@ def run(
     every: AllOption = False,
     at: Annotated[
         datetime | None,
-        typer.Option(help="Only scores, labels and outcomes known by then count, UTC; default: now."),
+        typer.Option(help="Moment up to which scores, labels and outcomes count, UTC; default: now."),
     ] = None,
     history: Annotated[
         int, typer.Option(min=0, metavar="LOOKS", help="Show the last N checks instead of a new one.")
@@ -34,14 +34,18 @@ def run(
         float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="With --watch: Prometheus metrics on this port of loopback.")
+        int | None,
+        typer.Option(
+            metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."
+        ),
     ] = None,
     textfile: Annotated[
-        Path | None, typer.Option(help="Write the metrics to FILE.prom, for the textfile collector.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File for the metrics, .prom, for the textfile collector."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Say whether heads and embeddings in service still hold.
+    """Check drift, calibration and freshness; raise alarms.
 
     Compared with the champion's own test and training rows: the distribution of published scores and of
     vectors. With labels, once their outcome is known: calibration by month, and how late labels are. Beside

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(as_json: JsonOption = False) -> None:
-    """Say what is loaded, trained, written and served, and what to do next.
+    """Show what is loaded, trained, written and served, and what to do next.
 
     Example: qanchor-cli status --json
     """
