@@ -4,6 +4,8 @@ alembic is imported only when there is something to migrate: a command on a curr
 one query.
 """
 
+import logging
+
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -11,6 +13,8 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from qanchor.errors import DatabaseUnavailable, NotReady, StateError
 from qanchor.registry.session import open_engine
 from qanchor.shipped import migrations_folder
+
+log = logging.getLogger(__name__)
 
 # The newest revision under alembic/versions; a test compares the two.
 HEAD = "0005"
@@ -21,8 +25,8 @@ _ADVISORY_LOCK = 7_163_252_409  # any number: it only has to be the same in ever
 def prepare(engine: Engine, url: str) -> None:
     """Make sure that the registry's schema is the newest, before a command uses it.
 
-    SQLite is created or upgraded silently. A server's database is changed on request alone, because
-    others may be working on it.
+    SQLite is created, or upgraded with one line in the log. A server's database is changed on request
+    alone, because others may be working on it.
 
     Args:
         engine: of the registry.
@@ -41,6 +45,8 @@ def prepare(engine: Engine, url: str) -> None:
         state = f"is at schema {revision}, not {HEAD}" if revision else "has no schema yet"
         raise NotReady(f"the registry database {state}", "Run `qanchor-cli db upgrade`.")
     upgrade_engine(engine)
+    if revision is not None:
+        log.warning("the registry was upgraded from schema %s to %s", revision, HEAD)
 
 
 def upgrade(url: str) -> str:
@@ -93,7 +99,7 @@ def upgrade_engine(engine: Engine) -> None:
             revision = _revision(connection)
             _refuse_later(revision)
             if revision != HEAD:
-                _run_alembic(connection)
+                run_alembic(connection)
     except (OperationalError, ProgrammingError) as error:
         raise DatabaseUnavailable(
             f"the registry's schema could not be upgraded: {error.orig}",
@@ -125,7 +131,8 @@ def _refuse_later(revision: str | None) -> None:
         )
 
 
-def _run_alembic(connection: Connection) -> None:
+def run_alembic(connection: Connection) -> None:
+    """Run the missing migrations in the transaction of `connection`."""
     from alembic import command
     from alembic.config import Config
 
