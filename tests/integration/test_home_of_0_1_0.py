@@ -1,9 +1,6 @@
 """A home that 0.1.0 wrote (commit d64b087; 90 users, two scenarios) is read, upgraded once and written to."""
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,47 +8,47 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.app import run_command
 from qanchor.registry import migrate
 from qanchor.registry.session import open_engine
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKED = _ROOT / "tests" / "fixtures" / "home_0_1_0.tar.xz"
 _WRITTEN_AT = "0005"
-_ONE_THREAD = {"QANCHOR_COMPUTE__THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
 class Workspace:
-    """The unpacked workspace, and commands that are run in it."""
+    """The unpacked workspace, and commands of today's qanchor that run in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
+        self._capsys = capsys
         with tarfile.open(_PACKED) as packed:
             packed.extractall(folder, filter="data")
 
-    def run(self, *command: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run one command of today's qanchor there."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("QANCHOR_")}
-        ended = subprocess.run(
-            [sys.executable, "-m", "cli", *command],
-            cwd=self.folder / "feature_repo",
-            env={**kept, **_ONE_THREAD, "PYTHONPATH": str(_ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == code, ended.stderr
-        return ended
+    def run(self, *command: str) -> tuple[str, str]:
+        """Run one command; what it prints on stdout and stderr."""
+        self._capsys.readouterr()
+        code = run_command([*command])
+        out, err = self._capsys.readouterr()
+        assert code == 0, err
+        return out, err
 
     def json(self, *command: str) -> Any:
         """What a command prints as JSON."""
-        return json.loads(self.run(*command, "--json").stdout)
+        return json.loads(self.run(*command, "--json")[0])
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path)
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Workspace:
+    unpacked = Workspace(tmp_path, capsys)
+    monkeypatch.setenv("QANCHOR_COMPUTE__THREADS", "1")
+    monkeypatch.chdir(tmp_path / "feature_repo")
+    return unpacked
 
 
 def test_what_was_stored_answers_as_it_did(workspace: Workspace) -> None:
@@ -68,8 +65,8 @@ def test_what_was_stored_answers_as_it_did(workspace: Workspace) -> None:
     lookalikes = workspace.json("lookalike", *coffee, "--seeds", seeds, "-k", "5")
     expected = json.loads((workspace.folder / "lookalikes.json").read_text())
     assert lookalikes["users"] == expected["users"]
-    assert workspace.run("head", "refit", *coffee)
-    assert "likes" in workspace.run("audience", "list").stdout
+    workspace.run("head", "refit", *coffee)
+    assert "likes" in workspace.run("audience", "list")[0]
     workspace.run("audience", "replay", "likes")
     workspace.run("head", "list", *coffee)
     workspace.run("index", "show", "--all")
@@ -84,17 +81,17 @@ def test_it_is_written_to_by_every_step(workspace: Workspace) -> None:
     workspace.run("index", "update", "--all")
     workspace.run("verify", "--all")
     workspace.run("tune", "--scenario", "coffee", "--steps", "2")
-    kinds = {job["kind"] for job in workspace.json("jobs", "list")["jobs"]}
+    kinds = {job["kind"] for job in workspace.json("jobs", "list")}
     assert {"backfill", "refresh"} <= kinds
 
 
 def test_the_registry_is_upgraded_once_and_says_so(workspace: Workspace) -> None:
     if migrate.HEAD == _WRITTEN_AT:
         pytest.skip("no schema has been added since 0.1.0")
-    first, second = workspace.run("status"), workspace.run("status")
-    (line,) = [line for line in first.stderr.splitlines() if "upgraded" in line]
+    (_, first), (_, second) = workspace.run("status"), workspace.run("status")
+    (line,) = [line for line in first.splitlines() if "upgraded" in line]
     assert f"{_WRITTEN_AT} to {migrate.HEAD}" in line
-    assert second.stderr == ""
+    assert second == ""
 
 
 def test_an_upgrade_that_is_killed_leaves_the_old_schema_and_can_be_repeated(

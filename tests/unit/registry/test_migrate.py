@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from qanchor.errors import DatabaseUnavailable, NotReady, StateError
 from qanchor.registry import migrate
@@ -67,13 +67,13 @@ def test_upgrade_may_be_repeated(tmp_path: Path) -> None:
 
 def test_a_failed_migration_leaves_no_half_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_engine(_url(tmp_path))
-    original = migrate._run_alembic
+    original = migrate.run_alembic
 
-    def fail_at_the_end(connection: object) -> None:
-        original(connection)  # type: ignore[arg-type]
+    def fail_at_the_end(connection: Connection) -> None:
+        original(connection)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(migrate, "_run_alembic", fail_at_the_end)
+    monkeypatch.setattr(migrate, "run_alembic", fail_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         migrate.prepare(engine, _url(tmp_path))
     assert _tables(engine) == set()
