@@ -151,8 +151,8 @@ def _build(
     from qanchor.storage.event_log import EventLog
     from qanchor.training.record import choose_until
     from qanchor.training.useru.build import Job, build_set
+    from qanchor.training.useru.points import visible_events
     from qanchor.training.useru.pool import read_topics
-    from qanchor.training.useru.visible import visible_events
 
     folder, topic_file, until = where
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

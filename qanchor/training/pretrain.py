@@ -36,7 +36,7 @@ from qanchor.training.run_log import StepFigures
 from qanchor.training.run_state import RunFolder
 from qanchor.training.useru.load import load_pairs
 from qanchor.training.useru.pairs import PairSet, build_pairs
-from qanchor.training.useru.visible import visible_events
+from qanchor.training.useru.points import visible_events
 from qanchor.workspace import Workspace
 
 __all__ = ["PretrainConfig", "PretrainResult", "Visible", "pretrain"]

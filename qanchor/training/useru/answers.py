@@ -1,6 +1,6 @@
-"""Answers in words, worked out from what happened in a span: coarse levels and telling words.
+"""Answers in words, computed from the events of a span: coarse levels and telling words.
 
-An answer is a row of phrase numbers; a phrase is tokenised once, however many answers hold it.
+An answer is a row of phrase numbers; a phrase is tokenised once, however many answers contain it.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +11,10 @@ from scipy.sparse import csr_matrix
 
 from qanchor.training.useru.spans import Span
 from qanchor.training.useru.summaries import SummaryShares, summarise
-from qanchor.training.useru.terms import Terms
-from qanchor.training.useru.topics import Topics
+from qanchor.training.useru.topics import Terms, Topics
 from qanchor.workspace import Workspace
 
-Phrases = NDArray[np.int32]  # [rows, phrases], -1 where the row has no more
+Phrases = NDArray[np.int32]  # [rows, phrases], -1 pads short rows
 
 COUNT_WORDS = ("nothing", "one", "two", "few", "some", "several", "many", "lots", "masses")
 COUNT_LEVELS = np.array([1, 2, 3, 5, 9, 17, 33, 65])
@@ -28,7 +27,7 @@ _PER_MODALITY = 3
 
 @dataclass
 class PhraseBook:
-    """Phrases by number; a phrase keeps its number."""
+    """Distinct phrases with their numbers."""
 
     texts: list[str] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -46,14 +45,14 @@ class PhraseBook:
 
 
 class Describer:
-    """Puts one span into words, for all of its points at once.
+    """Describes one span of all points in words.
 
     Args:
-        span: what happened.
-        terms: the words.
-        topics: their groups.
-        workspace: names the modalities and numbers.
-        book: where phrases get their numbers.
+        span: counts of the span's events.
+        terms: terms of the log.
+        topics: topics of the terms.
+        workspace: names of the modalities and numbers.
+        book: numbers of the phrases.
     """
 
     def __init__(
@@ -78,22 +77,22 @@ class Describer:
         self._topic_levels = np.searchsorted(COUNT_LEVELS, self._topic_counts, side="right")
         phrases = [f"{name} {word}" for name in topics.names for word in COUNT_WORDS]
         self._topic_phrases = book.numbers(phrases).reshape(-1, len(COUNT_WORDS))
-        self._told_topics = self._top_topics()
+        self._leading_topics = self._top_topics()
         self._by_weight = _by_weight(span.terms)
         self._words = book.numbers(list(terms.words))
         self._ranked = self._top_mixed()
         self._ranked_within = [self._top(i) for i in range(len(self._names))]
 
     def whole(self) -> Phrases:
-        """Everything: how active, how much of each modality, amounts, the most telling topics and words."""
+        """Answers about all events: activity, counts by modality, amounts, leading topics and words."""
         words = np.where(self._ranked < 0, -1, self._words[self._ranked])
         amounts = np.concatenate(self._numbers, axis=1)
-        parts = [self._active[:, None], self._told_topics, self._per_name, amounts, words]
+        parts = [self._active[:, None], self._leading_topics, self._per_name, amounts, words]
         answer = np.concatenate(parts, axis=1)
         return self._or_nothing(answer, self._nothing, "nothing")
 
     def modality(self, position: int) -> Phrases:
-        """One modality: how much near and far, when first, its numbers, how often its words."""
+        """Answers about one modality: near and far counts, nearest event, numbers, counts of its words."""
         name = self._names[position]
         parts = np.searchsorted(COUNT_LEVELS, self._span.halves[:, :, position], side="right")
         ranked = self._ranked_within[position]
@@ -111,28 +110,32 @@ class Describer:
         return self._or_nothing(answer, self._counts[:, position] == 0, f"{name} nothing")
 
     def word(self, points: NDArray[np.int64], term: int) -> Phrases:
-        """How often one word comes, and what else there is."""
-        found = np.asarray(self._span.terms[points, np.full(len(points), term)]).ravel()
-        asked = self._counted_table(np.full((len(points), 1), term), self._levels(found)[:, None])
-        parts = [asked, self._active[points, None], self._told_topics[points]]
+        """Answers about one word: its count, then general activity."""
+        counts = np.asarray(self._span.terms[points, np.full(len(points), term)]).ravel()
+        counted = self._counted_table(np.full((len(points), 1), term), self._levels(counts)[:, None])
+        parts = [counted, self._active[points, None], self._leading_topics[points]]
         return np.concatenate(parts, axis=1).astype(np.int32)
 
     def topics(self, points: NDArray[np.int64], topics: NDArray[np.int64]) -> Phrases:
-        """How often some topics come, int64 [topics], and what else there is."""
+        """Answers about some topics, int64 [topics]: their counts, then general activity."""
         levels = self._topic_levels[points[:, None], topics]
-        parts = [self._topic_phrases[topics, levels], self._active[points, None], self._told_topics[points]]
+        parts = [
+            self._topic_phrases[topics, levels],
+            self._active[points, None],
+            self._leading_topics[points],
+        ]
         return np.concatenate(parts, axis=1).astype(np.int32)
 
     def summary(self, shares: SummaryShares) -> NDArray[np.float32]:
-        """The span in numbers that a linear readout can aim at, [points, numbers].
+        """The span in numbers that a linear readout can predict, [points, numbers].
 
         Args:
-            shares: how much each group of numbers weighs.
+            shares: weight of each group of numbers.
         """
         return summarise(self._span, self._topic_counts, shares)
 
     def _top_topics(self) -> Phrases:
-        """The most telling topics of each point with their levels; -1 where there is none."""
+        """The most telling topics of each point with their levels; -1 pads."""
         counts = self._topic_counts
         rarity = np.sqrt(np.log((len(counts) + 1) / np.maximum((counts > 0).sum(axis=0), 1)) + 0.1)
         weight = np.log1p(counts) * rarity
@@ -152,7 +155,7 @@ class Describer:
         return self._book.numbers([f"first {word}" for word in _NEAREST_WORDS])[level]
 
     def _number_levels(self, names: tuple[str, ...], values: NDArray[np.float64]) -> Phrases:
-        """Deciles over all points as words, -1 where there is no value, int32 [points, numbers]."""
+        """Deciles over all points as words, -1 for a missing value, int32 [points, numbers]."""
         columns = [np.full((len(values), 0), -1, np.int32)]
         for i, name in enumerate(names):
             present = ~np.isnan(values[:, i])
@@ -166,8 +169,8 @@ class Describer:
 
     def _counted(self, ranked: NDArray[np.int64]) -> Phrases:
         points = np.repeat(np.arange(len(ranked)), ranked.shape[1])
-        found = np.asarray(self._span.terms[points, np.maximum(ranked, 0).ravel()]).reshape(ranked.shape)
-        return self._counted_table(ranked, np.searchsorted(COUNT_LEVELS, found, side="right"))
+        counts = np.asarray(self._span.terms[points, np.maximum(ranked, 0).ravel()]).reshape(ranked.shape)
+        return self._counted_table(ranked, self._levels(counts))
 
     def _counted_table(self, terms: NDArray[np.int64], levels: NDArray[np.int64]) -> Phrases:
         """Phrase 'word level' for each term; -1 for no term."""
@@ -182,14 +185,14 @@ class Describer:
         ]
         return np.array(numbers, np.int32)[inverse].reshape(terms.shape)
 
-    def _top(self, only: int) -> NDArray[np.int64]:
-        """The most telling terms of one modality for each point, -1 fills up."""
+    def _top(self, modality: int) -> NDArray[np.int64]:
+        """The most telling terms of one modality for each point; -1 pads."""
         point, term = self._by_weight
-        kept = self._terms.modality[term] == only
+        kept = self._terms.modality[term] == modality
         return self._ranked_table(point[kept], term[kept], _TOP_MODALITY)
 
     def _top_mixed(self) -> NDArray[np.int64]:
-        """The most telling terms of each point, few of one modality; -1 fills up."""
+        """The most telling terms of each point, few of one modality; -1 pads."""
         point, term = self._by_weight
         group = point * len(self._names) + self._terms.modality[term]
         order = np.argsort(group, kind="stable")
@@ -216,16 +219,16 @@ class Describer:
 
 
 def _by_weight(counts: csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Point and term of every count, by point and then from the most telling word on.
+    """Point and term of every count, by point and then by telling weight, highest first.
 
-    Telling is a word that is frequent here and not everywhere.
+    A telling word is frequent at this point and rare elsewhere.
     """
     points = max(1, counts.shape[0])
     has = np.bincount(counts.indices, minlength=counts.shape[1])
     rarity = np.sqrt(np.log((points + 1) / np.maximum(has, 1)))
     weight = np.log1p(counts.data) * rarity[counts.indices]
     point = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    # One key of both: the weight fills less than the step from point to point.
+    # One sort key: the weight is less than the step from point to point.
     order = np.argsort(point - weight / (weight.max(initial=0.0) + 1.0), kind="stable")
     return point[order].astype(np.int64), counts.indices[order].astype(np.int64)
 

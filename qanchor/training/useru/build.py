@@ -1,8 +1,8 @@
 """Builds a set of UserU pairs: D_future and D_uqa for users at several cut-offs, checked and stored.
 
-Facts, questions and answers of D_uqa read what lies before the cut-off alone; what makes a topic is learned
-from the profiles, so from nothing later than each user's last cut-off. D_future looks ahead, and no horizon
-reaches past the end of pre-training.
+Facts, questions and answers of D_uqa read only events before the cut-off; topics are learned from the
+profiles, so from no event after a user's last cut-off. D_future reads the events after the cut-off, and no
+horizon reaches past the end of pre-training.
 
 Source: arXiv 2602.14492, section 3.1.
 """
@@ -11,8 +11,9 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +22,42 @@ from scipy.sparse import csr_matrix
 
 from qanchor.errors import NotReady, QAnchorError, WriterUnavailable
 from qanchor.events.history import EventArrays
+from qanchor.files import atomic_folder
 from qanchor.progress import Progress
-from qanchor.training.useru.aspects import ask_about
+from qanchor.times import DAY_US, from_microseconds, now
 from qanchor.training.useru.facts import gather_facts
-from qanchor.training.useru.future import FutureAsker, FuturePlan, FutureQuestion, scenario_pool
+from qanchor.training.useru.future import FuturePlan, FutureQuestion, FutureQuestions, scenario_pool
 from qanchor.training.useru.llm_writer import Budget, CapReached
 from qanchor.training.useru.points import PointPlan, choose_points, first_day, fitting_horizons
-from qanchor.training.useru.pool import PoolTopic, build_pool, rank_topics
+from qanchor.training.useru.pool import PoolTopic, build_pool, rank_topics, topics_by_word
 from qanchor.training.useru.profile import ProfileReader
+from qanchor.training.useru.questions import topic_question
 from qanchor.training.useru.recount import Claim, Recounter
 from qanchor.training.useru.reflect import Reflected, Reflection
-from qanchor.training.useru.spans import DAY, Points, SpanReader
-from qanchor.training.useru.store import FORMAT, Manifest, PairSink, now
-from qanchor.training.useru.terms import Terms, find_terms, words_of
-from qanchor.training.useru.writer import GroundedWriter, Request, Writer
+from qanchor.training.useru.spans import Points, SpanReader
+from qanchor.training.useru.store import FORMAT, Manifest, PairSink, check_new_folder, write_manifest
+from qanchor.training.useru.topics import Terms, find_terms, words_of
+from qanchor.training.useru.writer import GroundedWriter, Request, Signature, Writer
 from qanchor.workspace import Workspace
 
 BLOCK = 16
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """How many pairs about whom.
+    """Size of a set.
 
     Args:
-        users: drawn by chance; None: all.
-        cutoffs: most of them per user.
-        step_days: between a user's cut-offs.
-        horizons_days: of D_future, as far as the data reach; scenarios add theirs.
+        users: number of users, drawn at random; None: all.
+        cutoffs: largest number of cut-offs per user.
+        step_days: days between a user's cut-offs.
+        horizons_days: horizons of D_future, as far as the data reach; scenarios add theirs.
         topics: most relevant topics per user and cut-off, each a question of D_uqa.
-        future: questions of D_future beside those about the whole.
-        revisions: how often a writer may mend an answer itself.
-        parallel: answers asked for at a time.
-        seed: of every draw.
+        future: numbers of the questions of D_future about parts of the events.
+        revisions: number of revisions that a writer may make.
+        parallel: number of answers that are requested at the same time.
+        seed: seed of every draw.
     """
 
     users: int | None = None
@@ -69,13 +73,13 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class Job:
-    """What a build works with.
+    """Inputs and output of a build.
 
     Args:
-        writer: of D_uqa's answers; D_future is always told by facts alone.
+        writer: writer of D_uqa's answers; those of D_future are always composed of facts.
         listed: topics with their words, from `read_topics`.
-        budget: that the writer spends from; None: it costs nothing.
-        folder: of the new set.
+        folder: folder of the new set.
+        budget: spending cap of the writer; None: it costs nothing.
     """
 
     writer: Writer
@@ -87,52 +91,50 @@ class Job:
 def build_set(
     visible: EventArrays, workspace: Workspace, until: int, config: BuildConfig, job: Job, progress: Progress
 ) -> Manifest:
-    """Build a set and put it into its folder.
+    """Build a set and store it in its folder.
 
     Args:
-        visible: from `visible_events`; holds nothing at or after `until`.
-        workspace: names modalities and scenarios.
-        until: microseconds UTC; no horizon reaches past it.
-        config: how many of what.
-        job: by whom and where to.
-        progress: told of every point.
+        visible: result of `visible_events`; has no event at or after `until`.
+        workspace: names of the modalities and scenarios.
+        until: end of pre-training, microseconds UTC; no horizon reaches past it.
+        config: size of the set.
+        job: writer and folder.
+        progress: bar that advances with every point.
 
     Returns:
-        The set's manifest; `complete` is False where the budget was reached, and what was done is kept.
+        The set's manifest; at the spending cap `complete` is False, and finished pairs are kept.
 
     Raises:
         InputError: the folder exists.
         NotReady: the events before `until` are too few.
-        WriterUnavailable: the model does not answer; what was done is kept.
+        WriterUnavailable: the model does not answer; finished pairs are kept.
     """
-    sink = PairSink(job.folder)
-    try:
+    check_new_folder(job.folder)
+    stopped, failure = "", None
+    with atomic_folder(job.folder) as staged:
         progress.start("looking for topics")
-        world = _survey(visible, workspace, until, config, job)
-        progress.start("writing pairs", len(world.points))
-        stopped, failure = "", None
-        try:
-            for rows, points in _blocks(world, config):
-                sink.add(rows)
-                progress.advance(points, f"{sum(sink.tally.counts['dataset'].values()):,} pairs")
-                if world.stopped:
-                    stopped = "the next call might exceed the spending cap"
-                    break
-        except WriterUnavailable as error:
-            stopped, failure = str(error), error
-        manifest = _manifest(world, sink, config, job, stopped)
-        sink.finish(manifest)
-    except BaseException:
-        sink.discard()
-        raise
+        survey = _survey(visible, workspace, until, config, job)
+        progress.start("writing pairs", len(survey.points))
+        with closing(PairSink(staged)) as sink:
+            try:
+                for rows, points in _blocks(survey, config):
+                    sink.add(rows)
+                    progress.advance(points, f"{sum(sink.tally.counts['dataset'].values()):,} pairs")
+                    if survey.stopped:
+                        stopped = "the next call might exceed the spending cap"
+                        break
+            except WriterUnavailable as error:
+                stopped, failure = str(error), error
+        manifest = _manifest(survey, sink, config, job, stopped)
+        write_manifest(staged, manifest)
     if failure is not None:
-        raise WriterUnavailable(failure.problem, f"{failure.remedy} What was done lies in {job.folder}.")
+        raise WriterUnavailable(failure.problem, f"{failure.remedy} Finished pairs are in {job.folder}.")
     return manifest
 
 
 @dataclass
-class _World:
-    """What all points share."""
+class _Survey:
+    """The points of a build with everything that they share."""
 
     visible: EventArrays
     workspace: Workspace
@@ -141,16 +143,16 @@ class _World:
     pool: tuple[PoolTopic, ...]
     ranked: list[list[int]]
     reader: ProfileReader
-    asker: FutureAsker
+    questions: FutureQuestions
     reflection: Reflection
     writer: Writer
     stopped: bool = False
 
 
-def _survey(visible: EventArrays, workspace: Workspace, until: int, config: BuildConfig, job: Job) -> _World:
-    """The points with their topics, in blocks of users whose first topic is the same."""
+def _survey(visible: EventArrays, workspace: Workspace, until: int, config: BuildConfig, job: Job) -> _Survey:
+    """The points with their topics, in blocks of users with the same first topic."""
     first = first_day(visible, until)
-    horizons = fitting_horizons(config.horizons_days, workspace, (until - first) // DAY)
+    horizons = fitting_horizons(config.horizons_days, workspace, (until - first) // DAY_US)
     points = _choose(visible, until, first, horizons[0], config)
     terms = find_terms(visible, most=sys.maxsize)
     counts = SpanReader(visible, workspace, terms).read(points, -workspace.window_days).terms
@@ -158,11 +160,10 @@ def _survey(visible: EventArrays, workspace: Workspace, until: int, config: Buil
     per_topic = (counts @ _members(terms, pool)).toarray().astype(np.int64)
     ranked = rank_topics(per_topic, config.topics)
     order = np.argsort([topics[0] if topics else -1 for topics in ranked], kind="stable").astype(np.int64)
-    spoken = scenario_pool(workspace, _of_profiles(terms, counts))
-    topics = [*pool, *spoken]
+    topics = [*pool, *scenario_pool(workspace, _of_profiles(terms, counts))]
     reader = ProfileReader(visible, workspace, topics)
     words = frozenset(word for text in visible.texts for word in words_of(text))
-    return _World(
+    return _Survey(
         visible,
         workspace,
         until,
@@ -170,7 +171,7 @@ def _survey(visible: EventArrays, workspace: Workspace, until: int, config: Buil
         pool,
         [ranked[i] for i in order.tolist()],
         reader,
-        FutureAsker(reader, topics, len(pool), workspace, horizons),
+        FutureQuestions(reader, topics, len(pool), workspace, horizons),
         Reflection(Recounter(visible, workspace), words, config.revisions),
         job.writer,
     )
@@ -188,106 +189,116 @@ def _choose(visible: EventArrays, until: int, first: int, shortest: int, config:
 
 
 def _members(terms: Terms, pool: tuple[PoolTopic, ...]) -> csr_matrix:
-    """Sparse [terms, topics], 1 where the term's word is of the topic."""
-    by_word: dict[str, list[int]] = {}
-    for number, topic in enumerate(pool):
-        for word in topic.words:
-            by_word.setdefault(word, []).append(number)
+    """Sparse [terms, topics], 1 where the term's word belongs to the topic."""
+    by_word = topics_by_word(pool)
     pairs = [(t, topic) for t, word in enumerate(terms.words) for topic in by_word.get(word, ())]
     rows, columns = [t for t, _ in pairs], [topic for _, topic in pairs]
     return csr_matrix((np.ones(len(pairs), np.int32), (rows, columns)), shape=(len(terms.words), len(pool)))
 
 
 def _of_profiles(terms: Terms, counts: csr_matrix) -> Terms:
-    """The terms that stand in any profile."""
+    """The terms that occur in any profile."""
     kept = np.flatnonzero(np.diff(counts.tocsc().indptr))
     words = tuple(terms.words[i] for i in kept.tolist())
     return Terms(words, terms.modality[kept], terms.weight[kept], terms.users[kept], ())
 
 
-def _blocks(world: _World, config: BuildConfig) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """The rows of one block of points after the other, with its number of points."""
-    pool = ThreadPoolExecutor(config.parallel)
+def _blocks(survey: _Survey, config: BuildConfig) -> Iterator[tuple[list[Row], int]]:
+    """The rows of each block of points, with its number of points."""
+    threads = ThreadPoolExecutor(config.parallel)
     try:
-        for at in range(0, len(world.points), BLOCK):
-            members = range(at, min(at + BLOCK, len(world.points)))
-            rng = np.random.default_rng([config.seed, 2, at])
-            favoured = [topic for i in members for topic in world.ranked[i]]
-            asked = world.asker.draw(config.future, favoured, rng)
-            tasks = [(world, config, i, asked) for i in members]
-            rows = pool.map(_rows_of_point, tasks) if config.parallel > 1 else map(_rows_of_point, tasks)
+        for start in range(0, len(survey.points), BLOCK):
+            members = range(start, min(start + BLOCK, len(survey.points)))
+            rng = np.random.default_rng([config.seed, 2, start])
+            favoured = [topic for i in members for topic in survey.ranked[i]]
+            questions = survey.questions.draw(config.future, favoured, rng)
+            write = partial(_rows_of_point, survey, config, questions)
+            rows = threads.map(write, members) if config.parallel > 1 else map(write, members)
             yield [row for some in rows for row in some], len(members)
     finally:
-        # After an error or Ctrl-C, answers that nobody will read are not asked for.
-        world.stopped = True
-        pool.shutdown(cancel_futures=True)
+        # After an error or Ctrl-C no further answers are requested.
+        survey.stopped = True
+        threads.shutdown(cancel_futures=True)
 
 
-def _rows_of_point(task: tuple[_World, BuildConfig, int, list[FutureQuestion]]) -> list[dict[str, Any]]:
-    world, config, number, asked = task
-    rows = list(_future_rows(world, number, asked))
-    return rows + list(_uqa_rows(world, config, number))
+def _rows_of_point(
+    survey: _Survey, config: BuildConfig, questions: Iterable[FutureQuestion], number: int
+) -> list[Row]:
+    return [*_future_rows(survey, questions, number), *_uqa_rows(survey, config, number)]
 
 
-def _future_rows(world: _World, number: int, asked: Iterable[FutureQuestion]) -> Iterator[dict[str, Any]]:
-    row, cutoff = int(world.points.rows[number]), int(world.points.cutoffs[number])
+def _future_rows(survey: _Survey, questions: Iterable[FutureQuestion], number: int) -> Iterator[Row]:
+    row, cutoff = int(survey.points.rows[number]), int(survey.points.cutoffs[number])
     writer = GroundedWriter()
-    for question in asked:
-        if cutoff + question.days * DAY > world.until:
+    for question in questions:
+        if cutoff + question.days * DAY_US > survey.until:
             continue
-        claim, facts = world.asker.answer(question, row, cutoff)
+        claim, facts = survey.questions.answer(question, row, cutoff)
         request = Request(question.topic, question.days, question.text, facts)
-        reflected = world.reflection.written(writer, request, claim)
-        about = {"dataset": "future", "kind": question.kind, "topic": question.topic}
-        yield _row(world, number, about, claim, (request, reflected, writer))
+        reflected = survey.reflection.write(writer, request, claim)
+        yield _row(
+            survey, _Pair(number, "future", question.kind, claim, request, reflected, writer.signature)
+        )
 
 
-def _uqa_rows(world: _World, config: BuildConfig, number: int) -> Iterator[dict[str, Any]]:
-    row, cutoff = int(world.points.rows[number]), int(world.points.cutoffs[number])
-    days = world.workspace.window_days
-    profile = world.reader.read(row, cutoff, -days)
-    for topic in world.ranked[number]:
-        if world.stopped:
+def _uqa_rows(survey: _Survey, config: BuildConfig, number: int) -> Iterator[Row]:
+    row, cutoff = int(survey.points.rows[number]), int(survey.points.cutoffs[number])
+    days = survey.workspace.window_days
+    profile = survey.reader.read(row, cutoff, -days)
+    user = str(survey.visible.users[row])
+    for index in survey.ranked[number]:
+        if survey.stopped:
             return
-        told = world.pool[topic]
-        seen = profile.about(topic, told.name)
-        counts = np.bincount(seen.modality, minlength=len(seen.modalities))
-        places = [seen.modalities[i] for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
-        user = str(world.visible.users[row])
-        # The wording is the block's, so that some of its users are asked the same.
-        chance = _digest(config.seed, user, cutoff, topic), _digest(config.seed, number // BLOCK, topic)
-        aspect, request = ask_about(told.name, gather_facts(seen), places, days, chance)
-        claim = Claim(row, cutoff, -days, words=told.words)
+        topic = survey.pool[index]
+        events = profile.about(index, topic.name)
+        counts = np.bincount(events.modality, minlength=len(events.modalities))
+        modalities = [events.modalities[i] for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+        # The wording is the block's, so that some of its users share questions.
+        chance = _digest(config.seed, user, cutoff, index), _digest(config.seed, number // BLOCK, index)
+        aspect, request = topic_question(topic.name, gather_facts(events), modalities, days, chance)
+        claim = Claim(row, cutoff, -days, words=topic.words)
         try:
-            reflected = world.reflection.written(world.writer, request, claim)
-        except (CapReached, QAnchorError) as error:
-            world.stopped = True
-            if isinstance(error, CapReached):
-                return
+            reflected = survey.reflection.write(survey.writer, request, claim)
+        except CapReached:
+            survey.stopped = True
+            return
+        except QAnchorError:
+            survey.stopped = True
             raise
-        about = {"dataset": "uqa", "kind": aspect, "topic": told.name}
-        yield _row(world, number, about, claim, (request, reflected, world.writer))
+        yield _row(survey, _Pair(number, "uqa", aspect, claim, request, reflected, survey.writer.signature))
 
 
 def _digest(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8])
 
 
-def _row(
-    world: _World, number: int, about: dict[str, str], claim: Claim, made: tuple[Request, Reflected, Writer]
-) -> dict[str, Any]:
-    request, reflected, writer = made
-    user = str(world.visible.users[claim.row])
-    signature = asdict(writer.signature)
+@dataclass(frozen=True)
+class _Pair:
+    """A pair before it is a row; `number` is the point's."""
+
+    number: int
+    dataset: str
+    kind: str
+    claim: Claim
+    request: Request
+    reflected: Reflected
+    signature: Signature
+
+
+def _row(survey: _Survey, pair: _Pair) -> Row:
+    claim, request, reflected = pair.claim, pair.request, pair.reflected
+    about = {"dataset": pair.dataset, "kind": pair.kind, "topic": request.topic}
+    user = str(survey.visible.users[claim.row])
+    signature = asdict(pair.signature)
     content = user, claim.cutoff, *about.values(), claim.days, reflected.question, reflected.answer
     return {
         **about,
         **signature,
         "pair_id": f"{_digest(*content, *signature.values()):016x}",
         "user_id": user,
-        "cutoff": _moment(claim.cutoff),
+        "cutoff": from_microseconds(claim.cutoff),
         "days": claim.days,
-        "block": number // BLOCK,
+        "block": pair.number // BLOCK,
         "question": reflected.question,
         "answer": reflected.answer,
         "verdict": reflected.verdict,
@@ -296,15 +307,11 @@ def _row(
         "facts_used": list(reflected.used),
         "draft": reflected.draft or None,
         "statements": reflected.statements,
-        "mended": reflected.mended,
+        "replaced": reflected.replaced,
     }
 
 
-def _moment(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-
-
-def _manifest(world: _World, sink: PairSink, config: BuildConfig, job: Job, stopped: str) -> Manifest:
+def _manifest(survey: _Survey, sink: PairSink, config: BuildConfig, job: Job, stopped: str) -> Manifest:
     tally, budget = sink.tally, job.budget
     spending: dict[str, float] = {}
     if budget is not None:
@@ -315,19 +322,20 @@ def _manifest(world: _World, sink: PairSink, config: BuildConfig, job: Job, stop
             "cost": round(budget.cost, 6),
             **getattr(job.writer, "tallies", {}),
         }
+    build = {**asdict(config), **asdict(job.writer.signature), "window_days": survey.workspace.window_days}
     return Manifest(
-        FORMAT,
-        now(),
-        _moment(world.until),
-        not stopped,
-        stopped,
-        {**asdict(config), **asdict(job.writer.signature), "window_days": world.workspace.window_days},
-        [{"name": t.name, "words": sorted(t.words), "listed": t.listed} for t in world.pool],
-        len(world.points),
-        len(np.unique(world.points.rows)),
-        tally.sorted_counts(),
-        {str(words): count for words, count in sorted(tally.words.items())},
-        dict(tally.faults.most_common()),
-        spending,
-        tally.content_hash,
+        format=FORMAT,
+        created_at=now(),
+        until=from_microseconds(survey.until),
+        complete=not stopped,
+        stopped=stopped,
+        build=build,
+        pool=[{"name": t.name, "words": sorted(t.words), "listed": t.listed} for t in survey.pool],
+        points=len(survey.points),
+        users=len(np.unique(survey.points.rows)),
+        counts=tally.sorted_counts(),
+        words={str(words): count for words, count in sorted(tally.words.items())},
+        faults=dict(tally.faults.most_common()),
+        spending=spending,
+        content_hash=tally.content_hash,
     )

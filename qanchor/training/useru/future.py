@@ -1,6 +1,6 @@
-"""D_future: what a user did after a cut-off, in time bins and kinds of action, over several horizons.
+"""D_future: a user's events after a cut-off, in time bins and kinds of action, over several horizons.
 
-Every point of a block is asked the same, so that a batch tells users apart and not questions.
+All points of a block have the same questions, so that a batch separates users and not questions.
 
 Source: arXiv 2602.14492, section 3.1.
 """
@@ -17,27 +17,27 @@ from qanchor.training.useru.profile import ProfileReader
 from qanchor.training.useru.questions import Kind, phrase_question, scenario_topics
 from qanchor.training.useru.recount import Claim
 from qanchor.training.useru.statements import PLAIN_WORDS
-from qanchor.training.useru.terms import Terms
+from qanchor.training.useru.topics import Terms
 from qanchor.workspace import Workspace
 
-# In the order they are told: how much and how often first, then when, then what.
-_TOLD = ("events", "active_days", "bins", "top", "kinds", "amount")
-_NARROW_TOLD = ("events", "nearest_days", "bins", "top", "kinds", "amount")
+# Facts in order: how much and how often first, then when, then what.
+_FACTS = ("events", "active_days", "bins", "top", "kinds", "amount")
+_NARROW_FACTS = ("events", "nearest_days", "bins", "top", "kinds", "amount")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FutureQuestion:
-    """One question about what comes, for all points of a block.
+    """One question about the future, for all points of a block.
 
     Args:
         kind: whole, modality, topic or scenario.
-        topic: modality, topic or scenario; empty: everything.
+        topic: name of the modality, topic or scenario; empty: all events.
         days: horizon.
-        text: in words.
-        modality: position of the only modality that counts; -1: all do.
-        pool_topic: row of the reader's topics that alone counts; -1: all do.
+        text: question in words.
+        modality: index of the modality; -1: all modalities.
+        pool_topic: index of the topic among the reader's; -1: all topics.
     """
 
     kind: str
@@ -50,12 +50,12 @@ class FutureQuestion:
 
 @dataclass(frozen=True)
 class FuturePlan:
-    """How many questions of which kind each block gets.
+    """Numbers of questions per block, by kind.
 
     Args:
-        modalities: drawn for each block; so for the others.
-        topics: of the pool.
-        scenarios: with their own horizon and question.
+        modalities: questions about one modality each.
+        topics: questions about one topic of the pool each.
+        scenarios: questions of scenarios, with the scenario's query and horizon.
     """
 
     modalities: int = 2
@@ -64,23 +64,23 @@ class FuturePlan:
 
 
 def scenario_pool(workspace: Workspace, terms: Terms) -> list[PoolTopic]:
-    """The words of the log that each scenario speaks of, as topics; of a scenario without such words none."""
+    """The log's words in each scenario's query and answer, as topics; scenarios without any are left out."""
     matched = {
-        name: frozenset(terms.words[term] for term in found) - PLAIN_WORDS
-        for name, found in scenario_topics(workspace, terms).items()
+        name: frozenset(terms.words[term] for term in matches) - PLAIN_WORDS
+        for name, matches in scenario_topics(workspace, terms).items()
     }
     return [PoolTopic(name, words, True) for name, words in matched.items() if words]
 
 
-class FutureAsker:
+class FutureQuestions:
     """Draws the questions of a block and gathers the facts that answer them.
 
     Args:
-        reader: of the topics and the scenarios' words.
-        topics: the reader's topics: first the pool, then `scenario_pool`.
-        pool_size: how many are of the pool.
-        workspace: names modalities and scenarios.
-        horizons: in days, ascending.
+        reader: reader of the users' events.
+        topics: topics of the reader: first the pool, then `scenario_pool`.
+        pool_size: number of topics of the pool.
+        workspace: names of the modalities and scenarios.
+        horizons: horizons in days, ascending.
     """
 
     def __init__(
@@ -104,56 +104,56 @@ class FutureAsker:
         """The questions of one block.
 
         Args:
-            plan: how many of which kind; the whole is asked about over every horizon.
-            favoured: topics to draw from; those that stand there more than once are drawn more often.
-            rng: draws them and their wordings.
+            plan: numbers of questions; every horizon also has one about all events.
+            favoured: topics to draw from; repeated ones are drawn more often.
+            rng: random stream of the questions and their wordings.
         """
         variant = int(rng.integers(0, 12))
-        asked = [
+        questions = [
             FutureQuestion("whole", "", days, phrase_question(Kind.FUTURE_WHOLE, variant, days))
             for days in self._horizons
         ]
-        for position in _some(range(len(self._names)), plan.modalities, rng):
-            days, name = self._horizon(rng), self._names[position]
+        for modality in _sample(range(len(self._names)), plan.modalities, rng):
+            days, name = self._horizon(rng), self._names[modality]
             text = phrase_question(Kind.FUTURE_MODALITY, variant, days, name)
-            asked.append(FutureQuestion("modality", name, days, text, modality=position))
-        for topic in _some(favoured, plan.topics, rng):
+            questions.append(FutureQuestion("modality", name, days, text, modality=modality))
+        for topic in _sample(favoured, plan.topics, rng):
             days, name = self._horizon(rng), self._topics[topic].name
-            # The second and third wordings name no modality: a topic is told in several.
+            # The second and third wordings name no modality: a topic may have several.
             text = phrase_question(Kind.FUTURE_TOPIC, 1 + variant % 2, days, "", name)
-            asked.append(FutureQuestion("topic", name, days, text, pool_topic=topic))
-        spoken = {topic.name: i for i, topic in enumerate(self._topics) if i >= self._pool_size}
-        for name in _some(list(self._workspace.scenarios), plan.scenarios, rng):
+            questions.append(FutureQuestion("topic", name, days, text, pool_topic=topic))
+        scenario_rows = {topic.name: i for i, topic in enumerate(self._topics) if i >= self._pool_size}
+        for name in _sample(list(self._workspace.scenarios), plan.scenarios, rng):
             spec = self._workspace.scenarios[name]
-            row = spoken.get(name, -1)
-            asked.append(FutureQuestion("scenario", name, spec.horizon_days, spec.query, pool_topic=row))
-        return asked
+            row = scenario_rows.get(name, -1)
+            questions.append(FutureQuestion("scenario", name, spec.horizon_days, spec.query, pool_topic=row))
+        return questions
 
-    def answer(self, asked: FutureQuestion, row: int, cutoff: int) -> tuple[Claim, tuple[Fact, ...]]:
-        """The facts of one point's answer, in the order they are told, and what they are about."""
-        span = self._reader.read(row, cutoff, asked.days)
-        if asked.modality >= 0:
-            name = self._names[asked.modality]
-            seen = span.of_modality(asked.modality, name.replace("_", " "))
-            claim = Claim(row, cutoff, asked.days, modality=name)
-        elif asked.pool_topic >= 0:
-            topic = self._topics[asked.pool_topic]
-            about = topic.name if asked.kind == "topic" else " or ".join(sorted(topic.words))
-            seen = span.about(asked.pool_topic, about)
-            claim = Claim(row, cutoff, asked.days, words=topic.words)
+    def answer(self, question: FutureQuestion, row: int, cutoff: int) -> tuple[Claim, tuple[Fact, ...]]:
+        """The facts of one point's answer, in order, and the claim that they are about."""
+        span = self._reader.read(row, cutoff, question.days)
+        if question.modality >= 0:
+            name = self._names[question.modality]
+            events = span.of_modality(question.modality, name.replace("_", " "))
+            claim = Claim(row, cutoff, question.days, modality=name)
+        elif question.pool_topic >= 0:
+            topic = self._topics[question.pool_topic]
+            about = topic.name if question.kind == "topic" else " or ".join(sorted(topic.words))
+            events = span.about(question.pool_topic, about)
+            claim = Claim(row, cutoff, question.days, words=topic.words)
         else:
-            seen, claim = span.everything, Claim(row, cutoff, asked.days)
-        facts = gather_facts(seen)
-        order = _NARROW_TOLD if claim.narrowed else _TOLD
+            events, claim = span.everything, Claim(row, cutoff, question.days)
+        facts = gather_facts(events)
+        order = _NARROW_FACTS if claim.narrowed else _FACTS
         return claim, tuple(facts[name] for name in order if name in facts)
 
     def _horizon(self, rng: np.random.Generator) -> int:
-        # Longer ones more often: in a short one most users do nothing.
-        often = np.sqrt(self._horizons)
-        return int(rng.choice(self._horizons, p=often / often.sum()))
+        # Longer horizons are drawn more often: in a short one most users have no event.
+        weight = np.sqrt(self._horizons)
+        return int(rng.choice(self._horizons, p=weight / weight.sum()))
 
 
-def _some(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
-    """Some of the items, each at most once."""
+def _sample(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
+    """Random items, each at most once."""
     drawn = [items[i] for i in rng.permutation(len(items)).tolist()]
     return list(dict.fromkeys(drawn))[:most]

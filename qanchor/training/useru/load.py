@@ -1,4 +1,4 @@
-"""A built set of pairs as pre-training wants it: cells of points that share questions where they can."""
+"""A built set of pairs for pre-training: cells of points that share questions as far as possible."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from qanchor.errors import InputError, NotReady
 from qanchor.events.history import EventArrays, Int64
+from qanchor.times import DAY_US, column_microseconds
 from qanchor.training.useru.answers import Describer, PhraseBook
 from qanchor.training.useru.pairs import PairSet, UserUConfig
 from qanchor.training.useru.questions import Kind
-from qanchor.training.useru.spans import DAY, Points, SpanReader
+from qanchor.training.useru.spans import Points, SpanReader
 from qanchor.training.useru.store import read_manifest, read_pairs
 from qanchor.training.useru.summaries import SummaryShares
-from qanchor.training.useru.terms import find_terms
-from qanchor.training.useru.topics import find_topics
+from qanchor.training.useru.topics import find_terms, find_topics
 from qanchor.workspace import Workspace
 
 _COLUMNS = ("user_id", "cutoff", "dataset", "kind", "days", "block", "question", "answer")
@@ -35,23 +35,23 @@ _TOPIC_DAYS = 30
 def load_pairs(
     folder: Path, visible: EventArrays, workspace: Workspace, until: int, config: UserUConfig, seed: int
 ) -> PairSet:
-    """The pairs of a set about users whom pre-training may see.
+    """The pairs of a set about visible users.
 
     Args:
-        folder: of the set.
-        visible: from `visible_events`; pairs of other users are left out.
-        workspace: names modalities.
-        until: microseconds UTC, the end of pre-training.
-        config: cell, questions and held_share are used.
-        seed: of which questions meet.
+        folder: folder of the set.
+        visible: result of `visible_events`; pairs of other users are left out.
+        workspace: names of the modalities.
+        until: end of pre-training, microseconds UTC.
+        config: settings of the pairs, of which cell, questions, held_share and summary are read.
+        seed: seed of the arrangement.
 
     Raises:
-        InputError: a pair looks at or past `until`; build a set that ends earlier.
-        NotReady: the set is damaged, or none of its users may be seen.
+        InputError: a pair reaches past `until`; build a set that ends earlier.
+        NotReady: the set is damaged, or none of its users is visible.
     """
     read_manifest(folder)
-    pairs = _Stored.read(read_pairs(folder, columns=_COLUMNS), visible)
-    reach = pairs.cutoffs + np.maximum(pairs.days, 0) * DAY
+    pairs = _StoredPairs.read(read_pairs(folder, columns=_COLUMNS), visible)
+    reach = pairs.cutoffs + np.maximum(pairs.days, 0) * DAY_US
     if len(reach) and int(reach.max()) > until:
         raise InputError(
             f"pairs of {folder} look past the end of pre-training",
@@ -63,6 +63,7 @@ def load_pairs(
     rows, trained = _arranged(pairs, config, rng)
     points = Points(pairs.users[rows[:, 0]], pairs.cutoffs[rows[:, 0]])
     days = pairs.days[rows]
+    summaries = _summaries(points, np.unique(days).tolist(), visible, workspace, config.summary, rng)
     return PairSet(
         visible.users,
         points,
@@ -70,7 +71,7 @@ def load_pairs(
         days.astype(np.int16),
         pairs.question[rows].astype(np.int32),
         pairs.answer[rows].astype(np.int32)[:, :, None],
-        _summaries(points, np.unique(days).tolist(), (visible, workspace), config.summary, rng),
+        summaries,
         pairs.questions,
         pairs.answers,
         config.cell,
@@ -79,7 +80,7 @@ def load_pairs(
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredPairs:
     """The pairs of a set, sorted by block, user and cut-off; [pairs] each."""
 
     users: Int64
@@ -93,19 +94,19 @@ class _Stored:
     starts: Int64  # first pair of each point, and one past the last
 
     @classmethod
-    def read(cls, table: pa.Table, visible: EventArrays) -> "_Stored":
+    def read(cls, table: pa.Table, visible: EventArrays) -> "_StoredPairs":
         users = visible.user_rows(table["user_id"].to_pylist())
         block = np.asarray(table["block"]).astype(np.int64)
-        cutoffs = np.asarray(table["cutoff"].cast(pa.timestamp("us")).cast(pa.int64())).astype(np.int64)
+        cutoffs = column_microseconds(table["cutoff"])
         kept = np.flatnonzero(users >= 0)
         kept = kept[np.lexsort((cutoffs[kept], users[kept], block[kept]))]
         table = table.take(pa.array(kept))
         users, cutoffs = users[kept], cutoffs[kept]
         kind = [int(_KINDS.get(name, Kind.PAST_TOPIC)) for name in table["kind"].to_pylist()]
         uqa = np.asarray(table["dataset"].to_pylist(), dtype=object) == "uqa"
-        book, said = PhraseBook(), PhraseBook()
-        question = book.numbers(table["question"].to_pylist()).astype(np.int64)
-        answer = said.numbers(table["answer"].to_pylist()).astype(np.int64)
+        questions, answers = PhraseBook(), PhraseBook()
+        question = questions.numbers(table["question"].to_pylist()).astype(np.int64)
+        answer = answers.numbers(table["answer"].to_pylist()).astype(np.int64)
         new = np.flatnonzero(np.diff(users, prepend=-1) | np.diff(cutoffs, prepend=-1))
         return cls(
             users,
@@ -114,8 +115,8 @@ class _Stored:
             np.where(uqa, int(Kind.PAST_TOPIC), np.array(kind, np.int64)),
             question,
             answer,
-            tuple(book.texts),
-            tuple(said.texts),
+            tuple(questions.texts),
+            tuple(answers.texts),
             np.append(new, len(users)).astype(np.int64),
         )
 
@@ -123,10 +124,10 @@ class _Stored:
         return list(range(int(self.starts[point]), int(self.starts[point + 1])))
 
 
-def _arranged(pairs: _Stored, config: UserUConfig, rng: np.random.Generator) -> tuple[Int64, int]:
-    """Pair numbers [rows, questions] and how many rows are for training: whole cells, held users last.
+def _arranged(pairs: _StoredPairs, config: UserUConfig, rng: np.random.Generator) -> tuple[Int64, int]:
+    """Pair numbers [rows, questions] and the number of training rows: whole cells, held-out users last.
 
-    A point comes as often as it takes for most of its pairs to be asked.
+    A point is repeated until most of its pairs are used.
     """
     points = np.arange(len(pairs.starts) - 1)
     held_users = rng.random(int(pairs.users.max()) + 1) < config.held_share
@@ -136,64 +137,68 @@ def _arranged(pairs: _Stored, config: UserUConfig, rng: np.random.Generator) -> 
         training = training[: len(training) // config.cell * config.cell]
     repeats = max(1, round(len(pairs.users) / len(points) / config.questions))
     rows: list[list[int]] = []
-    asked: set[int] = set()
+    used: set[int] = set()
     for part, times in ((training, repeats), (checking, 1)):
         for at in np.tile(np.arange(0, len(part), config.cell), times).tolist():
             members = [pairs.of_point(int(point)) for point in part[at : at + config.cell]]
-            cell = _cell_rows(pairs, members, asked, config.questions, rng)
-            asked.update(pair for row in cell for pair in row)
+            cell = _cell_rows(pairs, members, used, config.questions, rng)
+            used.update(pair for row in cell for pair in row)
             rows += cell
     return np.array(rows, np.int64), len(training) * repeats
 
 
 def _cell_rows(
-    pairs: _Stored,
+    pairs: _StoredPairs,
     members: Sequence[list[int]],
-    before: AbstractSet[int],
+    used: AbstractSet[int],
     questions: int,
     rng: np.random.Generator,
 ) -> list[list[int]]:
-    """Pair numbers of each member of a cell, one for each slot: the question of most members if it has it.
+    """Pair numbers of each member of a cell, one per slot: preferably a question that most members have.
 
-    Pairs of `before` were asked in another row: others come first.
+    Pairs of `used` are in an earlier row already: unused ones come first.
     """
     rows: list[list[int]] = [[] for _ in members]
     for slot in rng.permutation(questions).tolist():
         past = bool(slot % 2)
-        options = [_left(pairs, own, before, row, past) for own, row in zip(members, rows, strict=True)]
+        options = [
+            _candidates(pairs, member, used, row, past) for member, row in zip(members, rows, strict=True)
+        ]
         shared = Counter(int(pairs.question[i]) for some in options for i in some)
         texts = sorted(shared)
         share = np.array([shared[text] for text in texts], np.float64) ** 2
-        asked = texts[int(rng.choice(len(texts), p=share / share.sum()))]
+        question = texts[int(rng.choice(len(texts), p=share / share.sum()))]
         for row, some in zip(rows, options, strict=True):
-            same = [i for i in some if pairs.question[i] == asked]
+            same = [i for i in some if pairs.question[i] == question]
             row.append(same[0] if same else some[int(rng.integers(0, len(some)))])
     return rows
 
 
-def _left(pairs: _Stored, own: list[int], before: AbstractSet[int], row: list[int], past: bool) -> list[int]:
-    """A point's pairs that a slot may take: of the past or the future, not asked yet, as far as there are."""
-    here = [i for i in own if i not in row]
-    fresh = [i for i in here if i not in before]
-    return [i for i in fresh if (pairs.days[i] < 0) == past] or fresh or here or own
+def _candidates(
+    pairs: _StoredPairs, member: list[int], used: AbstractSet[int], row: list[int], past: bool
+) -> list[int]:
+    """A point's pairs for a slot: unused ones of the past or the future, or the next best."""
+    new_in_row = [i for i in member if i not in row]
+    unused = [i for i in new_in_row if i not in used]
+    return [i for i in unused if (pairs.days[i] < 0) == past] or unused or new_in_row or member
 
 
 def _summaries(
     points: Points,
     spans: list[int],
-    seen: tuple[EventArrays, Workspace],
+    visible: EventArrays,
+    workspace: Workspace,
     shares: SummaryShares,
     rng: np.random.Generator,
 ) -> dict[int, NDArray[np.float32]]:
-    """What happened in each span in numbers; a point that comes several times is read once."""
-    distinct, place = np.unique(np.stack([points.rows, points.cutoffs]), axis=1, return_inverse=True)
-    once, (visible, workspace) = Points(distinct[0].copy(), distinct[1].copy()), seen
+    """The summary of each span; a repeated point is read once."""
+    distinct, row = np.unique(np.stack([points.rows, points.cutoffs]), axis=1, return_inverse=True)
+    once = Points(distinct[0].copy(), distinct[1].copy())
     terms = find_terms(visible)
     reader = SpanReader(visible, workspace, terms)
     topics = find_topics(reader.read(once, -_TOPIC_DAYS).terms, terms, rng)
-    return {
-        days: Describer(reader.read(once, days), terms, topics, workspace, PhraseBook()).summary(shares)[
-            place.reshape(-1)
-        ]
-        for days in spans
+    rows = row.reshape(-1)
+    describers = {
+        days: Describer(reader.read(once, days), terms, topics, workspace, PhraseBook()) for days in spans
     }
+    return {days: describer.summary(shares)[rows] for days, describer in describers.items()}

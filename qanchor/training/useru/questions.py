@@ -1,16 +1,25 @@
-"""The questions that pre-training asks, and which words a question is about.
+"""Questions: templates over spans, modalities and topics, and questions that one profile gives reason to ask.
 
-Nothing here knows the modalities: their names and words, and the scenarios' questions, fill the templates.
+No modality is named here: the workspace's names and words, and the scenarios' queries, fill the templates.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
-from qanchor.training.useru.terms import Terms, words_of
+from qanchor.training.useru.facts import Fact
+from qanchor.training.useru.topics import Terms, words_of
+from qanchor.training.useru.writer import MOST_SENTENCES, Request
 from qanchor.workspace import Workspace
+
+Facts = Mapping[str, Fact]
+# Letters that inflected forms share, and the shortest word that counts.
+_STEM = 5
+_SHORTEST = 4
 
 
 class Kind(IntEnum):
-    """What a question asks for; stored with every pair."""
+    """Kind of a question; stored with every pair."""
 
     FUTURE_WHOLE = 0
     FUTURE_MODALITY = 1
@@ -55,7 +64,7 @@ _TEMPLATES: dict[Kind, tuple[str, ...]] = {
 
 
 def phrase_question(kind: Kind, variant: int, days: int, modality: str = "", topic: str = "") -> str:
-    """A question in words; `variant` picks the wording."""
+    """A question in words; `variant` selects the wording."""
     wordings = _TEMPLATES[kind]
     return wordings[variant % len(wordings)].format(
         days=days, modality=modality.replace("_", " "), topic=topic
@@ -63,22 +72,22 @@ def phrase_question(kind: Kind, variant: int, days: int, modality: str = "", top
 
 
 def scenario_topics(workspace: Workspace, terms: Terms, most: int = 4) -> dict[str, tuple[int, ...]]:
-    """The terms that each scenario's question and its positive answer speak of, most specific first.
+    """The terms in each scenario's query and positive answer, most specific first.
 
-    A word that most scenarios use ("user", "next") is about none of them. Inflected forms match by their
-    common beginning: "coupons" and "coupon".
+    A word of a third of the scenarios ("user", "next") belongs to none of them. Inflected forms match by
+    their first letters: "coupons" and "coupon".
     """
-    said = {
+    scenario_words = {
         name: set(words_of(f"{spec.query} {spec.positive}")) for name, spec in workspace.scenarios.items()
     }
     common = {
         word
-        for words in said.values()
+        for words in scenario_words.values()
         for word in words
-        if sum(word in other for other in said.values()) > max(1, len(said) // 3)
+        if sum(word in other for other in scenario_words.values()) > max(1, len(scenario_words) // 3)
     }
     result = {}
-    for name, words in said.items():
+    for name, words in scenario_words.items():
         stems = {word[:_STEM] for word in words - common if len(word) >= _SHORTEST}
         matched = [
             i for i, word in enumerate(terms.words) if len(word) >= _SHORTEST and word[:_STEM] in stems
@@ -87,5 +96,125 @@ def scenario_topics(workspace: Workspace, terms: Terms, most: int = 4) -> dict[s
     return result
 
 
-_STEM = 5
-_SHORTEST = 4
+@dataclass(frozen=True)
+class Aspect:
+    """One side of a topic.
+
+    Args:
+        name: name of the aspect.
+        wordings: templates of the question.
+        facts: names of the facts that answer it, in order.
+        arises: whether a profile gives reason to ask, from its facts and its length in days.
+    """
+
+    name: str
+    wordings: tuple[str, ...]
+    facts: tuple[str, ...]
+    arises: Callable[[Facts, int], bool]
+
+
+def _is_moving(facts: Facts, days: int) -> bool:  # noqa: ARG001  # the role's signature
+    return "trend" in facts and facts["trend"].value != "steady"
+
+
+def _is_long_ago(facts: Facts, days: int) -> bool:
+    return int(facts["nearest_days"].value) * 3 > days
+
+
+def _has_amounts(facts: Facts, days: int) -> bool:  # noqa: ARG001
+    return "amount" in facts
+
+
+def _is_varied(facts: Facts, days: int) -> bool:  # noqa: ARG001
+    return int(facts["kinds"].value) >= 4
+
+
+def _is_regular(facts: Facts, days: int) -> bool:
+    return "daypart" in facts and int(facts["active_days"].value) * 15 >= days
+
+
+def _is_there(facts: Facts, days: int) -> bool:  # noqa: ARG001
+    return True
+
+
+ASPECTS = (
+    Aspect(
+        "trend",
+        (
+            "Is {topic} becoming more or less important to this user, going by {sources}?",
+            "How has this user's interest in {topic} changed in the last {days} days?",
+        ),
+        ("trend", "bins", "events", "top", "nearest_days"),
+        _is_moving,
+    ),
+    Aspect(
+        "recency",
+        (
+            "When was {topic} last part of this user's life, going by {sources}?",
+            "Has this user left {topic} behind in the last {days} days?",
+        ),
+        ("nearest_days", "events", "bins", "top"),
+        _is_long_ago,
+    ),
+    Aspect(
+        "money",
+        (
+            "How much money goes with {topic}, going by {sources}?",
+            "What part does {topic} play in this user's spending of the last {days} days?",
+        ),
+        ("amount", "events", "top", "bins", "share"),
+        _has_amounts,
+    ),
+    Aspect(
+        "variety",
+        (
+            "What kinds of {topic} does this user choose, going by {sources}?",
+            "How varied is this user's {topic} of the last {days} days?",
+        ),
+        ("kinds", "top", "places", "events", "share"),
+        _is_varied,
+    ),
+    Aspect(
+        "habit",
+        (
+            "How regular is this user's habit of {topic}, going by {sources}?",
+            "When and how steadily did {topic} come up in the last {days} days?",
+        ),
+        ("active_days", "daypart", "events", "bins", "top"),
+        _is_regular,
+    ),
+    Aspect(
+        "interest",
+        (
+            "How much does {topic} matter to this user, going by {sources}?",
+            "What is {topic} to this user in the last {days} days?",
+        ),
+        ("events", "share", "active_days", "top", "nearest_days"),
+        _is_there,
+    ),
+)
+
+
+def topic_question(
+    topic: str, facts: Facts, modalities: Sequence[str], days: int, chance: tuple[int, int]
+) -> tuple[str, Request]:
+    """A question that the profile gives reason to ask, with the facts for its answer.
+
+    Args:
+        topic: name of the topic.
+        facts: facts of the topic, by name.
+        modalities: modalities with events about the topic, most events first.
+        days: length of the profile.
+        chance: two random numbers that select the aspect, among those that arise, and its wording.
+
+    Returns:
+        The aspect's name, and the request.
+    """
+    arising = [aspect for aspect in ASPECTS if aspect.arises(facts, days)]
+    aspect = arising[chance[0] % len(arising)]
+    wording = aspect.wordings[chance[1] % len(aspect.wordings)]
+    named = " and ".join(sorted(name.replace("_", " ") for name in modalities[:2]))
+    question = wording.format(topic=topic, sources=f"{named} of the last {days} days", days=days)
+    first = [facts[name] for name in aspect.facts if name in facts]
+    rest = [fact for name, fact in facts.items() if name not in aspect.facts]
+    return aspect.name, Request(topic, days, question, (*first, *rest)[: max(MOST_SENTENCES, len(first))])

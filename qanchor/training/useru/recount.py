@@ -1,7 +1,7 @@
-"""Facts counted again, event by event, by other code than the code that found them.
+"""Facts counted again, event by event, by other code than the code that measured them.
 
-It reads the log's arrays itself, with the cut-off as its own condition, so that a fault in the reading
-of a span or in a fact's arithmetic shows as a fact that does not hold.
+It reads the log's arrays and applies the cut-off itself, so that an error in reading a span or in a fact's
+arithmetic shows as a refuted fact.
 """
 
 import json
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from qanchor.events.history import EventArrays
+from qanchor.times import DAY_US
 from qanchor.training.useru.facts import DAYPARTS, Fact, bin_edges, trend_word
-from qanchor.training.useru.spans import DAY
-from qanchor.training.useru.terms import words_of
+from qanchor.training.useru.topics import words_of
 from qanchor.workspace import Workspace
 
 
@@ -23,10 +23,10 @@ class Event:
     """One event of a user.
 
     Args:
-        modality: its name.
+        modality: name of the modality.
         time: microseconds UTC.
-        text: as the model reads it.
-        amount: None where there is none.
+        text: text that the model reads.
+        amount: amount of the event; None: missing.
     """
 
     modality: str
@@ -37,14 +37,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the facts of one answer are about.
+    """The events that the facts of one answer are about.
 
     Args:
-        row: the user's.
-        cutoff: microseconds UTC.
+        row: row of the user.
+        cutoff: cut-off, microseconds UTC.
         days: length of the span; negative: before the cut-off.
-        words: an event with one of them is about the topic; None: any event is.
-        modality: only events of it; empty: of all.
+        words: words of the topic, of which an event has at least one; None: any topic.
+        modality: modality of the events; empty: any modality.
     """
 
     row: int
@@ -55,7 +55,7 @@ class Claim:
 
     @property
     def narrowed(self) -> bool:
-        """It is not about everything."""
+        """Whether it is about a topic or a modality."""
         return self.words is not None or bool(self.modality)
 
 
@@ -63,8 +63,8 @@ class Recounter:
     """Checks facts against the events.
 
     Args:
-        arrays: the visible events.
-        workspace: names modalities and amounts.
+        arrays: visible events.
+        workspace: names of the modalities and amounts.
     """
 
     def __init__(self, arrays: EventArrays, workspace: Workspace) -> None:
@@ -73,29 +73,29 @@ class Recounter:
         self._last: tuple[int, list[Event]] = (-1, [])
 
     def events(self, claim: Claim) -> list[Event]:
-        """The user's events in the claim's span, whatever they are about."""
-        low, high = sorted((claim.cutoff, claim.cutoff + claim.days * DAY))
+        """The user's events in the claim's span, about any topic."""
+        low, high = sorted((claim.cutoff, claim.cutoff + claim.days * DAY_US))
         row, history = self._last
         if row != claim.row:
             history = list(self._history(claim.row))
-            self._last = claim.row, history  # one assignment: threads may meet here
+            self._last = claim.row, history  # one assignment, because threads share it
         return [event for event in history if low <= event.time < high]
 
     def refuted(self, claim: Claim, facts: tuple[Fact, ...]) -> list[str]:
-        """The names of the facts that the events do not bear out."""
+        """The names of the facts that the events refute."""
         everything = self.events(claim)
-        matching = [event for event in everything if _is_meant(event, claim)]
+        matching = [event for event in everything if _matches(event, claim)]
         counted = _Counted(claim, matching, everything, tuple(self._workspace.modalities))
         return [fact.name for fact in facts if not _CHECKS[fact.name](counted, fact.value)]
 
     def _history(self, row: int) -> Iterator[Event]:
         for events in self._arrays.modalities:
             spec = self._workspace.modalities[events.name]
-            place = spec.numbers.index(spec.amount) if spec.amount else None
+            field = spec.numbers.index(spec.amount) if spec.amount else None
             for i in range(int(events.offsets[row]), int(events.offsets[row + 1])):
-                amount = None if place is None else float(events.numbers[i, place])
-                known = None if amount is None or math.isnan(amount) else amount
-                yield Event(events.name, int(events.time[i]), self._arrays.texts[events.text[i]], known)
+                amount = None if field is None else float(events.numbers[i, field])
+                present = None if amount is None or math.isnan(amount) else amount
+                yield Event(events.name, int(events.time[i]), self._arrays.texts[events.text[i]], present)
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class _Counted:
     def day(self, event: Event) -> int:
         """Whole days between event and cut-off."""
         away = event.time - self.claim.cutoff
-        return away // DAY if self.claim.days > 0 else (-away - 1) // DAY
+        return away // DAY_US if self.claim.days > 0 else (-away - 1) // DAY_US
 
 
-def _is_meant(event: Event, claim: Claim) -> bool:
+def _matches(event: Event, claim: Claim) -> bool:
     if claim.modality and event.modality != claim.modality:
         return False
     return claim.words is None or not claim.words.isdisjoint(_words_of(event.text))
@@ -127,7 +127,7 @@ def _check_events(counted: _Counted, value: str) -> bool:
 
 
 def _check_active_days(counted: _Counted, value: str) -> bool:
-    return len({event.time // DAY for event in counted.matching}) == int(value)
+    return len({event.time // DAY_US for event in counted.matching}) == int(value)
 
 
 def _check_nearest(counted: _Counted, value: str) -> bool:
@@ -159,10 +159,10 @@ def _check_bins(counted: _Counted, value: str) -> bool:
         (sum(counted.day(event) >= edge for edge in edges[1:-1]), event.modality)
         for event in counted.matching
     )
-    told = json.loads(value)
-    return len(told) == len(edges) - 1 and all(
-        count == tally[place, name]
-        for place, row in enumerate(told)
+    stated = json.loads(value)
+    return len(stated) == len(edges) - 1 and all(
+        count == tally[number, name]
+        for number, row in enumerate(stated)
         for name, count in zip(counted.modalities, row, strict=True)
     )
 
@@ -178,13 +178,13 @@ def _check_trend(counted: _Counted, value: str) -> bool:
 
 def _check_daypart(counted: _Counted, value: str) -> bool:
     name, percent = value.split()
-    hits = sum(DAYPARTS[event.time % DAY * 4 // DAY] == name for event in counted.matching)
+    hits = sum(DAYPARTS[event.time % DAY_US * 4 // DAY_US] == name for event in counted.matching)
     return abs(100 * hits / max(1, len(counted.matching)) - int(percent)) <= 0.5
 
 
-def _check_places(counted: _Counted, value: str) -> bool:
-    told: dict[str, int] = json.loads(value)
-    return Counter(event.modality for event in counted.matching) == told
+def _check_modalities(counted: _Counted, value: str) -> bool:
+    stated: dict[str, int] = json.loads(value)
+    return Counter(event.modality for event in counted.matching) == stated
 
 
 _CHECKS: dict[str, Callable[[_Counted, str], bool]] = {
@@ -198,5 +198,5 @@ _CHECKS: dict[str, Callable[[_Counted, str], bool]] = {
     "bins": _check_bins,
     "trend": _check_trend,
     "daypart": _check_daypart,
-    "places": _check_places,
+    "places": _check_modalities,
 }

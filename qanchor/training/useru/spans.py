@@ -1,4 +1,4 @@
-"""What users did in a span of days after, or before, their cut-offs: counts, amounts, words."""
+"""Users' events in a span of days after, or before, their cut-offs: counts, amounts, words."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from qanchor.events.history import EventArrays, Int64, slice_histories
-from qanchor.training.useru.terms import Terms
+from qanchor.times import DAY_US
+from qanchor.training.useru.topics import Terms
 from qanchor.workspace import Workspace
 
-DAY = 86_400_000_000  # microseconds
-NEVER = 1e9  # days to an event that is not there
+NEVER = 1e9  # days to the nearest event where there is none
 
 
 @dataclass(frozen=True)
 class Points:
-    """Whom and when a question is asked about.
+    """Users at cut-offs that questions are about.
 
     Args:
-        rows: int64 [points], user rows.
+        rows: int64 [points], row of each user.
         cutoffs: int64 [points], microseconds UTC, at midnight.
     """
 
@@ -29,25 +29,24 @@ class Points:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: Int64) -> "Points":
+    def take(self, indices: Int64) -> "Points":
         """Some of the points, in that order."""
-        return Points(self.rows[chosen], self.cutoffs[chosen])
+        return Points(self.rows[indices], self.cutoffs[indices])
 
 
 @dataclass(frozen=True)
 class Span:
-    """What happened between the cut-off and `days` from it; negative days lie before the cut-off.
+    """Counts of the events between the cut-off and `days` from it; negative: before the cut-off.
 
     Args:
-        days: length, signed.
-        counts: int64 [points, modalities], events.
-        halves: int64 [points, 2, modalities], events of the nearer and the farther part.
-        active_days: int64 [points], days with any event.
-        nearest: float64 [points, modalities], days from the cut-off to the nearest event, NEVER if none.
-        numbers: for each modality, float64 [points, fields]: the sum of an amount, the mean of another
-            number; NaN where there is none.
-        amounts: for each modality, bool [fields]: which of the numbers is its amount.
-        terms: sparse int [points, terms], how often each term occurs.
+        days: signed length.
+        counts: int64 [points, modalities], number of events.
+        halves: int64 [points, 2, modalities], number of events in the nearer third and in the rest.
+        active_days: int64 [points], days with an event.
+        nearest: float64 [points, modalities], days from the cut-off to the nearest event; NEVER: none.
+        numbers: float64 [points, fields] per modality: sum of its amount, mean of another number; NaN: none.
+        amounts: bool [fields] per modality: whether each number is the amount.
+        terms: sparse int [points, terms], occurrences of each term.
     """
 
     days: int
@@ -64,9 +63,9 @@ class SpanReader:
     """Reads spans of one set of events.
 
     Args:
-        arrays: the events; nothing else is read.
-        workspace: names the modalities and their amounts.
-        terms: the terms to count.
+        arrays: events of the spans.
+        workspace: names of the modalities and their amounts.
+        terms: terms to count.
     """
 
     def __init__(self, arrays: EventArrays, workspace: Workspace, terms: Terms) -> None:
@@ -100,19 +99,19 @@ class SpanReader:
         )
 
     def _positions(self, points: Points, days: int) -> Int64:
-        moments = points.cutoffs + days * DAY
+        moments = points.cutoffs + days * DAY_US
         return slice_histories(self._arrays, points.rows, moments, self._workspace).stop
 
     def _active_between(self, points: Points, first: int, last: int) -> Int64:
-        base = points.rows * _DAYS_PER_USER + points.cutoffs // DAY
+        base = points.rows * _DAYS_PER_USER + points.cutoffs // DAY_US
         return np.searchsorted(self._user_days, base + last) - np.searchsorted(self._user_days, base + first)
 
     def _nearest(self, points: Points, start: Int64, stop: Int64, days: int) -> NDArray[np.float64]:
         nearest = np.full(start.shape, NEVER)
         for column, events in enumerate(self._arrays.modalities):
             has = stop[:, column] > start[:, column]
-            at = start[has, column] if days > 0 else stop[has, column] - 1
-            nearest[has, column] = np.abs(events.time[at] - points.cutoffs[has]) / DAY
+            index = start[has, column] if days > 0 else stop[has, column] - 1
+            nearest[has, column] = np.abs(events.time[index] - points.cutoffs[has]) / DAY_US
         return nearest
 
     def _numbers(self, start: Int64, stop: Int64) -> tuple[NDArray[np.float64], ...]:
@@ -126,7 +125,7 @@ class SpanReader:
         return tuple(result)
 
     def _term_counts(self, start: Int64, stop: Int64) -> csr_matrix:
-        # In blocks: the events of all points at once would fill the memory.
+        # In blocks, to bound the memory.
         blocks = [
             self._block_terms(start[at : at + _BLOCK], stop[at : at + _BLOCK])
             for at in range(0, max(1, len(start)), _BLOCK)
@@ -160,7 +159,7 @@ _DAYS_PER_USER = 1 << 20
 def _active_days(arrays: EventArrays) -> Int64:
     """Every (user, UTC day) with an event, packed and ascending."""
     packed = [
-        np.repeat(np.arange(len(arrays.users)), np.diff(e.offsets)) * _DAYS_PER_USER + e.time // DAY
+        np.repeat(np.arange(len(arrays.users)), np.diff(e.offsets)) * _DAYS_PER_USER + e.time // DAY_US
         for e in arrays.modalities
     ]
     return np.unique(np.concatenate(packed)) if packed else np.empty(0, np.int64)

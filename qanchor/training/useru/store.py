@@ -1,10 +1,8 @@
 """A built set of pairs on disk: Parquet with every pair's provenance, and a manifest that counts them."""
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +42,23 @@ _FLUSH_ROWS = 5_000
 
 
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What a set holds and how it came about.
+    """Contents and provenance of a set.
 
     Args:
-        format: of the files.
-        created_at: UTC.
-        until: no event at or after it was seen, UTC.
-        complete: all that was asked for is there.
-        stopped: why not.
-        build: the settings of the build.
-        pool: topics by name, each with how many words of the log tell it and whether it was listed.
-        points: users at a cut-off.
-        users: distinct ones.
+        format: version of the files' format.
+        created_at: moment of the build, UTC.
+        until: end of the events that were read, exclusive, UTC.
+        complete: whether all requested pairs are there.
+        stopped: reason for an incomplete set; else empty.
+        build: settings of the build.
+        pool: topics, each with its name, its words in the log and whether it was listed.
+        points: number of users at a cut-off.
+        users: number of distinct users.
         counts: pairs by verdict, dataset, kind, horizon and topic, and statements checked and mended.
         words: answers by number of words, in steps of ten.
-        faults: what reflection found, most frequent first.
-        spending: calls, tokens and money of a language model; empty without one.
-        content_hash: of the pairs, whatever the order of the rows.
+        faults: faults by kind, most frequent first.
+        spending: calls, tokens and cost of a language model; empty without one.
+        content_hash: hash of the pairs, independent of the order of the rows.
     """
 
     format: int
@@ -79,30 +77,32 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=False):
     content_hash: str
 
 
-class PairSink:
-    """Writes a set piece by piece; the folder is there when the set is finished, and not before.
-
-    Args:
-        folder: of the set; it must not exist, or be empty.
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that is in use.
 
     Raises:
-        InputError: something lies there.
+        InputError: the folder has content; name another one.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists already", "Name a new folder, or remove that one first.")
+
+
+class PairSink:
+    """Writes pairs piece by piece, and counts them.
+
+    Args:
+        folder: folder of the files; it must exist.
     """
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} exists already", "Name a new folder, or remove that one first.")
-        self._folder = folder
-        self._staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        self._staged.mkdir(parents=True)
         self._rows: dict[str, list[Mapping[str, Any]]] = {PAIRS: [], DROPPED: []}
         self._files = {
-            name: pq.ParquetWriter(self._staged / name, SCHEMA, compression="zstd") for name in self._rows
+            name: pq.ParquetWriter(folder / name, SCHEMA, compression="zstd") for name in self._rows
         }
         self.tally = Tally()
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take pairs in; those that were dropped go to a file of their own."""
+        """Add pairs; dropped ones go to their own file."""
         for row in rows:
             self._rows[DROPPED if row["verdict"] == "dropped" else PAIRS].append(row)
             self.tally.count(row)
@@ -110,23 +110,11 @@ class PairSink:
             if len(waiting) >= _FLUSH_ROWS:
                 self._flush(name)
 
-    def finish(self, manifest: Manifest) -> Path:
-        """Put the set where it was asked for."""
+    def close(self) -> None:
+        """Finish the files."""
         for name, file in self._files.items():
             self._flush(name)
             file.close()
-        content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        (self._staged / MANIFEST).write_bytes(content + b"\n")
-        if self._folder.exists():
-            self._folder.rmdir()
-        self._staged.replace(self._folder)
-        return self._folder
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        for file in self._files.values():
-            file.close()
-        shutil.rmtree(self._staged, ignore_errors=True)
 
     def _flush(self, name: str) -> None:
         if self._rows[name]:
@@ -134,8 +122,14 @@ class PairSink:
             self._rows[name] = []
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a set's manifest as JSON into its folder."""
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (folder / MANIFEST).write_bytes(content + b"\n")
+
+
 class Tally:
-    """Counts of a set, kept as its rows come in."""
+    """Counts of a set's rows."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {
@@ -149,7 +143,7 @@ class Tally:
         """Count one row."""
         self.counts["verdict"][row["verdict"]] += 1
         self.counts["statements"]["checked"] += row["statements"]
-        self.counts["statements"]["mended"] += row["mended"]
+        self.counts["statements"]["mended"] += row["replaced"]
         self.faults.update(kind_of_fault(fault) for fault in row["faults"])
         if row["verdict"] == "dropped":
             return
@@ -160,12 +154,12 @@ class Tally:
         else:
             self.counts["topic"][row["topic"]] += 1
         self.words[len(row["answer"].split()) // 10 * 10] += 1
-        # A sum does not care for the order in which threads come in.
+        # A sum does not depend on the order of the threads.
         self._hash = (self._hash + int(row["pair_id"], 16)) % 2**64
 
     @property
     def content_hash(self) -> str:
-        """Of all rows that were kept."""
+        """A hash of all kept rows."""
         return f"{self._hash:016x}"
 
     def sorted_counts(self) -> dict[str, dict[str, int]]:
@@ -176,8 +170,8 @@ class Tally:
 
 
 def kind_of_fault(fault: str) -> str:
-    """What sort of fault it is: `says 15 days, which no cited fact does` is a number."""
-    for sort, signs in (
+    """The kind of a fault: `says 15 days, which no cited fact does` is a wrong number."""
+    for kind, signs in (
         ("wrong number", ("which no cited fact does",)),
         ("wrong direction", ("which the events are not", "though there are events")),
         ("foreign name", ("names ",)),
@@ -186,15 +180,15 @@ def kind_of_fault(fault: str) -> str:
         ("refuted fact", ("the events refute",)),
     ):
         if any(sign in fault for sign in signs):
-            return sort
+            return kind
     return fault
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What a set holds.
+    """The manifest of a set.
 
     Raises:
-        NotReady: there is none in the folder, or one of another version.
+        NotReady: the folder has no set, or one of another format; build one.
     """
     remedy = "Build one with `qanchor-cli useru build`, and name its folder."
     try:
@@ -209,7 +203,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_pairs(folder: Path, dropped: bool = False, columns: Sequence[str] | None = None) -> pa.Table:
-    """The pairs of a set, or those that were dropped.
+    """The pairs of a set, or its dropped ones.
 
     Raises:
         NotReady: the file is missing or damaged; build the set again.
@@ -220,8 +214,3 @@ def read_pairs(folder: Path, dropped: bool = False, columns: Sequence[str] | Non
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:160]
         raise NotReady(f"{path} cannot be read: {reason}", "Build the set again.") from error
-
-
-def now() -> datetime:
-    """Now, UTC."""
-    return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A span in standardised numbers that a linear readout of the embedding can aim at."""
+"""A span in standardised numbers that a linear readout of the embedding can predict."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -18,19 +18,19 @@ _QUANTILES = (0.25, 0.5, 0.75, 0.9)
 
 @dataclass(frozen=True)
 class SummaryShares:
-    """How much each group of numbers weighs, however many numbers it has; 0 leaves a group out.
+    """Weight of each group of numbers, independent of the group's size; 0 leaves a group out.
 
-    How often a user comes is one number among hundreds, so that groups, not numbers, are weighed.
+    Groups are weighed, not numbers, because the number of events is one among hundreds of numbers.
 
     Args:
-        topics: roots of the counts of topics.
-        counts: roots of the counts of modalities.
-        days: root of the days with any event.
+        topics: square roots of the counts of topics.
+        counts: square roots of the counts of modalities.
+        days: square root of the number of days with an event.
         amounts: logarithms of the modalities' sums.
         numbers: logarithms of the means of their other numbers, which say what a user buys, not how much.
-        levels: whether a modality comes so and so often, and its amount, and its other numbers where these
-            have a share, reach so and so much: what a label asks; and how soon it comes.
-        terms: roots of the counts of the most common words.
+        levels: whether counts and amounts (and other numbers, if they have a weight) reach thresholds, as
+            labels do; and the days to the nearest event.
+        terms: square roots of the counts of the most common words.
     """
 
     topics: float = 0.75
@@ -43,12 +43,12 @@ class SummaryShares:
 
 
 def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares) -> NDArray[np.float32]:
-    """The span's numbers, each standardised over the points and weighed by its group; 0 for a missing one.
+    """The span's numbers, standardised over the points and weighted by group; 0 for a missing number.
 
     Args:
-        span: what happened.
-        topic_counts: int64 [points, topics].
-        shares: of the groups.
+        span: counts of the span's events.
+        topic_counts: int64 [points, topics], events about each topic.
+        shares: weights of the groups.
 
     Returns:
         float32 [points, numbers].
@@ -66,10 +66,12 @@ def summarise(span: Span, topic_counts: NDArray[np.int64], shares: SummaryShares
         else np.empty((len(span.counts), 0)),
         np.sqrt(span.terms[:, :_TERMS].toarray()) if shares.terms else np.empty((len(span.counts), 0)),
     )
-    kept = [(group, share) for group, share in zip(groups, astuple(shares), strict=True) if share]
-    width = sum(group.shape[1] for group, _ in kept)
-    weighed = [standardised(group) * np.sqrt(share * width / max(1, group.shape[1])) for group, share in kept]
-    return np.concatenate(weighed, axis=1).astype(np.float32)
+    used = [(group, share) for group, share in zip(groups, astuple(shares), strict=True) if share]
+    width = sum(group.shape[1] for group, _ in used)
+    weighted = [
+        standardised(group) * np.sqrt(share * width / max(1, group.shape[1])) for group, share in used
+    ]
+    return np.concatenate(weighted, axis=1).astype(np.float32)
 
 
 def _levels(span: Span, sizes: Sequence[Floats]) -> Floats:
@@ -79,17 +81,17 @@ def _levels(span: Span, sizes: Sequence[Floats]) -> Floats:
         for column in values.T:
             present = column[np.isfinite(column)]
             cuts = np.quantile(present, _QUANTILES) if len(present) else np.full(len(_QUANTILES), np.inf)
-            # Without events there is no sum: it reaches nothing.
+            # Without events there is no sum: it reaches no threshold.
             columns.append((np.nan_to_num(column, nan=-np.inf)[:, None] >= cuts).astype(np.float64))
     return np.concatenate(columns, axis=1)
 
 
 def standardised(values: Floats) -> Floats:
-    """Columns of mean 0 and spread 1, cut at five spreads; 0 for NaN."""
+    """Columns of mean 0 and standard deviation 1, clipped at 5; 0 for NaN."""
     missing = np.isnan(values)
-    kept = np.maximum((~missing).sum(axis=0), 1)
+    present = np.maximum((~missing).sum(axis=0), 1)
     centred = np.where(missing, 0.0, values)
-    centred = np.where(missing, 0.0, centred - centred.sum(axis=0) / kept)
-    spread = np.sqrt((centred**2).sum(axis=0) / kept)
+    centred = np.where(missing, 0.0, centred - centred.sum(axis=0) / present)
+    spread = np.sqrt((centred**2).sum(axis=0) / present)
     result: Floats = (centred / np.where(spread > 1e-6, spread, 1.0)).clip(-5, 5)
     return result

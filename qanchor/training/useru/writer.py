@@ -1,4 +1,4 @@
-"""The role that turns facts about a profile into an answer, and the writer that needs no model for it."""
+"""The role that turns facts about a profile into an answer, and the writer that needs no model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,9 @@ import msgspec
 from qanchor.training.useru.facts import Fact
 
 MOST_SENTENCES = 6
+
+# The docstrings of Sentence and Draft are part of the JSON schema in the prompt: another word in them makes
+# cached replies useless, and a set of pairs has another prompt hash.
 
 
 class Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,13 +40,13 @@ class Draft(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Request:
-    """What a writer is told: never a user id, and nothing of what comes after the cut-off.
+    """A request to a writer; it has no user id and, for a profile, no event after the cut-off.
 
     Args:
-        topic: what it is about.
-        days: length of the profile.
-        question: a question grounded in the profile; a writer may word it in its own way.
-        facts: that an answer may rest on, the most telling first.
+        topic: topic of the question.
+        days: length of the span.
+        question: suggested question, which a writer may reword.
+        facts: facts for the answer, the most telling first.
     """
 
     topic: str
@@ -58,12 +61,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Signature:
-    """Who wrote a pair.
+    """Provenance of a pair.
 
     Args:
         writer: grounded or llm.
-        model: its model; empty: none.
-        prompt_hash: of what it was told to do and of the form asked for.
+        model: name of the model; empty: none.
+        prompt_hash: hash of the instructions and of the answer's form.
     """
 
     writer: str
@@ -72,33 +75,33 @@ class Signature:
 
 
 class Writer(Protocol):
-    """Writes answers; what it writes is checked by reflection."""
+    """Writes answers, which reflection checks."""
 
     @property
     def signature(self) -> Signature:
-        """Who writes."""
+        """Provenance of the writer's pairs."""
         ...
 
     def write(self, request: Request) -> Draft | None:
-        """An answer; None if none came in the form asked for."""
+        """An answer; None if no reply has the requested form."""
         ...
 
     def revise(self, request: Request, draft: Draft, faults: Sequence[str]) -> Draft | None:
-        """The answer once more, told what is wrong with it; None if no better one is to be had."""
+        """A corrected answer, given the faults of the first; None if there is no better one."""
         ...
 
 
 class GroundedWriter:
-    """Composes answers of the facts' own sentences, so that each can be checked and none is invented."""
+    """Composes answers from the sentences of the facts, so that each can be checked and none is invented."""
 
-    # Counted up when sentences change, so that sets tell which they hold.
+    # Increased when sentences change, so that sets record their version.
     signature = Signature("grounded", "", "sentences-1")
 
     def write(self, request: Request) -> Draft:
         """The most telling facts, one sentence each."""
-        told = request.facts[:MOST_SENTENCES]
-        return Draft(request.question, [Sentence(fact.says, [fact.name]) for fact in told])
+        facts = request.facts[:MOST_SENTENCES]
+        return Draft(request.question, [Sentence(fact.says, [fact.name]) for fact in facts])
 
     def revise(self, request: Request, draft: Draft, faults: Sequence[str]) -> None:  # noqa: ARG002  # the role's
-        """Nothing: its sentences are the facts already."""
+        """None: the sentences are those of the facts already."""
         return

@@ -15,7 +15,7 @@ from qanchor.model.qanchor import QAnchor
 from qanchor.training.batches import BatchBuilder, PairBatch, points_of_step
 from qanchor.training.initial_weights import widen_fresh_weights
 from qanchor.training.useru.pairs import UserUConfig, build_pairs
-from qanchor.training.useru.visible import visible_events
+from qanchor.training.useru.points import visible_events
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

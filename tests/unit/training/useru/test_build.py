@@ -10,9 +10,9 @@ import pytest
 
 from qanchor.errors import InputError, NotReady
 from qanchor.progress import Silent
+from qanchor.times import DAY_US
 from qanchor.training.useru import build as module
 from qanchor.training.useru.profile import ProfileReader, SpanEvents
-from qanchor.training.useru.spans import DAY
 from qanchor.training.useru.store import MANIFEST, PAIRS, read_manifest, read_pairs
 from tests.unit.training.useru.worlds import CONFIG, build, rows_of
 from tests.unit.training.worlds import UNTIL, planted_leak, tiny_events
@@ -74,7 +74,7 @@ def test_a_reader_that_looks_ahead_is_caught_by_reflection(
         if days > 0:
             return honest(reader, row, cutoff, days)
         # As if `<=` stood for `<`, by three days.
-        return honest(reader, row, cutoff + 3 * DAY, days)
+        return honest(reader, row, cutoff + 3 * DAY_US, days)
 
     monkeypatch.setattr(ProfileReader, "read", leaky)
     manifest = build(tmp_path / "set")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qanchor.times import DAY_US
 from qanchor.training.useru.facts import bin_edges, choose_actions, gather_facts, level_word
 from qanchor.training.useru.pool import PoolTopic
 from qanchor.training.useru.profile import ProfileReader, SpanEvents
 from qanchor.training.useru.recount import Claim, Recounter
-from qanchor.training.useru.spans import DAY
 from tests.unit.training.useru.worlds import END, WORKSPACE, tampered, visible
 from tests.unit.training.worlds import tiny_events
 
@@ -28,7 +28,7 @@ def _parts() -> tuple[ProfileReader, Recounter]:
 
 
 def _span(row: int = 0, days: int = -60, back: int = 15) -> SpanEvents:
-    return _parts()[0].read(row, END - back * DAY, days)
+    return _parts()[0].read(row, END - back * DAY_US, days)
 
 
 spans = st.tuples(
@@ -42,7 +42,7 @@ def test_every_fact_holds_when_counted_again(
 ) -> None:
     row, hours, days, at_an_event = span
     reader, recounter = _parts()
-    cutoff = END - hours * DAY // 24
+    cutoff = END - hours * DAY_US // 24
     events = reader.read(row, cutoff, days)
     if at_an_event and len(events.everything):
         # A cut-off on the very moment of an event is where an off-by-one would show.
@@ -64,7 +64,7 @@ def test_every_fact_holds_when_counted_again(
 @pytest.mark.parametrize("days", [-60, 30])
 def test_a_fact_with_another_value_is_refuted(days: int) -> None:
     seen = _span(0, days, 35).about(1, "dances")
-    claim = Claim(0, END - 35 * DAY, days, words=TOPICS[1].words)
+    claim = Claim(0, END - 35 * DAY_US, days, words=TOPICS[1].words)
     facts = gather_facts(seen)
     assert {"events", "bins", "top", "share", "kinds", "active_days", "nearest_days"} <= set(facts)
     for fact in facts.values():
@@ -82,7 +82,7 @@ def test_a_profile_ends_before_the_cutoff_and_a_future_begins_with_it() -> None:
 def test_time_bins_are_told_per_modality_and_near_days_first() -> None:
     seen = _span(1, 30, 40).everything
     told = gather_facts(seen)["bins"].says
-    days = (seen.time - seen.cutoff) // DAY
+    days = (seen.time - seen.cutoff) // DAY_US
     trips, songs = (int(((days < 3) & (seen.modality == m)).sum()) for m in (0, 1))
     first = ", ".join(
         f"{name} {count}" for name, count in (("ferry trips", trips), ("songs", songs)) if count

@@ -39,14 +39,14 @@ PAIRS = 3  # that such a build asks a writer for
 
 @pytest.fixture
 def model() -> Iterator[FakeModel]:
-    """A model that is honest unless told otherwise."""
+    """A model with honest answers by default."""
     with serving() as fake:
         yield fake
 
 
 @dataclass
 class Lab:
-    """A cache and a place for sets, and what was waited for."""
+    """A cache, a folder for sets, and the waits between attempts."""
 
     root: Path
     model: FakeModel
@@ -101,6 +101,10 @@ def test_a_second_build_asks_nothing_and_gives_the_same_pairs(lab: Lab) -> None:
     assert len(lab.model.asked) == PAIRS
     assert second.content_hash == first.content_hash
     assert (second.spending["calls"], second.spending["from_cache"]) == (0, PAIRS)
+
+
+def test_the_prompt_is_the_one_that_stored_replies_were_requested_with(lab: Lab) -> None:
+    assert lab.writer().signature.prompt_hash == "30c331efa3c57b8f"
 
 
 def test_a_damaged_reply_is_asked_for_again(lab: Lab) -> None:

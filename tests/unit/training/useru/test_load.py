@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.errors import InputError, NotReady
+from qanchor.times import DAY_US
 from qanchor.training.useru.load import load_pairs
 from qanchor.training.useru.pairs import PairSet, UserUConfig
-from qanchor.training.useru.spans import DAY
 from qanchor.training.useru.store import PAIRS, read_pairs
 from tests.unit.training.useru.worlds import END, WORKSPACE, build, visible
 
@@ -96,7 +96,7 @@ def test_pairs_of_users_who_may_not_be_seen_are_left_out(folder: Path) -> None:
     table = read_pairs(folder)
     excluded = arrays.users[3]
     from qanchor.events.history import arrays_from_table
-    from qanchor.training.useru.visible import visible_events
+    from qanchor.training.useru.points import visible_events
     from tests.unit.training.worlds import tiny_events
 
     fewer = visible_events(arrays_from_table(tiny_events(), WORKSPACE), END, frozenset({excluded}))
@@ -109,7 +109,7 @@ def test_pairs_of_users_who_may_not_be_seen_are_left_out(folder: Path) -> None:
 
 def test_a_set_that_looks_past_the_end_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="look past the end"):
-        load_pairs(folder, visible(), WORKSPACE, END - 20 * DAY, CONFIG, 0)
+        load_pairs(folder, visible(), WORKSPACE, END - 20 * DAY_US, CONFIG, 0)
 
 
 def test_a_set_about_nobody_who_may_be_seen_is_refused(folder: Path, tmp_path: Path) -> None:

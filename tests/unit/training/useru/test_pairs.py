@@ -7,10 +7,10 @@ import pytest
 
 from qanchor.errors import NotReady
 from qanchor.events.history import EventArrays, arrays_from_table, microseconds
+from qanchor.times import DAY_US
 from qanchor.training.useru.pairs import PairSet, UserUConfig, build_pairs
+from qanchor.training.useru.points import visible_events
 from qanchor.training.useru.questions import PAST_KINDS, Kind
-from qanchor.training.useru.spans import DAY
-from qanchor.training.useru.visible import visible_events
 from tests.unit.training.worlds import UNTIL, planted_leak, tiny_events, tiny_workspace
 
 CONFIG = UserUConfig(horizons_days=(7, 14, 30), step_days=10, cell=4, questions=3)
@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_pairs_and_another_seed_others() -> None:
 
 def test_no_span_reaches_past_until_and_every_point_has_a_past() -> None:
     pairs, visible = _pairs(), _visible()
-    assert (pairs.points.cutoffs[:, None] + pairs.days.astype(np.int64) * DAY <= END).all()
+    assert (pairs.points.cutoffs[:, None] + pairs.days.astype(np.int64) * DAY_US <= END).all()
     past = sum(
         (events.time[events.offsets[row] : events.offsets[row + 1]] < cutoff).sum()
         for events in visible.modalities
@@ -76,7 +76,7 @@ def test_a_cell_shares_its_questions_so_that_a_batch_tells_users_apart() -> None
 
 def _count(visible: EventArrays, modality: int, row: int, cutoff: int, days: int, word: str) -> int:
     events = visible.modalities[modality]
-    low, high = sorted((cutoff, cutoff + days * DAY))
+    low, high = sorted((cutoff, cutoff + days * DAY_US))
     return sum(
         low <= int(events.time[i]) < high and word in visible.texts[events.text[i]].lower()
         for i in range(events.offsets[row], events.offsets[row + 1])
@@ -142,4 +142,4 @@ def test_events_of_less_than_two_days_are_refused() -> None:
     visible = visible_events(arrays_from_table(tiny_events(days=1), WORKSPACE), END, frozenset())
     first = min(int(e.time.min()) for e in visible.modalities)
     with pytest.raises(NotReady, match="less than two days"):
-        build_pairs(visible, WORKSPACE, first + DAY, CONFIG, 0)
+        build_pairs(visible, WORKSPACE, first + DAY_US, CONFIG, 0)

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 
 from qanchor.errors import InputError
 from qanchor.training.useru.pool import POOL_TOPICS, build_pool, rank_topics, read_topics
-from qanchor.training.useru.terms import Terms
+from qanchor.training.useru.topics import Terms
 
 
 def _terms(*words: str) -> Terms:

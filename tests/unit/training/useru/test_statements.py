@@ -3,7 +3,7 @@
 import pytest
 
 from qanchor.training.useru.facts import Fact
-from qanchor.training.useru.statements import Known, find_faults
+from qanchor.training.useru.statements import UserTexts, find_faults
 from qanchor.training.useru.writer import Request, Sentence
 
 FACTS = (
@@ -16,14 +16,14 @@ FACTS = (
     Fact("bins", "[[1],[4],[7]]", "Days back 1 to 9: nothing; 10 to 30: 5; 31 to 90: 7."),
 )
 REQUEST = Request("coffee", 90, "How much does coffee matter to this user?", FACTS)
-KNOWN = Known(
+USER = UserTexts(
     frozenset({"pays coffee Blue Bean", "opens Tea Map"}),
     frozenset({"pays", "coffee", "blue", "bean", "opens", "gambling", "starbucks", "map", "two"}),
 )
 
 
 def _faults(text: str, *facts: str) -> list[str]:
-    return find_faults(Sentence(text, list(facts)), REQUEST, KNOWN)
+    return find_faults(Sentence(text, list(facts)), REQUEST, USER)
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_the_facts_own_sentences_hold() -> None:
 
 def test_a_direction_without_a_trend_is_a_fault() -> None:
     request = Request("coffee", 90, "How much coffee?", FACTS[:2])
-    assert find_faults(Sentence("Coffee is rising.", ["events"]), request, KNOWN)
+    assert find_faults(Sentence("Coffee is rising.", ["events"]), request, USER)

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from qanchor.training.useru.terms import Terms, words_of
-from qanchor.training.useru.topics import co_occurrence_vectors, find_topics
+from qanchor.training.useru.topics import Terms, co_occurrence_vectors, find_topics, words_of
 
 TOPICS, EACH = 4, 6
 

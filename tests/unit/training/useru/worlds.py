@@ -11,8 +11,8 @@ from qanchor.events.history import EventArrays, arrays_from_table, microseconds
 from qanchor.progress import Silent
 from qanchor.training.useru.build import BuildConfig, Job, build_set
 from qanchor.training.useru.facts import Fact
+from qanchor.training.useru.points import visible_events
 from qanchor.training.useru.store import Manifest, read_pairs
-from qanchor.training.useru.visible import visible_events
 from qanchor.training.useru.writer import GroundedWriter
 from tests.unit.training.worlds import UNTIL, tiny_events, tiny_workspace
 
