@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qanchor.training.useru.terms import find_terms
 
 from qanchor.aggregates import ACTIVITY_WINDOWS_DAYS, activity_aggregates
 from qanchor.events.activity import activity_table
@@ -14,6 +13,7 @@ from qanchor.events.history import load_event_arrays, slice_histories
 from qanchor.model.window import Window
 from qanchor.times import DAY_US, column_microseconds
 from qanchor.training.useru.spans import Points, SpanReader
+from qanchor.training.useru.topics import find_terms
 from tests.unit.events.test_activity import EVENTS, MOMENTS, WORKSPACE, TableLog, request_table
 
 WINDOW_US = WORKSPACE.window_days * DAY_US
