@@ -12,7 +12,9 @@ from feast.types import Array, Float32, Float64, Int64, String, UnixTimestamp
 
 from qanchor import names
 from qanchor.home import Home
-from qanchor.workspace import Workspace, locate, read_fingerprints, vector_widths
+from qanchor.site import Site
+from qanchor.storage.spaces import read_fingerprints, vector_widths
+from qanchor.workspace import Workspace
 
 TYPES = {"text": String, "number": Float64}
 
@@ -90,4 +92,5 @@ def define(workspace: Workspace, home: Home) -> dict[str, object]:
 
 
 # Feast collects the objects that it finds as attributes of this module.
-globals().update(define(*locate(Path(__file__).parent)))
+_SITE = Site.of_repository(Path(__file__).parent)
+globals().update(define(_SITE.workspace, _SITE.home))

@@ -1,26 +1,27 @@
-"""A feature repository of the user's own, copied from the one that travels with the library."""
+"""Creates a feature repository, copied from the one in the library's package."""
 
 import shutil
 from pathlib import Path
 
 from qanchor.errors import InputError
+from qanchor.files import atomic_folder, write_atomically
 from qanchor.shipped import template_folder
 from qanchor.workspace import Workspace, load_workspace
 
 REPOSITORY = "feature_repo"
-_BUILDING = ".feature_repo.building"
+_UNFINISHED = f".{REPOSITORY}."  # begins the name of a folder that an interrupted run left
 _YAML = ("modalities.yaml", "scenarios.yaml")
 
 _MODALITIES = """\
-# What kinds of event there are. A line of your event file has user_id, event_time, modality and the
+# The kinds of event. A line of your event file has user_id, event_time, modality and the
 # fields of its modality; `qanchor-cli events load` checks every line against this file.
 #
-# Field types:  text    may stand in the template that the model reads
-#               number  goes to the model beside the text; transform: signed_log (default), log or linear
+# Field types:  text    may be in the template that the model reads
+#               number  a further input of the model; transform: signed_log (default), log or linear
 #               key     carried, never read by the model (an invoice number)
 # Options:      optional: true     may be missing
 #               amount: true       the number that the activity view sums (one per modality)
-#               minimum, maximum, max_length    what is refused beyond them
+#               minimum, maximum, max_length    values beyond them are refused
 window_days: 90   # how far back a history reaches
 modalities:
   purchase:
@@ -49,8 +50,8 @@ modalities:
 """
 
 _SCENARIOS = """\
-# The ONE place where a scenario is added: its question, in plain words, anchors the embedding.
-# After a change: `feast apply`, `qanchor-cli backfill --scenario NAME`. No model is trained anew.
+# The ONE place where a scenario is added: its query, in plain words, anchors the embedding.
+# After a change: `feast apply`, `qanchor-cli backfill --scenario NAME`. No model is trained again.
 #
 # domain: risk, marketing or engagement (one Feast feature service each)
 # horizon_days: prediction window of its labels; ttl_days: how long an embedding may be served
@@ -73,34 +74,34 @@ scenarios:
 
 
 def scaffold(target: Path, source: Path | None = None, force: bool = False) -> Workspace:
-    """Make a folder with a feature repository in it, ready for `feast apply`.
+    """Create a folder with a feature repository in it, ready for `feast apply`.
 
     Args:
-        target: the folder to make; its `feature_repo` holds the repository.
-        source: folder that holds modalities.yaml and scenarios.yaml; None: a commented start.
-        force: allow a folder that holds other things; no file of it is overwritten.
+        target: folder to create; its `feature_repo` is the repository.
+        source: folder of modalities.yaml and scenarios.yaml; None: commented examples.
+        force: whether the folder may hold other files; none of them is overwritten.
 
     Returns:
         The new workspace.
 
     Raises:
-        InputError: `target` is in use; name another, or remove what is there.
-        WorkspaceInvalid: the yaml files of `source` do not hold.
+        InputError: `target` is in use; name another folder, or empty it.
+        WorkspaceInvalid: the yaml files of `source` are invalid.
     """
     _check_free(target, force)
     source = _yaml_folder(source)
     if source is not None:
         load_workspace(source)
-    building = target / _BUILDING
-    shutil.rmtree(building, ignore_errors=True)
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(template_folder(), building, ignore=shutil.ignore_patterns("__pycache__", ".*", *_YAML))
-    for name, text in zip(_YAML, (_MODALITIES, _SCENARIOS), strict=True):
-        content = text if source is None else (source / name).read_text(encoding="utf-8")
-        (building / name).write_text(content, encoding="utf-8")
-    _ignore_state(target / ".gitignore")
+    for left in target.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
     # Renamed last: an interrupted run leaves nothing that looks like a repository.
-    building.rename(target / REPOSITORY)
+    with atomic_folder(target / REPOSITORY) as building:
+        ignored = shutil.ignore_patterns("__pycache__", ".*", *_YAML)
+        shutil.copytree(template_folder(), building, ignore=ignored, dirs_exist_ok=True)
+        for name, text in zip(_YAML, (_MODALITIES, _SCENARIOS), strict=True):
+            content = text if source is None else (source / name).read_text(encoding="utf-8")
+            (building / name).write_text(content, encoding="utf-8")
+        _ignore_state(target / ".gitignore")
     return load_workspace(target / REPOSITORY)
 
 
@@ -109,12 +110,12 @@ def _check_free(target: Path, force: bool) -> None:
         raise InputError(f"{target} is a file", "Name a folder that does not exist yet.")
     if (target / REPOSITORY).exists():
         raise InputError(f"{target / REPOSITORY} exists", "Name another folder, or remove it first.")
-    ours = {_BUILDING, ".gitignore"}  # what an interrupted run may have left
-    used = target.is_dir() and any(path.name not in ours for path in target.iterdir())
+    names = [path.name for path in target.iterdir()] if target.is_dir() else []
+    used = any(name != ".gitignore" and not name.startswith(_UNFINISHED) for name in names)
     if used and not force:
         raise InputError(
             f"{target} is not empty",
-            "Name another folder, or add --force to put the repository beside what is there.",
+            "Name another folder, or add --force to add the repository to it.",
         )
 
 
@@ -128,4 +129,4 @@ def _yaml_folder(source: Path | None) -> Path | None:
 def _ignore_state(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if ".qanchor/" not in lines:
-        path.write_text("\n".join([*lines, ".qanchor/"]) + "\n", encoding="utf-8")
+        write_atomically(path, "\n".join([*lines, ".qanchor/"]) + "\n")

@@ -1,12 +1,11 @@
-"""The one frozen Settings; nothing else reads the environment.
+"""The frozen Settings of a process; nothing else reads the environment.
 
 Every knob sits in a group, because pydantic-settings ignores a mistyped variable at the top
 level: QANCHOR_KAFKA__BROKERS, QANCHOR_COMPUTE__THREADS, ... Only QANCHOR_HOME and QANCHOR_REPO
-stand alone, and any other QANCHOR_ variable is refused by name.
+have no group, and any other QANCHOR_ variable is refused by name.
 """
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,14 +20,14 @@ _PREFIX = "QANCHOR_"
 
 
 class DatabaseSettings(BaseModel, extra="forbid", frozen=True):
-    """Where the registry and the Kafka ledger live."""
+    """The database of the registry and the Kafka ledger."""
 
     url: str = Field("", description="SQLAlchemy URL; empty: SQLite under QANCHOR_HOME")
     busy_seconds: float = Field(30.0, gt=0, description="how long to wait for a locked SQLite file")
 
 
 class KafkaSettings(BaseModel, extra="forbid", frozen=True):
-    """The cluster, the topic and how the consumer reads it."""
+    """The cluster, its topics, and how the consumer reads them."""
 
     brokers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
     topic: str = Field("user-events", description="topic of user events, keyed by user_id")
@@ -47,10 +46,12 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     dead_letter_share: float = Field(
         0.5, gt=0, le=1, description="share of bad messages that stops the consumer"
     )
-    online: bool = Field(False, description="keep the activity view in the online store up to date, too")
+    online: bool = Field(False, description="keep the activity view in the online store up to date too")
     online_seconds: float = Field(0.3, gt=0, description="flush_seconds where the online store is kept up")
     online_events: int = Field(
-        5_000_000, ge=0, description="events kept in memory for that, 26 bytes each and more for each user"
+        5_000_000,
+        ge=0,
+        description="events kept in memory for the online store, 26 bytes each and more for each user",
     )
     api_version: str = Field(
         "",
@@ -65,7 +66,7 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class EventSettings(BaseModel, extra="forbid", frozen=True):
-    """What is refused as an absurd time, and how events are kept."""
+    """Event times that are refused, and how events are stored."""
 
     oldest: str = Field("1970-01-02", description="events before this UTC date are refused")
     future_seconds: float = Field(
@@ -89,7 +90,7 @@ class ComputeSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class IndexSettings(BaseModel, extra="forbid", frozen=True):
-    """Which kind of vector index is built, and how much it has to find."""
+    """The kind of vector index that is built, and its required recall."""
 
     kind: Literal["auto", "flat", "codes", "ivf", "hnsw"] = Field(
         "auto", description="auto: by size, memory and whether vectors form clusters"
@@ -98,14 +99,14 @@ class IndexSettings(BaseModel, extra="forbid", frozen=True):
         0.98, gt=0, lt=1, description="share of the true 100 nearest that a search must find"
     )
     memory_gib: float = Field(
-        0.0, ge=0, description="what a search may keep in memory, mapped vectors left out; 0: no limit"
+        0.0, ge=0, description="most memory of a search, without mapped vectors; 0: no limit"
     )
     exact_below: int = Field(50_000, ge=0, description="fewer users than this are searched exactly")
     shard_users: int = Field(20_000_000, ge=10_000, description="most users of one index file")
 
 
 class LlmSettings(BaseModel, extra="forbid", frozen=True):
-    """The language model that writes answers for pre-training, where one is wanted."""
+    """An optional language model that writes answers for pre-training."""
 
     url: str = Field("", description="base of an OpenAI-compatible endpoint, such as http://HOST:PORT/v1")
     model: str = Field("", description="name of the model there")
@@ -115,7 +116,7 @@ class LlmSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class LogSettings(BaseModel, extra="forbid", frozen=True):
-    """What the log says."""
+    """The log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
 
@@ -149,7 +150,7 @@ class Settings(BaseSettings):
 
     @property
     def state(self) -> Home:
-        """Where state lives: the same folder from the repository and from beside it."""
+        """The home: the same folder whether the process runs in the repository or in the folder above it."""
         if self.home is not None:
             return Home(self.home.expanduser().resolve())
         return Home(self.repo_path.parent / ".qanchor")
@@ -160,18 +161,17 @@ class Settings(BaseSettings):
         return self.database.url or f"sqlite:///{self.state.database}"
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings(repo: Path | None = None) -> Settings:
     """Settings from the environment, all of it checked.
 
     Args:
-        environ: the environment to check names against; default: the process's own.
+        repo: folder of the feature repository; default: that of the environment.
 
     Raises:
-        WorkspaceInvalid: a QANCHOR_ variable is unknown or its value does not hold; fix or unset it.
+        WorkspaceInvalid: a QANCHOR_ variable is unknown or its value is invalid; fix or unset it.
     """
-    names = os.environ if environ is None else environ
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
-    for name in names:
+    for name in os.environ:
         if name.startswith("QANCHOR_TEST_"):
             continue  # addresses of the servers that the test suite starts
         if name.startswith(_PREFIX) and name.split("__", maxsplit=1)[0] not in known:
@@ -180,7 +180,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
                 f"environment variable {name} is unknown", f"{hint}Known groups: {', '.join(sorted(known))}."
             )
     try:
-        return Settings()
+        return Settings() if repo is None else Settings(repo=repo)
     except ValidationError as error:
         first = error.errors()[0]
         where = "__".join(str(part).upper() for part in first["loc"])

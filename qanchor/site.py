@@ -4,6 +4,7 @@ Every use case of the library has the form `verb(site, request, progress) -> Res
 """
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qanchor.home import Home
@@ -41,16 +42,16 @@ class Site:
     ) -> None:
         self.settings = settings
         self.home = settings.state if home is None else home
-        # What was passed in stands where the cached property would put it.
-        given = {"workspace": workspace, "engine": engine, "features": features}
-        self.__dict__.update({name: part for name, part in given.items() if part is not None})
+        # Each part that was passed in takes the slot of its cached property.
+        parts = {"workspace": workspace, "engine": engine, "features": features}
+        self.__dict__.update({name: part for name, part in parts.items() if part is not None})
 
     @classmethod
     def open(cls) -> "Site":
         """The site of this process: the only reader of settings and environment.
 
         Raises:
-            WorkspaceInvalid: a setting is unknown or does not hold.
+            WorkspaceInvalid: a setting is unknown or invalid.
         """
         from qanchor.logs import configure_logging
         from qanchor.threads import limit_threads
@@ -59,6 +60,15 @@ class Site:
         configure_logging(settings.log.level)
         limit_threads(settings.compute.threads)
         return cls(settings)
+
+    @classmethod
+    def of_repository(cls, repo: Path) -> "Site":
+        """The site of a feature repository in the process of Feast, which sets up its own log and threads.
+
+        Raises:
+            WorkspaceInvalid: a setting is unknown or invalid.
+        """
+        return cls(load_settings(repo))
 
     @classmethod
     def at(
@@ -72,7 +82,7 @@ class Site:
 
         Args:
             workspace: the two yaml files.
-            home: where state lives.
+            home: folder of all state.
             engine: the registry's database; default: SQLite in the home.
             features: the feature repository; default: Feast, on this workspace and home.
         """
@@ -153,3 +163,9 @@ class Site:
         trace: "TracebackType | None",
     ) -> None:
         self.close()
+
+
+def locate(repo: Path) -> tuple[Workspace, Home]:
+    """Workspace and home of a feature repository, for the definitions.py of repositories made by 0.1.0."""
+    site = Site.of_repository(repo)
+    return site.workspace, site.home

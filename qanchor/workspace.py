@@ -1,13 +1,12 @@
-"""The workspace: modalities.yaml and scenarios.yaml, validated once and handed round.
+"""The workspace: modalities.yaml and scenarios.yaml, validated once and passed in.
 
 A deployment names its own kinds of event and its own scenarios there; no code knows them.
 """
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, TypeVar
@@ -17,9 +16,6 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from qanchor.aggregates import activity_aggregates
 from qanchor.errors import UnknownScenario, WorkspaceInvalid
-from qanchor.home import Home
-from qanchor.names import EMBEDDING_WIDTH
-from qanchor.settings import load_settings
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 _RESERVED = {"event_id", "user_id", "event_time", "modality", "event_date", "as_of", "label", "fold", "split"}
@@ -28,8 +24,8 @@ _RESERVED = {"event_id", "user_id", "event_time", "modality", "event_date", "as_
 class FieldSpec(BaseModel, extra="forbid", frozen=True):
     """One field of a modality.
 
-    `text` may stand in the template; `key` is carried but never read by the model (an invoice number);
-    `number` goes to the model beside the text, after `transform`.
+    `text` may be in the template; `key` is carried but never read by the model (an invoice number);
+    `number` is a further input of the model, after `transform`.
     """
 
     type: Literal["text", "number", "key"]
@@ -66,7 +62,7 @@ class ModalitySpec(BaseModel, extra="forbid", frozen=True):
         return next((name for name, spec in self.fields.items() if spec.amount), None)
 
     @model_validator(mode="after")
-    def _template_holds(self) -> "ModalitySpec":
+    def _check_fields(self) -> "ModalitySpec":
         for name in self.template_fields:
             if name not in self.fields or self.fields[name].type != "text":
                 raise ValueError(f"the template names {name!r}, which is no text field")
@@ -80,7 +76,7 @@ class ModalitySpec(BaseModel, extra="forbid", frozen=True):
 
 
 class GateSpec(BaseModel, extra="forbid", frozen=True):
-    """What new embeddings of a scenario must keep to be put in service; compared with those that serve."""
+    """Thresholds that new embeddings of a scenario must meet to be put in service."""
 
     min_coverage: float = Field(0.99, ge=0, le=1, description="share of the users with a vector")
     min_kept_users: float = Field(0.95, ge=0, le=1, description="share of the users served so far")
@@ -94,7 +90,7 @@ class GateSpec(BaseModel, extra="forbid", frozen=True):
 
 
 class MonitorSpec(BaseModel, extra="forbid", frozen=True):
-    """What a scenario in service must keep; beyond it `qanchor-cli monitor` raises an alarm."""
+    """Thresholds of a scenario in service; beyond them `qanchor-cli monitor` raises an alarm."""
 
     max_score_psi: float = Field(0.25, ge=0, description="PSI of published scores from the head's test rows")
     max_embedding_psi: float = Field(
@@ -120,7 +116,7 @@ class MonitorSpec(BaseModel, extra="forbid", frozen=True):
 
 
 class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
-    """One business scenario: the question that anchors its embedding, and how long that stays fresh."""
+    """One business scenario: the query that anchors its embedding, and how long that stays fresh."""
 
     domain: Literal["risk", "marketing", "engagement"]
     query: str = Field(min_length=8, max_length=400)
@@ -151,11 +147,11 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
 
     @property
     def has_words(self) -> bool:
-        """Whether the answers say anything."""
+        """Whether the answers are more than yes and no."""
         return bool(self.classes) or {self.negative, self.positive} != {"no", "yes"}
 
     @model_validator(mode="after")
-    def _classes_differ(self) -> "ScenarioSpec":
+    def _check_answers(self) -> "ScenarioSpec":
         if self.classes and (len(self.classes) < 3 or len(set(self.classes)) < len(self.classes)):
             raise ValueError("classes must be three or more different answers; two are positive and negative")
         if not self.classes and self.positive.strip().lower() == self.negative.strip().lower():
@@ -174,10 +170,10 @@ class _ScenariosFile(BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True)
 class Workspace:
-    """What kinds of event there are and what is asked about users.
+    """The kinds of event of a deployment, and its scenarios.
 
     Args:
-        repo: the feature repository's folder.
+        repo: folder of the feature repository.
         window_days: history window before the cut-off.
         modalities: by name, in the order of the file.
         scenarios: by name, in the order of the file.
@@ -292,7 +288,7 @@ def load_workspace(repo: Path) -> Workspace:
         repo: folder that holds modalities.yaml and scenarios.yaml.
 
     Raises:
-        WorkspaceInvalid: a file is missing, is not YAML or breaks its schema; the message says where.
+        WorkspaceInvalid: a file is missing, is not YAML or breaks its schema; the message names the entry.
     """
     modalities = _read(repo / "modalities.yaml", _ModalitiesFile)
     scenarios = _read(repo / "scenarios.yaml", _ScenariosFile)
@@ -301,58 +297,16 @@ def load_workspace(repo: Path) -> Workspace:
     return workspace
 
 
-def locate(repo: Path | None = None) -> tuple[Workspace, Home]:
-    """The workspace and home that the environment points to, for `feature_repo/definitions.py`.
-
-    Args:
-        repo: the feature repository; default: as the environment and the working folder say.
-
-    Raises:
-        WorkspaceInvalid: as load_workspace.
-    """
-    settings = load_settings()
-    if repo is not None:
-        settings = settings.model_copy(update={"repo": repo})
-    return load_workspace(settings.repo_path), settings.state
+# The definitions.py of a repository that 0.1.0 made imports these names from here.
+_MOVED = {
+    "Home": "qanchor.home",
+    "locate": "qanchor.site",
+    "read_fingerprints": "qanchor.storage.spaces",
+    "vector_widths": "qanchor.storage.spaces",
+}
 
 
-def read_fingerprints(home: Home) -> dict[str, str]:
-    """The embedding-space fingerprint of each scenario that has vectors, by scenario."""
-    return {scenario: fingerprint for scenario, (fingerprint, _) in read_spaces(home).items()}
-
-
-def read_spaces(home: Home) -> dict[str, tuple[str, int]]:
-    """Fingerprint and width of the vectors of each scenario that has some, by scenario."""
-    try:
-        content: dict[str, Any] = json.loads(home.fingerprints.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    # Written before narrower vectors could be served: the fingerprint alone.
-    return {
-        scenario: (known, EMBEDDING_WIDTH)
-        if isinstance(known, str)
-        else (known["fingerprint"], known["width"])
-        for scenario, known in content.items()
-    }
-
-
-def write_spaces(home: Home, spaces: Mapping[str, tuple[str, int]]) -> None:
-    """Put down what `read_spaces` reads; readers see the old content or the new."""
-    path = home.fingerprints
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    content = {name: {"fingerprint": known, "width": width} for name, (known, width) in spaces.items()}
-    staged.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    staged.replace(path)
-
-
-def vector_widths(workspace: Workspace, home: Home) -> dict[str, int]:
-    """Numbers of a vector in each scenario's view: of those that serve; before the first ones, as asked for.
-
-    A width that scenarios.yaml asks for anew counts from the moment on at which vectors of it serve.
-    """
-    served = read_spaces(home)
-    return {
-        name: served[name][1] if name in served else spec.width or EMBEDDING_WIDTH
-        for name, spec in workspace.scenarios.items()
-    }
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MOVED[name]), name)

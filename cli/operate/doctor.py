@@ -17,10 +17,10 @@ def run(as_json: JsonOption = False) -> None:
     Example: qanchor-cli doctor
     """
     from qanchor.diagnosis import diagnose
-    from qanchor.settings import load_settings
+    from qanchor.site import Site
 
     findings = []
-    for finding in diagnose(load_settings()):
+    for finding in diagnose(Site.open().settings):
         findings.append(finding)
         if not as_json:
             state = typer.style(f"{finding.state:<8}", fg=_COLOURS[finding.state], bold=True)

@@ -25,8 +25,9 @@ from qanchor.home import Home
 from qanchor.shipped import template_folder
 from qanchor.storage import parts
 from qanchor.storage.point_in_time import latest_rows, read_rows, rows_as_of
+from qanchor.storage.spaces import ServedSpace, read_fingerprints, vector_widths, write_space
 from qanchor.times import EPOCH, TIMESTAMP, as_utc
-from qanchor.workspace import Workspace, read_fingerprints, read_spaces, vector_widths, write_spaces
+from qanchor.workspace import Workspace
 
 if TYPE_CHECKING:
     import feast
@@ -157,7 +158,7 @@ class FeatureRepository:
     def set_fingerprint(self, scenario: str, fingerprint: str, width: int = names.EMBEDDING_WIDTH) -> None:
         """Record the space and width of a scenario's vectors; `apply` puts them in the view."""
         self.workspace.scenario(scenario)
-        write_spaces(self.home, read_spaces(self.home) | {scenario: (fingerprint, width)})
+        write_space(self.home, scenario, ServedSpace(fingerprint, width))
 
     def fingerprint(self, scenario: str) -> str | None:
         """The embedding space of a scenario's vectors, or None before the first ones."""

@@ -102,3 +102,23 @@ def test_a_scenario_of_many_classes_names_an_answer_for_each() -> None:
     for wrong in ({"classes": ("a", "b")}, {"classes": ("a", "b", "a")}, {"positive": "no"}):
         with pytest.raises(ValueError, match="answer"):
             ScenarioSpec(domain="risk", query="Will this user pay late?", **wrong)
+
+
+def test_definitions_of_a_repository_made_by_0_1_0_find_their_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QANCHOR_HOME", str(tmp_path / "home"))
+    repo = _write(
+        tmp_path / "r", _modalities(), {"scenarios": {"a": {"domain": "risk", "query": "Will it?"}}}
+    )
+    names: dict[str, Any] = {}
+    exec(  # the file's own line
+        "from qanchor.workspace import Home, Workspace, locate, read_fingerprints, vector_widths", names
+    )
+    workspace, home = names["locate"](repo)
+    assert (workspace, home) == (load_workspace(repo), names["Home"](tmp_path / "home"))
+    assert names["vector_widths"](workspace, home) == {"a": 128}
+    # The form that was written before narrower vectors could be served.
+    home.fingerprints.parent.mkdir(parents=True)
+    home.fingerprints.write_text('{"a": "abc"}')
+    assert names["read_fingerprints"](home) == {"a": "abc"}

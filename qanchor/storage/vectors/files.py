@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
-from qanchor.files import sync
+from qanchor.files import atomic_folder
 from qanchor.names import USER_ID
 from qanchor.storage.vectors.index import VectorIndex
 from qanchor.storage.vectors.metadata import FORMAT, IndexMetadata, SegmentMetadata
@@ -33,26 +33,20 @@ def save_index(index: VectorIndex, folder: Path) -> IndexMetadata:
     Raises:
         DiskFull: there is no space; free some.
     """
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        for number, segment in enumerate(index.segments):
-            _write_segment(segment, building / f"{number:05d}")
-        np.save(building / _REMOVED, index.removed)
-    except (RuntimeError, OSError) as error:  # faiss has one error for all that can happen to a file
-        raise DiskFull(
-            f"index {folder} could not be written: {str(error).splitlines()[0]}",
-            "Free some space, build it again.",
-        ) from error
-    files = sorted(path for path in building.rglob("*") if path.is_file())
-    sizes = {str(path.relative_to(building)): path.stat().st_size for path in files}
-    written = replace(index.metadata, sizes=sizes)
-    (building / _METADATA).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
-    for path in (*building.rglob("*"), building):
-        sync(path)
-    building.rename(folder)
-    sync(folder.parent)
+    with atomic_folder(folder) as building:
+        try:
+            for number, segment in enumerate(index.segments):
+                _write_segment(segment, building / f"{number:05d}")
+            np.save(building / _REMOVED, index.removed)
+        except (RuntimeError, OSError) as error:  # faiss has one error for all that can happen to a file
+            raise DiskFull(
+                f"index {folder} could not be written: {str(error).splitlines()[0]}",
+                "Free some space, build it again.",
+            ) from error
+        files = sorted(path for path in building.rglob("*") if path.is_file())
+        sizes = {str(path.relative_to(building)): path.stat().st_size for path in files}
+        written = replace(index.metadata, sizes=sizes)
+        (building / _METADATA).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
     return written
 
 
@@ -61,7 +55,7 @@ def load_index(folder: Path, fingerprint: str | None = None) -> VectorIndex:
 
     Args:
         folder: as `save_index` wrote it.
-        fingerprint: of the embedding space that is expected; None accepts any.
+        fingerprint: of the expected embedding space; None: any.
 
     Raises:
         IndexInvalid: a file is missing, cut off or of another format; build the index again.
@@ -89,7 +83,7 @@ def load_index(folder: Path, fingerprint: str | None = None) -> VectorIndex:
 
 
 def read_metadata(folder: Path) -> IndexMetadata:
-    """What an index says of itself, its files' sizes checked.
+    """The metadata of an index; the sizes of its files are checked.
 
     Raises:
         IndexInvalid: a file is missing, cut off or of another format; build the index again.

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -119,6 +120,19 @@ def test_a_reader_that_began_before_reads_on_until_the_grace_period_ends(
     assert list(log.root.rglob("_replaced*")) == []
     assert ledger.replaced_files(engine) == {}
     assert _read(log) == [("a", "p"), ("b", "p")]
+
+
+@pytest.mark.parametrize("name", ["_replaced-1-2.part", "._replaced-1-2.json.3-4.tmp"])
+def test_a_torn_note_of_a_killed_compaction_is_removed(engine: Engine, log: EventLog, name: str) -> None:
+    """The first form is that of 0.1.0."""
+    _append(engine, log, _table("a"), _table("b"))
+    torn = log.root / "event_date=2026-01-01" / name
+    torn.write_text('{"at": 1')
+    _compact(engine, log, grace=_AT_ONCE)
+    assert torn.exists()  # a young one might be somebody's work
+    os.utime(torn, (0, 0))
+    _compact(engine, log, grace=_AT_ONCE)
+    assert not torn.exists()
 
 
 def test_dates_are_chosen_by_date_and_by_the_time_of_the_last_addition(engine: Engine, log: EventLog) -> None:
