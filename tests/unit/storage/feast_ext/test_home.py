@@ -74,6 +74,9 @@ def test_definitions_import_nothing_but_feast_and_light_modules() -> None:
         "feast.data_format",
         "feast.types",
         "qanchor",
+        "qanchor.home",
+        "qanchor.site",
+        "qanchor.storage.spaces",
         "qanchor.workspace",
     }
 
