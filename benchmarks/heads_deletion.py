@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from benchmarks.harness import table
 from qanchor.home import Home
-from qanchor.names import AS_OF, USER_ID, embedding_field
+from qanchor.names import AS_OF, EVENT_TIME, USER_ID, embedding_field
 from qanchor.site import Site
+from qanchor.times import TIMESTAMP
 
 if TYPE_CHECKING:
-    from qanchor.explain.explain_events import Explainer
+    from qanchor.explain.event_effects import Explainer
 
 _NAMED, _DRAWS = 5, 10
 
@@ -101,46 +102,46 @@ def _deletions(
     site: Site, scenario: str, users: int, random: np.random.Generator
 ) -> tuple[list[Deletion], int]:
     """One for each of some test users, and how many were passed over for too few events."""
-    from qanchor.explain.edited_log import read_events
-    from qanchor.explain.explain_user import load_explainer, user_events
+    from qanchor.explain.event_effects import read_events
+    from qanchor.explain.user_score import load_explainer
     from qanchor.heads.card import read_stored_frame
     from qanchor.heads.score import load_head
-    from qanchor.settings import ComputeSettings
-    from qanchor.storage.event_log import EventLog
 
     head = load_head(site, scenario)
-    explainer = load_explainer(site, ComputeSettings(), head)
+    explainer = load_explainer(site, head)
     test = read_stored_frame(head.folder, head.card).table_of("test")
     test = test.filter(pc.is_valid(test[embedding_field(scenario)]))
     chosen = test.take(pa.array(random.permutation(test.num_rows)[: 2 * users]))
-    asked = list(zip(chosen[USER_ID].to_pylist(), chosen[AS_OF].to_pylist(), strict=True))
-    log = EventLog(site.home.events, site.workspace)
-    everything = read_events(log, site.workspace, [user for user, _ in asked], max(when for _, when in asked))
-    found: list[Deletion] = []
+    users_chosen, cutoffs = chosen[USER_ID].to_pylist(), chosen[AS_OF].to_pylist()
+    events = read_events(site.event_log, site.workspace, users_chosen, max(cutoffs))
+    deletions: list[Deletion] = []
     few = 0
-    for user, moment in asked:
-        if len(found) == users:
+    for user, cutoff in zip(users_chosen, cutoffs, strict=True):
+        if len(deletions) == users:
             break
-        one = _deletion(explainer, user_events(everything, user, moment), moment, random)
+        before = pc.less(events[EVENT_TIME], pa.scalar(cutoff, TIMESTAMP))
+        one = _deletion(
+            explainer, events.filter(pc.and_(pc.equal(events[USER_ID], user), before)), cutoff, random
+        )
         if one is None:
             few += 1
         else:
-            found.append(one)
-    return found, few
+            deletions.append(one)
+    return deletions, few
 
 
 def _deletion(
-    explainer: "Explainer", events: pa.Table, moment: datetime, random: np.random.Generator
+    explainer: "Explainer", events: pa.Table, cutoff: datetime, random: np.random.Generator
 ) -> Deletion | None:
     """None where the vector reads fewer than ten events."""
-    from qanchor.explain.explain_events import explain_events, raw_scores
+    from qanchor.explain.event_effects import event_effects, raw_scores
 
-    one = explain_events(explainer, events, moment)
+    one = event_effects(explainer, events, cutoff)
     if len(one.events) < 2 * _NAMED:
         return None
     pulled = [event.row for event in sorted(one.events, key=lambda event: -abs(event.pull))[:_NAMED]]
     sets = [np.array(rows, dtype=np.int64) for rows in ([], one.together.rows, pulled)]
     sets += [random.choice(one.readable, _NAMED, replace=False) for _ in range(_DRAWS)]
-    raw = raw_scores(explainer, events, moment, sets)
+    raw = raw_scores(explainer, events, cutoff, sets)
     change = np.abs(raw[1:] - raw[0]).tolist()
     return Deletion(change[0], change[1], tuple(change[2:]))

@@ -30,9 +30,10 @@ def show_quality(search: Search, chart: Path | None, as_json: bool) -> None:
         overlap = measure_overlap(population, result.seeds, result.rows, result.candidates)
     profile = profile_audience(population, result.rows, result.candidates, search.site.event_log)
     if chart is not None:
-        from qanchor.charts.audience_chart import save_lift_chart
+        from qanchor.charts.audience_chart import audience_lift_chart
+        from qanchor.charts.drawing import draw_chart
 
-        save_lift_chart(quality, population.scenario, chart)
+        draw_chart(audience_lift_chart(quality, population.scenario), chart)
     if as_json:
         print_json(_as_json(search, quality, overlap, profile))
     else:

@@ -1,17 +1,18 @@
-"""`qanchor-cli explain`: what the anchor does to scenarios' embeddings."""
+"""`qanchor-cli explain`: what prompt tuning does to scenarios' embeddings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.evaluate.report import make_folder
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.explain.anchor import AnchorFindings
+    from qanchor.explain.tuning import TuningExplanation
 
 
 def run(
@@ -27,44 +28,39 @@ def run(
 ) -> None:
     """Show what a scenario's query attends to, before and after tuning.
 
-    Attention is the backbone's own, of the token that the embedding is read from: mean of all layers and
-    heads, the history's share by modality. The areas are those of a linear probe on the untuned and on the
-    tuned embedding, fitted and tested on the same rows.
+    Attention is that of the token that the embedding is read from: the mean over all layers and heads of the
+    history's share, by modality. The AUCs are those of a linear probe on the untuned and on the tuned
+    embedding, fitted and tested on the same rows.
 
     Example: qanchor-cli explain --scenario takeout --out charts
     """
-    from qanchor.explain.anchor import AnchorOptions, explain_anchors, stored_rows
-    from qanchor.report.report_json import anchor_figures
+    from qanchor.explain.tuning import TuningOptions, explain_tuning, stored_rows
 
     if out is not None:
-        _make(out)
+        make_folder(out)
     site = Site.open()
     names = chosen(site.workspace, scenario, every)
     rows = stored_rows(site, names)
-    options = AnchorOptions.for_scenarios(len(rows), users)
     with progress() as bar:
-        found = explain_anchors(site, site.settings.compute, rows, bar, options)
-    files = [] if out is None else _write(out, found)
+        results = explain_tuning(site, rows, bar, TuningOptions.for_scenarios(len(rows), users))
+    explained = {name: one for name, one in results.items() if not isinstance(one, str)}
+    charts = _write_charts(out, explained) if out else 0
     if json:
-        print_json(
-            {
-                name: {"absent": one} if isinstance(one, str) else anchor_figures(one)
-                for name, one in found.items()
-            }
-        )
+        absent = {name: {"absent": one} for name, one in results.items() if isinstance(one, str)}
+        documents = absent | {name: one.as_json() for name, one in explained.items()}
+        print_json({name: documents[name] for name in results})
         return
     for name in names:
-        one = found.get(name)
-        if one is None or isinstance(one, str):
-            typer.echo(f"{name}: {one or 'there is no head. Run `qanchor-cli head train`.'}")
-            continue
-        _print(name, one)
-    if files:
-        typer.echo(f"written to {out}: {len(files)} charts")
+        if name in explained:
+            _print(name, explained[name])
+        else:
+            typer.echo(f"{name}: {results.get(name, 'there is no head. Run `qanchor-cli head train`.')}")
+    if charts:
+        typer.echo(f"written to {out}: {charts} charts")
 
 
-def _print(name: str, found: "AnchorFindings") -> None:
-    attention = found.attention
+def _print(name: str, explanation: "TuningExplanation") -> None:
+    attention, gain = explanation.attention, explanation.gain
     rows = [
         {
             "attention on the history": one.name,
@@ -76,35 +72,24 @@ def _print(name: str, found: "AnchorFindings") -> None:
         for one in attention.modalities
     ]
     print_table(f"{name}: {attention.users} test users", rows)
-    if found.gain is None:
-        typer.echo(f"{name} is untuned: there is no after. Run `qanchor-cli tune --scenario {name}`.\n")
+    if gain is None:
+        typer.echo(f"{name} is untuned: run `qanchor-cli tune --scenario {name}` to compare.\n")
         return
-    test = found.gain.test
+    change = gain.test.difference
     typer.echo(
-        f"linear probe on {found.gain.rows['test']:,} test rows: untuned {found.gain.base['auc']:.4f}, tuned "
-        f"{found.gain.tuned['auc']:.4f}, difference {test.difference.value:+.4f} "
-        f"({test.difference.low:+.4f} to {test.difference.high:+.4f}), p {test.p_value:.3f}\n"
+        f"linear probe on {gain.rows['test']:,} test rows: AUC {gain.base['auc']:.4f} untuned, "
+        f"{gain.tuned['auc']:.4f} tuned, difference {change.value:+.4f} "
+        f"({change.low:+.4f} to {change.high:+.4f}), p {gain.test.p_value:.3f}\n"
     )
 
 
-def _make(folder: Path) -> None:
-    from qanchor.errors import InputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made: {error.strerror}", "Give another --out.") from error
-
-
-def _write(folder: Path, found: "dict[str, AnchorFindings | str]") -> list[Path]:
-    from qanchor.charts.images import save_charts
-    from qanchor.explain.anchor_charts import attention_chart
+def _write_charts(folder: Path, explained: "dict[str, TuningExplanation]") -> int:
+    from qanchor.charts.drawing import draw_charts
 
     charts = [
         (chart, folder / f"{name}_{chart.name}.png")
-        for name, one in found.items()
-        if not isinstance(one, str)
-        for chart in (attention_chart(one.attention), *one.maps)
+        for name, explanation in explained.items()
+        for chart in explanation.charts
     ]
-    save_charts(charts)
-    return [path for _, path in charts]
+    draw_charts(charts)
+    return len(charts)

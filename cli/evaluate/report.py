@@ -1,4 +1,4 @@
-"""`qanchor-cli report`: how good every scenario is, on one page."""
+"""`qanchor-cli report`: the quality of every scenario's score on one page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,58 +28,64 @@ def run(
 ) -> None:
     """Write the report of all scenarios, one HTML page.
 
-    The page works offline; report.json, figures/*.png and scores/ are written next to it. It says in plain
-    words how well every scenario's score works, then shows ROC, gain, lift, separation, calibration,
-    decisions, segments, attention, embedding maps and tuning on the test part, beside a linear probe, the
-    untuned embedding and the best head on aggregates alone, with a data card and a model card.
+    The page works offline; report.json, figures/*.png and scores/ are written next to it. It summarises every
+    scenario's score in sentences, then shows ROC, gain, lift, KS, calibration, decisions, segments, attention,
+    embedding maps and tuning on the test part, with a data card and a model card. Baselines are a linear
+    probe, the untuned embedding and the best head on aggregates.
 
     Example: qanchor-cli report --all --out report.html
     """
+    from qanchor.report.files import report_json, write_report
     from qanchor.report.page import base_area
-    from qanchor.report.report import write_report
-    from qanchor.report.report_json import report_figures
     from qanchor.report.summary import summarise
 
     site = Site.open()
     names = chosen(site.workspace, scenario, every or not scenario)
     page = out or site.home.reports / "report.html"
-    _check_place(page)
+    _check_page(page)
     with progress() as bar:
-        compute = site.settings.compute if explain else None
-        summary = summarise(site, names, bar, compute)
+        summary = summarise(site, names, bar, explain)
     files = write_report(summary, page)
     if json:
-        print_json(report_figures(summary) | {"files": files})
+        print_json(report_json(summary) | {"files": files})
         return
-    print_table(
-        "report",
-        [
-            {
-                "scenario": one.name,
-                "AUC": one.card.metrics["head"]["auc"],
-                "KS": one.card.metrics["head"]["ks"],
-                "untuned probe": base_area(one),
-                "ceiling": one.ceiling,
-                "way there": one.way,
-                "look at": ", ".join(check.fault for check in one.checks if check.fault) or "-",
-            }
-            for one in summary.scenarios
-        ],
-    )
-    for told in dict.fromkeys(
-        one.anchor_absent for one in summary.scenarios if explain and one.anchor_absent
-    ):
-        typer.echo(f"note: {told}")
+    rows = [
+        {
+            "scenario": one.name,
+            "AUC": one.card.metrics["head"]["auc"],
+            "KS": one.card.metrics["head"]["ks"],
+            "untuned probe": base_area(one),
+            "best reachable": one.ceiling,
+            "share reached": one.reached,
+            "to review": ", ".join(check.fault for check in one.checks if check.fault) or "-",
+        }
+        for one in summary.scenarios
+    ]
+    print_table("report", rows)
+    reasons = [one.tuning_absent for one in summary.scenarios if explain and one.tuning_absent]
+    for reason in dict.fromkeys(reasons):
+        typer.echo(f"note: {reason}")
     typer.echo(f"written to {page}")
 
 
-def _check_place(page: Path) -> None:
-    """Refuse a page that cannot be written, before the work is done."""
+def _check_page(page: Path) -> None:
+    """Refuse a page that cannot be written, before anything is computed for it."""
     from qanchor.errors import InputError
 
     if page.is_dir():
         raise InputError(f"{page} is a folder", "Give the page's file name, such as report.html.")
+    make_folder(page.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create the folder of an --out option.
+
+    Raises:
+        InputError: it cannot be created.
+    """
+    from qanchor.errors import InputError
+
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{page.parent} cannot be made: {error.strerror}", "Give another --out.") from error
+        raise InputError(f"{folder} cannot be created: {error.strerror}", "Give another --out.") from error

@@ -33,12 +33,12 @@ def explain(
 
     Example: qanchor-cli head explain --scenario takeout --user u000042
     """
-    from qanchor.explain.explain_user import ExplainRequest, explain_user
+    from qanchor.explain.user_score import ExplainRequest, explain_user
 
     site = Site.open()
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ExplainRequest(scenario, user, moment, features, events)
-    found = explain_user(site, site.settings.compute, request)
+    found = explain_user(site, request)
     if json:
         print_json(asdict(found))
         return

@@ -1,7 +1,7 @@
-"""A chart as data: what is plotted, independent of how it is drawn."""
+"""Charts as data, independent of how they are drawn."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,17 @@ _MOST_POINTS = 160
 
 @dataclass(frozen=True)
 class Series:
-    """One line, area, set of points or of bars.
+    """A line, an area, or a set of marks.
 
     Args:
-        name: in the legend; empty: not listed there.
-        tone: its role, which the theme gives a colour.
-        shape: how it is drawn; `dots` are joined to nothing and large, `points` small, `bars` lie from 0
-            to x, `whiskers` stand from y to `until`.
-        x: positions in the chart's range.
-        y: as long as x.
+        name: text in the legend; empty: not in the legend.
+        tone: role that the theme gives a colour.
+        shape: `dots` are large marks and `points` small ones, `bars` run from 0 to x, `whiskers` from y to
+            `until`.
+        x: horizontal values.
+        y: vertical values, as long as x.
         until: upper ends of whiskers, as long as x; empty for other shapes.
-        words: written at the ends of bars, as long as x; empty: none.
+        words: texts at the ends of bars, as long as x; empty: none.
     """
 
     name: str
@@ -35,37 +35,44 @@ class Series:
     words: list[str] = field(default_factory=list)
 
 
+class Tick(NamedTuple):
+    """A position on an axis with its text."""
+
+    at: float
+    text: str
+
+
 @dataclass(frozen=True)
 class Axis:
     """One axis.
 
     Args:
-        label: what it measures; empty: no axis is drawn, unless it has ticks of its own.
+        label: what it measures; a horizontal axis without one is not drawn.
         low: left or lower end.
         high: right or upper end.
-        percent: ticks are shares.
-        ticks: places and words, where they are not evenly spaced numbers.
+        percent: whether the values are shares.
+        ticks: positions with texts; empty: round numbers.
     """
 
     label: str
     low: float
     high: float
     percent: bool = False
-    ticks: tuple[tuple[float, str], ...] = ()
+    ticks: tuple[Tick, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, independent of how it is drawn.
+    """A chart.
 
     Args:
-        name: file name of its PNG.
-        title: above it.
-        note: one line below the title that says what to look for.
+        name: part of its PNG's file name.
+        title: heading.
+        note: one line that says how to read the chart.
         x: horizontal axis.
         y: vertical axis.
-        series: drawn in this order.
-        rules: x positions of vertical rules, with what they mean.
+        series: lines and marks in the order of drawing.
+        rules: positions of vertical rules on the horizontal axis, with their meaning.
     """
 
     name: str
@@ -74,21 +81,21 @@ class Chart:
     x: Axis
     y: Axis
     series: tuple[Series, ...]
-    rules: tuple[tuple[float, str], ...] = field(default=())
+    rules: tuple[Tick, ...] = ()
 
 
 def rounded(values: NDArray[np.float64], digits: int = 5) -> list[float]:
-    """Values for drawing: as many digits as a screen can show."""
+    """Values with as many digits as a screen can show."""
     return [round(float(value), digits) for value in values]
 
 
 def thinned(*columns: NDArray[np.float64]) -> list[list[float]]:
-    """The columns at up to 160 places spread over the length of the curve, both ends kept."""
+    """The columns at up to 160 points spread evenly along the curve, both ends included."""
     size = len(columns[0])
     if size > _MOST_POINTS:
         steps = sum(np.abs(np.diff(column)) / max(float(np.ptp(column)), 1e-12) for column in columns)
         travelled = np.concatenate(([0.0], np.cumsum(np.asarray(steps, dtype=np.float64))))
-        wanted = np.linspace(0, travelled[-1], _MOST_POINTS)
-        places = np.unique(np.append(np.searchsorted(travelled, wanted).clip(0, size - 1), (0, size - 1)))
-        columns = tuple(column[places] for column in columns)
+        nearest = np.searchsorted(travelled, np.linspace(0, travelled[-1], _MOST_POINTS)).clip(0, size - 1)
+        rows = np.unique(np.append(nearest, (0, size - 1)))
+        columns = tuple(column[rows] for column in columns)
     return [rounded(column) for column in columns]

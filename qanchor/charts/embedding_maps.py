@@ -17,7 +17,7 @@ _CLASSES: tuple[tuple[int, Tone], ...] = ((0, "negative"), (1, "positive"))
 
 
 def sample_rows(rows: int, most: int, seed: int = 7) -> NDArray[np.int64]:
-    """Up to `most` rows by chance, ascending."""
+    """Up to `most` random rows, ascending."""
     if rows <= most:
         return np.arange(rows)
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
@@ -27,9 +27,9 @@ def pca_chart(name: str, title: str, vectors: Vectors, labels: Labels) -> Chart:
     """The first two principal components.
 
     Args:
-        name: of the chart.
-        title: above it.
-        vectors: (rows, width), finite.
+        name: name of the chart.
+        title: heading of the chart.
+        vectors: finite vectors, (rows, width).
         labels: 0 or 1, (rows,).
     """
     from sklearn.decomposition import PCA
@@ -45,7 +45,7 @@ def pca_chart(name: str, title: str, vectors: Vectors, labels: Labels) -> Chart:
             float(model.explained_variance_ratio_.sum()),
         )
         flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-    note = f"Two principal components; they hold {explained:.0%} of the variance."
+    note = f"The first two principal components explain {explained:.0%} of the variance."
     return _points(name, title, note, flat, labels)
 
 
@@ -53,11 +53,11 @@ def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: in
     """Neighbourhoods by t-SNE; None where there are too few rows, or all are equal.
 
     Args:
-        name: of the chart.
-        title: above it.
-        vectors: (rows, width), finite; a thousand rows take about five seconds.
+        name: name of the chart.
+        title: heading of the chart.
+        vectors: finite vectors, (rows, width); a thousand rows take about five seconds.
         labels: 0 or 1, (rows,).
-        seed: the same seed and vectors give the same map.
+        seed: seed of the optimisation; the same seed and vectors give the same map.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -67,10 +67,10 @@ def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: in
     nearest = min(30.0, (len(vectors) - 1) / 4)
     # Unit vectors: the Euclidean distance orders neighbours as the cosine does.
     model = TSNE(init="pca", perplexity=nearest, max_iter=300, random_state=seed, n_jobs=1)
-    # Its steps are too short to be shared out: on busy cores waiting for each other costs a hundredfold.
+    # The steps are too short to be parallel: on busy cores the threads' waiting costs a hundredfold.
     with threadpool_limits(1, user_api="openmp"):
         flat = np.asarray(model.fit_transform(vectors.astype(np.float64)), dtype=np.float64)
-    note = "Neighbours stay near; distances between groups say nothing (t-SNE)."
+    note = "t-SNE keeps neighbours together; distances between clusters have no meaning."
     return _points(name, title, note, flat, labels)
 
 

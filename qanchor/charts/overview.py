@@ -1,25 +1,25 @@
-"""All scenarios beside each other: areas of baselines, embeddings and head on one scale."""
+"""The AUC of baselines, embeddings and heads of all scenarios on one scale."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal["aggregates", "base", "probe", "head", "ceiling"]
 MARK_NAMES: dict[Kind, str] = {
-    "aggregates": "best head, aggregates",
+    "aggregates": "best head on aggregates",
     "base": "linear probe, untuned embedding",
     "probe": "linear probe, embedding",
     "head": "LightGBM head, 95% interval",
-    "ceiling": "reachable ceiling",
+    "ceiling": "best reachable AUC",
 }
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One figure on a scenario's row.
+    """One AUC on a scenario's row.
 
     Args:
-        kind: whose figure.
+        kind: what the AUC is of.
         value: area under the ROC curve.
     """
 
@@ -28,19 +28,19 @@ class Mark:
 
     @property
     def name(self) -> str:
-        """What the legend calls it."""
+        """Text in the legend."""
         return MARK_NAMES[self.kind]
 
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """A scenario's areas.
+    """The AUCs of a scenario.
 
     Args:
-        scenario: its name.
-        marks: what is known, in the order of drawing.
+        scenario: name of the scenario.
+        marks: known AUCs in the order of drawing.
         low: lower end of the head's interval.
-        high: upper end of it.
+        high: upper end of the head's interval.
     """
 
     scenario: str
@@ -58,10 +58,10 @@ def overview_row(
     """A scenario's row from its head's metrics.
 
     Args:
-        scenario: its name.
-        measured: figures by scorer: head and, where known, probe and aggregates.
-        base: area of a linear probe on the untuned embedding.
-        ceiling: the best reachable area.
+        scenario: name of the scenario.
+        measured: metrics by scorer: head and, where known, probe and aggregates.
+        base: AUC of a linear probe on the untuned embedding.
+        ceiling: best reachable AUC.
     """
     areas: dict[Kind, float | None] = {
         "ceiling": ceiling,
@@ -75,18 +75,13 @@ def overview_row(
 
 
 def scale(rows: Sequence[OverviewRow]) -> tuple[float, float]:
-    """The common range of all rows, in steps of .05, never wider than needed."""
+    """The common range of all rows, rounded outwards to steps of .05."""
     values = [mark.value for row in rows for mark in row.marks]
     values += [end for row in rows for end in (row.low, row.high) if end is not None]
     low, high = min(values, default=0.5), max(values, default=1.0)
     return max(0.0, min(0.5, int(low * 20) / 20)), min(1.0, (int(high * 20 - 1e-9) + 1) / 20)
 
 
-def way_to_ceiling(auc: float, ceiling: float | None) -> float | None:
-    """How far an area has come from chance to the ceiling: 0 at .5, 1 at the ceiling."""
+def reached_share(auc: float, ceiling: float | None) -> float | None:
+    """Share of the reachable gain over chance: 0 at an AUC of .5, 1 at the ceiling; None without one."""
     return None if ceiling is None or ceiling <= 0.5 else (auc - 0.5) / (ceiling - 0.5)
-
-
-def as_figures(row: OverviewRow) -> dict[str, Any]:
-    """The row for report.json."""
-    return {"scenario": row.scenario, **{mark.kind: mark.value for mark in row.marks}}

@@ -1,6 +1,6 @@
-"""How tuning moves the anchor's attention between modalities.
+"""How prompt tuning moves a query's attention between modalities.
 
-Source: arXiv 2602.14492, Fig. 7. Attention says where the anchor looks, not what it makes of what it sees.
+Source: arXiv 2602.14492, Fig. 7. Attention shows where the model reads, not how it uses what it reads.
 """
 
 from dataclasses import dataclass
@@ -8,20 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qanchor.charts.chart import Axis, Chart, Series, Tick, rounded
 from qanchor.metrics import Bootstrap, Interval
 from qanchor.model.attention import PROMPT, QueryAttention
 
 Floats = NDArray[np.float64]
+_BAR_SHIFT = 0.19  # of a row's height, for two bars on one row
 
 
 @dataclass(frozen=True)
 class ModalityShift:
-    """One modality's part of the attention that goes to the history.
+    """One modality's share of the attention on the history.
 
     Args:
-        name: the modality, or the user token.
-        before: share with the query alone, over all layers, heads and users.
-        after: share with the soft prompt; None where the scenario is untuned.
+        name: name of the modality, or the user token.
+        before: share of the query alone, over all layers, heads and users.
+        after: share of the query with its soft prompt; None where the scenario is untuned.
         change: after / before - 1, with its 95% interval over users; None where untuned or before is 0.
         layers: share in each layer after tuning, or before where untuned.
     """
@@ -34,7 +36,7 @@ class ModalityShift:
 
     @property
     def moved(self) -> str:
-        """`more`, `less`, or nothing where the interval holds no change."""
+        """`more`, `less`, or empty where the interval includes 0."""
         if self.change is None or self.change.low <= 0 <= self.change.high:
             return ""
         return "more" if self.change.value > 0 else "less"
@@ -42,10 +44,10 @@ class ModalityShift:
 
 @dataclass(frozen=True)
 class AttentionShift:
-    """The attention of a scenario's anchor before and after tuning.
+    """The attention of a scenario's query before and after tuning.
 
     Args:
-        users: whose histories it was measured on.
+        users: number of users whose histories were read.
         history: share of all attention that goes to the history, before and, where tuned, after.
         prompt: share that goes to the soft prompt; None where untuned.
         modalities: the history's parts, in the order of the workspace.
@@ -123,3 +125,30 @@ def _drawn_changes(before: Floats, after: Floats | None, options: Bootstrap) -> 
         low, high = np.quantile(ratios[:, place], (tail, 1 - tail))
         found.append(Interval(float(value), float(low), float(high)))
     return found
+
+
+def attention_chart(shift: AttentionShift) -> Chart:
+    """Attention on the history by modality, before and after tuning."""
+    rows = [float(row) for row in range(len(shift.modalities), 0, -1)]
+    before = np.array([one.before for one in shift.modalities])
+    after = np.array([one.after for one in shift.modalities if one.after is not None])
+    if shift.prompt is None:
+        texts = [f"{share:.0%}" for share in before]
+        series = [Series("untuned", "base", "bars", rounded(before), rows, words=texts)]
+    else:
+        upper, lower = ([row + side * _BAR_SHIFT for row in rows] for side in (1, -1))
+        # Adding 0 turns a rounded -0 into 0.
+        texts = [f"{round(one.change.value, 2) + 0.0:+.0%}" if one.change else "" for one in shift.modalities]
+        series = [
+            Series("before tuning", "base", "bars", rounded(before), upper),
+            Series("after tuning", "head", "bars", rounded(after), lower, words=texts),
+        ]
+    names = tuple(Tick(row, one.name) for row, one in zip(rows, shift.modalities, strict=True))
+    return Chart(
+        "attention",
+        "Attention by modality",
+        f"Attention of the query on the history: mean over layers, heads and {shift.users} test users.",
+        Axis("share of the attention on the history", 0, 1.28 * float(max([*before, *after])), True),
+        Axis("", 0.4, len(rows) + 0.6, ticks=names),
+        tuple(series),
+    )

@@ -1,4 +1,4 @@
-"""Which events move a score most together: sets of them are left out, one larger than the other."""
+"""The search for the events with the largest joint effect on a score: sets that grow by one event a step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class MovedScore:
-    """What one event did.
+class EventEffect:
+    """The effect of one event on the raw score.
 
     Args:
-        row: of the user's events.
-        pull: estimated by gradient times input, raw score.
-        effect: measured: raw score with the event less the one without it.
+        row: index of the event among the user's events.
+        pull: effect estimated by gradient times input.
+        effect: measured effect: the raw score with the event less the one without it.
     """
 
     row: int
@@ -26,26 +26,26 @@ class MovedScore:
 
 
 @dataclass(frozen=True)
-class MovedTogether:
-    """What a set of events did.
+class JointEffect:
+    """The effect of a set of events on the raw score.
 
     Args:
-        rows: of the user's events, in the order in which they were found.
-        effect: measured: raw score with the events less the one without them; 0 where no set moved it.
+        rows: indices of the events, in the order in which the search added them.
+        effect: measured effect: the raw score with the events less the one without them.
     """
 
     rows: tuple[int, ...]
     effect: float
 
 
-def candidates(events: Sequence[MovedScore], count: int) -> list[MovedScore]:
-    """The events that a search begins with: half the strongest by effect, half those by gradient.
+def candidates(events: Sequence[EventEffect], count: int) -> list[EventEffect]:
+    """The events that a search starts from: half the strongest by effect, half by gradient.
 
-    An event without an effect of its own may have one beside others, and the gradient knows which.
+    An event without an effect by itself may have one together with others; the gradient shows which.
 
     Args:
-        events: every event, measured.
-        count: how many; all where there are fewer.
+        events: all events, measured.
+        count: number of candidates; all events where there are fewer.
     """
     by_effect = sorted(events, key=lambda event: (-abs(event.effect), -abs(event.pull)))
     by_pull = sorted(events, key=lambda event: -abs(event.pull))
@@ -55,58 +55,58 @@ def candidates(events: Sequence[MovedScore], count: int) -> list[MovedScore]:
 
 
 def strongest_together(
-    events: Sequence[MovedScore], raw: float, measure: Callable[[Sequence[Int64]], Floats], count: int
-) -> MovedTogether:
-    """The events whose loss moves the score furthest, found one by one on either side.
+    events: Sequence[EventEffect], raw: float, measure: Callable[[Sequence[Int64]], Floats], count: int
+) -> JointEffect:
+    """The events whose joint deletion changes the score most, by a greedy search in either direction.
 
-    At each step the event joins whose loss moves the score furthest beside those found before. Where none
-    moves it, the one that pulls hardest joins: the next one may move it then.
+    Each step adds the event whose deletion, with those added before, moves the score furthest. Where no event
+    moves it, the one with the largest gradient is added: the next step may move it then.
 
     Args:
-        events: the candidates, with their single effects.
-        raw: score of the whole history.
-        measure: scores without each of some sets of rows.
-        count: events to name; all candidates where there are fewer.
+        events: candidates with their single effects.
+        raw: raw score of the whole history.
+        measure: raw scores without each of some sets of rows.
+        count: size of the set; all candidates where there are fewer.
     """
     rows = np.array([event.row for event in events], dtype=np.int64)
     pulls = np.array([event.pull for event in events])
-    grown = [_Grown(side, pulls) for side in (1.0, -1.0)]
+    sets = [_GrowingSet(direction, pulls) for direction in (1.0, -1.0)]
     effects = [np.array([event.effect for event in events])] * 2
     for step in range(min(count, len(rows))):
         if step:
-            trials = [one.trials() for one in grown]
-            scores = measure([rows[trial] for side in trials for trial in side])
+            trials = [grown.trials() for grown in sets]
+            scores = measure([rows[trial] for some in trials for trial in some])
             effects = np.split(raw - scores, [len(trials[0])])
-        for one, found in zip(grown, effects, strict=True):
-            one.take(found)
-    best = max(grown, key=lambda one: abs(one.effect))
-    return MovedTogether(tuple(rows[best.members].tolist()), best.effect)
+        for grown, of_trials in zip(sets, effects, strict=True):
+            grown.add_strongest(of_trials)
+    best = max(sets, key=lambda grown: abs(grown.effect))
+    return JointEffect(tuple(rows[best.members].tolist()), best.effect)
 
 
-class _Grown:
-    """A set of candidates that grows towards one side."""
+class _GrowingSet:
+    """A set of candidates that grows in one direction of the score."""
 
-    def __init__(self, side: float, pulls: Floats) -> None:
-        self._side = side
+    def __init__(self, direction: float, pulls: Floats) -> None:
+        self._direction = direction
         self._pulls = pulls
         self.members: list[int] = []
         self.effect = 0.0
 
     @property
-    def _open(self) -> list[int]:
-        return [place for place in range(len(self._pulls)) if place not in self.members]
+    def _others(self) -> list[int]:
+        return [index for index in range(len(self._pulls)) if index not in self.members]
 
     def trials(self) -> list[list[int]]:
         """The set with each of the other candidates."""
-        return [[*self.members, place] for place in self._open]
+        return [[*self.members, index] for index in self._others]
 
-    def take(self, effects: Floats) -> None:
-        """Let the candidate join that moves the score furthest.
+    def add_strongest(self, effects: Floats) -> None:
+        """Add the candidate that moves the score furthest.
 
         Args:
-            effects: of the trials, in their order.
+            effects: effect of each trial, in their order.
         """
-        pulls = self._pulls[self._open]
-        best = int(np.lexsort((self._side * pulls, self._side * effects))[-1])
-        self.members.append(self._open[best])
+        pulls = self._pulls[self._others]
+        best = int(np.lexsort((self._direction * pulls, self._direction * effects))[-1])
+        self.members.append(self._others[best])
         self.effect = float(effects[best])

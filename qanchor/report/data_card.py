@@ -1,4 +1,4 @@
-"""The labels of a scenario as its head met them: a data card."""
+"""The data card of a scenario: its labels and the parts that its head was fitted and tested on."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ class PartRows:
 
     Args:
         part: train, valid or test.
-        rows: how many.
-        users: distinct.
-        positives: rows with label 1.
+        rows: number of rows.
+        users: number of distinct users.
+        positives: number of rows with label 1.
         first: earliest time, ISO 8601.
-        last: latest time.
+        last: latest time, ISO 8601.
     """
 
     part: str
@@ -39,14 +39,14 @@ class PartRows:
 
 @dataclass(frozen=True)
 class DataCard:
-    """What a head was fitted and tested on.
+    """The labels of a scenario and the parts of its head.
 
     Args:
-        labels: rows of the whole label set.
-        positives: of them with label 1.
-        users: distinct users of the whole label set.
-        parts: train, valid and test, as the head met them.
-        users_in_test_and_train: users with rows in both; their rows differ in time.
+        labels: number of rows of the whole label set.
+        positives: number of its rows with label 1.
+        users: number of its distinct users.
+        parts: train, valid and test.
+        users_in_test_and_train: number of users with rows in both, at different times.
     """
 
     labels: int
@@ -60,8 +60,8 @@ def data_card(labels: Labels, scores: pa.Table) -> DataCard:
     """Count the labels and the rows of each part.
 
     Args:
-        labels: of the scenario as they are now.
-        scores: user_id, as_of, label and part of every row that the head was fitted or tested on.
+        labels: current labels of the scenario.
+        scores: table with user_id, as_of, label and part of every row of the head.
     """
     parts = {part: scores.filter(pc.equal(scores[PART], part)) for part in SPLITS}
     both = set(parts["train"][USER_ID].to_pylist()) & set(parts["test"][USER_ID].to_pylist())

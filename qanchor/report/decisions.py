@@ -1,4 +1,4 @@
-"""What decisions by the score come to on the test part: flagging from a threshold, taking the best."""
+"""Decisions by score on the test part: flagging above a threshold, contacting the highest scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from qanchor.metrics import SHARES, Interval
 
 @dataclass(frozen=True)
 class Confusion:
-    """Decisions at the KS threshold, counted on the test part.
+    """Confusion matrix of flagging every score from a threshold on.
 
     Args:
-        threshold: score from which a user is flagged.
-        true_positives: flagged, label 1.
-        false_positives: flagged, label 0.
-        false_negatives: not flagged, label 1.
-        true_negatives: not flagged, label 0.
+        threshold: lowest flagged score.
+        true_positives: flagged rows with label 1.
+        false_positives: flagged rows with label 0.
+        false_negatives: other rows with label 1.
+        true_negatives: other rows with label 0.
     """
 
     threshold: float
@@ -29,25 +29,25 @@ class Confusion:
 
     @property
     def precision(self) -> float:
-        """Share of label 1 among the flagged."""
+        """Share of label 1 among the flagged rows."""
         return self.true_positives / max(self.true_positives + self.false_positives, 1)
 
     @property
     def recall(self) -> float:
-        """Share of label 1 that is flagged."""
+        """Share of the rows with label 1 that is flagged."""
         return self.true_positives / max(self.true_positives + self.false_negatives, 1)
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """What contacting the best-scored share of the test users comes to.
+    """The result of contacting the test users with the highest scores.
 
     Args:
-        share: of the users.
-        users: contacted.
-        reached: of them with label 1; a group of equal scores that the boundary cuts counts at its rate.
-        gain: share of all label-1 users that is reached.
-        lift: times as many as a random list of that length reaches.
+        share: contacted share of the users.
+        users: number of users contacted.
+        reached: number of positives among them; equal scores that the boundary cuts count at their rate.
+        gain: share of all positives that is reached.
+        lift: rate of positives relative to all users.
     """
 
     share: float
@@ -58,30 +58,30 @@ class Campaign:
 
     @property
     def precision(self) -> float:
-        """Share of label 1 among those contacted."""
+        """Share of positives among the users contacted."""
         return self.reached / self.users
 
 
 def confusion(truth: NDArray[np.int64], scores: NDArray[np.float64], threshold: float) -> Confusion:
-    """Count the decisions of flagging every score from a threshold on."""
-    flagged, ones = scores >= threshold, truth == 1
+    """Count the rows with a score from a threshold on, and the others, by label."""
+    flagged, positive = scores >= threshold, truth == 1
     return Confusion(
         threshold,
-        int((flagged & ones).sum()),
-        int((flagged & ~ones).sum()),
-        int((~flagged & ones).sum()),
-        int((~flagged & ~ones).sum()),
+        int((flagged & positive).sum()),
+        int((flagged & ~positive).sum()),
+        int((~flagged & positive).sum()),
+        int((~flagged & ~positive).sum()),
     )
 
 
 def campaigns(figures: Mapping[str, float]) -> tuple[Campaign, ...]:
-    """The best 1, 5, 10 and 20% of the users, from a scorer's figures."""
-    found = []
+    """Campaigns to the top 1, 5, 10 and 20% of the users, from a scorer's metrics."""
+    result = []
     for name, share in SHARES.items():
         gain, lift = (
             Interval(figures[f"{kind}_{name}"], figures[f"{kind}_{name}_low"], figures[f"{kind}_{name}_high"])
             for kind in ("gain", "lift")
         )
         users = share * figures["rows"]
-        found.append(Campaign(share, users, gain.value * figures["positives"], gain, lift))
-    return tuple(found)
+        result.append(Campaign(share, users, gain.value * figures["positives"], gain, lift))
+    return tuple(result)

@@ -1,4 +1,4 @@
-"""What a scenario's index finds for known positives, for the report."""
+"""Lookalikes of known positives by a scenario's index, for the report."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +20,15 @@ _SEEDS, _SHOWN = 50, 8
 
 @dataclass(frozen=True)
 class LookalikeSample:
-    """What the index finds for known positives.
+    """The users nearest to known positives.
 
     Args:
-        seeds: users with label 1 in the training part that were searched with.
-        taken: users taken, a tenth of the index.
-        labelled: how many of them have a test label.
-        rate: share of label 1 among those; None where there are none.
+        seeds: number of training users with label 1 that were searched with.
+        taken: number of nearest users, a tenth of the index.
+        labelled: number of them with a test label.
+        rate: share of label 1 among these; None where there are none.
         base_rate: share of label 1 in the test part.
-        best: rank, user_id, cosine, and label or None.
+        best: rank, user_id, cosine and label (or None) of the nearest users.
     """
 
     seeds: int
@@ -40,12 +40,12 @@ class LookalikeSample:
 
 
 def sample_lookalikes(site: Site, scenario: str, scores: pa.Table) -> LookalikeSample | None:
-    """Search with up to 50 training users of label 1; None without an index that knows them.
+    """Search with up to 50 training users of label 1; None without an index that holds one of them.
 
     Args:
         site: home and registry.
-        scenario: whose index.
-        scores: user_id, label and part of every labelled row.
+        scenario: name of the scenario.
+        scores: table with user_id, label and part of every labelled row.
     """
     test = scores.filter(pc.equal(scores[PART], "test"))
     train = scores.filter(pc.and_(pc.equal(scores[PART], "train"), pc.equal(scores[LABEL], 1)))
@@ -54,12 +54,12 @@ def sample_lookalikes(site: Site, scenario: str, scores: pa.Table) -> LookalikeS
         index = open_scenario_index(site, scenario).index
         taken = max(1, min(max(_SHOWN, index.size // 10), index.size - len(seeds)))
         request = LookalikeRequest(seeds, taken, "centroid")
-        found = find_lookalikes(Population(scenario, index), request).table
+        matches = find_lookalikes(Population(scenario, index), request).table
     except (StateError, InputError):
-        # No index yet, or one that knows none of the seeds: the page does without.
+        # There is no index, or it holds none of the seeds.
         return None
     labels = dict(zip(test[USER_ID].to_pylist(), test[LABEL].to_pylist(), strict=True))
-    known = [labels[user] for user in found[USER_ID].to_pylist() if user in labels]
+    known = [labels[user] for user in matches[USER_ID].to_pylist() if user in labels]
     best = tuple(
         {
             "rank": row["rank"],
@@ -67,9 +67,9 @@ def sample_lookalikes(site: Site, scenario: str, scores: pa.Table) -> LookalikeS
             "cosine": 1 - row["distance"],
             "label": labels.get(row[USER_ID]),
         }
-        for row in found.slice(0, _SHOWN).to_pylist()
+        for row in matches.slice(0, _SHOWN).to_pylist()
     )
     rate = sum(known) / len(known) if known else None
     return LookalikeSample(
-        len(seeds), found.num_rows, len(known), rate, float(np.mean(list(labels.values()))), best
+        len(seeds), matches.num_rows, len(known), rate, float(np.mean(list(labels.values()))), best
     )

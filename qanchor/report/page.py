@@ -1,25 +1,25 @@
-"""The report as one HTML page that needs nothing else."""
+"""The report as one self-contained HTML page."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from qanchor.charts.chart import Series
 from qanchor.charts.overview import MARK_NAMES, OverviewRow, scale
-from qanchor.charts.svg import draw
-from qanchor.report.headline import headline
+from qanchor.report.findings import headline
 from qanchor.report.summary import ReportSummary, ScenarioSummary
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _ABSENT = "\u2013"
 
 
-def render(summary: ReportSummary) -> str:
-    """The page as text; nothing in it refers to another file or address.
+def render(summary: ReportSummary, drawings: Mapping[tuple[str, str], str]) -> str:
+    """The page as text; it refers to no other file or address.
 
     Args:
-        summary: what to say.
+        summary: contents of the report.
+        drawings: <svg> element of each chart, by scenario and name of the chart.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -40,7 +40,7 @@ def render(summary: ReportSummary) -> str:
         headline=headline(summary.scenarios),
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file
         script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),  # our own file
-        draw=lambda chart: Markup(draw(chart)),  # escapes what it is given
+        drawings={chart: Markup(drawing) for chart, drawing in drawings.items()},  # their text is escaped
         legend=_legend,
         marks=_marks_present(rows),
         ticks=_ticks(low, high),
@@ -74,13 +74,13 @@ def _marks_present(rows: list[OverviewRow]) -> list[tuple[str, str]]:
 def _ticks(low: float, high: float) -> list[float]:
     step = 0.1 if high - low > 0.25 else 0.05
     first, last = round(low / step + 0.499), int(high / step + 1e-9)
-    return [round(place * step, 2) for place in range(first, last + 1)]
+    return [round(number * step, 2) for number in range(first, last + 1)]
 
 
 def _means(scenarios: tuple[ScenarioSummary, ...]) -> dict[str, float | None]:
-    """Mean over the scenarios, of figures that all of them know."""
+    """Means over the scenarios; None for a figure that one of them lacks."""
     columns: dict[str, list[float | None]] = {
-        "way": [one.way for one in scenarios],
+        "reached": [one.reached for one in scenarios],
         "ceiling": [one.ceiling for one in scenarios],
         "base": [base_area(one) for one in scenarios],
     }
@@ -92,19 +92,19 @@ def _means(scenarios: tuple[ScenarioSummary, ...]) -> dict[str, float | None]:
 
 
 def base_area(one: ScenarioSummary) -> float | None:
-    """Test area of a linear probe on the untuned embedding; None where it was not measured."""
-    gain = one.anchor.gain if one.anchor else None
+    """Test AUC of a linear probe on the untuned embedding; None where it was not measured."""
+    gain = one.tuning.gain if one.tuning else None
     return None if gain is None else gain.base["auc"]
 
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    # A mean over some scenarios beside one over all would compare different things.
+    # A mean over some scenarios is not comparable with a mean over all.
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _code(text: str) -> str:
-    """The text with `commands` set as code; everything else is escaped."""
+    """The escaped text with `commands` as code elements."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -1,9 +1,9 @@
-"""What the report says, collected once: the data, the model, and every scenario's head on its test part."""
+"""The contents of the report: the data, the model, and every scenario's head on its test part."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qanchor.charts.chart import Chart
-from qanchor.charts.charts import (
+from qanchor.charts.embedding_maps import pca_chart, sample_rows
+from qanchor.charts.head_charts import (
     calibration_chart,
     gain_chart,
     importance_chart,
@@ -21,15 +22,13 @@ from qanchor.charts.charts import (
     roc_chart,
     score_chart,
 )
-from qanchor.charts.embedding_maps import pca_chart, sample_rows
-from qanchor.charts.overview import OverviewRow, overview_row, way_to_ceiling
+from qanchor.charts.overview import OverviewRow, overview_row, reached_share
 from qanchor.charts.tuning_curves import TuningCurves, tuning_curves
 from qanchor.errors import CheckpointInvalid, NotReady
 from qanchor.events.ceilings import read_ceilings
 from qanchor.events.labels import Labels, read_labels
 from qanchor.events.stats import measure_log
-from qanchor.explain.anchor import AnchorFindings, ScenarioRows, explain_anchors
-from qanchor.explain.anchor_charts import attention_chart
+from qanchor.explain.tuning import ScenarioRows, TuningExplanation, explain_tuning
 from qanchor.heads.card import HeadCard, read_card, read_scores, read_stored_frame
 from qanchor.heads.frame import PART, HeadFrame
 from qanchor.heads.spec import column, vectors
@@ -44,39 +43,38 @@ from qanchor.report.data_card import DataCard, data_card
 from qanchor.report.decisions import Campaign, Confusion, campaigns, confusion
 from qanchor.report.findings import Check, Statement, check, statements
 from qanchor.report.lookalike_sample import LookalikeSample, sample_lookalikes
-from qanchor.settings import ComputeSettings
 from qanchor.site import Site
-from qanchor.storage.event_log import EventLog
+from qanchor.times import now
 from qanchor.workspace import ScenarioSpec
 
 _MAP_ROWS = 1_000
-_NOT_ASKED = "The anchor was not looked at: run the report without --no-explain."
+_NOT_EXPLAINED = "Attention and maps were left out: run the report without --no-explain."
 
 
 @dataclass(frozen=True)
 class ScenarioSummary:
-    """One scenario's pages in the report.
+    """One scenario's section of the report.
 
     Args:
-        card: of its head.
-        spec: its question, domain and horizon.
-        data: rows of its labels and parts.
-        overview: its areas.
-        ceiling: best reachable area, where known.
-        way: how far the head has come from chance to the ceiling.
-        statements: its figures in plain words.
-        checks: what a reader would ask first.
+        card: card of its head.
+        spec: query, domain and horizon.
+        data: data card.
+        overview: AUCs of head and baselines.
+        ceiling: best reachable AUC, where known.
+        reached: share of the reachable gain over chance, where the ceiling is known.
+        statements: the figures in sentences.
+        checks: checks of the head.
         charts: ROC, gain, lift, KS, scores, calibration.
-        importance: what the score is made of; None where nothing contributes.
-        calibration: predicted and observed rates in tenths of the users.
+        importance: feature contributions; None where nothing contributes.
+        calibration: predicted probability and observed rate by decile of the users.
         confusion: decisions at the KS threshold.
-        campaigns: the best 1, 5, 10 and 20% of the users.
-        anchor: what was found of the anchor; None where it was not looked at.
-        anchor_absent: why not, in words.
-        anchor_charts: attention and maps, or the map of the vectors in service alone.
-        curves: of the tuning.
-        lookalikes: None without an index.
-        warnings: what has changed since the head was trained.
+        campaigns: campaigns to the top 1, 5, 10 and 20% of the users.
+        tuning: attention and gain of the prompt tuning; None where they were not computed.
+        tuning_absent: the reason why they were not.
+        tuning_charts: attention and maps, or the map of the vectors in service alone.
+        curves: validation AUC during the tuning.
+        lookalikes: lookalikes of known positives; None without an index.
+        warnings: changes since the head was trained.
         scores: user_id, as_of, label, part and scores of the test rows.
     """
 
@@ -85,7 +83,7 @@ class ScenarioSummary:
     data: DataCard
     overview: OverviewRow
     ceiling: float | None
-    way: float | None
+    reached: float | None
     statements: tuple[Statement, ...]
     checks: tuple[Check, ...]
     charts: tuple[Chart, ...]
@@ -93,9 +91,9 @@ class ScenarioSummary:
     calibration: CalibrationBins
     confusion: Confusion
     campaigns: tuple[Campaign, ...]
-    anchor: AnchorFindings | None
-    anchor_absent: str
-    anchor_charts: tuple[Chart, ...]
+    tuning: TuningExplanation | None
+    tuning_absent: str
+    tuning_charts: tuple[Chart, ...]
     curves: TuningCurves
     lookalikes: LookalikeSample | None
     warnings: tuple[str, ...]
@@ -109,8 +107,8 @@ class ScenarioSummary:
     @property
     def all_charts(self) -> tuple[Chart, ...]:
         """Every chart of the scenario, in the order of the page."""
-        made = (self.importance,) if self.importance else ()
-        return (*self.charts, *made, *self.anchor_charts, *self.curves.charts)
+        importance = (self.importance,) if self.importance else ()
+        return (*self.charts, *importance, *self.tuning_charts, *self.curves.charts)
 
 
 @dataclass(frozen=True)
@@ -118,11 +116,11 @@ class ReportSummary:
     """The whole report.
 
     Args:
-        created_at: UTC.
-        data: figures of the event log.
-        model: figures of the active model; None without one.
-        scenarios: those with a head, in the order of scenarios.yaml.
-        missing: scenarios without a head.
+        created_at: time of the report, UTC.
+        data: statistics of the event log.
+        model: version and metrics of the active model; None without one.
+        scenarios: scenarios with a head, in the requested order.
+        missing: names of scenarios without a head.
     """
 
     created_at: datetime
@@ -150,15 +148,15 @@ def summarise(
     site: Site,
     scenarios: Sequence[str],
     progress: Progress,
-    compute: ComputeSettings | None = None,
+    explain: bool = False,
 ) -> ReportSummary:
-    """Collect what the report of some scenarios says.
+    """Collect the contents of the report on some scenarios.
 
     Args:
-        site: feature repository, home, registry, workspace.
-        scenarios: names, in order.
+        site: workspace, home, registry and feature repository.
+        scenarios: names of scenarios, in order.
         progress: counts scenarios.
-        compute: what the model runs on to explain the anchor; None: the anchor is not looked at.
+        explain: whether the model is loaded for attention, maps and the gain of tuning.
 
     Raises:
         NotReady: none of them has a head yet; run `qanchor-cli head train`.
@@ -169,17 +167,17 @@ def summarise(
         raise NotReady("there is no head to report on", "Run `qanchor-cli head train --all`.")
     # The log is counted while heads are read and the model is loaded.
     with ThreadPoolExecutor(1, "log") as pool:
-        data = pool.submit(measure_log, EventLog(site.home.events, site.workspace))
+        data = pool.submit(measure_log, site.event_log)
         stored = {name: _read(site, row) for name, row in heads.items()}
-        anchors = _anchors(site, compute, stored, progress)
+        explanations = _explain(site, stored, progress) if explain else dict.fromkeys(stored, _NOT_EXPLAINED)
         ceilings = read_ceilings(site.home)
         progress.start("report", total=len(heads))
-        found = []
-        for name, one in stored.items():
-            found.append(_scenario(site, one, ceilings.get(name), anchors[name]))
+        summaries = []
+        for name, head in stored.items():
+            summaries.append(_scenario(site, head, ceilings.get(name), explanations[name]))
             progress.advance(note=name)
     missing = tuple(name for name in scenarios if name not in heads)
-    return ReportSummary(datetime.now(UTC), data.result(), _model(site), tuple(found), missing)
+    return ReportSummary(now(), data.result(), _model(site), tuple(summaries), missing)
 
 
 def _read(site: Site, row: Head) -> _Stored:
@@ -189,22 +187,20 @@ def _read(site: Site, row: Head) -> _Stored:
     truth, test = stored.test_scores
     if abs(roc_auc(truth, test["head"]) - card.metrics["head"]["auc"]) > 1e-9:
         raise CheckpointInvalid(
-            f"the scores of {folder} are not those that its card was made from",
+            f"the scores of {folder} do not match its card",
             f"Run `qanchor-cli head train --scenario {card.scenario}` again.",
         )
     return stored
 
 
-def _anchors(
-    site: Site, compute: ComputeSettings | None, stored: Mapping[str, _Stored], progress: Progress
-) -> Mapping[str, AnchorFindings | str]:
-    if compute is None:
-        return dict.fromkeys(stored, _NOT_ASKED)
-    rows = [ScenarioRows(one.card, one.frame) for one in stored.values()]
+def _explain(
+    site: Site, stored: Mapping[str, _Stored], progress: Progress
+) -> Mapping[str, TuningExplanation | str]:
+    rows = [ScenarioRows(head.card, head.frame) for head in stored.values()]
     try:
-        return explain_anchors(site, compute, rows, progress)
+        return explain_tuning(site, rows, progress)
     except (NotReady, CheckpointInvalid) as error:
-        # The heads' own figures need no model: the page says what is missing and does without.
+        # The heads' metrics need no model: the page names the problem and shows the rest.
         return dict.fromkeys(stored, f"The model cannot be read: {error}")
 
 
@@ -222,36 +218,36 @@ def _model(site: Site) -> dict[str, Any] | None:
 
 
 def _scenario(
-    site: Site, stored: _Stored, ceiling: float | None, looked: AnchorFindings | str
+    site: Site, stored: _Stored, ceiling: float | None, explanation: TuningExplanation | str
 ) -> ScenarioSummary:
     card, name = stored.card, stored.card.scenario
-    anchor = looked if isinstance(looked, AnchorFindings) else None
+    tuning = explanation if isinstance(explanation, TuningExplanation) else None
     spec, labels = site.workspace.scenario(name), read_labels(site.home, name)
     truth, scores = stored.test_scores
     head = card.metrics["head"]
     warnings = tuple(_changes(site, card, labels))
-    base = anchor.gain.base["auc"] if anchor and anchor.gain else None
+    base = tuning.gain.base["auc"] if tuning and tuning.gain else None
     return ScenarioSummary(
         card=card,
         spec=spec,
         data=data_card(labels, stored.scores),
         overview=overview_row(name, card.metrics, base, ceiling),
         ceiling=ceiling,
-        way=way_to_ceiling(head["auc"], ceiling),
-        statements=statements(card, spec, ceiling, anchor),
+        reached=reached_share(head["auc"], ceiling),
+        statements=statements(card, spec, ceiling, tuning),
         checks=check(card, warnings),
         charts=_charts(truth, scores),
         importance=importance_chart(card.importance["groups"]),
         calibration=calibration_bins(truth, scores["head"]),
         confusion=confusion(truth, scores["head"], head["ks_threshold"]),
         campaigns=campaigns(head),
-        anchor=anchor,
-        anchor_absent="" if isinstance(looked, AnchorFindings) else looked,
-        anchor_charts=(attention_chart(anchor.attention), *anchor.maps) if anchor else _plain_map(stored),
+        tuning=tuning,
+        tuning_absent=explanation if isinstance(explanation, str) else "",
+        tuning_charts=tuning.charts if tuning else _map_in_service(stored),
         curves=tuning_curves(site.engine, name, card.prompt_version),
         lookalikes=sample_lookalikes(site, name, stored.scores),
         warnings=warnings,
-        scores=_with_probes(stored, anchor),
+        scores=_with_probes(stored, tuning),
     )
 
 
@@ -266,8 +262,8 @@ def _charts(truth: NDArray[np.int64], scores: dict[str, NDArray[np.float64]]) ->
     )
 
 
-def _plain_map(stored: _Stored) -> tuple[Chart, ...]:
-    """The vectors that the head was fitted on, where no model is there to make others."""
+def _map_in_service(stored: _Stored) -> tuple[Chart, ...]:
+    """A map of the vectors that the head was fitted on, which needs no model."""
     frame = stored.frame
     if not frame.width:
         return ()
@@ -279,15 +275,15 @@ def _plain_map(stored: _Stored) -> tuple[Chart, ...]:
     return (pca_chart("pca_tuned", "In service: PCA", matrix[rows], frame.labels[rows]),)
 
 
-def _with_probes(stored: _Stored, anchor: AnchorFindings | None) -> pa.Table:
-    """The test rows' scores, and beside them those of both embeddings' probes and of words alone."""
+def _with_probes(stored: _Stored, tuning: TuningExplanation | None) -> pa.Table:
+    """The test rows' scores, those of both embeddings' probes and the zero-label scores."""
     table = stored.scores
     columns = {}
-    if anchor and anchor.gain:
-        columns["base_probe"] = anchor.gain.test_rows, anchor.gain.base_scores
-        columns["tuned_probe"] = anchor.gain.test_rows, anchor.gain.tuned_scores
-    if anchor and anchor.words:
-        columns["words_alone"] = anchor.words.test_rows, anchor.words.scores
+    if tuning and tuning.gain:
+        columns["base_probe"] = tuning.gain.test_rows, tuning.gain.base_scores
+        columns["tuned_probe"] = tuning.gain.test_rows, tuning.gain.tuned_scores
+    if tuning and tuning.zero_label:
+        columns["words_alone"] = tuning.zero_label.test_rows, tuning.zero_label.scores
     for name, (rows, scores) in columns.items():
         values = np.full(table.num_rows, np.nan)
         values[rows] = scores

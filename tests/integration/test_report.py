@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from qanchor.charts.tuning_curves import step_chart
-from qanchor.explain.anchor import AnchorFindings
-from qanchor.explain.anchor_charts import attention_chart
 from qanchor.explain.attention_shift import attention_shift
+from qanchor.explain.tuning import TuningExplanation
 from qanchor.heads.train import train_head
 from qanchor.model.attention import PROMPT, QUERY, USER, QueryAttention
 from qanchor.progress import Silent
-from qanchor.report.report import write_report
+from qanchor.report.files import write_report
 from qanchor.report.summary import ReportSummary, summarise
 from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
 
@@ -67,9 +66,9 @@ def with_everything(summary: ReportSummary) -> ReportSummary:
         card=one.card.model_copy(
             update={"scenario": "a_scenario_of_a_name_as_long_as_they_get", "segments": segments}
         ),
-        anchor=AnchorFindings(shift, None, ()),
-        anchor_absent="The model cannot be read: run `qanchor-cli pretrain` first.",
-        anchor_charts=(attention_chart(shift), *one.anchor_charts),
+        tuning=(tuning := TuningExplanation(shift, None, one.tuning_charts)),
+        tuning_absent="The model cannot be read: run `qanchor-cli pretrain` first.",
+        tuning_charts=tuning.charts,
         curves=replace(one.curves, steps=steps),
         warnings=("The labels have changed since this head was trained.",),
     )

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.report_figures import check_report
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
-from qanchor.report.report import write_report
+from qanchor.report.files import write_report
 from qanchor.report.summary import summarise
 from tests.unit.heads.fakes import FAST, SCENARIO, add_manifest, small_world
 

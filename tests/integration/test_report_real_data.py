@@ -24,7 +24,7 @@ from qanchor.names import AS_OF, EVENT_ID, USER_ID, embedding_field, embedding_v
 from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.report.report import write_report
+from qanchor.report.files import write_report
 from qanchor.report.summary import summarise
 from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository

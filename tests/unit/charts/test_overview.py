@@ -1,6 +1,6 @@
 import pytest
 
-from qanchor.charts.overview import overview_row, scale, way_to_ceiling
+from qanchor.charts.overview import overview_row, reached_share, scale
 
 MEASURED = {
     "head": {"auc": 0.8, "auc_low": 0.76, "auc_high": 0.84},
@@ -24,7 +24,7 @@ def test_the_scale_holds_every_mark_and_interval() -> None:
     assert scale([overview_row("c", perfect)]) == (0.5, 1.0)
 
 
-def test_the_way_to_the_ceiling_starts_at_chance() -> None:
-    assert way_to_ceiling(0.5, 0.9) == 0
-    assert way_to_ceiling(0.8, 0.9) == pytest.approx(0.75)
-    assert way_to_ceiling(0.8, None) is None
+def test_the_reached_share_starts_at_chance() -> None:
+    assert reached_share(0.5, 0.9) == 0
+    assert reached_share(0.8, 0.9) == pytest.approx(0.75)
+    assert reached_share(0.8, None) is None

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from qanchor.charts.svg import draw
-from qanchor.explain.anchor_charts import attention_chart
-from qanchor.explain.attention_shift import AttentionShift, attention_shift
+from qanchor.charts.drawing import draw_chart
+from qanchor.explain.attention_shift import AttentionShift, attention_chart, attention_shift
 from qanchor.model.attention import PROMPT, QUERY, USER, QueryAttention
 
 GROUPS = (USER, "bill", "search", PROMPT, QUERY)
@@ -51,7 +50,7 @@ def test_an_untuned_scenario_has_a_before_alone() -> None:
     assert all(one.after is None and one.change is None for one in shift.modalities)
     chart = attention_chart(shift)
     assert [one.name for one in chart.series] == ["untuned"]
-    assert "nan" not in draw(chart)
+    assert "nan" not in draw_chart(chart)
 
 
 def test_a_model_without_a_user_token_has_no_row_for_it() -> None:
@@ -68,6 +67,7 @@ def test_the_chart_shows_both_sides_and_the_change() -> None:
     assert before.x == pytest.approx([0.2, 0.4, 0.4])
     assert after.x == pytest.approx([0.2, 0.6, 0.2])
     assert after.words == ["+0%", "+50%", "-50%"]
-    drawn = draw(chart)
-    assert drawn.count("<rect") == 7  # the plane and two bars for each of three rows
+    drawn = draw_chart(chart)
+    for colour in ("base", "head"):  # two bars for each of three rows
+        assert drawn.count(f'style="fill: var(--{colour})"') == 3
     assert "+50%" in drawn

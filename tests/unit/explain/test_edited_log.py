@@ -6,7 +6,7 @@ import pytest
 
 from qanchor.events.activity import activity_table
 from qanchor.events.history import load_event_arrays
-from qanchor.explain.edited_log import EditedLog, read_events
+from qanchor.explain.event_effects import EditedLog, read_events
 from tests.unit.model.worlds import HOUR, START, WORKSPACE, event_table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

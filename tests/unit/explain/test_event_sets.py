@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qanchor.explain.event_sets import MovedScore, candidates, strongest_together
+from qanchor.explain.event_sets import EventEffect, candidates, strongest_together
 
 Int64 = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,10 +25,10 @@ class Score:
         return np.array([sum(v for key, v in self._of.items() if key <= rows) for rows in sets])
 
 
-def moved(score: Score, pulls: Sequence[float]) -> list[MovedScore]:
+def moved(score: Score, pulls: Sequence[float]) -> list[EventEffect]:
     single = score([np.array([row]) for row in range(len(pulls))])
     return [
-        MovedScore(row, pull, -float(value))
+        EventEffect(row, pull, -float(value))
         for row, (pull, value) in enumerate(zip(pulls, single, strict=True))
     ]
 
@@ -71,9 +71,9 @@ def test_every_set_that_is_asked_for_is_one_larger_than_the_one_before() -> None
 
 
 def test_candidates_are_half_the_strongest_by_effect_and_half_by_gradient() -> None:
-    events = [MovedScore(row, pull=float(row), effect=1.0 / (row + 1)) for row in range(10)]
+    events = [EventEffect(row, pull=float(row), effect=1.0 / (row + 1)) for row in range(10)]
     assert [event.row for event in candidates(events, 4)] == [0, 1, 9, 8]
     assert [event.row for event in candidates(events, 3)] == [0, 1, 9]
     assert sorted(event.row for event in candidates(events, 40)) == list(range(10))
-    ties = [MovedScore(row, pull=float(row % 3), effect=0.0) for row in range(6)]
+    ties = [EventEffect(row, pull=float(row % 3), effect=0.0) for row in range(6)]
     assert [event.row for event in candidates(ties, 2)] == [2, 5]

@@ -11,8 +11,7 @@ from qanchor.progress import Silent
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import PromptVersion
 from qanchor.registry.versions import active_head
-from qanchor.report.report import write_report
-from qanchor.report.report_json import report_figures
+from qanchor.report.files import report_json, write_report
 from qanchor.report.summary import ReportSummary, summarise
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
 
@@ -34,7 +33,7 @@ def summary_of(world: World) -> ReportSummary:
 def test_the_summary_repeats_the_figures_of_the_head(world: World) -> None:
     summary = summary_of(world)
     (one,) = summary.scenarios
-    figures = report_figures(summary)["scenarios"][0]
+    figures = report_json(summary)["scenarios"][0]
     head = active_head(world.site.engine, SCENARIO)
     assert figures["head"]["metrics"]["head"] == head.metrics["test"]["head"]
     assert [chart.name for chart in one.all_charts] == CHARTS
@@ -46,16 +45,16 @@ def test_the_summary_repeats_the_figures_of_the_head(world: World) -> None:
     assert (one.warnings, one.ceiling, one.lookalikes) == ((), None, None)
 
 
-def test_the_ceiling_and_the_tuning_are_told_where_they_are_known(world: World) -> None:
+def test_the_ceiling_and_the_tuning_are_shown_where_they_are_known(world: World) -> None:
     (world.site.home.labels / "ceilings.json").write_text('{"risk": 0.95}')
     with transaction(world.site.engine) as session:
         prompt = session.scalars(select(PromptVersion)).one()
         prompt.metrics = {"valid_auc_by_step": [[0, 0.6], [20, 0.7]], "best_step": 20, "tokens": 6}
     (one,) = summary_of(world).scenarios
     assert one.ceiling == 0.95
-    assert one.way == pytest.approx((one.card.metrics["head"]["auc"] - 0.5) / 0.45)
+    assert one.reached == pytest.approx((one.card.metrics["head"]["auc"] - 0.5) / 0.45)
     assert [chart.name for chart in one.curves.charts] == ["tuning_steps"]
-    assert any("--tokens" in told for told in one.curves.missing)
+    assert any("--tokens" in reason for reason in one.curves.missing)
 
 
 def test_what_changed_since_the_training_is_said(world: World) -> None:

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from qanchor.events.history import load_event_arrays
-from qanchor.explain.edited_log import EditedLog, read_events
-from qanchor.explain.explain_events import (
+from qanchor.explain.event_effects import (
+    EditedLog,
     Explainer,
     ExplainOptions,
-    explain_events,
+    event_effects,
     raw_scores,
+    read_events,
     score_direction,
 )
 from qanchor.heads.boosters import Boosters
@@ -130,26 +131,26 @@ def test_the_pull_of_an_event_is_the_change_of_the_vector_along_the_direction() 
 
 def test_only_events_that_the_vector_reads_have_a_pull(explainer: Explainer) -> None:
     events = events_of("u3")
-    found = explain_events(explainer, events, LATER)
+    effects = event_effects(explainer, events, LATER)
     base, *without = raw_scores(explainer, events, LATER, [NOTHING, *np.arange(events.num_rows)[:, None]])
-    assert found.raw == base
-    unread = np.setdiff1d(np.arange(events.num_rows), found.readable)
+    assert effects.raw == base
+    unread = np.setdiff1d(np.arange(events.num_rows), effects.readable)
     # Beyond 30 days or the newest of a modality: leaving it out changes nothing of the vector's events.
     assert len(unread) > 0
     moved = np.abs(np.array(without) - base)
-    assert moved[found.readable].max() > 0
+    assert moved[effects.readable].max() > 0
 
 
 def test_effects_are_what_leaving_the_event_out_does(explainer: Explainer) -> None:
     events = events_of("u5")
-    found = explain_events(explainer, events, LATER)
-    assert len(found.events) == len({event.row for event in found.events}) > 5
-    for event in (found.events[0], found.events[-1]):
+    effects = event_effects(explainer, events, LATER)
+    assert len(effects.events) == len({event.row for event in effects.events}) > 5
+    for event in (effects.events[0], effects.events[-1]):
         kept = raw_scores(explainer, events, LATER, [np.array([event.row])])
-        assert event.effect == pytest.approx(found.raw - kept[0], abs=1e-9)
-    assert [e.effect for e in found.events] == sorted((e.effect for e in found.events), reverse=True)
-    assert all(event.effect > 0 for event in found.raised)
-    assert all(event.effect < 0 for event in found.lowered)
+        assert event.effect == pytest.approx(effects.raw - kept[0], abs=1e-9)
+    assert [e.effect for e in effects.events] == sorted((e.effect for e in effects.events), reverse=True)
+    assert all(event.effect > 0 for event in effects.raised)
+    assert all(event.effect < 0 for event in effects.lowered)
 
 
 def test_the_direction_is_the_way_in_which_the_head_rises(explainer: Explainer) -> None:
@@ -169,12 +170,12 @@ def test_named_events_move_the_score_more_than_random_ones(explainer: Explainer)
     pairs = replace(explainer, options=ExplainOptions(together=2))
     for user in users:
         events = events_of(user)
-        found = explain_events(pairs, events, LATER)
-        named = np.array(found.together.rows, dtype=np.int64)
-        draws = [random.choice(found.readable, 2, replace=False) for _ in range(8)]
+        effects = event_effects(pairs, events, LATER)
+        named = np.array(effects.together.rows, dtype=np.int64)
+        draws = [random.choice(effects.readable, 2, replace=False) for _ in range(8)]
         raw = raw_scores(explainer, events, LATER, [NOTHING, named, *draws])
         change = np.abs(raw[1:] - raw[0])
-        assert found.together.effect == pytest.approx(raw[0] - raw[1], abs=1e-9)
+        assert effects.together.effect == pytest.approx(raw[0] - raw[1], abs=1e-9)
         wins += change[0] > change[1:].mean()
     assert wins == len(users)
 
@@ -185,6 +186,6 @@ def test_a_head_of_several_boosters_is_explained_alike(explainer: Explainer) -> 
     again = Explainer(twice, explainer.embedder, ANCHOR, WORKSPACE, explainer.others)
     events, vector = events_of("u1"), explainer.others[1]
     np.testing.assert_allclose(score_direction(again, vector), score_direction(explainer, vector), atol=1e-9)
-    first, second = (explain_events(one, events, LATER) for one in (explainer, again))
+    first, second = (event_effects(one, events, LATER) for one in (explainer, again))
     assert [event.row for event in first.events] == [event.row for event in second.events]
     assert first.together == second.together

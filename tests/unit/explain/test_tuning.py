@@ -1,4 +1,4 @@
-"""What is found of the anchor, on a random small model and frames whose tuned vectors it made itself."""
+"""Explanations of tuning, by a random small model and frames with tuned vectors of the same model."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,8 +12,8 @@ import torch
 
 from qanchor.embedding.spaces import Space
 from qanchor.events.history import Int64, load_event_arrays
-from qanchor.explain import anchor as tested
-from qanchor.explain.anchor import AnchorFindings, AnchorOptions, ScenarioRows, explain_anchors
+from qanchor.explain import tuning as tested
+from qanchor.explain.tuning import ScenarioRows, TuningExplanation, TuningOptions, explain_tuning
 from qanchor.heads.calibrate import Calibration
 from qanchor.heads.frame import HeadFrame
 from qanchor.home import Home
@@ -24,11 +24,10 @@ from qanchor.model.soft_prompt import SoftPrompt
 from qanchor.progress import Silent
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import ModelVersion
-from qanchor.settings import ComputeSettings
 from qanchor.site import Site
 from qanchor.workspace import ScenarioSpec
 from tests.unit.explain.test_edited_log import Log
-from tests.unit.explain.test_explain_events import LOADED, WIDTH, card
+from tests.unit.explain.test_event_effects import LOADED, WIDTH, card
 from tests.unit.model.worlds import HOUR, QUESTIONS, START, WORKSPACE, event_table
 
 TABLE = event_table(5, 60, 2400)
@@ -76,7 +75,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     embedder = CountingEmbedder(LOADED)
     embedder.calls = []
 
-    def run(given: list[tuple[ScenarioRows, Query]], options: AnchorOptions | None = None) -> Any:
+    def run(given: list[tuple[ScenarioRows, Query]], options: TuningOptions | None = None) -> Any:
         anchors = {rows.card.scenario: anchor for rows, anchor in given}
 
         def spaces(_site: Site, names: list[str], _precision: str) -> list[Space]:
@@ -88,7 +87,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(tested, "active_spaces", spaces)
         monkeypatch.setattr(tested, "load_embedder", load)
-        monkeypatch.setattr(tested, "EventLog", lambda *_: Log(TABLE))
+        monkeypatch.setattr(Site, "event_log", Log(TABLE))
         monkeypatch.setattr(tested, "event_words", lambda _: Counter({"tea": 1, "coffee": 1, "rent": 1}))
         spec = ScenarioSpec(
             domain="risk", query="Will this user buy?", positive="buys tea", negative="no tea"
@@ -96,7 +95,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         workspace = replace(WORKSPACE, scenarios=dict.fromkeys(anchors, spec))
         site = Site.at(workspace, Home(tmp_path), open_engine("sqlite://"))
         rows = [one for one, _ in given]
-        return explain_anchors(site, ComputeSettings(), rows, Silent(), options), embedder.calls
+        return explain_tuning(site, rows, Silent(), options), embedder.calls
 
     return run
 
@@ -105,7 +104,7 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
     anchor = Query(QUESTIONS[0], PROMPT)
     found, _ = look([(scenario("risk", anchor), anchor)])
     one = found["risk"]
-    assert isinstance(one, AnchorFindings)
+    assert isinstance(one, TuningExplanation)
     assert one.gain is not None
     assert (one.gain.rows, one.gain.sampled) == ({"train": 120, "valid": 50, "test": 70}, False)
     for side, made in (("base", Query(QUESTIONS[0])), ("tuned", anchor)):
@@ -115,8 +114,8 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
         expected = roc_auc(LABELS[test], probe.predict(vectors[test]))
         assert getattr(one.gain, side)["auc"] == pytest.approx(expected, abs=1e-9)
     assert one.gain.test_rows.tolist() == list(range(170, 240))
-    assert one.words is not None
-    assert one.words.auc.value == pytest.approx(roc_auc(LABELS[170:], one.words.scores))
+    assert one.zero_label is not None
+    assert one.zero_label.auc.value == pytest.approx(roc_auc(LABELS[170:], one.zero_label.scores))
     assert (one.attention.users, one.attention.prompt is not None) == (70, True)
     assert [chart.name for chart in one.maps] == ["pca_base", "pca_tuned", "tsne_base", "tsne_tuned"]
 
@@ -147,7 +146,7 @@ def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
     fits = scenario("risk", anchor)
     found, _ = look([(fits, anchor), (scenario("tea", anchor, fingerprint="other"), anchor)])
     assert "train the head again" in found["tea"]
-    assert isinstance(found["risk"], AnchorFindings)
+    assert isinstance(found["risk"], TuningExplanation)
 
 
 def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
@@ -162,7 +161,7 @@ def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
 
 def test_more_rows_than_asked_for_are_sampled_and_said_so(look: Any) -> None:
     anchor = Query(QUESTIONS[0], PROMPT)
-    options = AnchorOptions(users=20, points=30, rows={"train": 60, "valid": 50, "test": 50})
+    options = TuningOptions(users=20, points=30, rows={"train": 60, "valid": 50, "test": 50})
     found, _ = look([(scenario("risk", anchor), anchor)], options)
     one = found["risk"]
     assert (one.gain.rows, one.gain.sampled) == ({"train": 60, "valid": 50, "test": 50}, True)
