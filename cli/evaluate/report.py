@@ -29,7 +29,7 @@ def run(
     """Write the report of all scenarios, one HTML page.
 
     The page works offline; report.json, figures/*.png and scores/ are written next to it. It summarises every
-    scenario's score in sentences, then shows ROC, gain, lift, KS, calibration, decisions, segments, attention,
+    scenario's score in words, then shows ROC, gain, lift, KS, calibration, decisions, segments, attention,
     embedding maps and tuning on the test part, with a data card and a model card. Baselines are a linear
     probe, the untuned embedding and the best head on aggregates.
 
