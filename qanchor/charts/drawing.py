@@ -15,7 +15,6 @@ from qanchor.charts.chart import Axis, Chart, Series, Tick
 from qanchor.charts.overview import OverviewRow
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # In the SVG each colour becomes the page's variable of the same name.
@@ -107,24 +106,26 @@ def draw_chart(chart: Chart, path: Path | None = None) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure((_WIDTH / _POINTS_PER_INCH, _HEIGHT / _POINTS_PER_INCH))
         figure.patch.set_visible(False)
-        axes = _plot(figure, chart)
+        _plot(figure, chart)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg")
         if path is not None:
-            _save_png(figure, axes, chart, path)
+            _save_png(figure, chart, path)
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(chart.title)}: {escape(chart.note)}">{_inline(buffer.getvalue())}</svg>'
     )
 
 
-def _save_png(figure: "Figure", axes: "Axes", chart: Chart, path: Path) -> None:
+def _save_png(figure: "Figure", chart: Chart, path: Path) -> None:
     """The drawing with a strip for its title above and one for its legend below."""
     height = _HEIGHT + _TITLE_ROOM + _LEGEND_ROOM
     figure.patch.set_visible(True)
     figure.set_size_inches(_WIDTH / _POINTS_PER_INCH, height / _POINTS_PER_INCH)
-    left, bottom, width, rise = axes.get_position().bounds
-    axes.set_position((left, (bottom * _HEIGHT + _LEGEND_ROOM) / height, width, rise * _HEIGHT / height))
+    left, bottom, width, rise = figure.gca().get_position().bounds
+    figure.gca().set_position(
+        (left, (bottom * _HEIGHT + _LEGEND_ROOM) / height, width, rise * _HEIGHT / height)
+    )
     size = min(_TITLE_SIZE, _TITLE_WIDTH / max(len(chart.title), 1))
     figure.text(0.04, 1 - 8 / height, chart.title, va="top", fontweight="bold", fontsize=size)
     named = sum(bool(series.name) for series in chart.series)
@@ -147,7 +148,7 @@ def ticks(axis: Axis, count: int = 5) -> list[Tick]:
     return [Tick(value, f"{100 * value:.4g}%" if axis.percent else f"{value:.4g}") for value in inside]
 
 
-def _plot(figure: "Figure", chart: Chart) -> "Axes":
+def _plot(figure: "Figure", chart: Chart) -> None:
     bare = not chart.x.label
     # Names at the axis need more room than numbers do.
     longest = min(max((len(tick.text) for tick in chart.y.ticks), default=0), _LONGEST_NAME)
@@ -159,11 +160,11 @@ def _plot(figure: "Figure", chart: Chart) -> "Axes":
     axes.set_xlim(chart.x.low, chart.x.high)
     axes.set_ylim(chart.y.low, chart.y.high)
     for series in chart.series:
-        _plot_series(axes, series, height / (chart.y.high - chart.y.low))
+        _plot_series(figure, series, height / (chart.y.high - chart.y.low))
     # Areas rise from the floor, lines end at the ceiling: a rule's text is where the chart is empty.
     high = any(series.shape == "area" for series in chart.series)
     for rule in chart.rules:
-        _plot_rule(axes, rule, high)
+        _plot_rule(figure, rule, high)
     for axis, described in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
         shown = [] if bare else ticks(described)
         axis.set_ticks([tick.at for tick in shown], [_shortened(tick.text) for tick in shown])
@@ -171,14 +172,14 @@ def _plot(figure: "Figure", chart: Chart) -> "Axes":
         axes.grid(visible=False)
     axes.set_xlabel(chart.x.label)
     axes.set_ylabel(chart.y.label)
-    return axes
 
 
 def _shortened(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\u2026"
 
 
-def _plot_rule(axes: "Axes", rule: Tick, high: bool) -> None:
+def _plot_rule(figure: "Figure", rule: Tick, high: bool) -> None:
+    axes = figure.gca()
     low, top = axes.get_xlim()
     right = rule.at < (low + top) / 2
     axes.axvline(rule.at, color=COLOURS["ceiling"], linewidth=1, linestyle=(0, (3, 3)), alpha=0.7)
@@ -194,8 +195,8 @@ def _plot_rule(axes: "Axes", rule: Tick, high: bool) -> None:
     )
 
 
-def _plot_series(axes: "Axes", series: Series, row_points: float) -> None:
-    colour, label = COLOURS[series.tone], series.name or "_"
+def _plot_series(figure: "Figure", series: Series, row_points: float) -> None:
+    axes, colour, label = figure.gca(), COLOURS[series.tone], series.name or "_"
     if series.shape == "bars":
         thickness = min(0.34, _THICKEST_BAR / row_points)
         bars = axes.barh(series.y, series.x, height=thickness, color=colour, label=label)
