@@ -1,11 +1,11 @@
-"""What `qanchor-cli doctor` looks at: each finding says how it stands and what to do about it."""
+"""The checks of `qanchor-cli doctor`: each has a state, and a remedy where something is to be done."""
 
 import importlib.metadata
 import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from qanchor.settings import Settings
 from qanchor.workspace import load_workspace
 
 _GIB = 2**30
-_PACKAGES = (
+PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
@@ -41,58 +41,65 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Args:
-        check: what.
-        state: ok; warn: works, but look at it; missing: qanchor cannot do without.
-        found: what was there.
-        remedy: what to do, where there is something to do.
+        check: name of the check.
+        state: ok; warn: works, but needs attention; missing: qanchor cannot work without it.
+        value: what was measured.
+        remedy: what to do, if anything.
     """
 
     check: str
     state: Literal["ok", "warn", "missing"]
-    found: str
+    value: str
     remedy: str = ""
 
 
-def diagnose(settings: Settings) -> Iterator[Finding]:
-    """Look at everything, one finding after the other; nothing is changed."""
+def diagnose(settings: Settings, packages: Sequence[str] = PACKAGES) -> Iterator[Finding]:
+    """Make every check, one after the other. Nothing is created or changed.
+
+    Args:
+        settings: of this process.
+        packages: names of the distributions that have to be installed.
+    """
     yield _python()
-    yield _packages()
+    yield _packages(packages)
     yield _cores()
     yield _memory()
     yield _disk(settings.state)
-    for check in (_repository, _database, _event_log, _feature_store, _broker):
-        yield _guarded(check, settings)
+    for name, check in (
+        ("repository", _repository),
+        ("database", _database),
+        ("event log", _event_log),
+        ("feature store", _feature_store),
+        ("kafka broker", _broker),
+    ):
+        try:
+            yield check(settings)
+        except QAnchorError as error:
+            yield Finding(name, "missing", error.problem, error.remedy)
     yield _bfloat16()
     yield _gpu()
 
 
-def _guarded(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
-    try:
-        return check(settings)
-    except QAnchorError as error:
-        return Finding(check.__name__.strip("_").replace("_", " "), "missing", error.problem, error.remedy)
-
-
 def _python() -> Finding:
-    found = ".".join(map(str, sys.version_info[:3]))
+    version = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] < (3, 13):
-        return Finding("python", "ok", found)
-    return Finding("python", "missing", found, "Install Python 3.11 or 3.12.")
+        return Finding("python", "ok", version)
+    return Finding("python", "missing", version, "Install Python 3.11 or 3.12.")
 
 
-def _packages() -> Finding:
+def _packages(names: Sequence[str]) -> Finding:
     absent = []
-    for name in _PACKAGES:
+    for name in names:
         try:
             importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             absent.append(name)
     if absent:
         return Finding("packages", "missing", f"without {', '.join(absent)}", "Run `pip install qanchor`.")
-    return Finding("packages", "ok", f"all {len(_PACKAGES)} present")
+    return Finding("packages", "ok", f"all {len(names)} present")
 
 
 def _cores() -> Finding:
@@ -106,14 +113,14 @@ def _memory() -> Finding:
     free = _available_memory()
     if free is None:
         return Finding("memory", "warn", "cannot be read here", "Have 4 GiB free for the demo.")
-    found = f"{free / _GIB:.1f} GiB available"
+    value = f"{free / _GIB:.1f} GiB available"
     if free < 4 * _GIB:
-        return Finding("memory", "warn", found, "Have 4 GiB free for the demo, or simulate fewer users.")
-    return Finding("memory", "ok", found)
+        return Finding("memory", "warn", value, "Have 4 GiB free for the demo, or simulate fewer users.")
+    return Finding("memory", "ok", value)
 
 
 def _available_memory() -> int | None:
-    """Bytes that this process may still take: the machine's, or less where a container limits it."""
+    """Bytes that this process may still allocate: of the machine, or of its container if that is less."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -131,48 +138,48 @@ def _available_memory() -> int | None:
 def _disk(home: Home) -> Finding:
     folder = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(folder).free
-    found = f"{free / _GIB:.1f} GiB free for {home.root}"
+    value = f"{free / _GIB:.1f} GiB free for {home.root}"
     if not os.access(folder, os.W_OK):
         return Finding(
             "disk", "missing", f"{folder} cannot be written", "Set QANCHOR_HOME to another folder."
         )
     if free < _GIB:
-        return Finding("disk", "missing", found, "Free some, or set QANCHOR_HOME to another disk.")
+        return Finding("disk", "missing", value, "Free some, or set QANCHOR_HOME to another disk.")
     if free < 5 * _GIB:
-        return Finding("disk", "warn", found, "A million users take about 5 GiB per ten scenarios.")
-    return Finding("disk", "ok", found)
+        return Finding("disk", "warn", value, "A million users take about 5 GiB per ten scenarios.")
+    return Finding("disk", "ok", value)
 
 
 def _repository(settings: Settings) -> Finding:
     workspace = load_workspace(settings.repo_path)
-    found = f"{workspace.repo}: {len(workspace.modalities)} modalities, {len(workspace.scenarios)} scenarios"
+    value = f"{workspace.repo}: {len(workspace.modalities)} modalities, {len(workspace.scenarios)} scenarios"
     absent = [
         name for name in ("feature_store.yaml", "definitions.py") if not (workspace.repo / name).exists()
     ]
     if absent:
         return Finding(
-            "repository", "warn", f"{found}; no {' or '.join(absent)}", "Copy it from `qanchor-cli new DIR`."
+            "repository", "warn", f"{value}; no {' or '.join(absent)}", "Copy it from `qanchor-cli new DIR`."
         )
     if not workspace.scenarios:
-        return Finding("repository", "warn", found, "Add a scenario to scenarios.yaml.")
-    return Finding("repository", "ok", found)
+        return Finding("repository", "warn", value, "Add a scenario to scenarios.yaml.")
+    return Finding("repository", "ok", value)
 
 
 def _database(settings: Settings) -> Finding:
     from sqlalchemy.engine import make_url
 
     from qanchor.registry.migrate import HEAD, current
+    from qanchor.registry.session import sqlite_file
 
-    url = make_url(settings.database_url)
-    shown = url.render_as_string(hide_password=True)
-    is_file = url.get_backend_name() == "sqlite" and url.database
-    if is_file and not Path(str(url.database)).exists():
-        return Finding("database", "ok", f"{shown}, made on first use")
     revision = current(settings.database_url)
+    shown = make_url(settings.database_url).render_as_string(hide_password=True)
+    file = sqlite_file(settings.database_url)
+    if file is not None and not file.exists():
+        return Finding("database", "ok", f"{shown}, created on first use")
     if revision == HEAD:
         return Finding("database", "ok", f"{shown}, schema {HEAD}")
-    found = f"{shown}, schema {revision or 'none'}, newest is {HEAD}"
-    return Finding("database", "warn" if is_file else "missing", found, "Run `qanchor-cli db upgrade`.")
+    value = f"{shown}, schema {revision or 'none'}, newest is {HEAD}"
+    return Finding("database", "warn" if file else "missing", value, "Run `qanchor-cli db upgrade`.")
 
 
 def _event_log(settings: Settings) -> Finding:
@@ -187,9 +194,7 @@ def _event_log(settings: Settings) -> Finding:
 def _feature_store(settings: Settings) -> Finding:
     if settings.state.feast_registry.exists():
         return Finding("feature store", "ok", "applied")
-    return Finding(
-        "feature store", "warn", "not applied yet", "`qanchor-cli backfill` or `feast apply` does it."
-    )
+    return Finding("feature store", "warn", "not applied yet", "Run `qanchor-cli backfill` or `feast apply`.")
 
 
 def _broker(settings: Settings) -> Finding:
@@ -204,7 +209,7 @@ def _broker(settings: Settings) -> Finding:
         "kafka broker",
         "warn",
         f"{settings.kafka.brokers} does not answer",
-        "Needed to stream only: start yours, run `qanchor-cli broker`, or set QANCHOR_KAFKA__BROKERS.",
+        "Needed for streaming only: start yours, run `qanchor-cli broker`, or set QANCHOR_KAFKA__BROKERS.",
     )
 
 

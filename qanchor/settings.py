@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qanchor.errors import WorkspaceInvalid, did_you_mean
 from qanchor.home import Home
-from qanchor.times import DAY_SECONDS
 
 _PREFIX = "QANCHOR_"
 
@@ -70,7 +69,7 @@ class EventSettings(BaseModel, extra="forbid", frozen=True):
 
     oldest: str = Field("1970-01-02", description="events before this UTC date are refused")
     future_seconds: float = Field(
-        float(DAY_SECONDS),
+        86_400.0,  # qanchor.times would load pyarrow, and --help has to be instant
         ge=0,
         description="maximum clock skew: how far in the future an event time may be, seconds",
     )

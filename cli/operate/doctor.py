@@ -24,7 +24,7 @@ def run(as_json: JsonOption = False) -> None:
         findings.append(finding)
         if not as_json:
             state = typer.style(f"{finding.state:<8}", fg=_COLOURS[finding.state], bold=True)
-            typer.echo(f"{state}{finding.check:<15}{finding.found}")
+            typer.echo(f"{state}{finding.check:<15}{finding.value}")
             if finding.remedy:
                 typer.echo(f"{'':23}-> {finding.remedy}")
     missing = [finding.check for finding in findings if finding.state == "missing"]

@@ -5,13 +5,17 @@ one query.
 """
 
 import logging
+import sqlite3
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError
 
 from qanchor.errors import DatabaseUnavailable, NotReady, StateError
-from qanchor.registry.session import open_engine
+from qanchor.registry.session import open_engine, sqlite_file
 from qanchor.shipped import migrations_folder
 
 log = logging.getLogger(__name__)
@@ -68,16 +72,28 @@ def upgrade(url: str) -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision of the database at `url`; None without a schema.
+    """The revision of the database at `url`; None without a schema. A file of SQLite is only read.
 
     Raises:
-        DatabaseUnavailable: the database does not answer; start it or mend the URL.
+        DatabaseUnavailable: the database does not answer; start it or fix the URL.
+        WorkspaceInvalid: the URL is malformed or names a driver that is not installed.
     """
-    engine = open_engine(url)
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        return None
+    engine = open_engine(url) if file is None else _open_for_reading(file)
     try:
         return revision_of(engine)
     finally:
         engine.dispose()
+
+
+def _open_for_reading(file: Path) -> Engine:
+    # Without a log of writes beside it the file is whole, and SQLite need not create one to read it.
+    mode = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "immutable=1"
+    return create_engine(
+        "sqlite://", creator=partial(sqlite3.connect, f"file:{quote(str(file))}?{mode}", uri=True)
+    )
 
 
 def revision_of(engine: Engine) -> str | None:
@@ -85,9 +101,9 @@ def revision_of(engine: Engine) -> str | None:
     try:
         with engine.connect() as connection:
             return _revision(connection)
-    except OperationalError as error:
+    except DatabaseError as error:
         raise DatabaseUnavailable(
-            f"the registry database does not answer: {error.orig}", "Start it, or mend QANCHOR_DATABASE__URL."
+            f"the registry database does not answer: {error.orig}", "Start it, or fix QANCHOR_DATABASE__URL."
         ) from error
 
 
@@ -100,7 +116,7 @@ def upgrade_engine(engine: Engine) -> None:
             _refuse_later(revision)
             if revision != HEAD:
                 run_alembic(connection)
-    except (OperationalError, ProgrammingError) as error:
+    except DatabaseError as error:
         raise DatabaseUnavailable(
             f"the registry's schema could not be upgraded: {error.orig}",
             "Start the database, or point QANCHOR_DATABASE__URL at one that is empty or qanchor's own.",

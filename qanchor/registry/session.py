@@ -69,6 +69,15 @@ def open_engine(url: str, busy_seconds: float = 30.0) -> Engine:
     return engine
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite database; None for a server, and for a URL that `open_engine` refuses."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
 def require_schema(engine: Engine) -> None:
     """Check that the database answers and has every table.
 

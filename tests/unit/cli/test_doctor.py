@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qanchor import diagnosis
+from qanchor.diagnosis import diagnose
+from qanchor.settings import load_settings
 from tests.unit.cli.conftest import Run
 from tests.unit.embedding.world import World
 
@@ -23,9 +24,41 @@ def test_a_fresh_workspace_is_healthy(world: World, run: Run) -> None:
     assert (states["event log"], states["database"], states["kafka broker"]) == ("ok", "ok", "warn")
 
 
-def test_nothing_is_made_by_looking(empty_home: Path, run: Run) -> None:
+def _files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_home_that_does_not_exist_is_not_created(empty_home: Path, run: Run) -> None:
     run("doctor")
+    run("db", "current")
     assert not empty_home.exists()
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_database_is_only_read(empty_home: Path, run: Run, content: bytes | None) -> None:
+    if content is None:
+        run("db", "upgrade")
+    else:
+        empty_home.mkdir()
+        (empty_home / "qanchor.db").write_bytes(content)
+    before = _files(empty_home)
+    run("doctor")
+    run("db", "current")
+    assert _files(empty_home) == before
+    assert list(empty_home.iterdir()) == [empty_home / "qanchor.db"]
+
+
+def test_a_file_that_is_no_database_is_named(empty_home: Path, run: Run) -> None:
+    empty_home.mkdir()
+    (empty_home / "qanchor.db").write_bytes(b"garbage, not a database" * 100)
+    assert _states(run)[1]["database"] == "missing"
+    code, _, err = run("status")
+    assert (code, err.count("\n")) == (4, 1)
+    assert "not a database" in err
 
 
 def test_a_missing_repository_fails_with_its_remedy(
@@ -38,10 +71,10 @@ def test_a_missing_repository_fails_with_its_remedy(
     assert "missing: repository" in out
 
 
-def test_a_missing_package_fails(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_PACKAGES", ("torch", "no-such-package"))
-    code, out, _ = run("doctor")
-    assert (code, "without no-such-package" in out) == (1, True)
+def test_a_missing_package_is_missing(world: World) -> None:
+    findings = {each.check: each for each in diagnose(load_settings(), ("torch", "no-such-package"))}
+    packages = findings["packages"]
+    assert (packages.state, packages.value) == ("missing", "without no-such-package")
 
 
 def test_a_database_that_does_not_answer_fails(
