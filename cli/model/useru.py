@@ -1,36 +1,30 @@
-"""`qanchor-cli useru`: build sets of pre-training pairs, and look at them."""
+"""`qanchor-cli useru`: sets of pre-training pairs."""
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.groups import command_group
-from cli.model.useru_show import show_set
-from cli.model.useru_writer import WriterOptions, choose_writer
+from cli.groups import command_group, with_options
+from cli.model.useru_show import Samples, show_set
+from cli.model.useru_writer import WriterOptions
 from cli.output import JsonOption
 from cli.stages import progress
-from qanchor.errors import InputError
+from qanchor.errors import InputError, NotReady
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.site import Site
     from qanchor.training.useru.build import BuildConfig
-    from qanchor.training.useru.store import Manifest
 
-app = command_group("useru", "Build and show sets of pre-training pairs (UserU).")
+app = command_group("useru", "Build and show sets of UserU pre-training pairs: questions and answers.")
 _HORIZONS = "7,30,60,90"
 
 
-@app.command()
-def build(
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."
-        ),
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class SetOptions:
+    """Contents of a set."""
+
     until: Annotated[
         str | None,
         typer.Option(
@@ -38,76 +32,64 @@ def build(
             metavar="DATE",
             help="Read events before this moment, UTC; default: the first cut-off of test labels.",
         ),
-    ] = None,
+    ] = None
     users: Annotated[
         int | None, typer.Option("--users", min=1, help="Number of users, sampled; default: all.")
-    ] = None,
-    cutoffs: Annotated[
-        int, typer.Option("--cutoffs", min=1, help="Maximum number of cut-offs per user.")
-    ] = 3,
+    ] = None
+    cutoffs: Annotated[int, typer.Option("--cutoffs", min=1, help="Maximum number of cut-offs per user.")] = 3
     step_days: Annotated[
         int, typer.Option("--step-days", min=1, help="Days between the cut-offs of a user.")
-    ] = 15,
+    ] = 15
     horizons: Annotated[
         str,
         typer.Option("--horizons", metavar="DAYS,...", help="Lengths in days of the futures in questions."),
-    ] = _HORIZONS,
+    ] = _HORIZONS
     topics: Annotated[
         int,
         typer.Option("--topics", min=0, max=72, help="Number of topics per user, most relevant first."),
-    ] = 10,
+    ] = 10
     topic_file: Annotated[
         Path | None,
-        typer.Option("--topic-file", metavar="FILE", help="YAML file of further topics and their words."),
-    ] = None,
-    writer: Annotated[
-        str,
         typer.Option(
-            "--writer", metavar="grounded|llm", help="Writer of the answers; grounded needs no model."
+            "--topic-file", metavar="FILE", help="YAML file of topics with their words; default: 72 topics."
         ),
-    ] = "grounded",
-    url: Annotated[
-        str,
-        typer.Option(
-            "--url", metavar="URL", help="llm: OpenAI-compatible endpoint; default: QANCHOR_LLM__URL."
-        ),
-    ] = "",
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="NAME", help="llm: model of that endpoint; default: QANCHOR_LLM__MODEL."
-        ),
-    ] = "",
-    model_path: Annotated[
-        Path | None, typer.Option("--model-path", metavar="DIR", help="llm: transformers model on disk.")
-    ] = None,
-    reply_tokens: Annotated[
-        int, typer.Option("--reply-tokens", min=16, help="llm: maximum number of tokens of a reply.")
-    ] = 500,
-    most_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="llm: maximum number of tokens in total.")
-    ] = None,
-    most_cost: Annotated[
-        float | None, typer.Option("--max-cost", min=0, help="llm: maximum cost in total.")
-    ] = None,
-    prompt_price: Annotated[
-        float, typer.Option("--price-prompt", min=0, help="llm: price of a million prompt tokens.")
-    ] = 0.0,
-    reply_price: Annotated[
-        float, typer.Option("--price-reply", min=0, help="llm: price of a million reply tokens.")
-    ] = 0.0,
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=256, help="llm: number of concurrent requests.")
-    ] = 4,
-    revisions: Annotated[
-        int,
-        typer.Option(
-            "--revisions", min=0, max=5, help="llm: number of times that a faulty answer is revised."
-        ),
-    ] = 1,
+    ] = None
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed; the same seed and events give the same pairs.")
-    ] = 0,
+    ] = 0
+
+    def config(self, writer: WriterOptions) -> "BuildConfig":
+        """The size of the set and the work of its writer.
+
+        Raises:
+            InputError: the horizons are no days.
+        """
+        from qanchor.training.useru.build import BuildConfig
+
+        return BuildConfig(
+            users=self.users,
+            cutoffs=self.cutoffs,
+            step_days=self.step_days,
+            horizons_days=_days(self.horizons),
+            topics=self.topics,
+            revisions=writer.revisions,
+            parallel=writer.parallel if writer.writer == "llm" else 1,
+            seed=self.seed,
+        )
+
+
+@app.command()
+@with_options(SetOptions)
+@with_options(WriterOptions)
+def build(
+    options: SetOptions,
+    writer: WriterOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Build a set of question-answer pairs from the event log.
@@ -119,77 +101,48 @@ def build(
 
     Example: qanchor-cli useru build --users 1000 --out pairs
     """
-    from qanchor.training.useru.build import BuildConfig
-
-    chosen = WriterOptions(
-        writer, url, model, model_path, reply_tokens, most_tokens, most_cost, prompt_price, reply_price
-    )
-    config = BuildConfig(
-        users=users,
-        cutoffs=cutoffs,
-        step_days=step_days,
-        horizons_days=_days(horizons),
-        topics=topics,
-        revisions=revisions,
-        parallel=parallel if writer == "llm" else 1,
-        seed=seed,
-    )
-    site = Site.open()
-    folder = out if out is not None else site.home.useru / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    _build(site, config, chosen, (folder, topic_file, until))
-    show_set(folder, 0, "", "", dropped=False, as_json=json)
-
-
-def _build(
-    site: "Site",
-    config: "BuildConfig",
-    chosen: WriterOptions,
-    where: tuple[Path, Path | None, str | None],
-) -> "Manifest":
-    from qanchor.events.history import load_event_arrays, microseconds
+    from qanchor.events.history import load_event_arrays
     from qanchor.events.labels import earliest_cutoff, holdout_users
-    from qanchor.storage.event_log import EventLog
+    from qanchor.times import now, read_moment, to_microseconds
     from qanchor.training.record import choose_until
     from qanchor.training.useru.build import Job, build_set
     from qanchor.training.useru.points import visible_events
     from qanchor.training.useru.pool import read_topics
+    from qanchor.training.useru.store import check_new_folder
 
-    folder, topic_file, until = where
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists already", "Name a new folder, or remove that one first.")
-    listed = read_topics(topic_file)
-    writer, budget = choose_writer(site, chosen)
-    end = choose_until(_moment(until), earliest_cutoff(site.home))
-    arrays = load_event_arrays(EventLog(site.home.events, site.workspace), site.workspace, before=end)
-    visible = visible_events(arrays, microseconds(end), holdout_users(site.home))
-    job = Job(writer, listed, folder, budget)
+    config = options.config(writer)
+    site = Site.open()
+    folder = out or site.home.useru / f"{now():%Y%m%dT%H%M%S}"
+    check_new_folder(folder)
+    listed = read_topics(options.topic_file)
+    answer_writer, budget = writer.choose(site)
+    until = None if options.until is None else read_moment(options.until, "--until")
+    end = choose_until(until, earliest_cutoff(site.home))
+    arrays = load_event_arrays(site.event_log, site.workspace, before=end)
+    visible = visible_events(arrays, to_microseconds(end), holdout_users(site.home))
+    job = Job(answer_writer, listed, folder, budget)
     with progress() as bar:
-        return build_set(visible, site.workspace, microseconds(end), config, job, bar)
+        build_set(visible, site.workspace, to_microseconds(end), config, job, bar)
+    show_set(folder, Samples(samples=0), as_json=json)
 
 
 @app.command()
+@with_options(Samples)
 def show(
+    samples: Samples,
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Folder of a set; default: the newest set.")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, max=1000, help="Number of pairs to show.")] = 6,
-    topic: Annotated[str, typer.Option("--topic", help="Only pairs of this topic or modality.")] = "",
-    user: Annotated[str, typer.Option("--user", metavar="USER_ID", help="Only pairs about this user.")] = "",
-    dropped: Annotated[
-        bool, typer.Option("--dropped", help="Show pairs that the checks have dropped, and why.")
-    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show statistics of a set, and sampled pairs with their facts.
 
     Example: qanchor-cli useru show pairs --topic "coffee and tea"
     """
-    show_set(folder or _newest(), samples, topic, user, dropped=dropped, as_json=json)
+    show_set(folder or _newest(), samples, as_json=json)
 
 
 def _newest() -> Path:
-    from qanchor.errors import NotReady
-
     sets = sorted(path.parent for path in Site.open().home.useru.glob("*/useru.json"))
     if not sets:
         raise NotReady("no set of pairs is built yet", "Run `qanchor-cli useru build`, or name a folder.")
@@ -201,13 +154,3 @@ def _days(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and 0 < int(part) <= 3650 for part in parts):
         raise InputError(f"--horizons {text!r} are no days", f"Write them like {_HORIZONS}.")
     return tuple(int(part) for part in parts)
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"--until {text!r} is no date", "Write it like 2026-11-01.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

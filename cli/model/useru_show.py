@@ -1,81 +1,101 @@
-"""How a set of pairs is shown: counts as tables and bars, samples as cards; JSON for programs."""
+"""`useru show`: the counts of a set as tables and bars, its pairs as cards."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from cli.output import print_json
 from qanchor.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from qanchor.training.useru.store import Manifest
 
 _BAR = 14
 _TOPICS = 12
 _NAMES = {
-    "future whole": "D_future  everything",
+    "future whole": "D_future  all events",
     "future modality": "D_future  one modality",
     "future topic": "D_future  one topic",
     "future scenario": "D_future  a scenario",
 }
 
 
-def show_set(folder: Path, samples: int, topic: str, user: str, *, dropped: bool, as_json: bool) -> None:
-    """Statistics of a set and samples of it.
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The pairs of a set that are shown."""
+
+    samples: Annotated[int, typer.Option("--samples", min=0, max=1000, help="Number of pairs to show.")] = 6
+    topic: Annotated[str, typer.Option("--topic", help="Only pairs of this topic or modality.")] = ""
+    user: Annotated[str, typer.Option("--user", metavar="USER_ID", help="Only pairs about this user.")] = ""
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Show pairs that the checks have dropped, and why.")
+    ] = False
+
+    def read(self, folder: Path) -> list[dict[str, Any]]:
+        """Pairs at even distances, so that both data sets and many users are among them.
+
+        Raises:
+            NotReady: the folder has no set.
+            InputError: no pair is of that topic or user.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from qanchor.training.useru.store import read_pairs
+
+        if not self.samples:
+            return []
+        table = read_pairs(folder, self.dropped)
+        filters = {"topic": self.topic, "user": self.user}
+        for name, value in filters.items():
+            if value:
+                table = table.filter(pc.equal(table["user_id" if name == "user" else name], value))
+        if not table.num_rows and any(filters.values()):
+            subject = " and ".join(f"{name} {value!r}" for name, value in filters.items() if value)
+            raise InputError(f"no pair is about {subject}", "`useru show` without it lists the topics.")
+        count = min(self.samples, table.num_rows)
+        # The middle of each part, because a fixed step could always meet the same row of a block.
+        rows: list[dict[str, Any]] = table.take(
+            pa.array([(2 * i + 1) * table.num_rows // (2 * count) for i in range(count)], pa.int64())
+        ).to_pylist()
+        return rows
+
+
+def show_set(folder: Path, samples: Samples, *, as_json: bool) -> None:
+    """Print statistics of a set and samples of it.
 
     Args:
-        folder: of the set.
-        samples: how many pairs, spread over the set.
-        topic: only of this topic, modality or scenario; empty: of any.
-        user: only about this user; empty: about any.
-        dropped: sample what was dropped instead.
-        as_json: one JSON document.
+        folder: folder of the set.
+        samples: pairs to show.
+        as_json: whether to print one JSON document.
 
     Raises:
-        NotReady: there is no set in the folder.
-        InputError: no pair is of that topic or user.
+        NotReady: the folder has no set.
+        InputError: no pair is of the requested topic or user.
     """
     from qanchor.training.useru.store import read_manifest
 
     manifest = read_manifest(folder)
-    chosen = _samples(folder, samples, topic, user, dropped) if samples else []
+    rows = samples.read(folder)
     if as_json:
         import msgspec
 
-        print_json({"folder": str(folder), **msgspec.to_builtins(manifest), "samples": chosen})
+        print_json({"folder": str(folder), **msgspec.to_builtins(manifest), "samples": rows})
         return
     from rich.console import Console
 
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(width=110, highlight=False)
     _print_statistics(console, folder, manifest)
-    for row in chosen:
+    for row in rows:
         _print_sample(console, row)
-
-
-def _samples(folder: Path, most: int, topic: str, user: str, dropped: bool) -> list[dict[str, Any]]:
-    """Pairs at even distances, so that both data sets and many users are among them."""
-    import pyarrow.compute as pc
-
-    from qanchor.training.useru.store import read_pairs
-
-    table = read_pairs(folder, dropped)
-    for column, value in (("topic", topic), ("user_id", user)):
-        if value:
-            table = table.filter(pc.equal(table[column], value))
-    if not table.num_rows and (topic or user):
-        what = " and ".join(
-            f"{name} {value!r}" for name, value in (("topic", topic), ("user", user)) if value
-        )
-        raise InputError(f"no pair is about {what}", "`useru show` without it lists the topics.")
-    count = min(most, table.num_rows)
-    # A step that shares no factor with a block's rows would be luck: the middle of each part it is.
-    places = [(2 * i + 1) * table.num_rows // (2 * count) for i in range(count)]
-    rows: list[dict[str, Any]] = table.take(places).to_pylist() if places else []
-    return rows
 
 
 def _print_statistics(console: "Console", folder: Path, manifest: "Manifest") -> None:
@@ -106,19 +126,18 @@ def _print_statistics(console: "Console", folder: Path, manifest: "Manifest") ->
 
 def _topic_title(manifest: "Manifest") -> str:
     listed = sum(bool(topic["listed"]) for topic in manifest.pool)
-    found = len(manifest.pool) - listed
-    return f"topics of D_uqa: {listed} listed, {found} found in the log"
+    return f"topics of D_uqa: {listed} listed, {len(manifest.pool) - listed} from the log"
 
 
 def _print_reflection(console: "Console", manifest: "Manifest") -> None:
     verdicts, statements = manifest.counts["verdict"], manifest.counts["statements"]
     total = max(1, sum(verdicts.values()))
-    told = ", ".join(
+    shares = ", ".join(
         f"{verdicts.get(name, 0):,} {name} ({verdicts.get(name, 0) / total:.1%})"
         for name in ("supported", "revised", "repaired", "dropped")
         if verdicts.get(name, 0) or name != "revised"
     )
-    console.print(f"[bold]reflection[/]  {statements.get('checked', 0):,} statements checked: {told}")
+    console.print(f"[bold]reflection[/]  {statements.get('checked', 0):,} statements checked: {shares}")
     if manifest.faults:
         faults = ", ".join(f"{count:,} {name}" for name, count in manifest.faults.items())
         console.print(f"            faults: {faults}")
@@ -128,11 +147,11 @@ def _print_reflection(console: "Console", manifest: "Manifest") -> None:
         console.print(
             f"[bold]spent[/]       {spent['calls']:,} calls, {spent['prompt_tokens']:,} tokens read, "
             f"{spent['reply_tokens']:,} written{money}\n            {spent.get('from_cache', 0):,} replies "
-            f"from the cache, {spent.get('malformed', 0):,} without the form asked for"
+            f"from the cache, {spent.get('malformed', 0):,} malformed"
         )
 
 
-def _bars(title: str, counts: Mapping[str, int]) -> Any:
+def _bars(title: str, counts: Mapping[str, int]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -164,7 +183,7 @@ def _print_sample(console: "Console", row: Mapping[str, Any]) -> None:
     if row["faults"]:
         lines.append(Text(_wrapped("faults", row["faults"]), style="yellow"))
     if row["draft"] and row["answer"]:
-        lines.append(Text(f"as first written: {row['draft']}", style="yellow"))
+        lines.append(Text(f"first draft: {row['draft']}", style="yellow"))
     by = row["writer"] + (f" {row['model']}" if row["model"] else "")
     console.print(
         Panel(
@@ -179,7 +198,7 @@ def _print_sample(console: "Console", row: Mapping[str, Any]) -> None:
 
 
 def _grounds(row: Mapping[str, Any]) -> str:
-    """What an answer rests on; of answers that are the facts' own sentences the names alone."""
+    """The facts of an answer; only their names where the answer consists of their sentences."""
     if row["writer"] == "grounded":
         return _wrapped("rests on", row["facts_used"])
     return _wrapped("facts", [f"{fact['name']}: {fact['says']}" for fact in row["facts"]])

@@ -1,8 +1,10 @@
-"""Which writer a build of pairs asks, from its options and the settings."""
+"""The writer options of `useru build`, and the writer that they and the settings describe."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from qanchor.errors import InputError
 
@@ -13,78 +15,100 @@ if TYPE_CHECKING:
     from qanchor.training.useru.writer import Writer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WriterOptions:
-    """The options of `useru build` that are about its writer.
+    """Writer of the answers and limits of its model."""
 
-    Args:
-        writer: grounded or llm.
-        url: of an endpoint; empty: as the settings say.
-        model: its name there; likewise.
-        model_path: folder of a model on disk; None: an endpoint is asked.
-        reply_tokens: longest reply.
-        most_tokens: that may be spent; None: no limit.
-        most_cost: likewise, money.
-        prompt_price: of a million tokens read.
-        reply_price: of a million tokens written.
-    """
+    writer: Annotated[
+        str,
+        typer.Option(
+            "--writer", metavar="grounded|llm", help="Writer of the answers; grounded needs no model."
+        ),
+    ] = "grounded"
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url", metavar="URL", help="llm: OpenAI-compatible endpoint; default: QANCHOR_LLM__URL."
+        ),
+    ] = ""
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="NAME", help="llm: model of that endpoint; default: QANCHOR_LLM__MODEL."
+        ),
+    ] = ""
+    model_path: Annotated[
+        Path | None, typer.Option("--model-path", metavar="DIR", help="llm: transformers model on disk.")
+    ] = None
+    reply_tokens: Annotated[
+        int, typer.Option("--reply-tokens", min=16, help="llm: maximum number of tokens of a reply.")
+    ] = 500
+    most_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="llm: maximum number of tokens in total.")
+    ] = None
+    most_cost: Annotated[
+        float | None, typer.Option("--max-cost", min=0, help="llm: maximum cost in total.")
+    ] = None
+    prompt_price: Annotated[
+        float, typer.Option("--price-prompt", min=0, help="llm: price of a million prompt tokens.")
+    ] = 0.0
+    reply_price: Annotated[
+        float, typer.Option("--price-reply", min=0, help="llm: price of a million reply tokens.")
+    ] = 0.0
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=256, help="llm: number of concurrent requests.")
+    ] = 4
+    revisions: Annotated[
+        int,
+        typer.Option(
+            "--revisions", min=0, max=5, help="llm: number of times that a faulty answer is revised."
+        ),
+    ] = 1
 
-    writer: str
-    url: str
-    model: str
-    model_path: Path | None
-    reply_tokens: int
-    most_tokens: int | None
-    most_cost: float | None
-    prompt_price: float
-    reply_price: float
+    def choose(self, site: "Site") -> "tuple[Writer, Budget | None]":
+        """The writer, and its spending cap.
 
+        Raises:
+            InputError: the options contradict each other, or the model does not exist.
+        """
+        from qanchor.training.useru.writer import GroundedWriter
 
-def choose_writer(site: "Site", options: WriterOptions) -> "tuple[Writer, Budget | None]":
-    """The writer, and what it may spend.
+        if self.writer == "grounded":
+            if self.url or self.model or self.model_path:
+                raise InputError(
+                    "the grounded writer asks no model", "Add --writer llm, or leave the model out."
+                )
+            return GroundedWriter(), None
+        if self.writer != "llm":
+            raise InputError(f"--writer {self.writer!r} is unknown", "Use grounded or llm.")
+        if self.most_cost is not None and not self.prompt_price + self.reply_price:
+            raise InputError(
+                "--max-cost without prices limits nothing",
+                "Give --price-prompt and --price-reply, or --max-tokens.",
+            )
+        from qanchor.training.useru.llm_writer import Budget, LlmOptions, LlmWriter, Prices, ReplyCache
 
-    Raises:
-        InputError: options that do not go together, or a model that is not there.
-    """
-    from qanchor.training.useru.writer import GroundedWriter
+        budget = Budget(Prices(self.prompt_price, self.reply_price), self.most_tokens, self.most_cost)
+        cache = ReplyCache(site.home.useru / "replies")
+        return LlmWriter(self._chat(site), cache, budget, LlmOptions(self.reply_tokens)), budget
 
-    if options.writer == "grounded":
-        if options.url or options.model or options.model_path:
-            raise InputError("the grounded writer asks no model", "Add --writer llm, or leave the model out.")
-        return GroundedWriter(), None
-    if options.writer != "llm":
-        raise InputError(f"--writer {options.writer!r} is unknown", "Use grounded or llm.")
-    if options.most_cost is not None and not options.prompt_price + options.reply_price:
-        raise InputError(
-            "--max-cost without prices limits nothing",
-            "Give --price-prompt and --price-reply, or --max-tokens.",
-        )
-    from qanchor.training.useru.llm_writer import Budget, LlmOptions, LlmWriter, Prices, ReplyCache
+    def _chat(self, site: "Site") -> "Chat":
+        from qanchor.training.useru.chat import Endpoint, HttpChat, LocalChat
 
-    prices = Prices(options.prompt_price, options.reply_price)
-    budget = Budget(prices, options.most_tokens, options.most_cost)
-    cache = ReplyCache(site.home.useru / "replies")
-    writer = LlmWriter(_chat(site, options), cache, budget, LlmOptions(options.reply_tokens))
-    return writer, budget
+        if self.model_path is not None:
+            if self.url or self.model:
+                raise InputError("both a model on disk and one at an endpoint are named", "Name one of them.")
+            from qanchor.model.runtime import choose_runtime
 
-
-def _chat(site: "Site", options: WriterOptions) -> "Chat":
-    if options.model_path is not None:
-        if options.url or options.model:
-            raise InputError("both a model on disk and one at an endpoint are named", "Name one of them.")
-        from qanchor.model.runtime import choose_runtime
-        from qanchor.training.useru.chat import LocalChat
-
-        compute = site.settings.compute
-        runtime = choose_runtime(compute.device, compute.precision)
-        return LocalChat(options.model_path, str(runtime.device))
-    from qanchor.training.useru.chat import Endpoint, HttpChat
-
-    llm = site.settings.llm
-    url, model = options.url or llm.url, options.model or llm.model
-    if not url or not model:
-        raise InputError(
-            "no language model is named",
-            "Give --url and --model (or QANCHOR_LLM__URL and QANCHOR_LLM__MODEL), or --model-path FOLDER.",
-        )
-    return HttpChat(Endpoint(url, model, llm.api_key.get_secret_value(), llm.timeout_seconds, llm.attempts))
+            compute = site.settings.compute
+            runtime = choose_runtime(compute.device, compute.precision)
+            return LocalChat(self.model_path, str(runtime.device))
+        llm = site.settings.llm
+        url, model = self.url or llm.url, self.model or llm.model
+        if not url or not model:
+            raise InputError(
+                "no language model is named",
+                "Give --url and --model (or QANCHOR_LLM__URL and QANCHOR_LLM__MODEL), or --model-path DIR.",
+            )
+        key = llm.api_key.get_secret_value()
+        return HttpChat(Endpoint(url, model, key, llm.timeout_seconds, llm.attempts))
