@@ -2,13 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
+
+    from qanchor.registry.jobs import RecordedJob
+    from qanchor.site import Site
 
 _LINE_SECONDS = 10.0
 
@@ -50,6 +53,21 @@ def progress() -> "Iterator[Stages]":
         stages = Stages(display, None if watched else _LINE_SECONDS)
         yield stages
         stages.finish()
+
+
+@contextmanager
+def recorded_progress(site: "Site", kind: str, parameters: Mapping[str, Any]) -> "Iterator[RecordedJob]":
+    """As `progress`; the work is also a job, which `qanchor-cli jobs` lists.
+
+    Args:
+        site: registry.
+        kind: name of the command.
+        parameters: request; JSON values.
+    """
+    from qanchor.registry.jobs import recorded_job
+
+    with progress() as stages, recorded_job(site.engine, kind, parameters, stages) as job:
+        yield job
 
 
 @contextmanager

@@ -27,12 +27,20 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
     Example: qanchor-cli index build --all
     """
     from qanchor.audience.index import build_scenario_index
+    from qanchor.progress import Silent
+    from qanchor.registry.jobs import recorded_job
 
     site, rows = Site.open(), []
-    for name in _embedded(site, scenario, every):
-        began = time.monotonic()
-        version = build_scenario_index(site, name, _plan(site)).version
-        rows.append({**_facts(site, name), "seconds": round(time.monotonic() - began, 2), "version": version})
+    names = _embedded(site, scenario, every)
+    with recorded_job(site.engine, "index build", {"scenarios": names}, Silent()) as job:
+        job.start("indexes", len(names))
+        for name in names:
+            began = time.monotonic()
+            version = build_scenario_index(site, name, _plan(site)).version
+            seconds = round(time.monotonic() - began, 2)
+            rows.append({**_facts(site, name), "seconds": seconds, "version": version})
+            job.made.append(f"index {version} of {name}")
+            job.advance()
     _print("Indexes", rows, as_json)
 
 

@@ -12,7 +12,7 @@ from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import ScenariosOption, chosen
-from cli.stages import progress
+from cli.stages import recorded_progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -134,8 +134,12 @@ def train(
         monotone=_constraints(monotone or []),
     )
     options = TrainOptions(_groups(features), test_fold, fit, split.value, promote_now)
-    with progress() as bar:
-        heads = [train_head(site, name, options, bar) for name in names]
+    parameters = {"scenarios": names, "features": list(options.groups), "split": split.value, "seed": seed}
+    with recorded_progress(site, "head train", parameters) as job:
+        heads = []
+        for name in names:
+            heads.append(train_head(site, name, options, job))
+            job.made.append(f"head {heads[-1].card.version} of {name}")
     if json:
         print_json([head.card.model_dump(mode="json") | {"champion": head.champion} for head in heads])
         return

@@ -1,13 +1,12 @@
 """`qanchor-cli pretrain`: a Q-Anchor from the event log."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import JsonOption, print_json, print_table
-from cli.stages import progress
+from cli.stages import recorded_progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -169,11 +168,13 @@ def _pretrain(
     with join_ranks(runtime.device) as (ranks, device):
         limits = Visible(end, holdout_users(home), home.cache / "pretrain", scalars, ranks)
         runtime = replace(runtime, device=device)
-        with progress() if ranks.is_first else nullcontext(Silent()) as bar:
-            result = pretrain(arrays, site.workspace, config, limits, bar, runtime)
         if not ranks.is_first:
+            pretrain(arrays, site.workspace, config, limits, Silent(), runtime)
             return None
-        model = record_model(result, config, home, site.engine, merge)
+        with recorded_progress(site, "pretrain", {"until": f"{end:%Y-%m-%dT%H:%M:%S}", **asked}) as job:
+            result = pretrain(arrays, site.workspace, config, limits, job, runtime)
+            model = record_model(result, config, home, site.engine, merge)
+            job.made.append(f"model {model.version}")
         result.state.discard()
         return model
 

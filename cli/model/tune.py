@@ -6,7 +6,7 @@ import typer
 
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
-from cli.stages import progress
+from cli.stages import recorded_progress
 from qanchor.site import Site
 
 _WIDTH = "valid_auc_width_"
@@ -64,16 +64,27 @@ def run(
     loaded.config.check_workspace(site.workspace)
     config = replace(TuneConfig(tokens=tokens, seed=seed), **({"steps": steps} if steps else {}))
     arrays = load_event_arrays(EventLog(site.home.events, site.workspace), site.workspace)
-    with progress() as bar:
-        tuned = tune_scenarios(Tuning(loaded, site.workspace, config, test_fold), arrays, labels, bar)
+    parameters = {"scenarios": names, "tokens": tokens, "steps": config.steps, "seed": seed}
+    with recorded_progress(site, "tune", parameters) as job:
+        tuned = tune_scenarios(Tuning(loaded, site.workspace, config, test_fold), arrays, labels, job)
+        prompts = [
+            record_prompt(
+                some.scenario,
+                tuned[some.scenario],
+                model,
+                some.test_fold(test_fold),
+                site.home,
+                site.engine,
+            )
+            for some in labels
+        ]
+        job.made += [f"prompt {prompt.version} of {prompt.scenario}" for prompt in prompts]
     rows = []
-    for some in labels:
-        fold = some.test_fold(test_fold)
-        prompt = record_prompt(some.scenario, tuned[some.scenario], model, fold, site.home, site.engine)
+    for prompt in prompts:
         metrics = prompt.metrics
         rows.append(
             {
-                "scenario": some.scenario,
+                "scenario": prompt.scenario,
                 "prompt": prompt.version,
                 "train_rows": metrics["train_rows"],
                 "base_probe": metrics["valid_auc_base_probe"],

@@ -1,5 +1,6 @@
-"""`qanchor-cli jobs`: what runs, what ran, and stopping it."""
+"""`qanchor-cli jobs`: long commands that run or ran, and stopping one."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +12,14 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
 
-app = command_group("jobs", "List, show and cancel jobs.")
+app = command_group(
+    "jobs",
+    "List, show and cancel jobs: pretrain, tune, backfill, refresh, index build and head train leave one.",
+)
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of a job, from `jobs list`.")]
+
+_SHOWN_ASIDE = 20
 
 
 @app.command("list")
@@ -21,7 +27,9 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="Number of jobs, newest first.")] = 20,
     json: JsonOption = False,
 ) -> None:
-    """List the newest jobs with their state and progress.
+    """List the newest jobs: state, progress, start, duration and what each has made.
+
+    A job whose process was killed is shown as interrupted.
 
     Example: qanchor-cli jobs list --limit 5
     """
@@ -39,36 +47,35 @@ def list_jobs(
 
 @app.command()
 def show(job: JobArgument, json: JsonOption = False) -> None:
-    """Show a job: its options, shards, workers and skipped users.
+    """Show a job: its options, results, shards, workers and the users that were set aside.
 
     Example: qanchor-cli jobs show 12
     """
     from qanchor.registry.jobs import find_job
 
-    found = find_job(Site.open().engine, job)
+    view = find_job(Site.open().engine, job)
     if json:
-        print_json(_as_json(found))
+        print_json(_as_json(view))
         return
-    lines = {**_row(found), "error": found.error, **{str(k): v for k, v in found.parameters.items()}}
-    width = max(map(len, lines))
-    for name, value in lines.items():
+    lines = [*_row(view).items(), ("error", view.error), *view.parameters.items()]
+    lines += [("made", made) for made in view.made[1:]]
+    if view.shards:
+        waiting = max(0, view.shards - view.shards_done - len(view.workers))
+        lines.append(("shards", f"{view.shards_done:,} of {view.shards:,} done, {waiting:,} waiting"))
+    for number, owner, attempt in view.workers:
+        lines.append(("worker", f"{owner} has shard {number}, attempt {attempt}"))
+    for user, reason in list(view.set_aside.items())[:_SHOWN_ASIDE]:
+        lines.append(("set aside", f"{user}: {reason}"))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
         if value not in (None, ""):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             typer.echo(f"{name:{width}}  {shown}")
-    if found.shards:
-        waiting = found.shards - found.shards_done - len(found.workers)
-        typer.echo(
-            f"{'shards':{width}}  {found.shards_done:,} of {found.shards:,} done, {max(0, waiting):,} waiting"
-        )
-    for number, owner, attempts in found.workers:
-        typer.echo(f"{'worker':{width}}  {owner} has shard {number}, attempt {attempts}")
-    for user, reason in list(found.set_aside.items())[:20]:
-        typer.echo(f"{'set aside':{width}}  {user}: {reason}")
 
 
 @app.command()
 def cancel(job: JobArgument, json: JsonOption = False) -> None:
-    """Cancel a job.
+    """Cancel a backfill.
 
     Its workers stop within seconds, and its results are not used.
 
@@ -85,36 +92,20 @@ def cancel(job: JobArgument, json: JsonOption = False) -> None:
 
 def _row(job: "JobView") -> dict[str, Any]:
     share = f"{job.done / job.total:.0%}" if job.total else "-"
+    more = f" and {len(job.made) - 1} more" if len(job.made) > 1 else ""
     return {
         "job": job.id,
         "kind": job.kind,
         "state": job.state,
         "done": share if job.state != "done" else "100%",
         "started": f"{job.started_at:%Y-%m-%d %H:%M:%S}",
-        "took": _took(job),
+        "took": f"{job.seconds:,.1f} s" if job.seconds < 600 else f"{job.seconds / 60:,.0f} min",
         "workers": len(job.workers),
+        "made": job.made[0] + more if job.made else "-",
     }
-
-
-def _took(job: "JobView") -> str:
-    seconds = ((job.finished_at or job.heartbeat_at) - job.started_at).total_seconds()
-    return f"{seconds:,.1f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"
 
 
 def _as_json(job: "JobView") -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "kind": job.kind,
-        "state": job.state,
-        "done": job.done,
-        "total": job.total,
-        "started_at": job.started_at,
-        "heartbeat_at": job.heartbeat_at,
-        "finished_at": job.finished_at,
-        "error": job.error,
-        "parameters": job.parameters,
-        "shards": job.shards,
-        "shards_done": job.shards_done,
-        "workers": [{"shard": n, "owner": owner, "attempt": tries} for n, owner, tries in job.workers],
-        "set_aside": job.set_aside,
-    }
+    values = asdict(job)
+    workers = [{"shard": n, "owner": owner, "attempt": attempt} for n, owner, attempt in job.workers]
+    return {"job": values.pop("id"), **values, "workers": workers}

@@ -34,8 +34,8 @@ from qanchor.events.activity import activity_table, profile_table
 from qanchor.files import full_disk_as_error
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW
 from qanchor.progress import Progress
+from qanchor.registry.jobs import DONE
 from qanchor.registry.manifests import ACTIVE, note_manifest
-from qanchor.registry.open_jobs import DONE
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Job
 from qanchor.site import Site

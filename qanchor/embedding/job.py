@@ -23,9 +23,15 @@ from qanchor.errors import InputError, NotReady, QAnchorError
 from qanchor.events.labels import read_labels
 from qanchor.home import Home
 from qanchor.names import AS_OF, USER_ID
-from qanchor.registry.jobs import record_failure
+from qanchor.registry.jobs import (
+    INTERRUPTED,
+    close_job,
+    find_open_job,
+    is_worked_on,
+    open_job,
+    record_failure,
+)
 from qanchor.registry.manifests import active_manifests
-from qanchor.registry.open_jobs import INTERRUPTED, close_job, find_open_job, is_worked_on, open_job
 from qanchor.registry.session import transaction
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import Job

@@ -33,8 +33,8 @@ from qanchor.events.activity import activity_table, profile_table
 from qanchor.files import full_disk_as_error
 from qanchor.names import ACTIVITY_VIEW, PROFILE_VIEW, embedding_view
 from qanchor.progress import Progress
+from qanchor.registry.jobs import INTERRUPTED, RUNNING, close_job, find_open_job, is_worked_on, open_job
 from qanchor.registry.manifests import active_manifest, active_manifests, part_name
-from qanchor.registry.open_jobs import INTERRUPTED, RUNNING, close_job, find_open_job, is_worked_on, open_job
 from qanchor.registry.shards import ShardedJob
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.site import Site

@@ -1,4 +1,4 @@
-"""Who holds a lease, and by which clock it runs."""
+"""Leases: the names of workers, and the clock that leases run by."""
 
 import os
 import secrets
@@ -14,7 +14,7 @@ _CLOCKS: Final = {
 
 
 def new_token() -> str:
-    """What tells two workers of one process apart."""
+    """A name that tells two workers of one process apart."""
     return secrets.token_hex(4)
 
 
@@ -22,7 +22,7 @@ def new_owner(token: str = "") -> str:
     """A worker's name: host and process, so that its neighbours can see that it is gone, and a token.
 
     Args:
-        token: chosen by whoever starts the worker and wants to know it again; default: a new one.
+        token: chosen where the worker has to be recognised later; default: a new one.
     """
     return f"{socket.gethostname()[:64]}/{os.getpid()}/{token or new_token()}"
 
@@ -32,15 +32,17 @@ def clock_ms(engine: Engine) -> ColumnElement[int]:
     return literal_column(_CLOCKS[engine.dialect.name], BigInteger)
 
 
+def is_here(owner: str) -> bool:
+    """Whether a worker is, or was, a process of this host."""
+    return owner.split("/", maxsplit=1)[0] == socket.gethostname()[:64]
+
+
 def is_gone(owner: str | None) -> bool:
     """Whether a worker was a process of this host that has ended."""
-    if not owner:
-        return False
-    host, pid, _ = owner.split("/")
-    if host != socket.gethostname()[:64]:
+    if not owner or not is_here(owner):
         return False  # another host's: only its lease tells
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(owner.split("/")[1]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -16,22 +16,20 @@ from sqlalchemy import BigInteger, ColumnElement, CursorResult, Engine, and_, fu
 from sqlalchemy.orm import Session
 
 from qanchor.errors import NotReady, QAnchorError, StateError
-from qanchor.registry.leases import clock_ms, is_gone, new_owner
-from qanchor.registry.open_jobs import (
+from qanchor.registry.jobs import (
     CANCELLED,
     DONE,
-    FAILED,
-    INTERRUPTED,
     LEASED,
     RUNNING,
     WAITING,
     close_job,
+    ending,
 )
+from qanchor.registry.leases import clock_ms, is_gone, new_owner
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import Job, JobShard, utc_now
 
 LEASE_SECONDS: Final = 60.0
-_ERROR_LENGTH: Final = 512
 _GUESSED_AMONG: Final = 64
 
 
@@ -313,8 +311,6 @@ class ShardedJob:
 
     def stop(self, error: BaseException) -> None:
         """Leave: the job can be resumed; it is marked failed or interrupted where nobody else works on it."""
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        text = str(error) if isinstance(error, QAnchorError) else f"{type(error).__name__}: {error}"
         with transaction(self._engine) as session:
             session.execute(
                 update(Job)
@@ -325,11 +321,7 @@ class ShardedJob:
                 session.execute(
                     update(Job)
                     .where(Job.id == self.id, Job.state == RUNNING)
-                    .values(
-                        state=INTERRUPTED if interrupted else FAILED,
-                        error=None if interrupted else text[:_ERROR_LENGTH],
-                        finished_at=utc_now(),
-                    )
+                    .values(finished_at=utc_now(), **ending(error))
                 )
 
 

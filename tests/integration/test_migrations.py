@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from qanchor.errors import NotReady
 from qanchor.progress import Silent
 from qanchor.registry import migrate
-from qanchor.registry.jobs import recorded
+from qanchor.registry.jobs import recorded_job
 from qanchor.registry.manifests import activate_manifest, active_manifest, begin_manifest
 from qanchor.registry.session import open_engine, require_schema
 from qanchor.registry.tables import Base, EmbeddingManifest, ModelVersion, new_version
@@ -85,7 +85,7 @@ def test_versions_jobs_and_manifests_work_on_postgresql(url: str) -> None:
             ),
         )
     assert active_model(engine).version == "m2"
-    with pytest.raises(ValueError, match="x"), recorded(engine, "backfill", Silent()):
+    with pytest.raises(ValueError, match="x"), recorded_job(engine, "tune", {}, Silent()):
         raise ValueError("x" * 900)
     row = EmbeddingManifest(
         scenario="money", model_version="m2", fingerprint="f", as_of=None, rows=0, content_hash="", path="p"

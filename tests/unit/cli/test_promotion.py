@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from qanchor.registry.manifests import active_manifest
+from qanchor.registry.versions import active_index
 from tests.unit.cli.conftest import Run
 from tests.unit.embedding.world import World
 
@@ -79,3 +80,16 @@ def test_jobs_are_listed_and_shown(world: World, run: Run) -> None:
     assert "2 of 2 done" in shown
     code, _, err = run("jobs", "cancel", "1")
     assert (code, "has ended already: done" in err) == (3, True)
+
+
+def test_a_job_says_what_it_has_made(world: World, run: Run) -> None:
+    run("backfill", "--scenario", "takeout", "--scenario", "money")
+    assert run("index", "build", "--scenario", "takeout")[0] == 0
+    index, backfill = _json(run, "jobs", "list")
+    assert (index["kind"], index["state"], index["parameters"]) == (
+        "index build", "done", {"scenarios": ["takeout"]},
+    )  # fmt: skip
+    assert index["made"] == [f"index {active_index(world.engine, 'takeout').version} of takeout"]
+    assert backfill["made"] == ["manifest 1 of takeout", "manifest 2 of money"]
+    assert "manifest 1 of takeout and 1 more" in run("jobs", "list")[1]
+    assert "manifest 2 of money" in run("jobs", "show", "1")[1]

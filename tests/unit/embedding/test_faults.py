@@ -186,7 +186,7 @@ def test_a_worker_whose_clock_is_ahead_takes_no_lease_early(
 ) -> None:
     world.backfill("takeout")  # makes the tables
     from qanchor.registry import shards
-    from qanchor.registry.open_jobs import open_job
+    from qanchor.registry.jobs import open_job
 
     job = open_job(world.engine, "backfill", "k", {}, [1])
     here, ahead = ShardedJob(world.engine, job), ShardedJob(world.engine, job)

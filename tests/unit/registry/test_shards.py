@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import Engine, update
 
 from qanchor.errors import InputError, NotReady, StateError
-from qanchor.registry.jobs import cancel_job, find_job, list_jobs
+from qanchor.registry.jobs import cancel_job, find_job, find_open_job, is_worked_on, list_jobs, open_job
 from qanchor.registry.leases import is_gone
 from qanchor.registry.migrate import prepare
-from qanchor.registry.open_jobs import find_open_job, is_worked_on, open_job
 from qanchor.registry.session import open_engine, transaction
 from qanchor.registry.shards import LeaseLost, ShardedJob
 from qanchor.registry.tables import Job, JobShard, utc_now
