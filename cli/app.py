@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "consume": ("cli.data.consume", "Stream events from Kafka into the event log."),
     "deadletters": ("cli.data.deadletters", "List rejected messages, and send them again."),
     "pretrain": ("cli.model.pretrain", "Pre-train a Q-Anchor on the event log."),
-    "useru": ("cli.model.useru", "Build and show sets of pre-training pairs (UserU)."),
+    "useru": ("cli.model.useru", "Build and show UserU pre-training pairs: questions and answers."),
     "tune": ("cli.model.tune", "Tune the soft prompts of scenarios with their labels."),
     "backfill": ("cli.embedding.backfill", "Write embeddings to the offline and online stores."),
     "refresh": ("cli.embedding.refresh", "Embed again the users whose history has changed."),

@@ -17,7 +17,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.training.useru.build import BuildConfig
 
-app = command_group("useru", "Build and show sets of UserU pre-training pairs: questions and answers.")
+app = command_group("useru", "Build and show UserU pre-training pairs: questions and answers.")
 _HORIZONS = "7,30,60,90"
 
 

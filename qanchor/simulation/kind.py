@@ -18,13 +18,11 @@ class Slot:
         modality: modality of its kinds.
         volume: mean events on an active day of an average user.
         effects: weight of each feature on the log of the volume.
-        forced: whether every active day has at least one event.
     """
 
     modality: str
     volume: float
     effects: Mapping[str, float] = field(default_factory=dict)
-    forced: bool = False
 
 
 SLOTS: dict[str, Slot] = {
@@ -32,9 +30,7 @@ SLOTS: dict[str, Slot] = {
     "shop": Slot("bill", 0.32, {"premium": 0.15, "bargain": 0.1}),
     "leisure": Slot("bill", 0.30, {"music": 0.1, "concert.planning": 0.4, "money.distressed": 0.3}),
     "mini": Slot("mini_program", 0.75, {"eco": 0.1, "grove.playing": 0.35, "deals.hunting": 0.2}),
-    "page": Slot(
-        "spm", 0.20, {"money.distressed": 0.4, "concert.planning": 0.3, "deals.hunting": 0.3}, forced=True
-    ),
+    "page": Slot("spm", 0.20, {"money.distressed": 0.4, "concert.planning": 0.3, "deals.hunting": 0.3}),
     "app": Slot("app", 0.45, {"money.distressed": 0.3, "money.slipping": 0.2, "takeout": 0.1}),
     "search": Slot("search", 0.45, {"deals.hunting": 0.3, "concert.planning": 0.4, "premium": 0.1}),
     "daily": Slot("bill", 0.0),
