@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +14,9 @@ from cli.watch import run_until_signal
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.monitoring.export import MonitorMetrics
+    from qanchor.monitoring.checks import Check
     from qanchor.monitoring.monitor import ScenarioHealth
+    from qanchor.monitoring.records import MonitorMetrics
 
 _ALARM = 1
 
@@ -47,25 +48,16 @@ def run(
 ) -> None:
     """Check drift, calibration and freshness; raise alarms.
 
-    Compared with the champion's own test and training rows: the distribution of published scores and of
-    vectors. With labels, once their outcome is known: calibration by month, and how late labels are. Beside
-    them age and coverage of vectors and scores. Limits are `monitor:` of the scenario in scenarios.yaml.
-    Every look is kept.
+    Compares published scores and vectors in service with the champion's test and training rows; with labels,
+    once their outcome is known, also the calibration by month and the delay of labels; and the age and
+    coverage of vectors and scores. Limits are set under `monitor:` of a scenario in scenarios.yaml. Every
+    result is kept.
 
-    Exits with 1 where a figure is beyond its limit; a figure that cannot be measured is no alarm.
+    The exit code is 1 if a value is beyond its limit. A value that cannot be measured raises no alarm.
 
     Example: qanchor-cli monitor --all
     """
-    from qanchor.errors import InputError
-
-    if watch is None and metrics_port is not None:
-        raise InputError("--metrics-port serves only with --watch", "Give --watch SECONDS, or --textfile.")
-    if watch is not None and (at is not None or history):
-        raise InputError("--watch looks at the present", "Leave out --at and --history.")
-    if textfile:
-        from qanchor.monitoring.export import check_textfile
-
-        check_textfile(textfile)
+    _check_options(watch, metrics_port, textfile, past=at is not None or history > 0)
     site = Site.open()
     names = _names(site, scenario, every)
     if history:
@@ -74,12 +66,38 @@ def run(
     if watch is not None:
         _watch(site, names, watch, metrics_port, textfile, json)
         return
-    found = _look(site, names, (at if at.tzinfo else at.replace(tzinfo=UTC)) if at else None)
-    if textfile:
-        _metrics(found).write(textfile)
-    _show(found, json)
-    if any(health.alarms for health in found):
+    from qanchor.monitoring.records import MonitorMetrics
+    from qanchor.times import as_utc
+
+    results = _check(site, names, as_utc(at) if at else None, MonitorMetrics(), textfile)
+    _show(results, json)
+    if any(health.alarms for health in results):
         raise typer.Exit(_ALARM)
+
+
+def _check_options(watch: float | None, metrics_port: int | None, textfile: Path | None, past: bool) -> None:
+    from qanchor.errors import InputError
+
+    if watch is None and metrics_port is not None:
+        raise InputError("--metrics-port needs --watch", "Give --watch SECONDS, or --textfile.")
+    if watch is not None and past:
+        raise InputError("--watch checks the present", "Leave out --at and --history.")
+    if textfile:
+        from qanchor.monitoring.records import check_textfile
+
+        check_textfile(textfile)
+
+
+def _watch(
+    site: Site, names: Sequence[str], seconds: float, port: int | None, textfile: Path | None, json: bool
+) -> None:
+    from qanchor.metrics_server import MetricsServer
+    from qanchor.monitoring.records import MonitorMetrics
+
+    metrics, reporter = MonitorMetrics(), _ChangeReporter(json)
+    if port is not None:
+        MetricsServer(port, metrics.registry)
+    run_until_signal(lambda: reporter.report(_check(site, names, None, metrics, textfile)), seconds)
 
 
 def _names(site: Site, scenario: list[str] | None, every: bool) -> list[str]:
@@ -93,106 +111,94 @@ def _names(site: Site, scenario: list[str] | None, every: bool) -> list[str]:
     return names
 
 
-def _look(site: Site, names: Sequence[str], at: datetime | None) -> "list[ScenarioHealth]":
-    from qanchor.monitoring.history import record
+def _check(
+    site: Site, names: Sequence[str], at: datetime | None, metrics: "MonitorMetrics", textfile: Path | None
+) -> "list[ScenarioHealth]":
+    """Check the scenarios; keep the results in the history and show them as metrics."""
     from qanchor.monitoring.monitor import monitor
+    from qanchor.monitoring.records import record
 
-    found = monitor(site, names, at)
-    record(site.home, found)
-    return found
-
-
-def _metrics(found: "Sequence[ScenarioHealth]" = ()) -> "MonitorMetrics":
-    from qanchor.monitoring.export import MonitorMetrics
-
-    metrics = MonitorMetrics()
-    metrics.show(found)
-    return metrics
+    results = monitor(site, names, at)
+    record(site.home, results)
+    metrics.show(results)
+    if textfile:
+        metrics.write(textfile)
+    return results
 
 
-def _watch(
-    site: Site, names: Sequence[str], seconds: float, port: int | None, textfile: Path | None, json: bool
-) -> None:
-    """Check every N seconds; an alarm is reported when it begins and when it ends."""
-    from qanchor.metrics_server import MetricsServer
+class _ChangeReporter:
+    """Prints an alarm when it begins and when it ends.
 
-    metrics, known = _metrics(), set[tuple[str, str]]()
-    if port is not None:
-        MetricsServer(port, metrics.registry)
+    Args:
+        json: whether the results are printed as JSON, too, whenever the alarms change.
+    """
 
-    def step() -> None:
-        nonlocal known
-        checked = _look(site, names, None)
-        metrics.show(checked)
-        if textfile:
-            metrics.write(textfile)
-        known = _say_changes(checked, known, json)
+    def __init__(self, json: bool) -> None:
+        self._json = json
+        self._known: set[tuple[str, str]] = set()
 
-    run_until_signal(step, seconds)
+    def report(self, results: "Sequence[ScenarioHealth]") -> None:
+        """Compare the alarms with those of the last results."""
+        alarms = {(health.scenario, check.name): check for health in results for check in health.alarms}
+        if alarms.keys() == self._known:
+            return
+        if self._json:
+            print_json(_documents(results))
+        for scenario, name in sorted(alarms.keys() - self._known):
+            typer.echo(f"alarm: {scenario}: {alarms[scenario, name]}", err=True)
+        for scenario, name in sorted(self._known - alarms.keys()):
+            typer.echo(f"over: {scenario}: {name}", err=True)
+        self._known = set(alarms)
 
 
-def _say_changes(
-    found: "Sequence[ScenarioHealth]", known: set[tuple[str, str]], json: bool
-) -> set[tuple[str, str]]:
-    alarms = {(health.scenario, check.name): check for health in found for check in health.alarms}
-    if alarms.keys() == known:
-        return known
+def _documents(results: "Sequence[ScenarioHealth]") -> list[dict[str, Any]]:
+    return [asdict(health) | {"alarms": [check.name for check in health.alarms]} for health in results]
+
+
+def _show(results: "Sequence[ScenarioHealth]", json: bool) -> None:
     if json:
-        print_json(_documents(found))
-    for scenario, name in sorted(alarms.keys() - known):
-        typer.echo(f"alarm: {scenario}: {alarms[scenario, name]}", err=True)
-    for scenario, name in sorted(known - alarms.keys()):
-        typer.echo(f"over: {scenario}: {name}", err=True)
-    return set(alarms)
-
-
-def _documents(found: "Sequence[ScenarioHealth]") -> list[dict[str, Any]]:
-    return [asdict(health) | {"alarms": [check.name for check in health.alarms]} for health in found]
-
-
-def _show(found: "Sequence[ScenarioHealth]", json: bool) -> None:
-    if json:
-        print_json(_documents(found))
+        print_json(_documents(results))
         return
-    for health in found:
-        rows = [
-            {
-                "figure": check.name,
-                "value": check.value,
-                "limit": None
-                if check.limit is None
-                else f"{'>=' if check.at_least else '<='} {check.limit:g}",
-                "state": "ALARM" if check.state == "alarm" else check.state,
-                "note": check.note,
-            }
-            for check in health.checks
-        ]
+    for health in results:
+        rows = [_row(check) for check in health.checks]
         print_table(f"{health.scenario} as of {health.at:%Y-%m-%d %H:%M} UTC", rows)
         if health.calibration:
             print_table(f"{health.scenario}: calibration by month of the labels", health.calibration)
-    for health in found:
+    for health in results:
         for check in health.alarms:
             typer.echo(f"alarm: {health.scenario}: {check}", err=True)
 
 
-def _show_history(site: Site, names: Sequence[str], looks: int, json: bool) -> None:
-    from qanchor.monitoring.history import read_history
+def _row(check: "Check") -> dict[str, Any]:
+    sign = ">=" if check.at_least else "<="
+    return {
+        "figure": check.name,
+        "value": check.value,
+        "limit": None if check.limit is None else f"{sign} {check.limit:g}",
+        "state": "ALARM" if check.state == "alarm" else check.state,
+        "note": check.note,
+    }
 
-    kept: list[dict[str, Any]] = []
+
+def _show_history(site: Site, names: Sequence[str], count: int, json: bool) -> None:
+    """The last results of each scenario: all values as JSON, or the alarms as a table."""
+    from qanchor.monitoring.records import read_history
+
+    rows: list[dict[str, Any]] = []
     for name in names:
-        rows = read_history(site.home, name).to_pylist()
-        moments = sorted({row["at"] for row in rows})[-looks:]
-        kept += [{"scenario": name, **row} for row in rows if row["at"] in moments]
+        recorded = read_history(site.home, name).to_pylist()
+        moments = sorted({row["at"] for row in recorded})[-count:]
+        rows += [{"scenario": name, **row} for row in recorded if row["at"] in moments]
     if json:
-        print_json(kept)
+        print_json(rows)
         return
     alarms: dict[tuple[str, datetime], list[str]] = {}
-    for row in kept:
-        found = alarms.setdefault((row["scenario"], row["at"]), [])
+    for row in rows:
+        of_moment = alarms.setdefault((row["scenario"], row["at"]), [])
         if row["state"] == "alarm":
-            found.append(row["check"])
+            of_moment.append(row["check"])
     shown = [
-        {"scenario": name, "at": f"{moment:%Y-%m-%d %H:%M}", "alarms": ", ".join(found) or "none"}
-        for (name, moment), found in alarms.items()
+        {"scenario": name, "at": f"{moment:%Y-%m-%d %H:%M}", "alarms": ", ".join(checks) or "none"}
+        for (name, moment), checks in alarms.items()
     ]
-    print_table("earlier looks; --json has every figure", shown)
+    print_table("earlier checks; --json has every value", shown)

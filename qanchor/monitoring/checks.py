@@ -1,4 +1,4 @@
-"""One figure of a scenario in service, held against its limit; and what chance alone may do to it."""
+"""One check of a scenario in service: a value, its limit, and the value that noise alone reaches."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,21 +10,21 @@ from qanchor.metrics.drift import SMALLEST_SHARE
 
 State = Literal["ok", "alarm", "unknown"]
 Floats = NDArray[np.float64]
-# Alarms that chance alone may raise: one in a thousand looks at a figure that has not moved.
-SURE = 0.999
+# A value that has not changed raises a false alarm in one of a thousand health checks.
+CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure and its judgement.
+    """A value with its limit.
 
     Args:
-        name: of the figure, lower_snake_case; a label of its Prometheus gauges.
-        value: what was measured; None where there is nothing to measure.
-        limit: what it is held against; None for a figure without an alarm.
+        name: name of the check, lower_snake_case; a label of its Prometheus gauges.
+        value: measured value; None where there is nothing to measure.
+        limit: largest or smallest value without an alarm; None for a value that raises none.
         state: `unknown` where nothing could be measured or judged.
-        at_least: the limit is a lower one.
-        note: rows behind the figure, or why there is none.
+        at_least: whether the limit is a lower one.
+        note: rows behind the value, or the reason why there is none.
     """
 
     name: str
@@ -43,64 +43,64 @@ class Check:
 
 
 def at_most(name: str, value: float, limit: float, note: str = "", chance: float = 0.0) -> Check:
-    """A figure with an upper limit.
+    """A check with an upper limit.
 
     Args:
-        name: of the figure.
-        value: measured.
-        limit: the highest that is fine.
-        note: for the reader.
-        chance: what the figure reaches by chance alone; up to there it raises no alarm.
+        name: name of the check.
+        value: measured value.
+        limit: largest value without an alarm.
+        note: explanation for the reader.
+        chance: value that noise alone reaches; up to it there is no alarm.
     """
     state: State = "alarm" if value > max(limit, chance) else "ok"
     if limit < value <= chance:
-        note = f"{note}; so few rows reach {chance:.3g} by chance"
+        note = f"{note}; with this many rows {chance:.3g} is reached by chance"
     return Check(name, float(value), limit, state, note=note)
 
 
 def at_least(name: str, value: float, limit: float, note: str = "") -> Check:
-    """A figure with a lower limit."""
+    """A check with a lower limit."""
     state: State = "alarm" if value < limit else "ok"
     return Check(name, float(value), limit, state, at_least=True, note=note)
 
 
 def figure(name: str, value: float, note: str = "") -> Check:
-    """A figure without an alarm."""
+    """A value that raises no alarm."""
     return Check(name, float(value), None, "ok", note=note)
 
 
 def unknown(name: str, reason: str) -> Check:
-    """A figure that cannot be measured, and why."""
+    """A check that cannot be measured, and why."""
     return Check(name, None, None, "unknown", note=reason)
 
 
 def psi_by_chance(expected: int, actual: int, bins: int = 10, draws: int = 20_000) -> float:
-    """The PSI that two samples of one distribution exceed once in a thousand times.
+    """The PSI that two samples of one distribution exceed with probability .001.
 
     The shares of a distribution between the quantiles of a sample are Dirichlet distributed, the counts of
-    the other sample multinomial. The customary chi-square is far too low where bins come out empty.
+    the other sample multinomial. The customary chi-square is far too low where bins are empty.
 
     Args:
-        expected: rows of the reference.
-        actual: rows that are compared with it.
-        bins: of the index.
-        draws: of pairs of samples.
+        expected: number of rows of the reference.
+        actual: number of rows that are compared with it.
+        bins: number of bins of the index.
+        draws: number of simulated pairs of samples.
     """
     random = np.random.default_rng(0)
     shares = random.dirichlet(np.full(bins, expected / bins), draws)
     floored = np.maximum(random.multinomial(actual, shares) / actual, SMALLEST_SHARE)
-    found = floored / floored.sum(axis=1, keepdims=True)
-    moved = ((found - 1 / bins) * np.log(found * bins)).sum(axis=1)
-    return float(np.quantile(moved, SURE))
+    drawn = floored / floored.sum(axis=1, keepdims=True)
+    values = ((drawn - 1 / bins) * np.log(drawn * bins)).sum(axis=1)
+    return float(np.quantile(values, CONFIDENCE))
 
 
 def calibration_error(labels: NDArray[np.int64], scores: Floats, bins: int = 10) -> float:
-    """`qanchor.metrics.expected_calibration_error`, of one class too: a month may well hold no label 1.
+    """`qanchor.metrics.expected_calibration_error`, also of rows of one class: a month may have no label 1.
 
     Args:
         labels: 0 or 1, (rows,).
         scores: probabilities, (rows,).
-        bins: of equal width.
+        bins: number of bins of equal width.
     """
     surplus = np.bincount(_bin(scores, bins), weights=scores - labels)
     return float(np.abs(surplus).sum() / len(scores))
@@ -111,16 +111,16 @@ def _bin(scores: Floats, bins: int) -> NDArray[np.int64]:
 
 
 def calibration_error_by_chance(scores: Floats, bins: int = 10, draws: int = 4000, seed: int = 0) -> float:
-    """The calibration error that honest scores exceed once in a thousand times, by drawing their labels.
+    """The calibration error that calibrated scores exceed with probability .001, by drawing their labels.
 
-    Each bin's surplus of labels is drawn from a normal distribution of its own variance.
+    Each bin's surplus of labels is drawn from a normal distribution with the bin's variance.
 
     Args:
         scores: probabilities, (rows,).
-        bins: of equal width.
-        draws: label sets.
-        seed: of the draws.
+        bins: number of bins of equal width.
+        draws: number of simulated label sets.
+        seed: seed of the draws.
     """
     variance = np.bincount(_bin(scores, bins), weights=scores * (1 - scores), minlength=bins)
     surplus = np.random.default_rng(seed).normal(size=(draws, bins)) * np.sqrt(variance)
-    return float(np.quantile(np.abs(surplus).sum(axis=1) / len(scores), SURE))
+    return float(np.quantile(np.abs(surplus).sum(axis=1) / len(scores), CONFIDENCE))

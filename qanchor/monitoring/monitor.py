@@ -1,56 +1,63 @@
-"""A scenario in service, looked at as of a moment: every figure with its limit, and what it is drawn from."""
+"""The health check of scenarios in service as of a moment: every value with its limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from qanchor.errors import NotReady
+from qanchor.errors import CheckpointInvalid, NotReady
 from qanchor.events.label_arrivals import ARRIVED, arrivals, read_arrivals
 from qanchor.events.labels import read_labels
-from qanchor.monitoring.champion import Champion, load_champion
-from qanchor.monitoring.checks import Check, unknown
+from qanchor.heads.card import HeadCard, read_scores, read_stored_frame
+from qanchor.heads.frame import PART
+from qanchor.heads.score import load_head
+from qanchor.heads.spec import column, vectors
+from qanchor.monitoring.checks import Check, Floats, unknown
 from qanchor.monitoring.drift import score_drift, score_runs, vector_drift
-from qanchor.monitoring.freshness import (
-    active_users,
-    embedding_freshness,
-    fresh_users,
-    score_freshness,
-)
+from qanchor.monitoring.freshness import active_users, embedding_freshness, fresh_users, score_freshness
 from qanchor.monitoring.outcomes import (
+    HEAD,
+    SCORE,
     Outcomes,
     calibration_check,
     calibration_cohorts,
     label_checks,
+    newest_by_user,
+    published_scores,
+    without_hindsight,
 )
-from qanchor.monitoring.published import HEAD, newest_by_user, published_scores, without_hindsight
-from qanchor.names import AS_OF, LABEL, USER_ID
+from qanchor.names import AS_OF, LABEL, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, LabelSet
 from qanchor.registry.versions import active_by_scenario
 from qanchor.site import Site
-from qanchor.storage.event_log import EventLog
 from qanchor.storage.generations import CurrentVectors, current_vectors
+from qanchor.times import TIMESTAMP, as_utc, now
 
 _HISTORY: Final = timedelta(days=400)
+_HEAD_SERVES: Final = "head_serves"
+_LABELS: Final = pa.schema(
+    [(USER_ID, pa.string()), (LABEL, pa.int8()), (AS_OF, TIMESTAMP), (ARRIVED, TIMESTAMP)]
+)
 
 
 @dataclass(frozen=True)
 class ScenarioHealth:
-    """What a look at a scenario found.
+    """The result of a scenario's health check.
 
     Args:
-        scenario: its name.
-        at: as of when, UTC.
+        scenario: name of the scenario.
+        at: time of the check, UTC.
         head: the champion's version; None without one.
-        checks: every figure.
+        checks: every value with its limit.
         runs: the champion's last scoring runs, the latest last.
-        calibration: by month of the labels and head, the latest last.
+        calibration: calibration by month of the labels and head, the latest last.
     """
 
     scenario: str
@@ -62,114 +69,127 @@ class ScenarioHealth:
 
     @property
     def alarms(self) -> tuple[Check, ...]:
-        """The figures beyond their limits."""
+        """The checks beyond their limits."""
         return tuple(check for check in self.checks if check.state == "alarm")
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """The head in service.
+
+    Args:
+        card: card of the head.
+        test_scores: its scores of the test rows, (rows,).
+        vectors: vectors of its training rows, (rows, dim); None where it reads none of those in service.
+    """
+
+    card: HeadCard
+    test_scores: Floats
+    vectors: NDArray[np.float32] | None
 
 
 def watched_scenarios(site: Site) -> list[str]:
     """The scenarios with vectors or a head in service, in the order of scenarios.yaml."""
     names = list(site.workspace.scenarios)
-    found = active_manifests(site.engine, names).keys() | active_by_scenario(site.engine, Head, names).keys()
-    return [name for name in names if name in found]
+    served = active_manifests(site.engine, names).keys() | active_by_scenario(site.engine, Head, names).keys()
+    return [name for name in names if name in served]
 
 
 def monitor(site: Site, scenarios: Sequence[str], at: datetime | None = None) -> list[ScenarioHealth]:
-    """Look at scenarios in service.
+    """Check scenarios in service.
 
     Args:
-        site: feature repository, home, registry, workspace.
-        scenarios: their names.
-        at: only scores made, labels come in and outcomes known by then count; UTC, default: now. Vectors and
-            head are those that serve now.
+        site: workspace, home, registry and feature repository.
+        scenarios: names of scenarios.
+        at: moment up to which scores, labels and outcomes count, UTC; default: now. Vectors and head are
+            always those in service now.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name one.
         NotReady: a label file is damaged.
     """
-    moment = at or datetime.now(UTC)
+    moment = at or now()
     for name in scenarios:
         site.workspace.scenario(name)
-    log = EventLog(site.home.events, site.workspace)
-    active = active_users(log, moment, site.workspace.window_days)
-    return [_Look(site, name, moment).health(active) for name in scenarios]
+    active = active_users(site.event_log, moment, site.workspace.window_days)
+    return [_health(site, name, moment, active) for name in scenarios]
 
 
-class _Look:
-    """One scenario as of one moment."""
+def _health(site: Site, scenario: str, at: datetime, active: pa.Array) -> ScenarioHealth:
+    spec = site.workspace.scenario(scenario)
+    manifest = active_manifests(site.engine, [scenario]).get(scenario)
+    current = _current_vectors(site, scenario, manifest)
+    champion, head_serves = _load_champion(site, scenario, manifest)
+    version = champion.card.version if champion else None
+    reference = champion.test_scores if champion else np.empty(0)
+    scores = published_scores(site.home, scenario, at, at - _HISTORY)
+    of_champion = scores.filter(pc.equal(scores[HEAD], version or ""))
+    newest = newest_by_user(of_champion)
+    scored_before = without_hindsight(scores, timedelta(days=spec.horizon_days))
+    outcomes = Outcomes(spec, at, scored_before, _labels(site, scenario, at))
+    cohorts = calibration_cohorts(outcomes.pairs())
+    checks = [head_serves]
+    if manifest is None or champion is None or champion.vectors is None:
+        reason = "no vector is in service" if manifest is None else "no champion reads these vectors"
+        checks += [unknown(name, reason) for name in ("embedding_psi", "centroid_drift")]
+    else:
+        checks += vector_drift(champion.vectors, current.vectors, spec.monitor)
+    if manifest is not None:
+        checks += embedding_freshness(manifest, current, active, spec, at)
+    checks += [
+        score_drift(reference, newest[SCORE].to_numpy(), spec.monitor),
+        *score_freshness(newest, fresh_users(current, spec, at), spec, at),
+        calibration_check(cohorts, spec),
+        *label_checks(outcomes),
+    ]
+    runs = score_runs(of_champion, reference)
+    return ScenarioHealth(scenario, at, version, tuple(checks), tuple(runs), tuple(cohorts))
 
-    def __init__(self, site: Site, scenario: str, at: datetime) -> None:
-        self._site = site
-        self._scenario = scenario
-        self._spec = site.workspace.scenario(scenario)
-        self._at = at
 
-    def health(self, active: pa.Array) -> ScenarioHealth:
-        manifest = active_manifests(self._site.engine, [self._scenario]).get(self._scenario)
-        current = self._current(manifest)
-        champion, serves = load_champion(self._scenario, self._site, manifest)
-        version = champion.card.version if champion else None
-        scores = published_scores(self._site.home, self._scenario, self._at, self._at - _HISTORY)
-        own = scores.filter(pc.equal(scores[HEAD], version or ""))
-        newest, asked = newest_by_user(own), (self._spec, self._at)
-        reference = champion.test_scores if champion else np.empty(0)
-        outcomes = Outcomes(
-            self._spec,
-            self._at,
-            without_hindsight(scores, timedelta(days=self._spec.horizon_days)),
-            self._labels(),
-        )
-        cohorts = calibration_cohorts(outcomes.pairs())
-        checks = [serves, *self._vector_checks(champion, manifest, current)]
-        if manifest is not None:
-            checks += embedding_freshness(manifest, current, active, asked)
-        checks += [
-            score_drift(reference, newest["score"].to_numpy(), self._spec.monitor),
-            *score_freshness(newest, fresh_users(current, self._spec, self._at), asked),
-            calibration_check(cohorts, self._spec),
-            *label_checks(outcomes),
-        ]
-        return ScenarioHealth(
-            self._scenario,
-            self._at,
-            version,
-            tuple(checks),
-            tuple(score_runs(own, reference)),
-            tuple(cohorts),
-        )
+def _load_champion(
+    site: Site, scenario: str, manifest: EmbeddingManifest | None
+) -> tuple[_Champion | None, Check]:
+    """The champion, where its files are whole, and whether it can score the vectors in service."""
+    try:
+        head = load_head(site, scenario)
+        rows = read_scores(head.folder, head.card)
+        frame = read_stored_frame(head.folder, head.card)
+    except NotReady as error:
+        return None, unknown(_HEAD_SERVES, error.problem)
+    except CheckpointInvalid as error:
+        return None, _head_check(0.0, error.problem)
+    card, scores = head.card, rows.filter(pc.equal(rows[PART], "test"))["head"].to_numpy()
+    serves = _head_check(1.0, f"head {card.version}")
+    if not card.width:
+        return _Champion(card, scores, None), serves
+    if manifest is None or manifest.fingerprint != card.fingerprint:
+        note = "the vectors in service are of another embedding space; train the head again"
+        return _Champion(card, scores, None), _head_check(0.0, note)
+    trained = vectors(column(frame.table_of("train"), embedding_field(scenario)), card.width)
+    return _Champion(card, scores, trained[np.isfinite(trained[:, 0])]), serves
 
-    def _current(self, manifest: EmbeddingManifest | None) -> CurrentVectors:
-        if manifest is None:
-            return CurrentVectors(
-                pa.array([], pa.string()), np.empty(0, np.int64), np.empty((0, 0), np.float32)
-            )
-        return current_vectors(self._site.home.root / manifest.path, self._scenario)
 
-    def _vector_checks(
-        self, champion: Champion | None, manifest: EmbeddingManifest | None, current: CurrentVectors
-    ) -> list[Check]:
-        names = ("embedding_psi", "centroid_drift")
-        if manifest is None:
-            return [unknown(name, "no vector is in service") for name in names]
-        if champion is None or champion.vectors is None:
-            reason = "there is no champion that reads these vectors to compare them with"
-            return [unknown(name, reason) for name in names]
-        return vector_drift(champion.vectors, current.vectors, self._spec.monitor)
+def _head_check(value: float, note: str) -> Check:
+    return Check(_HEAD_SERVES, value, 1.0, "ok" if value else "alarm", at_least=True, note=note)
 
-    def _labels(self) -> pa.Table:
-        """user_id, as_of, label and arrived."""
-        try:
-            table = read_labels(self._site.home, self._scenario).table
-        except NotReady:
-            if (self._site.home.labels / f"{self._scenario}.parquet").exists():
-                raise
-            columns = pa.schema([(USER_ID, pa.string()), (LABEL, pa.int8())])
-            empty = columns.empty_table()
-            for name in (AS_OF, ARRIVED):
-                empty = empty.append_column(name, pa.array([], pa.timestamp("us", tz="UTC")))
-            return empty
-        with transaction(self._site.engine) as session:
-            row = session.get(LabelSet, self._scenario)
-        loaded = row.created_at.replace(tzinfo=UTC) if row else self._at
-        table = table.select([USER_ID, AS_OF, LABEL]).sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
-        known = arrivals(table, read_arrivals(self._site.home, self._scenario), loaded)
-        return table.append_column(ARRIVED, known[ARRIVED])
+
+def _current_vectors(site: Site, scenario: str, manifest: EmbeddingManifest | None) -> CurrentVectors:
+    if manifest is None:
+        return CurrentVectors(pa.array([], pa.string()), np.empty(0, np.int64), np.empty((0, 0), np.float32))
+    return current_vectors(site.home.root / manifest.path, scenario)
+
+
+def _labels(site: Site, scenario: str, at: datetime) -> pa.Table:
+    """user_id, as_of, label and arrived of every label."""
+    try:
+        table = read_labels(site.home, scenario).table
+    except NotReady:
+        if (site.home.labels / f"{scenario}.parquet").exists():
+            raise
+        return _LABELS.empty_table()
+    with transaction(site.engine) as session:
+        row = session.get(LabelSet, scenario)
+    loaded = as_utc(row.created_at) if row else at
+    table = table.select([USER_ID, AS_OF, LABEL]).sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])
+    arrived = arrivals(table, read_arrivals(site.home, scenario), loaded)
+    return table.append_column(ARRIVED, arrived[ARRIVED])

@@ -79,8 +79,8 @@ def test_looks_are_kept_and_can_be_read_again(service: Service, capsys: pytest.C
     [
         ([], 2, "no scenario is given"),
         (["--scenario", "nonsense"], 2, "scenario 'nonsense' does not exist"),
-        (["--all", "--metrics-port", "9000"], 2, "--metrics-port serves only with --watch"),
-        (["--all", "--watch", "5", "--at", TODAY], 2, "--watch looks at the present"),
+        (["--all", "--metrics-port", "9000"], 2, "--metrics-port needs --watch"),
+        (["--all", "--watch", "5", "--at", TODAY], 2, "--watch checks the present"),
         (["--all", "--textfile", "figures.txt"], 2, "figures.txt does not end in .prom"),
     ],
 )

@@ -11,9 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from qanchor.errors import InputError, NotReady
 from qanchor.home import Home
 from qanchor.monitoring.checks import Check, at_least, at_most, figure, unknown
-from qanchor.monitoring.export import MonitorMetrics, check_textfile
-from qanchor.monitoring.history import read_history, record
 from qanchor.monitoring.monitor import ScenarioHealth
+from qanchor.monitoring.records import MonitorMetrics, check_textfile, read_history, record
 from tests.unit.monitoring.service import Service
 
 NOW = datetime(2026, 5, 2, 12, tzinfo=UTC)
