@@ -29,10 +29,10 @@ from qanchor.model.space import narrowed
 from qanchor.names import SPLITS
 from qanchor.progress import Silent
 from qanchor.training.prefixes import PrefixBank
-from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
-from qanchor.training.record import choose_until
+from qanchor.training.pretrain import PretrainConfig, Visible, train_model
 from qanchor.training.tune import LabelledRequests, TuneConfig, TuneTask, tune_prompt
-from qanchor.training.tune_rows import choose_rows
+from qanchor.training.tune_scenarios import choose_rows
+from qanchor.training.use_cases import choose_until
 from qanchor.workspace import load_workspace
 
 Floats = NDArray[np.float32]
@@ -163,12 +163,12 @@ class Run:
         stored = folder / "settings.json"
         if stored.exists() and stored.read_text() == settings:
             return load_model(folder / "model", "cpu", "float32")
-        limits = Visible(
+        visible = Visible(
             choose_until(None, earliest_cutoff(self._home)), frozenset(holdout_users(self._home))
         )
         # Without steps the learning rate is zero: one step is the least that a run makes.
         made = config if config.steps else replace(config, steps=1, learning_rate=0.0)
-        result = pretrain(self._arrays, self._workspace, made, limits, Silent())
+        result = train_model(self._arrays, self._workspace, made, visible, Silent())
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         save_model(folder / "model", result.model, result.tokenizer, result.normaliser, {})

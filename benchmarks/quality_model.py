@@ -9,7 +9,8 @@ from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import DataSet
 from qanchor.model.checkpoint import LoadedModel, load_model, save_model
 from qanchor.progress import Progress
-from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
+from qanchor.training import pretrain
+from qanchor.training.pretrain import PretrainConfig, Visible
 from qanchor.training.tune import TuneConfig
 
 _CODE = ("qanchor/events", "qanchor/model", "qanchor/training", "qanchor/metrics", "qanchor/workspace.py")
@@ -62,7 +63,7 @@ def train_model(
 
     def make(path: Path) -> None:
         began, used = time.monotonic(), time.process_time()
-        result = pretrain(data.arrays, data.workspace, config, Visible(data.until), progress)
+        result = pretrain.train_model(data.arrays, data.workspace, config, Visible(data.until), progress)
         about = {
             "seconds": time.monotonic() - began,
             "cpu_seconds": time.process_time() - used,

@@ -105,19 +105,20 @@ def measure(
     from qanchor.model.checkpoint import LoadedModel
     from qanchor.model.runtime import choose_runtime
     from qanchor.training.prefixes import PrefixBank
-    from qanchor.training.pretrain import PretrainConfig, Visible, pretrain
-    from qanchor.training.record import Tuning, choose_until, tune_scenarios
+    from qanchor.training.pretrain import PretrainConfig, Visible, train_model
     from qanchor.training.tune import TuneConfig
+    from qanchor.training.tune_scenarios import Tuning, tune_scenarios
+    from qanchor.training.use_cases import choose_until
     from qanchor.training.useru.pairs import UserUConfig
 
     home = Home(options.world)
-    limits = Visible(choose_until(None, earliest_cutoff(home)), frozenset(holdout_users(home)))
+    visible = Visible(choose_until(None, earliest_cutoff(home)), frozenset(holdout_users(home)))
     steps = options.steps or (150 if options.quick else PretrainConfig.steps)
     useru = UserUConfig(most_points=options.points or UserUConfig.most_points)
     config = PretrainConfig(
         steps=steps, minutes=options.minutes, seed=options.seed, useru=useru, widths=tuple(options.widths)
     )
-    trained = pretrain(arrays, workspace, config, limits, Silent())
+    trained = train_model(arrays, workspace, config, visible, Silent())
     runtime = choose_runtime("cpu", "float32")
     parts = trained.model.requires_grad_(False), trained.tokenizer, trained.normaliser
     loaded = LoadedModel(*parts, trained.model.config, {}, "", runtime)

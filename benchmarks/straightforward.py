@@ -78,7 +78,7 @@ class StraightforwardEmbedder:
             text_ids=torch.from_numpy(ids),
             text_mask=torch.from_numpy(mask),
             text_index=torch.arange(len(used)),
-            place=torch.from_numpy(self._places(batch.counts.numpy())),
+            slot=torch.from_numpy(self._places(batch.counts.numpy())),
             tokens=self._tokens,
         )
 
@@ -101,7 +101,7 @@ class StraightforwardEmbedder:
         model: Any = self._loaded.model
         prefix = model.encoder(batch)
         seen = torch.zeros(batch.users * batch.tokens, dtype=torch.bool)
-        seen[batch.place] = True
+        seen[batch.slot] = True
         suffix = model.backbone.embed(query_ids.expand(batch.users, -1))
         valid = (query_ids != model.pad_id).expand(batch.users, -1)
         parts, masks = [prefix, suffix], [seen.view(batch.users, -1), valid]

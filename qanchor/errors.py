@@ -157,20 +157,20 @@ class FingerprintMismatch(StateError):
 
 
 class TrainingDiverged(QAnchorError):
-    """The loss is no number any more.
+    """The loss is not finite.
 
     Args:
-        step: that failed, from 0.
-        learning_rate: at its peak.
+        step: the failed step, from 0.
+        learning_rate: peak learning rate.
         kept: the step whose state is kept, if any is.
     """
 
     def __init__(self, step: int, learning_rate: float, kept: int | None = None) -> None:
         remedy = "Lower the learning rate, and look for absurd amounts in the events."
         if kept is not None:
-            remedy += f" The state of step {kept} is kept: a lower --learning-rate goes on from there."
+            remedy += f" The state of step {kept} is kept: a lower --learning-rate continues from there."
         super().__init__(
-            f"the training loss is no number at step {step} (learning rate {learning_rate:g})", remedy
+            f"the training loss is not finite at step {step} (learning rate {learning_rate:g})", remedy
         )
         self.step = step
 
@@ -179,15 +179,15 @@ class BatchTooLarge(QAnchorError):
     """A training batch does not fit in memory.
 
     Args:
-        points: that were computed at a time.
-        step: that failed, from 0; what was learned before it is kept.
+        points: points computed at a time.
+        step: the failed step, from 0; the state before it is kept.
     """
 
     def __init__(self, points: int, step: int) -> None:
         fewer = f"--grad-cache {max(1, points // 4)}" if points > 1 else "--gradient-checkpointing"
         super().__init__(
             f"{points} points at a time do not fit in memory (step {step})",
-            f"Run it again with {fewer}, which gives the same result and goes on from step {step}, "
+            f"Run it again with {fewer}, which gives the same result and continues from step {step}, "
             "or with fewer --points.",
         )
         self.points = points

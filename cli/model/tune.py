@@ -1,13 +1,16 @@
 """`qanchor-cli tune`: soft prompts of scenarios."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
-from cli.stages import recorded_progress
+from cli.stages import progress
 from qanchor.site import Site
+
+if TYPE_CHECKING:
+    from qanchor.registry.tables import PromptVersion
 
 _WIDTH = "valid_auc_width_"
 
@@ -43,66 +46,39 @@ def run(
     if use is not None:
         _use(scenario, every, use, json)
         return
-    from dataclasses import replace
-
-    from qanchor.events.history import load_event_arrays
-    from qanchor.events.labels import read_labels
-    from qanchor.model.checkpoint import load_model
-    from qanchor.registry.versions import active_model
-    from qanchor.storage.event_log import EventLog
-    from qanchor.training.record import Tuning, record_prompt, tune_scenarios
     from qanchor.training.tune import TuneConfig
+    from qanchor.training.use_cases import TuneRequest, tune
 
     site = Site.open()
-    ready = [name for name in site.workspace.scenarios if (site.home.labels / f"{name}.parquet").exists()]
-    names = chosen(site.workspace, scenario, every, ready or None)
-    labels = [read_labels(site.home, name) for name in names]
-    model = active_model(site.engine)
-    loaded = load_model(
-        site.home.root / model.path, site.settings.compute.device, site.settings.compute.precision
-    )
-    loaded.config.check_workspace(site.workspace)
-    config = replace(TuneConfig(tokens=tokens, seed=seed), **({"steps": steps} if steps else {}))
-    arrays = load_event_arrays(EventLog(site.home.events, site.workspace), site.workspace)
-    parameters = {"scenarios": names, "tokens": tokens, "steps": config.steps, "seed": seed}
-    with recorded_progress(site, "tune", parameters) as job:
-        tuned = tune_scenarios(Tuning(loaded, site.workspace, config, test_fold), arrays, labels, job)
-        prompts = [
-            record_prompt(
-                some.scenario,
-                tuned[some.scenario],
-                model,
-                some.test_fold(test_fold),
-                site.home,
-                site.engine,
-            )
-            for some in labels
-        ]
-        job.made += [f"prompt {prompt.version} of {prompt.scenario}" for prompt in prompts]
-    rows = []
-    for prompt in prompts:
-        metrics = prompt.metrics
-        rows.append(
-            {
-                "scenario": prompt.scenario,
-                "prompt": prompt.version,
-                "train_rows": metrics["train_rows"],
-                "base_probe": metrics["valid_auc_base_probe"],
-                "tuned_probe": metrics["valid_auc_tuned_probe"],
-                "prototypes": metrics["valid_auc_prototypes"],
-                **{
-                    f"width_{name.removeprefix(_WIDTH)}": value
-                    for name, value in metrics.items()
-                    if name.startswith(_WIDTH)
-                },
-                "best_step": metrics["best_step"],
-                "seconds": metrics["seconds"],
-            }
-        )
+    labelled = [name for name in site.workspace.scenarios if (site.home.labels / f"{name}.parquet").exists()]
+    names = chosen(site.workspace, scenario, every, labelled or None)
+    config = TuneConfig(tokens=tokens, seed=seed, steps=steps or TuneConfig.steps)
+    with progress() as bar:
+        prompts = tune(site, TuneRequest(names, config, test_fold), bar)
+    rows = [_row(prompt) for prompt in prompts]
     if json:
         print_json(rows)
-        return
-    print_table("tuned prompts (AUC on the validation part)", rows)
+    else:
+        print_table("tuned prompts (AUC on the validation part)", rows)
+
+
+def _row(prompt: "PromptVersion") -> dict[str, Any]:
+    metrics = prompt.metrics
+    return {
+        "scenario": prompt.scenario,
+        "prompt": prompt.version,
+        "train_rows": metrics["train_rows"],
+        "base_probe": metrics["valid_auc_base_probe"],
+        "tuned_probe": metrics["valid_auc_tuned_probe"],
+        "prototypes": metrics["valid_auc_prototypes"],
+        **{
+            f"width_{name.removeprefix(_WIDTH)}": value
+            for name, value in metrics.items()
+            if name.startswith(_WIDTH)
+        },
+        "best_step": metrics["best_step"],
+        "seconds": metrics["seconds"],
+    }
 
 
 def _use(scenario: list[str] | None, every: bool, version: str, json: bool) -> None:

@@ -104,7 +104,7 @@ def build(
     from qanchor.events.history import load_event_arrays
     from qanchor.events.labels import earliest_cutoff, holdout_users
     from qanchor.times import now, read_moment, to_microseconds
-    from qanchor.training.record import choose_until
+    from qanchor.training.use_cases import choose_until
     from qanchor.training.useru.build import Job, build_set
     from qanchor.training.useru.points import visible_events
     from qanchor.training.useru.pool import read_topics

@@ -120,10 +120,10 @@ def event_effects(explainer: Explainer, events: pa.Table, cutoff: datetime) -> E
     direction = score_direction(explainer, matrix[0])
     arrays = load_event_arrays(EditedLog(events, whole), explainer.workspace)
     saliency = event_saliency(
-        explainer.embedder.loaded, arrays, (0, to_microseconds(cutoff)), explainer.query, direction
+        explainer.embedder.loaded, arrays, 0, to_microseconds(cutoff), explainer.query, direction
     )
     begins = np.concatenate(([0], np.cumsum([len(part.time) for part in arrays.modalities])))
-    rows = begins[saliency.modality] + saliency.place
+    rows = begins[saliency.modality] + saliency.row
 
     def measure(left_out: Sequence[Int64]) -> Floats:
         return raw_scores(explainer, events, cutoff, left_out)

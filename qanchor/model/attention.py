@@ -142,7 +142,7 @@ def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
     owners += [torch.zeros(users * config.tabular_tokens, dtype=torch.int64, device=each.device)]
     owners += [each] * 2
     flat = torch.cat([*owners, batch.segment % modalities + 1])
-    padded = flat.new_full((users * batch.tokens,), -1).index_copy(0, batch.place, flat)
+    padded = flat.new_full((users * batch.tokens,), -1).index_copy(0, batch.slot, flat)
     return padded.view(users, batch.tokens)
 
 

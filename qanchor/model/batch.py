@@ -55,7 +55,7 @@ class EventBatch:
     summary: tuple[Tensor, ...]
     tabular: Tensor
     counts: Tensor
-    place: Tensor
+    slot: Tensor
     lengths: Tensor
     tokens: int
 
@@ -136,7 +136,7 @@ def collate(
         summary=tuple(torch.from_numpy(values.astype(np.float32)) for values in summaries),
         tabular=torch.from_numpy(tabular),
         counts=torch.from_numpy(counts.astype(np.int64)),
-        place=torch.from_numpy(place),
+        slot=torch.from_numpy(place),
         lengths=torch.from_numpy(lengths),
         tokens=tokens,
     )

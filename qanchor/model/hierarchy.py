@@ -143,7 +143,7 @@ class HierarchicalEncoder(nn.Module):
         tokens += [module(part) for part, module in zip(parts, self.event_adapters, strict=True)]
         flat = torch.cat([token.to(tokens[-1].dtype) for token in tokens])
         width = self.config.backbone.width
-        padded = flat.new_zeros(users * batch.tokens, width).index_copy(0, batch.place, flat)
+        padded = flat.new_zeros(users * batch.tokens, width).index_copy(0, batch.slot, flat)
         return padded.view(users, batch.tokens, width)
 
     def encode_texts(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:

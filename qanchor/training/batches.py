@@ -3,8 +3,6 @@
 A step's batch depends on the seed and the step alone, so that a resumed run sees what it would have seen.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -61,7 +59,7 @@ def steps_per_epoch(pairs: PairSet, points: int) -> int:
 
 
 def points_of_step(pairs: PairSet, points: int, step: int, seed: int) -> Int64:
-    """The points of one step, int64; cells are shuffled anew in every epoch."""
+    """The points of one step, int64; cells are shuffled again in every epoch."""
     epoch, at = divmod(step, steps_per_epoch(pairs, points))
     cells = max(1, pairs.trained // pairs.cell)
     order = np.random.default_rng([seed, epoch]).permutation(cells)
@@ -78,9 +76,9 @@ class BatchBuilder:
         arrays: the visible events.
         workspace: gives windows.
         pairs: made from the same arrays.
-        tokenizer: for questions, answers and event texts.
+        tokenizer: tokenizer of questions, answers and event texts.
         normaliser: scales the numbers.
-        config: the model's.
+        config: the model's configuration.
     """
 
     def __init__(
@@ -126,9 +124,9 @@ class BatchBuilder:
             encoder.tabular.fit(torch.from_numpy(values))
 
     def seed_texts(self, encoder: BagTextEncoder) -> None:
-        """Begin the tokens' vectors where tokens of the same users at the same time lie near each other.
+        """Begin with token vectors that are alike where the same users have the tokens at the same time.
 
-        It is what a pre-trained text encoder brings along, as far as the log itself can tell.
+        A pre-trained text encoder knows such likeness; here it is read from the log.
         """
         events = self._slices.take(np.arange(min(len(self.pairs.points), _SEEDING_POINTS)))
         used = np.arange(self._texts.ids.shape[1]) < self._texts.lengths[:, None]
@@ -155,32 +153,9 @@ def _encoded_answers(pairs: PairSet, tokenizer: TextTokenizer, config: ModelConf
     shape = pairs.question.shape
     texts = [pairs.answer_text(point, slot) for point in range(shape[0]) for slot in range(shape[1])]
     distinct = sorted(set(texts))
-    place = {text: i for i, text in enumerate(distinct)}
+    row = {text: i for i, text in enumerate(distinct)}
     ids = tokenizer.encode_answers(distinct, config.max_answer_tokens).to(torch.int32)
-    return ids[torch.tensor([place[text] for text in texts]).reshape(shape)]
-
-
-def batches(
-    builder: BatchBuilder, plan: Sequence[tuple[Int64, EventDropout | None]], ahead: bool = True
-) -> Iterator[PairBatch]:
-    """Batches in the order of the plan, the next one built while the caller uses this one.
-
-    Args:
-        builder: builds them.
-        plan: points and dropout of each batch; the dropout's generator belongs to its batch alone.
-        ahead: build in a thread of its own.
-    """
-    if not ahead:
-        yield from (builder.build(points, dropout) for points, dropout in plan)
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(builder.build, *plan[0]) if plan else None
-        for index in range(len(plan)):
-            if coming is None:
-                return
-            ready = coming.result()
-            coming = pool.submit(builder.build, *plan[index + 1]) if index + 1 < len(plan) else None
-            yield ready
+    return ids[torch.tensor([row[text] for text in texts]).reshape(shape)]
 
 
 def part_of(batch: PairBatch, points: range, pad_id: int) -> PairBatch:
@@ -191,8 +166,8 @@ def part_of(batch: PairBatch, points: range, pad_id: int) -> PairBatch:
 
     Args:
         batch: the whole, on any device.
-        points: in the whole's order.
-        pad_id: what questions and answers are filled up with.
+        points: indices of points of the whole.
+        pad_id: padding id of questions and answers.
     """
     if len(points) == len(batch.users):
         return batch
@@ -215,15 +190,15 @@ def _events_of(events: EventBatch, points: range) -> EventBatch:
     user = events.segment // modalities
     kept = (user >= points.start) & (user < points.stop)
     sizes = [len(part) for part in events.numbers]
-    numbers = [part[own] for part, own in zip(events.numbers, torch.split(kept, sizes), strict=True)]
+    numbers = [part[keep] for part, keep in zip(events.numbers, torch.split(kept, sizes), strict=True)]
     used, index = torch.unique(events.text_index[kept], return_inverse=True)
     text_mask = events.text_mask[used]
     width = max(1, int(text_mask.sum(dim=1).max())) if len(used) else 1
     some = slice(points.start, points.stop)
     lengths = events.lengths[some]
     tokens = int(lengths.max())
-    own_place = (events.place >= points.start * events.tokens) & (events.place < points.stop * events.tokens)
-    place = events.place[own_place]
+    first, last = points.start * events.tokens, points.stop * events.tokens
+    slot = events.slot[(events.slot >= first) & (events.slot < last)]
     flat: dict[str, Any] = {
         "texts": events.texts[used],
         "text_ids": events.text_ids[used, :width],
@@ -231,7 +206,7 @@ def _events_of(events: EventBatch, points: range) -> EventBatch:
         "text_index": index,
         "segment": events.segment[kept] - points.start * modalities,
         "numbers": tuple(numbers),
-        "place": (place // events.tokens - points.start) * tokens + place % events.tokens,
+        "slot": (slot // events.tokens - points.start) * tokens + slot % events.tokens,
         "tokens": tokens,
     }
     # What is left has a row for each user.

@@ -85,6 +85,12 @@ class PretrainConfig:
         without = {"learning_rate", "grad_cache", "checkpointing", "save_every"}
         return {name: value for name, value in asdict(self).items() if name not in without}
 
+    def differences(self) -> dict[str, Any]:
+        """The preset, the seed and what differs from the preset's settings; JSON."""
+        usual = asdict(settings_of(self.preset))
+        changed = {name: value for name, value in asdict(self).items() if value != usual[name]}
+        return {"preset": self.preset, "seed": self.seed, **changed}
+
 
 def settings_of(preset: str, **changes: Any) -> PretrainConfig:
     """How to pre-train a preset: `paper` as its authors do, the others as suits minutes on a CPU.

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from qanchor.errors import BatchTooLarge, NotReady, TrainingDiverged
 from qanchor.model.batch import EventDropout
 from qanchor.model.qanchor import QAnchor
-from qanchor.model.runtime import Runtime
+from qanchor.model.runtime import Runtime, choose_runtime
 from qanchor.progress import Progress
-from qanchor.training.batches import BatchBuilder, PairBatch, batches, points_of_step
+from qanchor.threads import ahead
+from qanchor.training.batches import BatchBuilder, PairBatch, points_of_step
 from qanchor.training.distributed import Ranks
 from qanchor.training.objective import Objective
 from qanchor.training.pretrain_config import PretrainConfig
@@ -34,37 +36,52 @@ _TRIAL_STEPS: Final = 6
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a run needs beside model, data and settings.
+class Execution:
+    """Where a run computes, and where it keeps its state.
 
     Args:
-        folder: keeps its state.
         runtime: device and number format.
-        ranks: the processes that share it.
-        tensorboard: folder of its scalars; None: none are written.
-        clock: tells seconds.
+        ranks: the processes that share the run.
+        run_dir: holds the state of unfinished runs; None: it is not kept.
+        tensorboard: holds a folder of scalars for each run; None: none are written.
+        clock: current time in seconds.
     """
 
-    folder: RunFolder
-    runtime: Runtime
+    runtime: Runtime = field(default_factory=partial(choose_runtime, "cpu", "float32"))
     ranks: Ranks = field(default_factory=Ranks)
+    run_dir: Path | None = None
     tensorboard: Path | None = None
     clock: Callable[[], float] = time.monotonic
 
 
 class PretrainRun:
-    """The optimiser's loop over one set of pairs."""
+    """The optimiser's loop over one set of pairs.
+
+    Args:
+        model: on the execution's device.
+        builder: builds the batches.
+        config: how to train.
+        folder: keeps the run's state.
+        execution: device, processes, clock.
+    """
 
     def __init__(
-        self, model: QAnchor, builder: BatchBuilder, config: PretrainConfig, around: Surroundings
+        self,
+        model: QAnchor,
+        builder: BatchBuilder,
+        config: PretrainConfig,
+        folder: RunFolder,
+        execution: Execution,
     ) -> None:
         self._model = model
         self._builder = builder
         self._config = config
-        self._around = around
+        self._folder = folder
+        self._execution = execution
+        self._ranks = execution.ranks
         reader = _summary_reader(model.config.embedding_width, builder.pairs, config.seed)
-        reader.to(around.runtime.device)
-        self._objective = Objective(model, reader, config, around.runtime, around.ranks)
+        reader.to(execution.runtime.device)
+        self._objective = Objective(model, reader, config, execution.runtime, execution.ranks)
         self._parts = nn.ModuleList([model, reader])
         self._weights = [*reader.parameters(), *(p for p in model.parameters() if p.requires_grad)]
         self._optimizer = torch.optim.AdamW(
@@ -72,37 +89,37 @@ class PretrainRun:
         )
         self._steps: list[StepFigures] = []
         self._pace = Pace(config.steps, config.steps)
-        self._began = 0.0  # as the clock would have shown it, had the run never been interrupted
+        self._began = 0.0  # what the clock would have shown, had the run never been interrupted
 
     def train(self, progress: Progress) -> list[StepFigures]:
         """Run all steps that are left.
 
         Returns:
-            The figures of all steps, those of earlier tries included.
+            The figures of all steps, those before an interruption included.
 
         Raises:
-            TrainingDiverged: a loss or gradient is no number.
+            TrainingDiverged: a loss or gradient is not finite.
             BatchTooLarge: a batch does not fit in memory.
             KeyboardInterrupt: SIGINT or SIGTERM came; the state is kept.
         """
-        self._around.ranks.same_start(self._weights)
-        state = self._around.folder.load(self._parts, self._optimizer)
+        self._ranks.same_start(self._weights)
+        state = self._folder.load(self._parts, self._optimizer)
         if state:
             self._steps = [StepFigures(*row) for row in state["figures"]]
         self._check_ranks()
         self._model.train()
         self._model.checkpoint_layers(self._config.checkpointing)
         with _stop_between_steps() as stop, self._log() as log:
-            self._began = self._around.clock() - (state or {}).get("spent", 0.0)
-            self._pace = _kept_pace(state) if state else self._first_pace()
+            self._began = self._execution.clock() - (state or {}).get("spent", 0.0)
+            self._pace = _stored_pace(state) if state else self._first_pace()
             self._loop(progress, stop, log)
         self._save()
         self._model.checkpoint_layers(False)
         return self._steps
 
     def _check_ranks(self) -> None:
-        ranks, done = self._around.ranks, len(self._steps)
-        if ranks.any(done != ranks.first(done)):
+        done = len(self._steps)
+        if self._ranks.any(done != self._ranks.first(done)):
             raise NotReady(
                 "the processes of this run do not find the same unfinished state",
                 "Let QANCHOR_HOME be one folder that all machines share.",
@@ -110,7 +127,7 @@ class PretrainRun:
 
     def _loop(self, progress: Progress, stop: threading.Event, log: TensorBoardLog | None) -> None:
         """Steps up to the last; where a time has to be filled, planned again now and then."""
-        shown = self._pace.last
+        clock, shown = self._execution.clock, self._pace.last
         progress.start("pre-training", shown)
         progress.advance(len(self._steps))
         while len(self._steps) < self._pace.last:
@@ -118,19 +135,31 @@ class PretrainRun:
                 shown = self._pace.last
                 progress.start(f"pre-training after step {len(self._steps)}", shown - len(self._steps))
             timed = self._config.minutes is not None
-            until, began = self._pace.next_turn() if timed else self._pace.last, self._around.clock()
+            until, began = self._pace.next_replan() if timed else self._pace.last, clock()
             first = len(self._steps)
-            for batch in batches(self._builder, [self._planned(step) for step in range(first, until)]):
+            for batch in self._batches(first, until):
                 self._one_step(batch, progress, log)
                 done = len(self._steps)
-                turned = done == until and until < self._pace.last
-                if turned:
-                    self._turn((self._around.clock() - began) / (done - first))
-                asked = self._around.ranks.any(stop.is_set())
-                if asked or turned or done % self._config.save_every == 0:
+                replan = done == until and until < self._pace.last
+                if replan:
+                    self._replan((clock() - began) / (done - first))
+                stopped = self._ranks.any(stop.is_set())
+                if stopped or replan or done % self._config.save_every == 0:
                     self._save()
-                if asked and done < self._pace.last:
+                if stopped and done < self._pace.last:
                     raise KeyboardInterrupt
+
+    def _batches(self, first: int, until: int) -> Iterator[PairBatch]:
+        """The batches of some steps, each built while the one before is used."""
+        return ahead(self._batch(step) for step in range(first, until))
+
+    def _batch(self, step: int) -> PairBatch:
+        config = self._config
+        chance = np.random.default_rng([config.seed, step, 1])
+        points = points_of_step(self._builder.pairs, config.points, step, config.seed)
+        return self._builder.build(
+            points, EventDropout(config.event_dropout, chance, config.aggregate_dropout)
+        )
 
     def _one_step(self, batch: PairBatch, progress: Progress, log: TensorBoardLog | None) -> None:
         self._steps.append(self._step(batch))
@@ -138,55 +167,19 @@ class PretrainRun:
             log.write(len(self._steps), self._steps[-1])
         progress.advance(1, self._steps[-1].note)
 
-    def _turn(self, seconds_each: float) -> None:
-        """Plan the rest by what the steps took lately; the first process's clock counts."""
-        left = (self._config.minutes or 0.0) * 60 - (self._around.clock() - self._began)
-        last = self._around.ranks.first(last_step(len(self._steps), left, seconds_each))
-        self._pace = self._pace.turned_at(len(self._steps), last)
-
-    @contextmanager
-    def _log(self) -> Iterator[TensorBoardLog | None]:
-        if self._around.tensorboard is None or not self._around.ranks.is_first:
-            yield None
-            return
-        log = TensorBoardLog(self._around.tensorboard, len(self._steps) + 1)
-        try:
-            yield log
-        finally:
-            log.close()
-
-    def _save(self) -> None:
-        if self._around.ranks.is_first:
-            figures = [figures.row() for figures in self._steps]
-            spent = self._around.clock() - self._began
-            content = {
-                "step": len(self._steps),
-                "pace": asdict(self._pace),
-                "spent": spent,
-                "figures": figures,
-            }
-            self._around.folder.save(self._parts, self._optimizer, content)
-
-    def _planned(self, step: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], EventDropout]:
-        config = self._config
-        chance = np.random.default_rng([config.seed, step, 1])
-        points = points_of_step(self._builder.pairs, config.points, step, config.seed)
-        return points, EventDropout(config.event_dropout, chance, config.aggregate_dropout)
-
     def _step(self, batch: PairBatch) -> StepFigures:
         config, step, began = self._config, len(self._steps), time.monotonic()
-        place, planned = self._pace.at(step), self._pace.steps
-        share = warm_up_cosine(place, planned, max(1, round(planned * config.warm_up)))
+        position, planned = self._pace.at(step), self._pace.steps
+        share = warm_up_cosine(position, planned, max(1, round(planned * config.warm_up)))
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * share
         self._optimizer.zero_grad(set_to_none=True)
-        with self._explained(step):
-            losses = self._objective.backward(batch, step, masked=place >= planned * config.margin_from)
-            self._around.ranks.sum_gradients(self._weights)
+        with self._out_of_memory_as_error(step):
+            losses = self._objective.backward(batch, step, masked=position >= planned * config.margin_from)
+            self._ranks.sum_gradients(self._weights)
         norm = nn.utils.clip_grad_norm_(self._weights, config.clip)
         if not losses.are_finite() or not torch.isfinite(norm):
-            kept = self._around.folder.mark_diverged(step)
-            raise TrainingDiverged(step, config.learning_rate, kept)
+            raise TrainingDiverged(step, config.learning_rate, self._folder.mark_diverged(step))
         self._optimizer.step()
         contrastive, next_token, summary = losses.numbers()
         return StepFigures(
@@ -196,39 +189,95 @@ class PretrainRun:
             learning_rate=config.learning_rate * share,
             gradient_norm=round(float(norm), 5),
             seconds=round(time.monotonic() - began, 4),
-            memory_mib=memory_mib(self._around.runtime.device),
+            memory_mib=memory_mib(self._execution.runtime.device),
         )
 
-    @contextmanager
-    def _explained(self, step: int) -> Iterator[None]:
-        """Tell what to do where memory does not suffice; what was learned so far is kept."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._optimizer.zero_grad(set_to_none=True)
-            self._save()
-            size = self._config.grad_cache or self._config.points
-            raise BatchTooLarge(size, step) from error
+    def _replan(self, seconds_each: float) -> None:
+        """Plan the rest by what the steps took lately; the first process's clock counts."""
+        left = (self._config.minutes or 0.0) * 60 - (self._execution.clock() - self._began)
+        last = self._ranks.first(last_step(len(self._steps), left, seconds_each))
+        self._pace = self._pace.replanned(len(self._steps), last)
 
     def _first_pace(self) -> Pace:
-        """The steps asked for, or those that fill the minutes, by a trial of a few that change nothing."""
+        """The configured steps, or those that fill the minutes, by a trial of a few that change nothing."""
         config = self._config
         if config.minutes is None:
             return Pace(config.steps, config.steps)
-        trial, clock = [], self._around.clock
+        trial, clock = [], self._execution.clock
         began = clock()
-        for batch in batches(self._builder, [self._planned(step) for step in range(_TRIAL_STEPS)]):
-            with self._explained(0):
+        for batch in self._batches(0, _TRIAL_STEPS):
+            with self._out_of_memory_as_error(0):
                 self._objective.backward(batch, 0)
             self._optimizer.zero_grad(set_to_none=True)
             trial.append(clock() - began)
             began = clock()
         left = config.minutes * 60 - (clock() - self._began)
         # The first one warms caches up.
-        steps = self._around.ranks.first(steps_that_fit(left, trial[1:]))
+        steps = self._ranks.first(steps_that_fit(left, trial[1:]))
         return Pace(steps, steps)
+
+    @contextmanager
+    def _log(self) -> Iterator[TensorBoardLog | None]:
+        if self._execution.tensorboard is None or not self._ranks.is_first:
+            yield None
+            return
+        log = TensorBoardLog(self._execution.tensorboard / self._folder.name, len(self._steps) + 1)
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def _save(self) -> None:
+        if self._ranks.is_first:
+            content = {
+                "step": len(self._steps),
+                "pace": self._pace.to_json(),
+                "spent": self._execution.clock() - self._began,
+                "figures": [figures.row() for figures in self._steps],
+            }
+            self._folder.save(self._parts, self._optimizer, content)
+
+    @contextmanager
+    def _out_of_memory_as_error(self, step: int) -> Iterator[None]:
+        """As `out_of_memory_as_error`; what was learned so far is kept."""
+        try:
+            with out_of_memory_as_error(self._config.grad_cache or self._config.points, step):
+                yield
+        except BatchTooLarge:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._save()
+            raise
+
+
+def _stored_pace(state: dict[str, Any]) -> Pace:
+    return Pace.from_json(state["pace"]) if "pace" in state else Pace(state["steps"], state["steps"])
+
+
+@contextmanager
+def out_of_memory_as_error(size: int, step: int = 0) -> Iterator[None]:
+    """Turn memory that does not suffice into an error with a remedy.
+
+    Args:
+        size: points that are computed at a time.
+        step: the current step, from 0.
+
+    Raises:
+        BatchTooLarge: memory does not suffice; compute fewer points at a time.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BatchTooLarge(size, step) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python or torch says that memory does not suffice, on any device."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        some in str(error).lower() for some in words
+    )
 
 
 @contextmanager
@@ -241,45 +290,22 @@ def _stop_between_steps() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def ask(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         stop.set()
         restore()
 
-    for number in numbers:
-        signal.signal(number, ask)
+    for number in before:
+        signal.signal(number, request_stop)
     try:
         yield stop
     finally:
         restore()
-
-
-def _kept_pace(state: dict[str, Any]) -> Pace:
-    return Pace(**state["pace"]) if "pace" in state else Pace(state["steps"], state["steps"])
-
-
-@contextmanager
-def batch_explained(size: int) -> Iterator[None]:
-    """Tell what to do where memory does not suffice before the first step; `size`: points at a time."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise BatchTooLarge(size, 0) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    words = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        some in str(error).lower() for some in words
-    )
 
 
 def _summary_reader(width: int, pairs: PairSet, seed: int) -> nn.Sequential:

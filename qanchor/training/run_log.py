@@ -1,4 +1,4 @@
-"""What a run reports of every step: to TensorBoard, and as curves in a picture."""
+"""The figures of every training step: to TensorBoard, and as curves in a picture."""
 
 import resource
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from qanchor.errors import NotReady
+from qanchor.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class StepFigures:
         contrastive: loss, nats.
         next_token: loss, nats.
         summary: loss.
-        learning_rate: of the step.
-        gradient_norm: before clipping.
-        seconds: that it took.
-        memory_mib: the most that the process, or the GPU, has held so far.
+        learning_rate: learning rate of the step.
+        gradient_norm: norm before clipping.
+        seconds: duration.
+        memory_mib: peak memory so far, of the process or the GPU.
     """
 
     contrastive: float
@@ -46,7 +47,7 @@ class StepFigures:
 
 
 def memory_mib(device: torch.device) -> float:
-    """The most that this process has held so far: on the GPU, if it works on one."""
+    """Peak memory of this process so far: on the GPU, if it works on one."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
@@ -56,8 +57,8 @@ class TensorBoardLog:
     """Scalars of every step, for `tensorboard --logdir FOLDER`.
 
     Args:
-        folder: of the run.
-        step: the first that is written; those of an earlier try from there on are hidden.
+        folder: the run's folder.
+        step: the first step to be written; those of an interrupted run from there on are hidden.
 
     Raises:
         NotReady: the package is not installed; the message says how.
@@ -100,7 +101,8 @@ def save_curves(steps: Sequence[StepFigures], path: Path) -> None:
             axes.set_title(title, loc="left")
             axes.set_xlabel("step")
             axes.margins(x=0)
-        figure.savefig(path, dpi=120)
+        with atomic_file(path) as staged:
+            figure.savefig(staged, format="png", dpi=120)
 
 
 _PANELS = (
@@ -109,7 +111,7 @@ _PANELS = (
     ("summary", "summary loss"),
     ("learning_rate", "learning rate"),
     ("gradient_norm", "gradient norm before clipping"),
-    ("memory_mib", "most memory so far, MiB"),
+    ("memory_mib", "peak memory so far, MiB"),
 )
 _SMOOTHED = {"contrastive", "next_token", "summary", "gradient_norm"}
 

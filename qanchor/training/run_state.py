@@ -1,6 +1,6 @@
 """Unfinished runs on disk: what was learned so far and the optimiser's moments; safetensors and JSON.
 
-Every run has a folder of its own, named after what it depends on, so that another run never takes its state.
+Every run has a folder, named after all that it depends on, so that another run never takes its state.
 """
 
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qanchor.errors import CheckpointInvalid
-from qanchor.files import ArtifactFolder
+from qanchor.files import ArtifactFolder, write_atomically
 
 KIND, FORMAT_VERSION = "training state", 1
 _DIVERGED = "diverged.json"
@@ -22,12 +22,12 @@ _DIVERGED = "diverged.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one run keeps its state.
+    """The folder in which one run keeps its state.
 
     Args:
         parent: holds the folders of all runs; None: nothing is kept.
         key: identifies arguments and data, the learning rate left out.
-        learning_rate: of the run.
+        learning_rate: peak learning rate of the run.
     """
 
     parent: Path | None
@@ -36,21 +36,21 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's own name."""
+        """The run's name."""
         return f"{self.key[:16]}-{self.learning_rate:g}"
 
     @property
     def path(self) -> Path | None:
-        """This run's own folder, or None."""
+        """This run's folder, or None."""
         return self.parent / self.name if self.parent else None
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
         """Write the run's state; a reader sees the old one or the new one, never half.
 
         Args:
-            model: its trainable weights are written; frozen ones are as they were at the start.
+            model: its trainable weights are written; frozen ones have not changed.
             optimizer: AdamW's moments are written.
-            content: what else belongs to the run, as JSON; "step" names the step to go on from.
+            content: the rest of the run's state, as JSON; "step" is the number of steps done.
 
         Raises:
             DiskFull: no space is left; the state before is still there.
@@ -67,8 +67,8 @@ class RunFolder:
         }
 
         def write(folder: Path) -> None:
-            save_file(_owned(_trainable(model)), str(folder / "model.safetensors"))
-            save_file(_owned(moments), str(folder / "optimizer.safetensors"))
+            save_file(_copies(_trainable(model)), str(folder / "model.safetensors"))
+            save_file(_copies(moments), str(folder / "optimizer.safetensors"))
 
         ArtifactFolder.write(final, KIND, FORMAT_VERSION, write, {"key": self.key, **content})
         for old in [*self.path.iterdir(), *self._diverged()]:
@@ -76,15 +76,15 @@ class RunFolder:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-        """Put model and optimiser back where this run stopped, or where one that differs in its learning
-        rate alone stopped because its loss was no number.
+        """Put model and optimiser back to where this run stopped, or where a run of another learning rate
+        stopped because its loss was not finite.
 
         Args:
             model: gets the weights.
             optimizer: gets the moments.
 
         Returns:
-            The run's content, or None where there is nothing to go on from.
+            The run's content, or None where there is no state.
 
         Raises:
             CheckpointInvalid: the state is damaged; delete the folder that the message names.
@@ -99,20 +99,20 @@ class RunFolder:
         except CheckpointInvalid as error:
             raise CheckpointInvalid(
                 f"the state of an unfinished run cannot be read: {error.problem}",
-                f"Delete {step.parent} to begin that run anew.",
+                f"Delete {step.parent} to begin that run again.",
             ) from error
-        own = _trainable(model)
+        trainable = _trainable(model)
         with torch.no_grad():
             for name, weight in weights.items():
-                own[name].copy_(weight)
+                trainable[name].copy_(weight)
         return content
 
     def mark_diverged(self, step: int) -> int | None:
-        """Let a run with another learning rate go on from what is kept; gives its step, if any."""
+        """Let a run with another learning rate continue from the kept state; gives its step, if any."""
         kept = self._newest()
         if kept is None:
             return None
-        (kept.parent / _DIVERGED).write_text(json.dumps({"step": step}), encoding="utf-8")
+        write_atomically(kept.parent / _DIVERGED, json.dumps({"step": step}))
         return int(kept.name.removeprefix("step-"))
 
     def discard(self) -> None:
@@ -132,7 +132,7 @@ class RunFolder:
         return None
 
     def _diverged(self) -> list[Path]:
-        """Folders of runs that differ from this one in their learning rate, and stopped because of it."""
+        """Folders of runs that differ from this one in their learning rate, and diverged."""
         if self.parent is None:
             return []
         return sorted(path.parent for path in self.parent.glob(f"{self.key[:16]}-*/{_DIVERGED}"))
@@ -152,6 +152,6 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _owned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, because safetensors refuses tensors that share memory (tied weights)."""
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU; copied, because safetensors refuses tensors that share memory (tied weights)."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from qanchor.errors import LabelsInvalid
 from qanchor.events.history import Int64
+from qanchor.linear_probe import ProbeRows
 from qanchor.model.qanchor import QAnchor, Suffix
 from qanchor.model.space import narrowed
 from qanchor.progress import Progress
@@ -24,12 +25,12 @@ from qanchor.training.losses import at_widths, prompt_loss
 from qanchor.training.prefixes import PrefixBank
 from qanchor.training.tune_objective import (
     class_auc,
+    even_chances,
     geometry_loss,
     initial_prototypes,
     probe_auc,
     spread_of,
 )
-from qanchor.training.tune_rows import even_chances
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class TuneConfig:
     Args:
         tokens: soft prompt vectors.
         steps: most optimiser steps.
-        batch: users in a step, of each class as many.
-        learning_rate: of the prompt.
+        batch: users in a step, equally many of each class.
+        learning_rate: learning rate of the prompt.
         prototype_rate: learning rate of the prototypes.
         weight_decay: pulls the prompt towards where it began.
-        geometry_weight: of the loss that keeps what the base embedding tells beside the labels.
-        temperature: of the prototypes' softmax.
-        check_every: steps between looks at the validation part.
-        patience: looks without gain before it stops.
-        seed: of everything.
-        most_rows: label rows of a scenario to learn from; their prefixes stay in memory.
+        geometry_weight: weight of the loss that keeps the base embedding's geometry.
+        temperature: temperature of the prototypes' softmax.
+        check_every: steps between checks on the validation part.
+        patience: checks without gain before it stops.
+        seed: seed of all randomness.
+        most_rows: most label rows of a scenario to learn from; their prefixes stay in memory.
     """
 
     tokens: int = 6
@@ -67,7 +68,7 @@ class TuneConfig:
 
 @dataclass(frozen=True)
 class LabelledRequests:
-    """Label rows as places in a PrefixBank.
+    """Label rows as requests of a PrefixBank.
 
     Args:
         requests: int64 [rows].
@@ -103,9 +104,9 @@ class TuneTask:
     Args:
         scenario: name of the scenario.
         query_ids: int64 [tokens], ending in `<|user_emb|>`.
-        train: what is learned from.
-        valid: what decides when to stop.
-        classes: how many classes there are.
+        train: rows to learn from.
+        valid: rows that decide when to stop.
+        classes: number of classes.
     """
 
     scenario: str
@@ -124,8 +125,8 @@ def tune_prompt(
         task: query and labels.
         model: frozen.
         bank: holds the prefixes of the task's requests.
-        config: how.
-        progress: told of every step.
+        config: how to tune.
+        progress: counts the steps.
 
     Raises:
         LabelsInvalid: the train or valid part lacks a class; load labels of every class.
@@ -141,7 +142,7 @@ def check_classes(task: TuneTask) -> None:
     """Refuse a task whose train or valid part lacks a class.
 
     Raises:
-        LabelsInvalid: it does; the message names part and class.
+        LabelsInvalid: a class is missing; the message names part and class.
     """
     for name, part in (("train", task.train), ("valid", task.valid)):
         counts = np.bincount(part.labels, minlength=task.classes)
@@ -150,6 +151,16 @@ def check_classes(task: TuneTask) -> None:
                 f"the {name} part of scenario {task.scenario!r} has no row with label {counts.argmin()}",
                 "Load labels of every class in every part, or name another --test-fold.",
             )
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The prompt that ranked the validation part best so far."""
+
+    auc: float
+    step: int
+    prompt: Tensor
+    prototypes: Tensor
 
 
 class _Tuner:
@@ -165,7 +176,7 @@ class _Tuner:
         self.prototypes = nn.Parameter(
             initial_prototypes(parts[0], task.train.labels, task.classes, config.temperature)
         )
-        self._best: tuple[float, int, Tensor, Tensor] = (-1.0, 0, self.prompt, self.prototypes)
+        self._best = _Best(-1.0, 0, self.prompt, self.prototypes)
         self._losses: list[float] = []
         self._checks: list[tuple[int, float]] = []
 
@@ -188,30 +199,30 @@ class _Tuner:
             optimizer.step()
             schedule.step()
             self._losses.append(round(loss.item(), 5))
-            progress.advance(1, f"loss {loss.item():.3f} valid AUC {self._best[0]:.4f}")
+            progress.advance(1, f"loss {loss.item():.3f} valid AUC {self._best.auc:.4f}")
             if (step + 1) % config.check_every == 0:
                 self._check(step + 1)
-                if step + 1 - self._best[1] >= config.patience * config.check_every:
+                if step + 1 - self._best.step >= config.patience * config.check_every:
                     break
 
     def result(self, seconds: float) -> TunedPrompt:
-        """The best prompt by the validation part, and what a linear probe makes of it and of the base."""
-        auc, step, prompt, prototypes = self._best
+        """The best prompt by the validation part, and the areas of linear probes on it and on the base."""
+        prompt = self._best.prompt
         train, valid = self._task.train, self._task.valid
         tuned = [self._bank.vectors(self._query_ids, prompt, part.requests) for part in (train, valid)]
         widths = self._model.config.widths
         probes = [self._probed(vectors, widths[-1]) for vectors in (self._base, tuned)]
         return TunedPrompt(
             prompt,
-            normalize(prototypes, dim=-1),
+            normalize(self._best.prototypes, dim=-1),
             {
                 "valid_auc_base_probe": round(probes[0], 4),
                 "valid_auc_tuned_probe": round(probes[1], 4),
-                "valid_auc_prototypes": round(auc, 4),
+                "valid_auc_prototypes": round(self._best.auc, 4),
                 **{f"valid_auc_width_{width}": round(self._probed(tuned, width), 4) for width in widths[:-1]},
                 "tokens": len(prompt),
                 "classes": self._task.classes,
-                "best_step": step,
+                "best_step": self._best.step,
                 "valid_auc_by_step": self._checks,
                 "steps": len(self._losses),
                 "loss": self._losses,
@@ -225,9 +236,9 @@ class _Tuner:
         )
 
     def _probed(self, vectors: Sequence[NDArray[np.float32]], width: int) -> float:
-        """What a linear probe reaches on the first numbers of the train and valid part's vectors."""
+        """The area of a linear probe on the first numbers of the train and valid part's vectors."""
         train, valid = (narrowed(some, width) for some in vectors)
-        return probe_auc((train, self._task.train.labels), (valid, self._task.valid.labels))
+        return probe_auc(ProbeRows(train, self._task.train.labels, valid, self._task.valid.labels))
 
     def _loss(self, chosen: Int64) -> Tensor:
         config, train = self._config, self._task.train
@@ -251,8 +262,8 @@ class _Tuner:
         vectors = self._bank.vectors(self._query_ids, prompt, self._task.valid.requests)
         auc = class_auc(self._task.valid.labels, vectors @ normalize(prototypes, dim=-1).numpy().T)
         self._checks.append((step, round(auc, 4)))
-        if auc > self._best[0]:
-            self._best = (auc, step, prompt, prototypes)
+        if auc > self._best.auc:
+            self._best = _Best(auc, step, prompt, prototypes)
 
     def _initial_prompt(self) -> Tensor:
         """The query's own vectors, repeated as needed, with a little noise to tell them apart."""

@@ -1,7 +1,9 @@
-"""What prompt tuning starts from, minimises and is judged by, for any number of classes.
+"""What prompt tuning starts from, draws, minimises and is judged by, for any number of classes.
 
 Source: arXiv 2602.14492, section 3.2.3 and Eq. 7.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ def initial_prototypes(vectors: Floats, labels: Int64, classes: int, temperature
 
     Args:
         vectors: unit vectors, [rows, dim].
-        labels: class of each row, [rows]; every class is there.
+        labels: class of each row, [rows]; no class is missing.
         classes: how many there are.
         temperature: of the softmax, which decides how far apart they begin.
 
@@ -43,25 +45,36 @@ def initial_prototypes(vectors: Floats, labels: Int64, classes: int, temperature
     return torch.from_numpy((centre / np.linalg.norm(centre) + axes).astype(np.float32))
 
 
+def even_chances(labels: Int64) -> NDArray[np.float64]:
+    """The chance of each row to be drawn, so that a batch holds as much of each class, [rows].
+
+    Args:
+        labels: class of each row, [rows].
+    """
+    counts = np.bincount(labels)
+    chances: NDArray[np.float64] = 1.0 / counts[labels] / np.count_nonzero(counts)
+    return chances
+
+
 def geometry_loss(vectors: Tensor, base: Tensor) -> Tensor:
     """How much of the base embedding's geometry is lost: 1 minus the linear CKA of the two.
 
-    Labels of one scenario ask for one direction. Where they are few, what tells users apart in all others is
-    free to vanish, and with it what a linear probe, a head or a lookalike search would read there.
+    Labels of one scenario need one direction. Where they are few, nothing keeps the others, which tell users
+    apart too, and which a linear probe, a head or a lookalike search would read.
 
     Args:
-        vectors: of some users, [users, dim].
-        base: of the same users before tuning, [users, dim].
+        vectors: some users' vectors, [users, dim].
+        base: vectors of the same users before tuning, [users, dim].
 
     Returns:
-        In [0, 1], shape (); 0 where users lie to each other as before, up to rotation and scale.
+        In [0, 1], shape (); 0 where the geometry is as before, up to rotation and scale.
 
     Source: Kornblith et al., arXiv 1905.00414.
     """
-    own, before = vectors - vectors.mean(0), base - base.mean(0)
-    own_gram, before_gram = own @ own.T, before @ before.T
-    norms = own_gram.norm() * before_gram.norm()
-    loss: Tensor = 1 - (own_gram * before_gram).sum() / norms.clamp(min=1e-12)
+    after, before = vectors - vectors.mean(0), base - base.mean(0)
+    after_gram, before_gram = after @ after.T, before @ before.T
+    norms = after_gram.norm() * before_gram.norm()
+    loss: Tensor = 1 - (after_gram * before_gram).sum() / norms.clamp(min=1e-12)
     return loss
 
 
@@ -79,18 +92,19 @@ def class_auc(labels: Int64, scores: NDArray[np.floating]) -> float:
     return float(np.mean([roc_auc(labels == k, rest[:, k]) for k in range(classes)]))
 
 
-def probe_auc(train: tuple[Floats, Int64], valid: tuple[Floats, Int64]) -> float:
-    """What linear probes on the vectors reach on the validation part, one class against the others.
+def probe_auc(rows: ProbeRows) -> float:
+    """The area of linear probes on the validation rows, one class against the others, averaged.
 
     Args:
-        train: vectors and labels to fit on.
-        valid: vectors and labels to choose the probe's strength with, and to judge by.
+        rows: vectors to fit the probes on and to choose their strength by; labels are classes from 0.
     """
-    classes = int(train[1].max()) + 1
+    classes = int(rows.train_labels.max()) + 1
     areas = []
     for number in range(1, classes) if classes == 2 else range(classes):
-        wanted = [(labels == number).astype(np.int64) for labels in (train[1], valid[1])]
-        areas.append(fit_probe(ProbeRows(train[0], wanted[0], valid[0], wanted[1])).valid_auc)
+        train, valid = (
+            (labels == number).astype(np.int64) for labels in (rows.train_labels, rows.valid_labels)
+        )
+        areas.append(fit_probe(replace(rows, train_labels=train, valid_labels=valid)).valid_auc)
     return float(np.mean(areas))
 
 

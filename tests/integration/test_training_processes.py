@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from qanchor.training.distributed import Ranks
-from qanchor.training.pretrain import Visible
+from qanchor.training.pretrain import Execution
 from tests.integration.training_worker import RANKS_STEPS, gradients, run
-from tests.unit.training.worlds import UNTIL
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("training-processes")]
 WORKER = "tests.integration.training_worker"
@@ -58,7 +57,7 @@ def test_two_processes_give_the_gradients_and_losses_of_one_with_the_joint_batch
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             assert float((value - found[name]).abs().max()) <= 1e-5 * max(1.0, largest), name
-    alone = run(Visible(UNTIL), steps=RANKS_STEPS).metrics["contrastive_loss"]
+    alone = run(Execution(), steps=RANKS_STEPS).metrics["contrastive_loss"]
     assert figures["contrastive"] == pytest.approx(alone, abs=1e-3)
 
 
@@ -77,7 +76,7 @@ def test_a_run_killed_on_the_spot_goes_on_to_the_same_losses_and_weights(tmp_pat
     kept = sorted(path.name.removeprefix("step-") for path in tmp_path.glob("*/step-*"))
     assert 1 <= len(kept) <= 2
     assert 4 <= int(kept[-1]) < 12
-    whole, resumed = run(Visible(UNTIL)), run(Visible(UNTIL, run_dir=tmp_path))
+    whole, resumed = run(Execution()), run(Execution(run_dir=tmp_path))
     for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
         assert len(whole.metrics[name]) == 12
         assert resumed.metrics[name] == whole.metrics[name], name

@@ -22,7 +22,7 @@ from qanchor.progress import Silent
 from qanchor.training import pretrain as module
 from qanchor.training.distributed import Ranks, join_ranks
 from qanchor.training.objective import Losses, Objective
-from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
+from qanchor.training.pretrain import Execution, PretrainConfig, PretrainResult, Visible, train_model
 from qanchor.training.useru.pairs import UserUConfig
 from tests.unit.training.worlds import UNTIL, tiny_config, tiny_events, tiny_trainee, tiny_workspace
 
@@ -60,23 +60,23 @@ def gradients(ranks: Ranks, sizes: Sequence[int]) -> dict[int, tuple[Losses, dic
     return found
 
 
-def run(limits: Visible, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
+def run(execution: Execution, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
     """A whole run."""
     workspace = tiny_workspace()
     arrays = arrays_from_table(tiny_events(), workspace)
     config = replace(CONFIG, steps=steps)
     with patch.object(module, "preset_config", lambda _, workspace: tiny_config(workspace)):
-        return pretrain(arrays, workspace, config, limits, progress or Silent())
+        return train_model(arrays, workspace, config, Visible(UNTIL), progress or Silent(), execution)
 
 
 def _main(what: str, folder: Path) -> None:
     torch.set_num_threads(1)
     if what == "run":
-        run(Visible(UNTIL, run_dir=folder), Slow())
+        run(Execution(run_dir=folder), Slow())
         return
     with join_ranks(torch.device("cpu")) as (ranks, _):
         found = gradients(ranks, (0, 2))
-        result = run(Visible(UNTIL, ranks=ranks), steps=RANKS_STEPS)
+        result = run(Execution(ranks=ranks), steps=RANKS_STEPS)
         # Every process holds the same model at the end.
         weights = torch.cat([weight.detach().flatten() for weight in result.model.parameters()])
         differs = ranks.any(not torch.equal(weights, ranks.joined(weights * ranks.is_first, 0, len(weights))))

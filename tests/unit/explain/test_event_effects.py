@@ -121,9 +121,7 @@ def test_the_pull_of_an_event_is_the_change_of_the_vector_along_the_direction() 
     arrays = load_event_arrays(EditedLog(events_of("u3"), [NOTHING]), WORKSPACE)
     random = np.random.default_rng(5)
     one, two = random.normal(size=WIDTH), random.normal(size=WIDTH)
-    pulls = [
-        event_saliency(LOADED, arrays, (0, CUTOFF), ANCHOR, way).pull for way in (one, two, 2 * one - two)
-    ]
+    pulls = [event_saliency(LOADED, arrays, 0, CUTOFF, ANCHOR, way).pull for way in (one, two, 2 * one - two)]
     assert len(pulls[0]) > 5
     assert np.abs(pulls[0]).max() > 0
     np.testing.assert_allclose(2 * pulls[0] - pulls[1], pulls[2], atol=1e-5)

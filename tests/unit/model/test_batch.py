@@ -31,7 +31,7 @@ def test_every_token_has_one_place_before_the_padding(
     batch = collate(arrays, slices, texts, WORLD.normaliser, config)
     lengths = prefix_lengths(slices, config)
     expected = {user * batch.tokens + place for user, length in enumerate(lengths) for place in range(length)}
-    assert sorted(batch.place.tolist()) == sorted(expected)
+    assert sorted(batch.slot.tolist()) == sorted(expected)
     assert batch.lengths.tolist() == lengths.tolist()
     assert batch.tokens == max(lengths)
 
@@ -43,8 +43,8 @@ def test_events_stand_in_time_order_between_their_bounds() -> None:
     modalities = len(arrays.modalities)
     before = 1 + modalities + WORLD.config.tabular_tokens
     head = 2 * (before + 2 * modalities)
-    events = batch.place[head:] % batch.tokens
-    starts = (batch.place[2 * before : 2 * (before + modalities)] % batch.tokens).view(2, modalities)
+    events = batch.slot[head:] % batch.tokens
+    starts = (batch.slot[2 * before : 2 * (before + modalities)] % batch.tokens).view(2, modalities)
     taken = 0
     for modality in range(modalities):
         for user in range(2):

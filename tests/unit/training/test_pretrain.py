@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from qanchor.events.history import arrays_from_table
 from qanchor.progress import Silent
 from qanchor.training import pretrain as module
 from qanchor.training.objective import Losses, Objective
-from qanchor.training.pretrain import PretrainConfig, PretrainResult, Visible, pretrain
+from qanchor.training.pretrain import Execution, PretrainConfig, PretrainResult, Visible, train_model
 from qanchor.training.pretrain_config import settings_of
-from qanchor.training.pretrain_run import Surroundings, _is_out_of_memory
-from qanchor.training.record import choose_until
+from qanchor.training.pretrain_run import is_out_of_memory
 from qanchor.training.run_log import save_curves
+from qanchor.training.use_cases import choose_until
 from qanchor.training.useru.pairs import UserUConfig
 from tests.unit.training.worlds import UNTIL, planted_leak, tiny_config, tiny_events, tiny_workspace
 
@@ -44,11 +44,12 @@ def _small_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def _run(
     events: pd.DataFrame | None = None,
     config: PretrainConfig = CONFIG,
-    limits: Visible | None = None,
+    visible: Visible | None = None,
     progress: Any = None,
+    execution: Execution | None = None,
 ) -> PretrainResult:
     arrays = arrays_from_table(tiny_events() if events is None else events, WORKSPACE)
-    return pretrain(arrays, WORKSPACE, config, limits or Visible(UNTIL), progress or Silent())
+    return train_model(arrays, WORKSPACE, config, visible or Visible(UNTIL), progress or Silent(), execution)
 
 
 @cache
@@ -133,37 +134,37 @@ def test_events_at_or_after_until_and_new_users_change_nothing() -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path: Path) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        _run(limits=limits, progress=_Interrupting(after=4))
+        _run(execution=execution, progress=_Interrupting(after=4))
     assert _kept_steps(tmp_path) == [4]
-    _assert_the_same_run(_whole_run(), _run(limits=limits))
+    _assert_the_same_run(_whole_run(), _run(execution=execution))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_the_very_step_and_the_next_try_goes_on_from_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    limits, config = Visible(UNTIL, run_dir=tmp_path / "run"), replace(CONFIG, save_every=100)
+    execution, config = Execution(run_dir=tmp_path / "run"), replace(CONFIG, save_every=100)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
-        _run(config=config, limits=limits, progress=_Signalling(number, after=3))
+        _run(config=config, execution=execution, progress=_Signalling(number, after=3))
     assert _kept_steps(tmp_path) == [3]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
-    _assert_the_same_run(_whole_run(), _run(config=config, limits=limits))
+    _assert_the_same_run(_whole_run(), _run(config=config, execution=execution))
 
 
 def test_a_run_in_parts_takes_over_from_a_whole_batch_that_did_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "_whole", _fails_at(3, torch.OutOfMemoryError("CUDA out of memory")))
         with pytest.raises(BatchTooLarge, match="--grad-cache 2") as caught:
-            _run(limits=limits)
-    assert "goes on from step 3" in str(caught.value)
+            _run(execution=execution)
+    assert "continues from step 3" in str(caught.value)
     assert _kept_steps(tmp_path) == [3]
-    resumed = _run(config=replace(CONFIG, grad_cache=2), limits=limits)
+    resumed = _run(config=replace(CONFIG, grad_cache=2), execution=execution)
     for name in ("contrastive_loss", "next_token_loss", "summary_loss"):
         assert resumed.metrics[name] == pytest.approx(_whole_run().metrics[name], abs=1e-4), name
 
@@ -171,21 +172,21 @@ def test_a_run_in_parts_takes_over_from_a_whole_batch_that_did_not_fit(
 def test_what_torch_says_on_a_cpu_without_memory_is_understood() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**46)
-    assert _is_out_of_memory(caught.value)
-    assert not _is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state_and_a_lower_rate_goes_on_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(Objective, "_whole", _fails_at(5, None))
-        with pytest.raises(TrainingDiverged, match="no number at step 5") as caught:
-            _run(limits=limits)
-    assert "The state of step 4 is kept: a lower --learning-rate goes on from there" in str(caught.value)
+        with pytest.raises(TrainingDiverged, match="not finite at step 5") as caught:
+            _run(execution=execution)
+    assert "The state of step 4 is kept: a lower --learning-rate continues from there" in str(caught.value)
     assert _kept_steps(tmp_path) == [4]
-    whole, lower = _whole_run(), _run(config=replace(CONFIG, learning_rate=1e-4), limits=limits)
+    whole, lower = _whole_run(), _run(config=replace(CONFIG, learning_rate=1e-4), execution=execution)
     assert lower.metrics["contrastive_loss"][:5] == whole.metrics["contrastive_loss"][:5]
     assert not _same_weights(whole, lower)
     lower.state.discard()
@@ -193,29 +194,29 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state_and_a_lower_rate_goe
 
 
 def test_other_runs_leave_an_unfinished_one_alone(tmp_path: Path) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        _run(limits=limits, progress=_Interrupting(after=4))
-    _run(config=replace(CONFIG, seed=1), limits=limits).state.discard()
+        _run(execution=execution, progress=_Interrupting(after=4))
+    _run(config=replace(CONFIG, seed=1), execution=execution).state.discard()
     assert _kept_steps(tmp_path) == [4]
 
 
 def test_a_damaged_state_is_named_with_what_to_delete(tmp_path: Path) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        _run(limits=limits, progress=_Interrupting(after=4))
+        _run(execution=execution, progress=_Interrupting(after=4))
     weights = next((tmp_path / "run").glob("*/step-0000004/model.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointInvalid, match=r"model\.safetensors is damaged") as caught:
-        _run(limits=limits)
-    assert f"Delete {weights.parent.parent} to begin that run anew" in str(caught.value)
+        _run(execution=execution)
+    assert f"Delete {weights.parent.parent} to begin that run again" in str(caught.value)
 
 
 def test_figures_of_every_step_outlive_an_interruption(tmp_path: Path) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run", tensorboard=tmp_path / "board")
+    execution = Execution(run_dir=tmp_path / "run", tensorboard=tmp_path / "board")
     with pytest.raises(KeyboardInterrupt):
-        _run(limits=limits, progress=_Interrupting(after=4))
-    result = _run(limits=limits)
+        _run(execution=execution, progress=_Interrupting(after=4))
+    result = _run(execution=execution)
     assert len(result.steps) == 6
     assert all(step.memory_mib > 0 and step.gradient_norm > 0 and step.seconds > 0 for step in result.steps)
     assert result.steps[0].learning_rate == CONFIG.learning_rate
@@ -232,7 +233,7 @@ def test_without_tensorboard_the_log_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(NotReady, match=r"pip install \"qanchor\[tensorboard\]\""):
-        _run(limits=Visible(UNTIL, tensorboard=tmp_path))
+        _run(execution=Execution(tensorboard=tmp_path))
 
 
 def test_the_papers_settings_are_the_papers() -> None:
@@ -248,17 +249,17 @@ def test_the_papers_settings_are_the_papers() -> None:
 
 
 def test_a_run_with_other_arguments_begins_anew(tmp_path: Path) -> None:
-    limits = Visible(UNTIL, run_dir=tmp_path / "run")
+    execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        _run(limits=limits, progress=_Interrupting(after=4))
+        _run(execution=execution, progress=_Interrupting(after=4))
     other = replace(CONFIG, learning_rate=1e-3)
-    assert _same_weights(_run(config=other), _run(config=other, limits=limits))
+    assert _same_weights(_run(config=other), _run(config=other, execution=execution))
 
 
 def test_excluded_users_are_as_if_they_had_never_been_there() -> None:
     events = tiny_events()
     without = events[events["user_id"] != "u003"]
-    excluded = _run(limits=Visible(UNTIL, frozenset({"u003"})))
+    excluded = _run(visible=Visible(UNTIL, frozenset({"u003"})))
     assert _same_weights(excluded, _run(without))
 
 
@@ -305,14 +306,14 @@ class _SlowMachine:
             return honest(objective, *arguments, **named)
 
         monkeypatch.setattr(Objective, "backward", backward)
-        monkeypatch.setattr(module, "Surroundings", partial(Surroundings, clock=lambda: self.now))
+        self.execution = Execution(clock=lambda: self.now)
 
 
 def test_a_machine_that_slows_down_after_the_trial_makes_fewer_steps_in_the_same_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = _SlowMachine(monkeypatch, early=1.0, late=3.0)
-    result = _run(config=replace(CONFIG, minutes=2.0))
+    result = _run(config=replace(CONFIG, minutes=2.0), execution=machine.execution)
     assert 115 <= machine.now <= 125
     assert 38 <= result.metrics["steps"] <= 46  # 114 by the trial
     rates = [step.learning_rate for step in result.steps]
@@ -322,14 +323,14 @@ def test_a_machine_that_slows_down_after_the_trial_makes_fewer_steps_in_the_same
 def test_a_run_by_the_clock_goes_on_with_the_steps_that_were_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits, config = Visible(UNTIL, run_dir=tmp_path / "run"), replace(CONFIG, minutes=1.0, save_every=1)
+    config = replace(CONFIG, minutes=1.0, save_every=1)
     with monkeypatch.context() as patched:
-        _SlowMachine(patched, early=1.0, late=2.0)
-        whole = _run(config=config)
-    _SlowMachine(monkeypatch, early=1.0, late=2.0)
+        whole = _run(config=config, execution=_SlowMachine(patched, early=1.0, late=2.0).execution)
+    machine = _SlowMachine(monkeypatch, early=1.0, late=2.0)
+    execution = replace(machine.execution, run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        _run(config=config, limits=limits, progress=_Interrupting(after=20))
-    resumed = _run(config=config, limits=limits)
+        _run(config=config, execution=execution, progress=_Interrupting(after=20))
+    resumed = _run(config=config, execution=execution)
     assert 20 < resumed.metrics["steps"] < 54  # 54 by the trial
     _assert_the_same_run(whole, resumed)
 
@@ -337,7 +338,7 @@ def test_a_run_by_the_clock_goes_on_with_the_steps_that_were_settled(
 def test_no_users_with_a_past_is_a_clear_error() -> None:
     everybody = frozenset(tiny_events()["user_id"])
     with pytest.raises(NotReady, match="Load more events"):
-        _run(limits=Visible(UNTIL, everybody))
+        _run(visible=Visible(UNTIL, everybody))
 
 
 def test_until_comes_from_the_labels_unless_an_earlier_one_is_given() -> None:

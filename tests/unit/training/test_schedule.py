@@ -14,14 +14,14 @@ def _seconds(first: Pace, each: Callable[[float], float]) -> tuple[float, list[f
     """How long a run takes whose steps take `each(seconds since the start)`; its places in the schedule."""
     pace, spent, done, places = first, 0.0, 0, []
     while done < pace.last:
-        until, began, from_step = pace.next_turn(), spent, done
+        until, began, from_step = pace.next_replan(), spent, done
         for step in range(done, until):
             places.append(pace.at(step) / pace.steps)
             spent += each(spent)
         done = until
         if until < pace.last:
             last = last_step(done, BUDGET - spent, (spent - began) / (done - from_step))
-            pace = pace.turned_at(done, last)
+            pace = pace.replanned(done, last)
     return spent, places
 
 
@@ -48,7 +48,7 @@ def test_the_time_is_filled_and_the_schedule_goes_all_the_way(each: Callable[[fl
 def test_a_run_that_keeps_its_plan_is_where_it_would_be_without_one() -> None:
     pace = Pace(37, 37)
     for step in (2, 6, 20):
-        pace = pace.turned_at(step, 37)
+        pace = pace.replanned(step, 37)
     assert [pace.at(step) for step in range(20, 37)] == list(range(20, 37))
 
 
@@ -59,7 +59,7 @@ def test_one_slow_batch_of_a_trial_does_not_decide() -> None:
 def test_a_time_that_is_over_ends_the_run_after_the_fewest_steps() -> None:
     assert last_step(3, -10.0, 1.0) == FEWEST_STEPS
     assert last_step(50, -10.0, 1.0) == 51
-    assert Pace(FEWEST_STEPS, FEWEST_STEPS).turned_at(19, 20).next_turn() == 20
+    assert Pace(FEWEST_STEPS, FEWEST_STEPS).replanned(19, 20).next_replan() == 20
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_floor() -> None:

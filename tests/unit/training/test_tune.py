@@ -21,10 +21,11 @@ from qanchor.model.qanchor import Suffix
 from qanchor.model.runtime import choose_runtime
 from qanchor.model.soft_prompt import SoftPrompt, save_prompt
 from qanchor.progress import Silent
-from qanchor.training import together, tune
+from qanchor.training import tune
+from qanchor.training import tune_scenarios as together
 from qanchor.training.prefixes import PrefixBank
-from qanchor.training.record import Tuning, tune_scenarios
 from qanchor.training.tune import TuneConfig, TunedPrompt, TuneTask
+from qanchor.training.tune_scenarios import Tuning, tune_scenarios
 from tests.unit.training.worlds import UNTIL, tiny_config, tiny_events, tiny_workspace
 
 WORKSPACE = tiny_workspace()

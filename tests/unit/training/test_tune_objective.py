@@ -5,9 +5,17 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from qanchor.linear_probe import ProbeRows
 from qanchor.metrics import roc_auc
-from qanchor.training.tune_objective import class_auc, geometry_loss, initial_prototypes, probe_auc, spread_of
-from qanchor.training.tune_rows import choose_rows, even_chances
+from qanchor.training.tune_objective import (
+    class_auc,
+    even_chances,
+    geometry_loss,
+    initial_prototypes,
+    probe_auc,
+    spread_of,
+)
+from qanchor.training.tune_scenarios import choose_rows
 
 CHANCE = np.random.default_rng(3)
 
@@ -53,9 +61,11 @@ def test_prototypes_begin_as_a_classifier_of_all_classes(classes: int) -> None:
 
 def test_a_probe_of_many_classes_is_judged_class_by_class() -> None:
     train, valid = _blobs(3), _blobs(3)
-    assert probe_auc(train, valid) == pytest.approx(0.9, abs=0.03)  # what many such rows converge to
+    assert probe_auc(ProbeRows(*train, *valid)) == pytest.approx(
+        0.9, abs=0.03
+    )  # what many such rows converge to
     shuffled = train[0], CHANCE.permutation(train[1])
-    assert probe_auc(shuffled, valid) < 0.75
+    assert probe_auc(ProbeRows(*shuffled, *valid)) < 0.75
 
 
 def test_spread_counts_directions() -> None:
