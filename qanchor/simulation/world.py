@@ -1,7 +1,7 @@
 """A simulated world written to disk: events, labels, ceilings; block by block, so memory stays bounded."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -202,5 +202,5 @@ def _ceilings(halves: list[tuple[Floats, Floats]], labels: list[NDArray[np.bool_
     return {name: asdict(ceiling((a[:, i], b[:, i]), rows[:, i])) for i, name in enumerate(SCENARIOS)}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     write_atomically(path, json.dumps(content, indent=2) + "\n")

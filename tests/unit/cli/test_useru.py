@@ -88,11 +88,11 @@ def test_a_model_writes_and_the_second_build_costs_nothing(
     events: Home, run: Run, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QANCHOR_LLM__API_KEY", "sesame")
-    asked = ("useru", "build", *UNTIL, *SMALL, "--writer", "llm", "--url", model.url, "--model", "fake")
-    first = _json(run, *asked, "--out", str(tmp_path / "one"))
-    assert first["spending"]["calls"] == len(model.asked) > 5
+    arguments = ("useru", "build", *UNTIL, *SMALL, "--writer", "llm", "--url", model.url, "--model", "fake")
+    first = _json(run, *arguments, "--out", str(tmp_path / "one"))
+    assert first["spending"]["calls"] == len(model.requests) > 5
     assert model.headers[0]["Authorization"] == "Bearer sesame"
-    second = _json(run, *asked, "--out", str(tmp_path / "two"))
+    second = _json(run, *arguments, "--out", str(tmp_path / "two"))
     assert second["spending"]["calls"] == 0
     assert second["content_hash"] == first["content_hash"]
     code, out, _ = run("useru", "show", str(tmp_path / "two"))
@@ -108,7 +108,7 @@ def test_a_spending_cap_keeps_what_is_done(events: Home, run: Run, model: FakeMo
     )
     assert code == 0
     assert "not complete: the next call might exceed the spending cap" in out
-    assert 0 < len(model.asked) * 120 <= 2500
+    assert 0 < len(model.requests) * 120 <= 2500
 
 
 def test_a_model_that_is_away_is_told_in_one_line(
@@ -116,15 +116,15 @@ def test_a_model_that_is_away_is_told_in_one_line(
 ) -> None:
     monkeypatch.setenv("QANCHOR_LLM__ATTEMPTS", "1")
     model.then = status(503)
-    asked = ("--writer", "llm", "--url", model.url, "--model", "fake", "--out", str(tmp_path / "set"))
-    code, _, err = run("useru", "build", *UNTIL, *SMALL, *asked)
+    options = ("--writer", "llm", "--url", model.url, "--model", "fake", "--out", str(tmp_path / "set"))
+    code, _, err = run("useru", "build", *UNTIL, *SMALL, *options)
     assert code == 4
     assert err.splitlines()[-1].startswith("error: the model at 127.0.0.1")
     assert (tmp_path / "set" / "useru.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--writer", "poet"), "'poet' is unknown"),
         (("--writer", "llm"), "no language model is named"),
@@ -140,11 +140,11 @@ def test_a_model_that_is_away_is_told_in_one_line(
     ],
 )
 def test_options_that_do_not_hold_are_refused_in_one_line(
-    events: Home, run: Run, arguments: tuple[str, ...], said: str
+    events: Home, run: Run, arguments: tuple[str, ...], message: str
 ) -> None:
     code, out, err = run("useru", "build", *arguments)
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""A language model on loopback that behaves as it is told, and remembers what it was asked."""
+"""A language model on loopback with scripted replies, which records its requests."""
 
 import json
 import re
@@ -10,34 +10,34 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Asked = dict[str, Any]
+Request = dict[str, Any]
 # What to answer: (status, headers, body); a body that is a dict is a draft, text goes out as the content.
-Behaviour = Callable[[Asked], tuple[int, dict[str, str], Any]]
+Behaviour = Callable[[Request], tuple[int, dict[str, str], Any]]
 
 
-def facts_of(asked: Asked) -> dict[str, str]:
+def facts_of(request: Request) -> dict[str, str]:
     """The facts of the first question in a conversation, by name."""
-    told = asked["messages"][1]["content"].partition("Facts:\n")[2]
-    return dict(line.split(": ", 1) for line in told.splitlines())
+    facts = request["messages"][1]["content"].partition("Facts:\n")[2]
+    return dict(line.split(": ", 1) for line in facts.splitlines())
 
 
-def question_of(asked: Asked) -> str:
+def question_of(request: Request) -> str:
     """The question that was suggested."""
-    found = re.search(r"Suggested question: (.*)", asked["messages"][1]["content"])
-    assert found is not None
-    return found.group(1)
+    match = re.search(r"Suggested question: (.*)", request["messages"][1]["content"])
+    assert match is not None
+    return match.group(1)
 
 
-def honest(asked: Asked) -> tuple[int, dict[str, str], Any]:
-    """A question of its own, and the first two facts in words of its own."""
+def honest(request: Request) -> tuple[int, dict[str, str], Any]:
+    """The suggested question, and the first two facts in other words."""
     sentences = [
-        {"text": f"In short: {says}", "facts": [name]} for name, says in list(facts_of(asked).items())[:2]
+        {"text": f"In short: {says}", "facts": [name]} for name, says in list(facts_of(request).items())[:2]
     ]
-    return 200, {}, {"question": question_of(asked), "answer": sentences}
+    return 200, {}, {"question": question_of(request), "answer": sentences}
 
 
 def saying(text: str, *facts: str) -> Behaviour:
-    """One sentence, whatever is asked, that cites some facts."""
+    """One fixed sentence that cites some facts."""
     draft = {"question": "What is to be told about it?", "answer": [{"text": text, "facts": list(facts)}]}
     return lambda _: (200, {}, draft)
 
@@ -56,43 +56,43 @@ def text(content: str) -> Behaviour:
 def slow(seconds: float) -> Behaviour:
     """An honest answer that comes late."""
 
-    def answer(asked: Asked) -> tuple[int, dict[str, str], Any]:
+    def answer(request: Request) -> tuple[int, dict[str, str], Any]:
         time.sleep(seconds)
-        return honest(asked)
+        return honest(request)
 
     return answer
 
 
 @dataclass
 class FakeModel:
-    """What it does next, what it does afterwards, and what it was asked.
+    """Scripted behaviours, the default behaviour, and the requests so far.
 
     Args:
-        usage: it says how many tokens it read and wrote.
+        usage: whether replies have token counts.
     """
 
     url: str = ""
     then: Behaviour = honest
     script: list[Behaviour] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     usage: bool = True
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next(self, asked: Asked, headers: dict[str, str]) -> tuple[int, dict[str, str], Any]:
+    def next(self, request: Request, headers: dict[str, str]) -> tuple[int, dict[str, str], Any]:
         """The behaviour that is due, applied."""
         with self.lock:
-            self.asked.append(asked)
+            self.requests.append(request)
             self.headers.append(headers)
             behaviour = self.script.pop(0) if self.script else self.then
-        return behaviour(asked)
+        return behaviour(request)
 
     def body(self, content: Any) -> bytes:
         """An answer as the protocol has it."""
         if isinstance(content, dict) and "error" in content:
             return json.dumps(content).encode()
-        said = content if isinstance(content, str) else json.dumps(content)
-        answer: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": said}}]}
+        text = content if isinstance(content, str) else json.dumps(content)
+        answer: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
         if self.usage:
             answer["usage"] = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
         return json.dumps(answer).encode()
@@ -105,8 +105,8 @@ def serving() -> Iterator[FakeModel]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            code, headers, content = fake.next({**asked, "path": self.path}, dict(self.headers))
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            code, headers, content = fake.next({**request, "path": self.path}, dict(self.headers))
             body = fake.body(content)
             try:
                 self.send_response(code)

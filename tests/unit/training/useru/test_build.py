@@ -33,8 +33,8 @@ def _planted_at_cutoffs(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _text(row: dict[str, Any]) -> str:
-    told = " ".join(f"{fact['value']} {fact['says']}" for fact in row["facts"])
-    return f"{row['topic']} {row['question']} {row['answer']} {row['draft']} {told}"
+    facts = " ".join(f"{fact['value']} {fact['says']}" for fact in row["facts"])
+    return f"{row['topic']} {row['question']} {row['answer']} {row['draft']} {facts}"
 
 
 def test_nothing_at_or_after_a_cutoff_moves_a_word_of_what_the_profile_says(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_users_have_several_cutoffs_and_horizons_and_their_most_relevant_topics(
     by_user = pd.DataFrame(futures).groupby("user_id")
     assert by_user["cutoff"].nunique().max() == 2
     assert by_user["days"].nunique().min() >= 2
-    asked = pd.DataFrame(profiles).groupby(["user_id", "cutoff"])["topic"]
-    assert asked.nunique().equals(asked.size())
-    assert asked.size().max() == CONFIG.topics == 3
+    topics = pd.DataFrame(profiles).groupby(["user_id", "cutoff"])["topic"]
+    assert topics.nunique().equals(topics.size())
+    assert topics.size().max() == CONFIG.topics == 3
     names = {topic["name"] for topic in manifest.pool}
     assert {row["topic"] for row in profiles} <= names
     assert "space travel" not in names
-    # Those who sail to Oslo are asked about it first.
+    # The first topic of most users who sail to Oslo is northern ports.
     first = {row["user_id"]: row["topic"] for row in reversed(profiles)}
     sailors = [topic for user, topic in first.items() if int(user[1:]) % 2 == 0]
     assert sailors.count("northern ports") > len(sailors) / 2

@@ -21,7 +21,7 @@ _END, _PAD = "<|end|>", "<|pad|>"
 
 
 def _save_model(folder: Path, reply: str, longest: int = 4096, template: bool = True) -> None:
-    """A checkpoint of a tiny Llama that has learned to say one thing, whatever it is asked."""
+    """A checkpoint of a tiny Llama that always gives the same reply."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -57,9 +57,9 @@ def _save_model(folder: Path, reply: str, longest: int = 4096, template: bool = 
     wrapped.save_pretrained(folder)
 
 
-def _teach(model: Any, said: list[int]) -> None:
-    """Every token is followed by the next one of what is to be said, wherever it stands."""
-    pairs = torch.tensor([said[:-1], said[1:]])
+def _teach(model: Any, reply: list[int]) -> None:
+    """Train each token of the reply to follow the one before it."""
+    pairs = torch.tensor([reply[:-1], reply[1:]])
     with torch.no_grad():
         # What attention brings along from a long prompt must not change the reply.
         model.model.layers[0].self_attn.o_proj.weight.zero_().requires_grad_(False)
@@ -96,10 +96,10 @@ def test_a_model_on_disk_writes_and_reflection_mends(checkpoint: Path, tmp_path:
     assert not any("987" in row["answer"] for row in rows)
     assert all(row["model"].startswith("tiny-teller#") for row in rows)
     assert manifest.spending["reply_tokens"] > 0
-    asked = manifest.spending["calls"]
+    calls = manifest.spending["calls"]
     again = LlmWriter(LocalChat(checkpoint), ReplyCache(tmp_path / "replies"), budget, LlmOptions(200))
     build(tmp_path / "again", config=few, writer=again, budget=budget)
-    assert budget.calls == asked
+    assert budget.calls == calls
 
 
 def test_a_model_that_babbles_drops_its_pairs_and_nothing_else(tmp_path: Path) -> None:

@@ -81,13 +81,13 @@ def test_a_profile_ends_before_the_cutoff_and_a_future_begins_with_it() -> None:
 
 def test_time_bins_are_told_per_modality_and_near_days_first() -> None:
     seen = _span(1, 30, 40).everything
-    told = gather_facts(seen)["bins"].says
+    bins = gather_facts(seen)["bins"].says
     days = (seen.time - seen.cutoff) // DAY_US
     trips, songs = (int(((days < 3) & (seen.modality == m)).sum()) for m in (0, 1))
     first = ", ".join(
         f"{name} {count}" for name, count in (("ferry trips", trips), ("songs", songs)) if count
     )
-    assert told.startswith(f"Days ahead 1 to 3: {first or 'nothing'}; 4 to 10: ")
+    assert bins.startswith(f"Days ahead 1 to 3: {first or 'nothing'}; 4 to 10: ")
     assert bin_edges(-90) == (0, 9, 30, 90)
     assert bin_edges(1) == (0, 1)
 

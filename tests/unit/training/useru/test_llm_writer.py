@@ -21,8 +21,8 @@ from qanchor.training.useru.llm_writer import (
 )
 from qanchor.training.useru.store import Manifest, read_manifest
 from tests.unit.training.useru.fake_model import (
-    Asked,
     FakeModel,
+    Request,
     honest,
     question_of,
     saying,
@@ -53,15 +53,15 @@ class Lab:
     waits: list[float]
 
     def writer(self, budget: Budget | None = None, **endpoint: Any) -> LlmWriter:
-        given = {"api_key": "sesame", "timeout_seconds": 5.0, "attempts": 4, **endpoint}
-        chat = HttpChat(Endpoint(self.model.url, "tiny", **given), self.waits.append)
+        options = {"api_key": "sesame", "timeout_seconds": 5.0, "attempts": 4, **endpoint}
+        chat = HttpChat(Endpoint(self.model.url, "tiny", **options), self.waits.append)
         return LlmWriter(chat, ReplyCache(self.root / "replies"), budget or Budget(), LlmOptions(100))
 
     def build(
-        self, name: str = "set", config: Any = FEW, budget: Budget | None = None, **given: Any
+        self, name: str = "set", config: Any = FEW, budget: Budget | None = None, **options: Any
     ) -> Manifest:
         budget = budget or Budget()
-        writer = self.writer(budget, **given)
+        writer = self.writer(budget, **options)
         return build(self.root / name, config=config, writer=writer, budget=budget)
 
     def rows(self, name: str = "set", dropped: bool = False) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def test_an_honest_models_answers_are_kept_with_their_provenance(lab: Lab) -> No
     manifest = lab.build()
     rows = lab.rows()
     assert manifest.complete
-    assert len(rows) == manifest.spending["calls"] == len(lab.model.asked) == PAIRS
+    assert len(rows) == manifest.spending["calls"] == len(lab.model.requests) == PAIRS
     assert {row["verdict"] for row in rows} == {"supported"}
     assert {row["writer"] for row in rows} == {"llm"}
     assert {row["model"] for row in rows} == {f"tiny@{lab.model.url[7:-3]}"}
@@ -88,17 +88,17 @@ def test_an_honest_models_answers_are_kept_with_their_provenance(lab: Lab) -> No
 
 def test_a_model_is_told_facts_and_never_who_the_user_is(lab: Lab) -> None:
     lab.build()
-    for asked, headers in zip(lab.model.asked, lab.model.headers, strict=True):
-        assert asked["path"] == "/v1/chat/completions"
-        assert asked["response_format"]["json_schema"]["schema"]["$ref"] == "#/$defs/Draft"
+    for request, headers in zip(lab.model.requests, lab.model.headers, strict=True):
+        assert request["path"] == "/v1/chat/completions"
+        assert request["response_format"]["json_schema"]["schema"]["$ref"] == "#/$defs/Draft"
         assert headers["Authorization"] == "Bearer sesame"
-        assert not any(row["user_id"] in json.dumps(asked) for row in lab.rows())
+        assert not any(row["user_id"] in json.dumps(request) for row in lab.rows())
 
 
 def test_a_second_build_asks_nothing_and_gives_the_same_pairs(lab: Lab) -> None:
     first = lab.build("one")
     second = lab.build("two")
-    assert len(lab.model.asked) == PAIRS
+    assert len(lab.model.requests) == PAIRS
     assert second.content_hash == first.content_hash
     assert (second.spending["calls"], second.spending["from_cache"]) == (0, PAIRS)
 
@@ -111,7 +111,7 @@ def test_a_damaged_reply_is_asked_for_again(lab: Lab) -> None:
     lab.build("one")
     next(iter((lab.root / "replies").glob("*/*.json"))).write_bytes(b"{half")
     lab.build("two")
-    assert len(lab.model.asked) == PAIRS + 1
+    assert len(lab.model.requests) == PAIRS + 1
 
 
 def test_bad_json_is_asked_for_again_and_counted(lab: Lab) -> None:
@@ -120,7 +120,7 @@ def test_bad_json_is_asked_for_again_and_counted(lab: Lab) -> None:
     assert manifest.spending["malformed"] == 2
     assert manifest.spending["calls"] == PAIRS + 2
     assert len(lab.rows()) == PAIRS
-    assert "Reply with that object alone" in lab.model.asked[1]["messages"][-1]["content"]
+    assert "Reply with that object alone" in lab.model.requests[1]["messages"][-1]["content"]
 
 
 def test_an_answer_that_never_takes_the_form_is_dropped(lab: Lab) -> None:
@@ -191,19 +191,19 @@ def test_a_redirect_is_not_followed(lab: Lab) -> None:
     lab.model.then = status(307, Location=f"{lab.model.url}/elsewhere")
     with pytest.raises(InputError, match="refuses: 307"):
         lab.build()
-    assert len(lab.model.asked) == 1
+    assert len(lab.model.requests) == 1
 
 
 def test_a_server_that_knows_no_schemas_is_asked_without(lab: Lab) -> None:
     lab.model.script = [status(400)]
     lab.build()
-    assert "response_format" in lab.model.asked[0]
-    assert not any("response_format" in asked for asked in lab.model.asked[1:])
+    assert "response_format" in lab.model.requests[0]
+    assert not any("response_format" in request for request in lab.model.requests[1:])
     assert len(lab.rows()) == PAIRS
 
 
 def test_several_requests_with_a_schema_may_be_refused_at_a_time(lab: Lab) -> None:
-    lab.model.then = lambda asked: status(400)(asked) if "response_format" in asked else honest(asked)
+    lab.model.then = lambda request: status(400)(request) if "response_format" in request else honest(request)
     manifest = lab.build(config=replace(FEW, users=12, parallel=4))
     assert manifest.complete
     assert len(lab.rows()) == manifest.spending["calls"]
@@ -218,9 +218,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 
 def test_an_invented_number_goes_back_to_the_model(lab: Lab) -> None:
-    def corrected(asked: Asked) -> tuple[int, dict[str, str], Any]:
-        told = asked["messages"][-1]["content"]
-        return honest(asked) if "is wrong" in told else saying("987 events in all.", "events")(asked)
+    def corrected(request: Request) -> tuple[int, dict[str, str], Any]:
+        last = request["messages"][-1]["content"]
+        return honest(request) if "is wrong" in last else saying("987 events in all.", "events")(request)
 
     lab.model.then = corrected
     manifest = lab.build()
@@ -234,7 +234,7 @@ def test_an_invented_number_goes_back_to_the_model(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("sentence", "fault"),
     [
         ("There were 987 events.", "wrong number"),
         ('Chiefly "moon landing by Saturn".', "foreign quotation"),
@@ -242,14 +242,14 @@ def test_an_invented_number_goes_back_to_the_model(lab: Lab) -> None:
         ("The user never did.", "wrong direction"),
     ],
 )
-def test_what_a_model_does_not_mend_is_replaced_by_the_fact(lab: Lab, said: str, fault: str) -> None:
-    lab.model.then = saying(said, "events")
+def test_what_a_model_does_not_mend_is_replaced_by_the_fact(lab: Lab, sentence: str, fault: str) -> None:
+    lab.model.then = saying(sentence, "events")
     manifest = lab.build()
     assert manifest.faults[fault] == PAIRS
     for row in lab.rows():
         assert row["verdict"] == "repaired"
         assert row["answer"] == next(f["says"] for f in row["facts"] if f["name"] == "events")
-        assert row["draft"] == said
+        assert row["draft"] == sentence
 
 
 def test_an_answer_that_cites_nothing_is_dropped_and_kept_for_inspection(lab: Lab) -> None:
@@ -261,13 +261,13 @@ def test_an_answer_that_cites_nothing_is_dropped_and_kept_for_inspection(lab: La
 
 
 def test_a_question_that_says_what_is_not_so_gives_way_to_the_suggested_one(lab: Lab) -> None:
-    def odd(asked: Asked) -> tuple[int, dict[str, str], Any]:
-        code, headers, draft = honest(asked)
+    def odd(request: Request) -> tuple[int, dict[str, str], Any]:
+        code, headers, draft = honest(request)
         return code, headers, {**draft, "question": "Why did this user do it 4321 times?"}
 
     lab.model.then = odd
     lab.build()
-    suggested = {question_of(asked) for asked in lab.model.asked}
+    suggested = {question_of(request) for request in lab.model.requests}
     assert {row["question"] for row in lab.rows()} <= suggested
     assert {row["verdict"] for row in lab.rows()} == {"repaired"}
 
@@ -284,13 +284,13 @@ def test_a_spending_cap_stops_before_it_is_exceeded_and_keeps_what_is_done(lab: 
     assert not manifest.complete
     assert "spending cap" in manifest.stopped
     assert 0 < budget.tokens <= 2_000
-    assert len(lab.rows("one")) == manifest.spending["calls"] == len(lab.model.asked)
+    assert len(lab.rows("one")) == manifest.spending["calls"] == len(lab.model.requests)
     assert rows_of(lab.root / "one", "future")
-    asked = len(lab.model.asked)
+    calls = len(lab.model.requests)
     again = lab.build("two", config, Budget())
     assert again.complete
-    assert again.spending["from_cache"] == asked
-    assert len(lab.model.asked) == len(lab.rows("two"))
+    assert again.spending["from_cache"] == calls
+    assert len(lab.model.requests) == len(lab.rows("two"))
 
 
 def test_a_cap_in_money_counts_what_is_read_and_written(lab: Lab) -> None:

@@ -37,7 +37,7 @@ def test_every_pair_is_one_of_the_set(folder: Path) -> None:
         (row["user_id"], int(row["cutoff"].timestamp() * 1e6), row["days"], row["question"], row["answer"])
         for row in rows
     }
-    found = {
+    loaded = {
         (
             pairs.users[pairs.points.rows[point]],
             int(pairs.points.cutoffs[point]),
@@ -48,10 +48,10 @@ def test_every_pair_is_one_of_the_set(folder: Path) -> None:
         for point in range(len(pairs.points))
         for slot in range(2)
     }
-    assert found <= stored
+    assert loaded <= stored
     users = {pairs.users[row] for row in pairs.points.rows[: pairs.trained].tolist()}
     ours = [pair for pair in stored if pair[0] in users]
-    assert len({pair for pair in found if pair[0] in users}) > 0.8 * len(ours)
+    assert len({pair for pair in loaded if pair[0] in users}) > 0.8 * len(ours)
 
 
 def test_training_rows_are_whole_cells_and_held_users_are_in_none(folder: Path) -> None:

@@ -104,9 +104,11 @@ def test_a_topic_answer_counts_the_word_it_was_asked_about() -> None:
     config = replace(CONFIG, shares=(0, 0, 1, 0, 0, 0, 0), questions=1)
     pairs, visible = _pairs(config=config), _visible()
     level = {0: "oslo nothing", 1: "oslo one", 2: "oslo two", 3: "oslo few", 4: "oslo few"}
-    asked = [i for i in range(len(pairs.points)) if "oslo" in pairs.questions[pairs.question[i, 0]].split()]
+    oslo_points = [
+        i for i in range(len(pairs.points)) if "oslo" in pairs.questions[pairs.question[i, 0]].split()
+    ]
     checked = 0
-    for point in asked:
+    for point in oslo_points:
         row, cutoff = int(pairs.points.rows[point]), int(pairs.points.cutoffs[point])
         count = _count(visible, 0, row, cutoff, int(pairs.days[point, 0]), "oslo")
         answer = pairs.answer_text(point, 0)

@@ -1,4 +1,4 @@
-"""The pool: 72 topics, listed where the log speaks of them, found in it where it does not."""
+"""The pool: 72 topics, listed ones that the log mentions, then topics of the log."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_the_most_relevant_topics_are_those_a_user_speaks_of_more_than_others_do
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("topics: [a, b]", "lists no topics"),
         ("topics: {a: b}", "lists no topics"),
@@ -84,10 +84,10 @@ def test_the_most_relevant_topics_are_those_a_user_speaks_of_more_than_others_do
         (":\n  - {", "lists no topics"),
     ],
 )
-def test_a_topic_file_that_does_not_hold_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_topic_file_that_does_not_hold_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "topics.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_topics(path)
 
 

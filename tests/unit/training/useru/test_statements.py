@@ -1,4 +1,4 @@
-"""Statements: what a sentence may say, given the facts that it cites."""
+"""Statements: what a sentence may say with the facts that it cites."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_what_the_facts_bear_out_is_let_through(text: str, facts: tuple[str, ...
     ],
 )
 def test_what_they_do_not_is_named(text: str, facts: tuple[str, ...], fault: str) -> None:
-    assert any(fault in found for found in _faults(text, *facts)), _faults(text, *facts)
+    assert any(fault in each for each in _faults(text, *facts)), _faults(text, *facts)
 
 
 def test_the_facts_own_sentences_hold() -> None:

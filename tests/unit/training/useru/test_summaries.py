@@ -1,4 +1,4 @@
-"""Summaries: each group weighs what it is given, and every span has the same numbers."""
+"""Summaries: each group has the requested weight, and every span has the same numbers."""
 
 from dataclasses import astuple, replace
 
@@ -31,11 +31,11 @@ TOPICS = CHANCE.poisson(3.0, (POINTS, 5))
 def test_a_group_weighs_its_share_however_many_numbers_it_has(group: int) -> None:
     shares = SummaryShares(0.1, 0.1, 0.2, 0.1, 0.1, 0.3, 0.1)
     widths = [5, 2, 1, 1, 1, 2 + 6 * 2 + 2 * 4, 3]
-    found = summarise(SPAN, TOPICS, shares)
-    assert found.shape == (POINTS, sum(widths))
-    own = found[:, sum(widths[:group]) : sum(widths[: group + 1])]
+    numbers = summarise(SPAN, TOPICS, shares)
+    assert numbers.shape == (POINTS, sum(widths))
+    group_numbers = numbers[:, sum(widths[:group]) : sum(widths[: group + 1])]
     # A column that is the same for all has no weight to give; missing and cut values give a little less.
-    weight = own.var(axis=0)[own.var(axis=0) > 0].mean() * widths[group]
+    weight = group_numbers.var(axis=0)[group_numbers.var(axis=0) > 0].mean() * widths[group]
     assert weight == pytest.approx(astuple(shares)[group] * sum(widths), rel=0.25)
 
 
@@ -52,9 +52,9 @@ def test_a_span_where_nothing_happened_has_as_many_numbers() -> None:
         numbers=(np.full((POINTS, 2), np.nan), np.empty((POINTS, 0))),
         terms=csr_matrix((POINTS, 3)),
     )
-    found = summarise(nothing, np.zeros_like(TOPICS), shares)
-    assert found.shape == summarise(SPAN, TOPICS, shares).shape
-    assert np.isfinite(found).all()
+    numbers = summarise(nothing, np.zeros_like(TOPICS), shares)
+    assert numbers.shape == summarise(SPAN, TOPICS, shares).shape
+    assert np.isfinite(numbers).all()
 
 
 def test_levels_say_how_often_how_soon_and_how_much() -> None:

@@ -1,4 +1,4 @@
-"""Topics: words that go together, found without anybody naming them."""
+"""Topics: words that go together, without a list of names."""
 
 import numpy as np
 from scipy.sparse import csr_matrix

@@ -29,8 +29,8 @@ CONFIG = BuildConfig(cutoffs=2, step_days=10, horizons_days=(7, 14, 30), topics=
 
 def visible(events: pd.DataFrame | None = None) -> EventArrays:
     """What pre-training may see of the events."""
-    given = tiny_events() if events is None else events
-    return visible_events(arrays_from_table(given, WORKSPACE), END, frozenset())
+    table = tiny_events() if events is None else events
+    return visible_events(arrays_from_table(table, WORKSPACE), END, frozenset())
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
     config: BuildConfig = CONFIG,
     **job: Any,
 ) -> Manifest:
-    """A set in the folder; the grounded writer unless another is given."""
+    """A set in the folder; by the grounded writer unless `job` names another."""
     made = Job(**{"writer": GroundedWriter(), "listed": LISTED, "folder": folder, **job})
     return build_set(visible(events), WORKSPACE, END, config, made, Silent())
 
