@@ -8,6 +8,7 @@ import typer
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.stages import recorded_progress, working
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -27,12 +28,10 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
     Example: qanchor-cli index build --all
     """
     from qanchor.audience.index import build_scenario_index
-    from qanchor.progress import Silent
-    from qanchor.registry.jobs import recorded_job
 
     site, rows = Site.open(), []
     names = _embedded(site, scenario, every)
-    with recorded_job(site.engine, "index build", {"scenarios": names}, Silent()) as job:
+    with recorded_progress(site, "index build", {"scenarios": names}) as job:
         job.start("indexes", len(names))
         for name in names:
             began = time.monotonic()
@@ -58,7 +57,8 @@ def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: 
     site, rows = Site.open(), []
     for name in _embedded(site, scenario, every):
         began = time.monotonic()
-        done = update_scenario_index(site, name, _plan(site))
+        with working(f"updating the index of {name}"):
+            done = update_scenario_index(site, name, _plan(site))
         counts = {"changed": done.changed, "gone": done.removed, "rebuilt": "yes" if done.rebuilt else "no"}
         seconds = round(time.monotonic() - began, 2)
         rows.append({**_facts(site, name), **counts, "seconds": seconds, "version": done.row.version})

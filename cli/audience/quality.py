@@ -10,6 +10,7 @@ import typer
 
 from cli.audience.search import Search, count, print_notes, search_notes
 from cli.output import print_json, print_table
+from cli.stages import progress
 
 if TYPE_CHECKING:
     from qanchor.audience.lift import Overlap, Quality
@@ -24,11 +25,14 @@ def show_quality(search: Search, chart: Path | None, as_json: bool) -> None:
     from qanchor.audience.profile import profile_audience
 
     population, result, notes = search.population, search.result, search_notes(search)
-    quality = measure_quality(population, search.request, search.words.scorer if search.words else None)
     overlap = None
-    if result.seeds is not None and len(result.seeds.rows) > 1:
-        overlap = measure_overlap(population, result.seeds, result.rows, result.candidates)
-    profile = profile_audience(population, result.rows, result.candidates, search.site.event_log)
+    with progress() as bar:
+        bar.start("ranking held-out seeds")
+        quality = measure_quality(population, search.request, search.words.scorer if search.words else None)
+        bar.start("comparing the list with the others")
+        if result.seeds is not None and len(result.seeds.rows) > 1:
+            overlap = measure_overlap(population, result.seeds, result.rows, result.candidates)
+        profile = profile_audience(population, result.rows, result.candidates, search.site.event_log)
     if chart is not None:
         from qanchor.charts.audience_chart import audience_lift_chart
         from qanchor.charts.drawing import draw_chart

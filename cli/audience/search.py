@@ -8,6 +8,7 @@ import typer
 
 from cli.audience.options import SearchOptions
 from cli.output import print_json, print_table
+from cli.stages import working
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def run_search(options: SearchOptions, out: Path | None = None) -> Search:
     if out is not None:
         check_result_file(out)
     request = options.request()
-    population = open_population(site, options.scenario)
-    words = None if options.text is None else read_words(site, population, options.text)
-    result = find_lookalikes(population, request, words.scorer if words else None)
+    with working("searching users"):
+        population = open_population(site, options.scenario)
+        words = None if options.text is None else read_words(site, population, options.text)
+        result = find_lookalikes(population, request, words.scorer if words else None)
     return Search(site, population, request, words, result)
 
 

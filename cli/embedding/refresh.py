@@ -161,9 +161,9 @@ def _show(result: "Mapping[str, ScenarioRefresh]", json: bool) -> None:
             "changed": found.touched,
             "embedded": found.embedded,
             "pending": found.pending,
-            "largest pending": round(found.largest_pending, 4),
+            "largest_pending": round(found.largest_pending, 4),
             "manifest": found.manifest.id,
-            "as of": f"{found.manifest.as_of:%Y-%m-%d %H:%M:%S}",
+            "as_of": found.manifest.as_of,
         }
         for name, found in result.items()
     ]

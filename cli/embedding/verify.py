@@ -6,6 +6,7 @@ import typer
 
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.stages import progress, working
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -30,22 +31,34 @@ def run(
 
     Example: qanchor-cli verify --all --repair
     """
-    from qanchor.embedding.verify import verify
     from qanchor.errors import StateError
     from qanchor.registry.manifests import active_manifests
 
     site = Site.open()
     ready = list(active_manifests(site.engine, list(site.workspace.scenarios)))
     names = chosen(site.workspace, scenario, every, ready)
-    checks = [check for name in names for check in verify(site, name)]
+    checks = _compare(site, names)
     if repair and not all(check.agrees for check in checks):
-        _repair(checks, site)
-        checks = [check for name in names for check in verify(site, name)]
+        with working("repairing stores"):
+            _repair(checks, site)
+        checks = _compare(site, names)
     _show(checks, json)
     wrong = [check for check in checks if not check.agrees]
     if wrong:
         where = ", ".join(f"{check.scenario} {check.store}" for check in wrong)
         raise StateError(f"stores differ: {where}", wrong[0].remedy)
+
+
+def _compare(site: "Site", names: list[str]) -> "list[StoreCheck]":
+    from qanchor.embedding.verify import verify
+
+    with progress() as bar:
+        bar.start("comparing stores", len(names))
+        checks = []
+        for name in names:
+            checks += verify(site, name)
+            bar.advance(1, name)
+    return checks
 
 
 def _repair(checks: "list[StoreCheck]", site: "Site") -> None:

@@ -12,7 +12,7 @@ from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import ScenariosOption, chosen
-from cli.stages import recorded_progress
+from cli.stages import recorded_progress, working
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -255,7 +255,8 @@ def score(
     listed = list(dict.fromkeys(read_user_list(users))) if users else None
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ScoreRequest(listed, store.value, moment, unseen.value)
-    scored = score_users(site, scenario, request)
+    with working("scoring users"):
+        scored = score_users(site, scenario, request)
     if out:
         write_result(scored.table, out)
     if publish:

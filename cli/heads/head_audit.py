@@ -7,6 +7,7 @@ import typer
 
 from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from cli.stages import working
 from qanchor.site import Site
 
 _SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
@@ -56,7 +57,8 @@ def compare(
     """
     from qanchor.heads.compare import compare_heads
 
-    found = compare_heads(Site.open(), scenario, challenger, champion)
+    with working("comparing heads"):
+        found = compare_heads(Site.open(), scenario, challenger, champion)
     if json:
         print_json(asdict(found))
         return
@@ -114,7 +116,8 @@ def refit(
     """
     from qanchor.heads.refit import refit as fit_again
 
-    found = fit_again(Site.open(), scenario, head)
+    with working("training the head again"):
+        found = fit_again(Site.open(), scenario, head)
     if json:
         print_json(asdict(found) | {"exact": found.exact})
     elif found.exact:

@@ -8,6 +8,7 @@ import typer
 
 from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from cli.stages import working
 from qanchor.site import Site
 
 
@@ -38,7 +39,8 @@ def explain(
     site = Site.open()
     moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
     request = ExplainRequest(scenario, user, moment, features, events)
-    found = explain_user(site, request)
+    with working("explaining the score"):
+        found = explain_user(site, request)
     if json:
         print_json(asdict(found))
         return

@@ -7,6 +7,7 @@ import typer
 
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
+from cli.stages import working
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def score(
         check_result_file(out)
     site = Site.open()
     asked = None if users is None else read_user_list(users)
-    scores = score_by_words(site, scenario, asked)
+    with working("scoring users"):
+        scores = score_by_words(site, scenario, asked)
     if out is not None:
         write_result(scores.table, out)
     spec, scorer = site.workspace.scenario(scenario), scores.scorer

@@ -10,7 +10,7 @@ from cli.groups import command_group, with_options
 from cli.model.useru_show import Samples, show_set
 from cli.model.useru_writer import WriterOptions
 from cli.output import JsonOption
-from cli.stages import progress
+from cli.stages import progress, working
 from qanchor.errors import InputError, NotReady
 from qanchor.site import Site
 
@@ -118,7 +118,8 @@ def build(
     answer_writer, budget = writer.choose(site)
     until = None if options.until is None else read_moment(options.until, "--until")
     end = choose_until(until, earliest_cutoff(site.home))
-    arrays = load_event_arrays(site.event_log, site.workspace, before=end)
+    with working("reading events"):
+        arrays = load_event_arrays(site.event_log, site.workspace, before=end)
     visible = visible_events(arrays, to_microseconds(end), holdout_users(site.home))
     job = Job(answer_writer, listed, folder, budget)
     with progress() as bar:

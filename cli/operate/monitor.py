@@ -10,6 +10,7 @@ import typer
 
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.stages import working
 from cli.watch import run_until_signal
 from qanchor.site import Site
 
@@ -118,7 +119,8 @@ def _check(
     from qanchor.monitoring.monitor import monitor
     from qanchor.monitoring.records import record
 
-    results = monitor(site, names, at)
+    with working("checking what is in service"):
+        results = monitor(site, names, at)
     record(site.home, results)
     metrics.show(results)
     if textfile:

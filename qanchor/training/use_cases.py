@@ -65,6 +65,7 @@ def pretrain(site: Site, request: PretrainRequest, progress: Progress) -> ModelV
         KeyboardInterrupt: SIGINT or SIGTERM came; the state is kept.
     """
     until = choose_until(request.until, earliest_cutoff(site.home))
+    progress.start("reading events")
     arrays = load_event_arrays(site.event_log, site.workspace, before=until)
     visible = Visible(until, holdout_users(site.home))
     compute = site.settings.compute
@@ -174,6 +175,7 @@ def tune(site: Site, request: TuneRequest, progress: Progress) -> list[PromptVer
     model, compute = active_model(site.engine), site.settings.compute
     loaded = load_model(site.home.root / model.path, compute.device, compute.precision)
     loaded.config.check_workspace(site.workspace)
+    progress.start("reading events")
     arrays = load_event_arrays(site.event_log, site.workspace)
     tuning = Tuning(loaded, site.workspace, request.config, request.test_fold)
     config = request.config
