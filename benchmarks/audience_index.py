@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import Bar
 from qanchor.storage.vectors import IndexMetadata, IndexPlan, VectorIndex, build_index, load_index, save_index
-from qanchor.storage.vectors.native import load_faiss
+from qanchor.storage.vectors.exact import load_faiss
 
 faiss = load_faiss()
 

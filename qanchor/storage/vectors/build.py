@@ -1,4 +1,4 @@
-"""Building an index, and bringing one up to date without building it anew."""
+"""Building an index, and updating one without building all of it again."""
 
 import time
 from dataclasses import replace
@@ -10,12 +10,11 @@ import pyarrow.compute as pc
 
 from qanchor.errors import IndexInvalid
 from qanchor.storage.vectors import kinds
-from qanchor.storage.vectors.index import VectorIndex
+from qanchor.storage.vectors.exact import numpy_view
+from qanchor.storage.vectors.index import VectorIndex, find_users
 from qanchor.storage.vectors.metadata import IndexMetadata, IndexPlan, Rows, SegmentMetadata, Vectors
-from qanchor.storage.vectors.native import numpy_view
 from qanchor.storage.vectors.segment import Segment
 from qanchor.storage.vectors.tuning import cells_needed, set_exam, tune
-from qanchor.storage.vectors.users import find_users
 
 # A scan of all codes costs as much as probing this share of the cells, whose lists are shorter and scattered.
 _CLUSTERED = 0.25
@@ -29,12 +28,12 @@ def build_index(
     Args:
         users: string [rows], distinct.
         vectors: float32 [rows, width], unit length.
-        origin: its fingerprint, manifest_id and as_of are taken over.
-        plan: what kind, and how exact; None: the defaults.
+        origin: fingerprint, manifest_id and as_of of the vectors.
+        plan: kind and exactness; None: the defaults.
 
     Raises:
-        IndexInvalid: there are none, a user is there twice, a vector is not of length 1, or the plan's
-            memory does not do.
+        IndexInvalid: there are no vectors, a user has two, a vector is not of length 1, or the plan's
+            memory is too small.
     """
     plan = plan or IndexPlan()
     _check(users, vectors)
@@ -54,7 +53,7 @@ def build_segment(users: pa.Array, vectors: Vectors, plan: IndexPlan) -> Segment
     Args:
         users: string [rows], ascending, distinct.
         vectors: float32 [rows, width], unit length.
-        plan: what kind, and how exact.
+        plan: kind and exactness.
     """
     began = time.monotonic()
     rows, width = vectors.shape
@@ -62,7 +61,7 @@ def build_segment(users: pa.Array, vectors: Vectors, plan: IndexPlan) -> Segment
     if kind == "flat":
         metadata = SegmentMetadata("flat", rows, build_seconds=time.monotonic() - began)
         return Segment(metadata, users, kinds.fill_flat(vectors))
-    exams = set_exam(vectors, plan.queries, 1), set_exam(vectors, plan.queries, 2)
+    practice, final = set_exam(vectors, plan.queries, 1), set_exam(vectors, plan.queries, 2)
     parameters: dict[str, float] = {}
     if kind == "hnsw":
         index = kinds.fill_graph(vectors)
@@ -70,7 +69,7 @@ def build_segment(users: pa.Array, vectors: Vectors, plan: IndexPlan) -> Segment
         cells, parameters = None, {"dims_per_code": share}
         if kind == "ivf":
             cells = kinds.train_cells(vectors)
-            probed = cells_needed(numpy_view(cells), vectors, exams[0], plan.recall)
+            probed = cells_needed(numpy_view(cells), vectors, practice, plan.recall)
             if plan.kind == "auto" and probed > _CLUSTERED * cells.ntotal:
                 kind, cells = "codes", None
             else:
@@ -79,7 +78,7 @@ def build_segment(users: pa.Array, vectors: Vectors, plan: IndexPlan) -> Segment
     memory = kinds.memory_bytes(kind, rows, width, share)
     first = SegmentMetadata(kind, rows, parameters, memory_bytes=memory)
     segment = Segment(first, pa.concat_arrays([users]), index)
-    tuned = tune(segment, first, exams, plan.recall)
+    tuned = tune(segment, first, practice, final, plan.recall)
     segment.metadata = replace(tuned, build_seconds=time.monotonic() - began)
     return segment
 
@@ -91,21 +90,21 @@ def update_index(
     origin: IndexMetadata,
     plan: IndexPlan | None = None,
 ) -> VectorIndex:
-    """The index as it has to be for these users, most of it as it was.
+    """The index of these users, built segments kept.
 
-    What was built stays; users who are new or have another vector get a segment of their own, and the rows
-    of those who are gone or changed are removed. The segment of an earlier update is replaced, so that
-    there is only ever one.
+    New users and users with another vector get a segment of their own; rows of users who are no longer
+    there or have changed are removed. The segment of an earlier update is replaced, so that there is only
+    ever one.
 
     Args:
         index: the earlier one, of the same embedding space.
-        users: string [rows], distinct: everybody there is to be.
+        users: string [rows], distinct, all users of the new index.
         vectors: float32 [rows, width], unit length.
-        origin: its fingerprint, manifest_id and as_of are taken over.
-        plan: for the segment of changes.
+        origin: fingerprint, manifest_id and as_of of the vectors.
+        plan: kind and exactness of the segment of changes.
 
     Raises:
-        IndexInvalid: as of `build_index`.
+        IndexInvalid: for the reasons of `build_index`.
     """
     _check(users, vectors)
     users, vectors = _by_user(users, vectors)
@@ -114,10 +113,10 @@ def update_index(
     removed: list[Rows] = []
     start = 0
     for segment in built:
-        at = find_users(users, segment.users)
-        same = at >= 0
-        same[same] = (segment.matrix[same] == vectors[at[same]]).all(axis=1)
-        unchanged[at[same]] = True
+        rows = find_users(users, segment.users)
+        same = rows >= 0
+        same[same] = (segment.matrix[same] == vectors[rows[same]]).all(axis=1)
+        unchanged[rows[same]] = True
         removed.append(np.flatnonzero(~same) + start)
         start += len(segment)
     changed = np.flatnonzero(~unchanged)

@@ -13,13 +13,13 @@ import pyarrow as pa
 from qanchor.errors import DiskFull, FingerprintMismatch, IndexInvalid
 from qanchor.files import atomic_folder
 from qanchor.names import USER_ID
+from qanchor.storage.vectors.exact import load_faiss
 from qanchor.storage.vectors.index import VectorIndex
 from qanchor.storage.vectors.metadata import FORMAT, IndexMetadata, SegmentMetadata
-from qanchor.storage.vectors.native import load_faiss
 from qanchor.storage.vectors.segment import Segment
 
 _INDEX, _USERS, _METADATA, _REMOVED = "index.faiss", "users.arrow", "metadata.json", "removed.npy"
-SEGMENT_FILES: Final = (_INDEX, _USERS)
+_SEGMENT_FILES: Final = (_INDEX, _USERS)
 
 
 def save_index(index: VectorIndex, folder: Path) -> IndexMetadata:
@@ -31,31 +31,31 @@ def save_index(index: VectorIndex, folder: Path) -> IndexMetadata:
         The metadata as written.
 
     Raises:
-        DiskFull: there is no space; free some.
+        DiskFull: no space is left; free some.
     """
-    with atomic_folder(folder) as building:
+    with atomic_folder(folder) as staged:
         try:
             for number, segment in enumerate(index.segments):
-                _write_segment(segment, building / f"{number:05d}")
-            np.save(building / _REMOVED, index.removed)
-        except (RuntimeError, OSError) as error:  # faiss has one error for all that can happen to a file
+                _write_segment(segment, staged / f"{number:05d}")
+            np.save(staged / _REMOVED, index.removed)
+        except RuntimeError as error:  # faiss has one error for all that can happen to a file
             raise DiskFull(
                 f"index {folder} could not be written: {str(error).splitlines()[0]}",
                 "Free some space, build it again.",
             ) from error
-        files = sorted(path for path in building.rglob("*") if path.is_file())
-        sizes = {str(path.relative_to(building)): path.stat().st_size for path in files}
+        files = sorted(path for path in staged.rglob("*") if path.is_file())
+        sizes = {str(path.relative_to(staged)): path.stat().st_size for path in files}
         written = replace(index.metadata, sizes=sizes)
-        (building / _METADATA).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
+        (staged / _METADATA).write_text(json.dumps(asdict(written), indent=2) + "\n", encoding="utf-8")
     return written
 
 
 def load_index(folder: Path, fingerprint: str | None = None) -> VectorIndex:
-    """The index of a folder, its vectors mapped from disk and read as they are needed.
+    """The index of a folder, its vectors mapped from disk and read on demand.
 
     Args:
-        folder: as `save_index` wrote it.
-        fingerprint: of the expected embedding space; None: any.
+        folder: folder that `save_index` wrote.
+        fingerprint: expected fingerprint of the embedding space; None accepts any.
 
     Raises:
         IndexInvalid: a file is missing, cut off or of another format; build the index again.
@@ -83,7 +83,7 @@ def load_index(folder: Path, fingerprint: str | None = None) -> VectorIndex:
 
 
 def read_metadata(folder: Path) -> IndexMetadata:
-    """The metadata of an index; the sizes of its files are checked.
+    """The metadata of an index, its files' sizes checked.
 
     Raises:
         IndexInvalid: a file is missing, cut off or of another format; build the index again.
@@ -105,7 +105,7 @@ def read_metadata(folder: Path) -> IndexMetadata:
 def _write_segment(segment: Segment, folder: Path) -> None:
     folder.mkdir()
     if segment.folder is not None:
-        for name in SEGMENT_FILES:
+        for name in _SEGMENT_FILES:
             _link(segment.folder / name, folder / name)
         return
     load_faiss().write_index(segment.index, str(folder / _INDEX))

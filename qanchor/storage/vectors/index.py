@@ -6,23 +6,26 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from qanchor.storage.vectors.exact import merge
 from qanchor.storage.vectors.metadata import Allowed, IndexMetadata, Mask, Rows, Vectors
 from qanchor.storage.vectors.segment import Segment
-from qanchor.storage.vectors.users import as_ids, find_users
+
+# A hash table of every id pays where a good part of them is looked up.
+_HASHED_SHARE = 0.02
 
 
 class VectorIndex:
     """An index in memory, or mapped from its files.
 
     A row is a position in the segments laid end to end. Where users were changed or removed since the index
-    was built, their old rows remain as positions that no search finds and no user has.
+    was built, their old rows remain; no search returns them.
 
     Args:
         metadata: what it holds.
         segments: at least one; a later one has the newer vectors.
-        removed: int64, ascending: rows that are nobody's any more.
+        removed: int64, ascending: rows of users who were changed or removed.
     """
 
     def __init__(
@@ -37,12 +40,12 @@ class VectorIndex:
 
     @property
     def size(self) -> int:
-        """How many row positions there are; masks over rows have this length."""
+        """Number of rows, removed ones included; masks over rows have this length."""
         return int(self._starts[-1])
 
     @property
     def population(self) -> int:
-        """Users that can be found."""
+        """Number of users."""
         return self.size - len(self.removed)
 
     @property
@@ -52,7 +55,7 @@ class VectorIndex:
 
     @cached_property
     def users(self) -> pa.Array:
-        """The user of every row position, string [size]; those of removed rows are out of date."""
+        """The user of every row, string [size]; those of removed rows are out of date."""
         if len(self.segments) == 1:
             return self.segments[0].users
         return pa.concat_arrays([segment.users for segment in self.segments])
@@ -69,20 +72,22 @@ class VectorIndex:
         """Every row that is a user's, int64 [population], ascending."""
         return np.arange(self.size) if self._live is None else np.flatnonzero(self._live)
 
-    def rows_of(self, user_ids: Sequence[str | None] | pa.Array) -> Rows:
+    def rows_of(self, user_ids: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> Rows:
         """Each user's row, int64 [len(user_ids)]; -1 where the user is not in the index."""
-        wanted = as_ids(user_ids)
-        rows = np.full(len(wanted), -1, np.int64)
+        if isinstance(user_ids, pa.ChunkedArray):
+            user_ids = user_ids.combine_chunks()
+        ids = user_ids if isinstance(user_ids, pa.Array) else pa.array(user_ids, pa.string())
+        rows = np.full(len(ids), -1, np.int64)
         for start, segment in zip(self._starts, self.segments, strict=False):
-            found = find_users(segment.users, wanted)
-            at = np.where(found < 0, -1, found + start)
+            in_segment = find_users(segment.users, ids)
+            in_index = np.where(in_segment < 0, -1, in_segment + start)
             if self._live is not None:
-                at = np.where((at >= 0) & self._live[at], at, -1)
-            rows = np.where(at >= 0, at, rows)
+                in_index = np.where((in_index >= 0) & self._live[in_index], in_index, -1)
+            rows = np.where(in_index >= 0, in_index, rows)
         return rows
 
     def user_ids(self, rows: Rows) -> pa.Array:
-        """The users of some rows, string [len(rows)]; every row must be there."""
+        """The users of some rows, string [len(rows)]; every row must exist."""
         return self.users.take(pa.array(rows, pa.int64()))
 
     def vectors(self, rows: Rows) -> Vectors:
@@ -104,27 +109,26 @@ class VectorIndex:
 
         Args:
             queries: float32 [queries, width], unit vectors.
-            k: rows wanted; where fewer can be found, the rest are filled up.
-            exclude: rows that must not be found.
-            allowed: the rows that may be found, as a mask bool [size] or as positions int64; None: all.
+            k: number of rows for each query; where there are fewer, the rest is filled up.
+            exclude: rows to leave out.
+            allowed: rows to search among, as a mask bool [size] or as rows int64; None: all.
 
         Returns:
             Inner products float32 [queries, k] (-inf where filled up) and rows int64 [queries, k] (-1 there).
         """
         queries = np.ascontiguousarray(queries, np.float32)
         mask = self._mask(exclude, allowed)
-        best = None
+        best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         for start, segment in zip(self._starts, self.segments, strict=False):
-            some = None if mask is None else mask[start : start + len(segment)]
-            scores, rows = segment.search(queries, k, some)
-            found = scores, np.where(rows < 0, -1, rows + start)
-            best = found if best is None else merge(best, found, k)
-        assert best is not None  # an index has at least one segment
+            part = None if mask is None else mask[start : start + len(segment)]
+            scores, rows = segment.search(queries, k, part)
+            rows = np.where(rows < 0, -1, rows + start)
+            best = merge(*best, scores, rows, k) if best[0].size else (scores, rows)
         return best
 
     def _mask(self, exclude: Rows | None, allowed: Allowed | None) -> Mask | None:
-        banned = exclude is not None and len(exclude) > 0
-        if allowed is None and not banned:
+        excluded = np.empty(0, np.int64) if exclude is None else exclude
+        if allowed is None and not len(excluded):
             return self._live
         if allowed is not None and allowed.dtype == np.bool_:
             mask: Mask = allowed.astype(np.bool_)
@@ -134,6 +138,27 @@ class VectorIndex:
                 mask[allowed] = True
         if self._live is not None:
             mask &= self._live
-        if banned:
-            mask[exclude] = False
+        mask[excluded] = False
         return mask
+
+
+def find_users(users: pa.Array, ids: pa.Array) -> Rows:
+    """Each user's row by binary search, so that nothing but the ids is kept; -1 where there is no such user.
+
+    Args:
+        users: string [rows], ascending, distinct; may be mapped from a file.
+        ids: string, in any order, repetitions and nulls allowed.
+    """
+    if len(ids) > _HASHED_SHARE * len(users):
+        return np.asarray(pc.index_in(ids, value_set=users).fill_null(-1)).astype(np.int64)
+    low = np.zeros(len(ids), np.int64)
+    high = np.full(len(ids), len(users), np.int64)
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        candidates = users.take(pa.array(np.minimum(middle, len(users) - 1)))
+        below = np.asarray(pc.less(candidates, ids).fill_null(False)) & searching
+        low = np.where(below, middle + 1, low)
+        high = np.where(searching & ~below, middle, high)
+    candidates = users.take(pa.array(np.minimum(low, len(users) - 1)))
+    equal = np.asarray(pc.equal(candidates, ids).fill_null(False)) & (low < len(users))
+    return np.where(equal, low, -1)

@@ -1,10 +1,10 @@
 """Which kind of index for how many vectors, and faiss's own object of each kind.
 
 Measured on a million vectors of 128 dimensions (docs/benchmarks.md): codes of four bits for every two
-dimensions, scanned in the processor's registers, with the best candidates ranked anew by their vectors,
-find as much as a graph in less time, a twentieth of its memory and a tenth of its building time; where
-vectors form clusters, scanning only the nearest cells is faster still. So a graph is built only where it is
-asked for.
+dimensions, scanned in the processor's registers, with the best candidates ranked again by their vectors,
+have the recall of a graph in less time, with a twentieth of its memory and a tenth of its building time;
+where vectors form clusters, scanning only the nearest cells is faster still. So a graph is built on request
+only.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from qanchor.errors import IndexInvalid
+from qanchor.storage.vectors.exact import load_faiss
 from qanchor.storage.vectors.metadata import IndexPlan, Kind, Vectors
-from qanchor.storage.vectors.native import load_faiss
 
 # Fewer cannot train codes, and are scanned in no time.
 LEAST_TRAINED: Final = 1_000
@@ -23,7 +23,7 @@ _ROWS_PER_CELL = 50
 _CELL_ROUNDS = 10
 _EDGES = 32
 _CONSTRUCTION_EFFORT = 80
-# What the cell's list and the id cost beside the code.
+# Bytes of the cell's list and the id, on top of the code.
 _CELL_BYTES_PER_ROW = 8
 _GIB = 2**30
 
@@ -34,12 +34,12 @@ def choose_kind(rows: int, width: int, plan: IndexPlan) -> tuple[Kind, int]:
     'ivf' may still become 'codes' when the vectors turn out to have no clusters.
 
     Args:
-        rows: of the segment.
-        width: of a vector.
-        plan: what is wanted, and the memory there is.
+        rows: number of vectors in the segment.
+        width: dimensions of a vector.
+        plan: requested kind, recall and memory.
 
     Raises:
-        IndexInvalid: the memory does not do; give more, or put the users on more machines.
+        IndexInvalid: the memory is too small; allow more, or put the users on more machines.
     """
     if rows < LEAST_TRAINED or plan.kind == "flat" or (plan.kind == "auto" and rows < plan.exact_below):
         return "flat", 0
@@ -57,15 +57,15 @@ def choose_kind(rows: int, width: int, plan: IndexPlan) -> tuple[Kind, int]:
 
 
 def memory_bytes(kind: Kind, rows: int, width: int, share: int) -> int:
-    """What a search of a segment needs in memory, vectors that are mapped from disk left out.
+    """Memory that a search of a segment needs, vectors mapped from disk left out.
 
-    A graph's walk touches vectors all over, so that they count there.
+    The walk over a graph touches vectors everywhere, so there they count.
     """
     if kind == "flat":
         return 0
     if kind == "hnsw":
         return rows * (4 * width + 4 * 2 * _EDGES + 16)
-    return rows * (_codes(width, share) // 2 + (_CELL_BYTES_PER_ROW if kind == "ivf" else 0))
+    return rows * (width // share // 2 + (_CELL_BYTES_PER_ROW if kind == "ivf" else 0))
 
 
 def train_cells(vectors: Vectors) -> Any:
@@ -87,16 +87,16 @@ def fill_codes(vectors: Vectors, share: int, cells: Any | None) -> Any:
     Args:
         vectors: float32 [rows, width].
         share: dimensions that share one code.
-        cells: from `train_cells`; None: codes are scanned one and all.
+        cells: result of `train_cells`; None: every code is scanned.
     """
     faiss = load_faiss()
     width = vectors.shape[1]
-    codes = _codes(width, share)
+    codes = width // share
     if cells is None:
         base = faiss.IndexPQFastScan(width, codes, 4, faiss.METRIC_INNER_PRODUCT)
     else:
         base = faiss.IndexIVFPQFastScan(cells, width, cells.ntotal, codes, 4, faiss.METRIC_INNER_PRODUCT)
-        # Codes of what is left when the cell's centre is taken away: the same bits say more.
+        # Codes of the difference from the cell's centre: the same bits say more.
         base.by_residual = True
         base.own_fields = True
         cells.this.disown()
@@ -122,19 +122,6 @@ def fill_flat(vectors: Vectors) -> Any:
     index = load_faiss().IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     return index
-
-
-def stored_vectors(index: Any) -> Any:
-    """The flat index of the vectors that lies in an index of any kind."""
-    faiss = load_faiss()
-    for part in ("refine_index", "storage"):
-        if hasattr(index, part):
-            return faiss.downcast_index(getattr(index, part))
-    return index
-
-
-def _codes(width: int, share: int) -> int:
-    return width // share
 
 
 def _sample(vectors: Vectors, rows: int) -> Vectors:

@@ -1,4 +1,4 @@
-"""What an index says of itself, and how one is to be built."""
+"""What an index's files say of it, and the options it is built with."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -20,15 +20,15 @@ RECALL_AT: Final = 100
 
 @dataclass(frozen=True)
 class IndexPlan:
-    """How an index is to be built.
+    """Options of building an index.
 
     Args:
-        kind: 'auto' chooses by size and memory; 'flat', 'codes', 'ivf' and 'hnsw' insist.
-        exact_below: fewer rows than this are searched exactly.
+        kind: one of the four kinds; 'auto' chooses by size and memory.
+        exact_below: number of rows below which the search is exact.
         recall: share of the true 100 nearest that a search must find.
-        memory_bytes: what a search may keep in memory; 0: no limit.
+        memory_bytes: most memory of a search; 0: no limit.
         shard_rows: most rows of one segment, hence of one file.
-        queries: held-out queries that the recall is measured with; as many others tune it.
+        queries: number of held-out queries that measure the recall; as many others tune it.
     """
 
     kind: Kind | Literal["auto"] = "auto"
@@ -44,16 +44,16 @@ class SegmentMetadata:
     """One file of an index.
 
     Args:
-        kind: 'flat' scans vectors; 'codes' scans 4-bit codes and ranks the best anew by their vectors;
+        kind: 'flat' scans vectors; 'codes' scans 4-bit codes and ranks the best again by their vectors;
             'ivf' scans the codes of the nearest cells only; 'hnsw' walks a graph.
-        rows: users.
-        parameters: that a search runs with: cells probed, candidates ranked anew, ...
-        recall: share of the true 100 nearest found for held-out queries, the harder of two sorts; 1 where
+        rows: number of users.
+        parameters: search parameters: cells probed, candidates ranked again, ...
+        recall: share of the true 100 nearest found for held-out queries, the harder of two kinds; 1 where
             exact.
-        queries: how many of them; 0 where exact.
-        build_seconds: to train, fill and tune it.
-        memory_bytes: what a search needs in memory besides the vectors that are mapped from disk.
-        is_update: it holds what changed since the others were built.
+        queries: number of held-out queries; 0 where exact.
+        build_seconds: seconds that training, filling and tuning took.
+        memory_bytes: memory of a search, without the vectors that are mapped from disk.
+        is_update: whether it holds what changed since the others were built.
     """
 
     kind: Kind
@@ -71,14 +71,14 @@ class IndexMetadata:
     """What an index holds.
 
     Args:
-        fingerprint: of the embedding space.
-        manifest_id: the embedding manifest that the vectors come from.
-        as_of: the newest cut-off of the vectors, ISO 8601 UTC.
-        width: of a vector.
-        segments: one for each file, in the order of their rows.
-        removed: rows of segments that are no user's any more.
+        fingerprint: fingerprint of the embedding space.
+        manifest_id: embedding manifest of the vectors.
+        as_of: newest cut-off of the vectors, ISO 8601 UTC.
+        width: dimensions of a vector.
+        segments: metadata of each segment, in the order of their rows.
+        removed: number of rows whose users were changed or removed.
         sizes: bytes of each file; a file of another size was cut off.
-        format: of the folder.
+        format: version of the folder's format.
     """
 
     fingerprint: str
@@ -92,22 +92,22 @@ class IndexMetadata:
 
     @property
     def kind(self) -> str:
-        """Of the largest segment."""
+        """Kind of the largest segment."""
         return max(self.segments, key=lambda segment: segment.rows).kind
 
     @property
     def rows(self) -> int:
-        """Users that can be found."""
+        """Number of users."""
         return sum(segment.rows for segment in self.segments) - self.removed
 
     @property
     def parameters(self) -> dict[str, float]:
-        """Of the largest segment."""
+        """Search parameters of the largest segment."""
         return max(self.segments, key=lambda segment: segment.rows).parameters
 
     @property
     def recall(self) -> float:
-        """Of all segments, each weighted by its rows."""
+        """Mean recall of all segments, weighted by their rows."""
         return float(np.average([s.recall for s in self.segments], weights=[s.rows for s in self.segments]))
 
     @property
@@ -117,21 +117,21 @@ class IndexMetadata:
 
     @property
     def build_seconds(self) -> float:
-        """To train, fill and tune all segments."""
+        """Seconds that training, filling and tuning all segments took."""
         return sum(segment.build_seconds for segment in self.segments)
 
     @property
     def memory_bytes(self) -> int:
-        """What a search needs in memory besides the vectors that are mapped from disk."""
+        """Memory of a search, without the vectors that are mapped from disk."""
         return sum(segment.memory_bytes for segment in self.segments)
 
     @property
     def bytes(self) -> int:
-        """Of all files; 0 before it is saved."""
+        """Size of all files; 0 before it is saved."""
         return sum((self.sizes or {}).values())
 
     def facts(self) -> dict[str, Any]:
-        """What a reader wants to know, by name."""
+        """Facts for display, by name."""
         return {
             "kind": self.kind,
             "users": self.rows,

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from qanchor.storage.vectors.exact import exact_search
-from qanchor.storage.vectors.kinds import stored_vectors
+from qanchor.storage.vectors.exact import exact_search, load_faiss, numpy_view
 from qanchor.storage.vectors.metadata import RECALL_AT, Mask, Rows, SegmentMetadata, Vectors
-from qanchor.storage.vectors.native import load_faiss, numpy_view
 
 # Microseconds on one core, measured: what decides between scanning vectors and searching codes.
 _SCANNED_VECTOR = 0.03
@@ -23,7 +21,7 @@ _STEP = 1.2
 _WORTH_OF_EXACT = 2.0
 # A batch shares the reading of the vectors.
 _BATCH, _BATCH_DISCOUNT = 20, 0.2
-# Of what a filter keeps by chance, this much more is searched for, so that few queries fall short.
+# Margin over the rows that a filter keeps on average, so that few queries fall short.
 _SLACK, _SPARE = 1.2, 32
 
 
@@ -31,10 +29,10 @@ class Segment:
     """Vectors with the users they belong to.
 
     Args:
-        metadata: what it is.
+        metadata: kind, size and search parameters.
         users: string [rows], ascending, distinct.
-        index: faiss's own object.
-        folder: where it was loaded from; None: it was never saved.
+        index: faiss index over the vectors.
+        folder: folder that it was loaded from; None where it was never saved.
     """
 
     def __init__(
@@ -52,34 +50,44 @@ class Segment:
     def matrix(self) -> Vectors:
         """The vectors, float32 [rows, width], not copied."""
         # The flat object must live as long as the view of its memory; the index owns it.
-        view: Vectors = numpy_view(stored_vectors(self.index))
-        return view
+        return numpy_view(_flat_index(self.index))
 
     def search(self, queries: Vectors, k: int, mask: Mask | None = None) -> tuple[Vectors, Rows]:
         """The k rows of greatest inner product for each query, best first.
 
-        A filter never costs recall: the few rows that it keeps are scanned; where it keeps many, more is
-        searched for and what it drops is left out; a query for which that finds too few is answered by a
-        scan.
+        A filter never costs recall: where it keeps few rows they are scanned; where it keeps many, more are
+        searched for than needed and those it drops are left out; a query that is short of rows then is
+        answered by a scan.
 
         Args:
             queries: float32 [queries, width].
-            k: rows wanted.
-            mask: bool [rows], those that may be found; None: all.
+            k: number of rows for each query.
+            mask: bool [rows], rows to search among; None: all.
 
         Returns:
             Inner products float32 [queries, k] (-inf where there are fewer) and rows int64 (-1 there).
         """
-        there = len(self) if mask is None else int(np.count_nonzero(mask))
-        mask = None if there == len(self) else mask
-        enough = min(k, there)
-        wanted = enough
+        allowed = len(self) if mask is None else int(np.count_nonzero(mask))
+        mask = None if allowed == len(self) else mask
+        enough = min(k, allowed)
+        searched = enough
         if mask is not None:
-            wanted = min(len(self), math.ceil(_SLACK * enough * len(self) / max(1, there)) + _SPARE)
-        if self._scan_is_worth_it(len(queries), wanted, there):
+            searched = min(len(self), math.ceil(_SLACK * enough * len(self) / max(1, allowed)) + _SPARE)
+        if self._scan_is_worth_it(len(queries), searched, allowed):
             return exact_search(self.matrix, queries, k, None if mask is None else np.flatnonzero(mask))
-        scores, rows = self.approximate(queries, wanted)
-        return self._completed(queries, k, mask, (scores, rows), enough)
+        scores, rows = self.approximate(queries, searched)
+        if mask is None and k == enough and rows.size and rows.min() >= 0:
+            return scores, rows
+        kept = rows >= 0 if mask is None else (rows >= 0) & mask[rows]
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
+        padding = ((0, 0), (0, k - enough))
+        scores = np.pad(np.take_along_axis(scores, order, 1), padding, constant_values=-np.inf)
+        rows = np.pad(np.take_along_axis(rows, order, 1), padding, constant_values=-1)
+        short = np.flatnonzero(kept.sum(axis=1) < enough)
+        if len(short):
+            among = None if mask is None else np.flatnonzero(mask)
+            scores[short], rows[short] = exact_search(self.matrix, queries[short], k, among)
+        return scores, rows
 
     def approximate(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         """As `search`, by codes or graph, with what was tuned for 100 rows widened for more."""
@@ -99,11 +107,11 @@ class Segment:
         scores, rows = self.index.search(queries, k, params=chosen)
         return np.where(rows < 0, -np.inf, scores).astype(np.float32), rows
 
-    def _scan_is_worth_it(self, queries: int, k: int, there: int) -> bool:
+    def _scan_is_worth_it(self, queries: int, k: int, allowed: int) -> bool:
         kind, parameters = self.metadata.kind, self.metadata.parameters
-        if kind == "flat" or there == 0:
+        if kind == "flat" or allowed == 0:
             return True
-        scan = there * (_SCANNED_VECTOR if there == len(self) else _COPIED_VECTOR)
+        scan = allowed * (_SCANNED_VECTOR if allowed == len(self) else _COPIED_VECTOR)
         scan *= _BATCH_DISCOUNT if queries >= _BATCH else 1.0
         wider = max(1.0, k / RECALL_AT)
         if kind == "hnsw":
@@ -112,19 +120,10 @@ class Segment:
         fast = len(self) * share * _CODE + parameters["candidates"] * wider * _CANDIDATE
         return scan <= _WORTH_OF_EXACT * fast
 
-    def _completed(
-        self, queries: Vectors, k: int, mask: Mask | None, found: tuple[Vectors, Rows], enough: int
-    ) -> tuple[Vectors, Rows]:
-        scores, rows = found
-        if mask is None and k == enough and rows.size and rows.min() >= 0:
-            return found
-        kept = rows >= 0 if mask is None else (rows >= 0) & mask[rows]
-        order = np.argsort(~kept, axis=1, kind="stable")[:, :enough]
-        width = ((0, 0), (0, k - enough))
-        scores = np.pad(np.take_along_axis(scores, order, 1), width, constant_values=-np.inf)
-        rows = np.pad(np.take_along_axis(rows, order, 1), width, constant_values=-1)
-        short = np.flatnonzero(kept.sum(axis=1) < enough)
-        if len(short):
-            allowed = None if mask is None else np.flatnonzero(mask)
-            scores[short], rows[short] = exact_search(self.matrix, queries[short], k, allowed)
-        return scores, rows
+
+def _flat_index(index: Any) -> Any:
+    """The flat index of the vectors inside an index of any kind."""
+    for part in ("refine_index", "storage"):
+        if hasattr(index, part):
+            return load_faiss().downcast_index(getattr(index, part))
+    return index
