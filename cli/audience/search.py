@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from qanchor.audience.describe import Words
     from qanchor.audience.lookalike import LookalikeRequest, Lookalikes
     from qanchor.audience.methods import Choice
-    from qanchor.audience.population import Population
+    from qanchor.audience.population import Population, Seeds
     from qanchor.audience.profile import Trait
-    from qanchor.audience.seeds import Seeds
 
 _SHOWN = 50
 
@@ -64,12 +63,13 @@ def run_search(options: SearchOptions, out: Path | None = None) -> Search:
 
 def show_search(search: Search, title: str, out: Path | None, as_json: bool) -> None:
     """Write and print the result; for words also how many of its users have events that name them."""
-    from qanchor.audience.profile import profile_mentions
     from qanchor.user_files import write_result
 
     result, words, notes = search.result, search.words, search_notes(search)
     mentions = None
     if words is not None and words.matched and len(result.rows) > 1:
+        from qanchor.audience.profile import profile_mentions
+
         mentions = profile_mentions(
             search.population, result.rows, result.candidates, search.site.event_log, words.matched
         )

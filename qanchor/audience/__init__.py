@@ -1,4 +1,4 @@
-"""Indexes, lookalikes, audiences in words: found, judged, kept and combined."""
+"""Indexes, lookalikes and audiences in words: search, quality, saved audiences."""
 
 from qanchor.audience.algebra import combine, compare
 from qanchor.audience.candidates import CandidateRules, Candidates

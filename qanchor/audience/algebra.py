@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, Literal
 
 import numpy as np
@@ -20,14 +21,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = ("union", "intersect", "subtract")
 
 @dataclass(frozen=True)
 class Shared:
-    """Two audiences beside each other.
+    """The overlap of two audiences.
 
     Args:
         one: name and version of the first.
-        other: of the second.
-        users: of the first.
-        other_users: of the second.
-        both: users of both.
+        other: name and version of the second.
+        users: number of users in the first.
+        other_users: number of users in the second.
+        both: number of users in both.
     """
 
     one: str
@@ -38,7 +39,7 @@ class Shared:
 
     @property
     def jaccard(self) -> float:
-        """Users of both, as a share of the users of either."""
+        """Users in both, as a share of the users in either."""
         return self.both / (self.users + self.other_users - self.both)
 
 
@@ -50,9 +51,9 @@ def combine(site: Site, operation: Operation, names: Sequence[str], into: str) -
 
     Args:
         site: saved audiences and their registry.
-        operation: 'subtract' takes all later audiences from the first.
+        operation: set operation; 'subtract' removes all later audiences from the first.
         names: two or more audiences, as NAME or NAME@VERSION.
-        into: the name of the new one.
+        into: name of the new audience.
 
     Raises:
         AudienceInvalid: there are fewer than two, one does not exist, or the result is empty.
@@ -61,8 +62,8 @@ def combine(site: Site, operation: Operation, names: Sequence[str], into: str) -
     audiences, members = _read(site, names)
     kept = _kept(operation, members)
     best: dict[str, int] = {}
-    for some in members if operation != "subtract" else members[:1]:
-        for rank, user in enumerate(some):
+    for ranked in members if operation != "subtract" else members[:1]:
+        for rank, user in enumerate(ranked):
             best[user] = min(rank, best.get(user, rank))
     users = sorted(kept, key=lambda user: (best[user], user))
     table = pa.table({"rank": np.arange(1, len(users) + 1), USER_ID: pa.array(users, pa.string())})
@@ -89,17 +90,10 @@ def compare(site: Site, names: Sequence[str]) -> list[Shared]:
         StateError: the members of one were changed.
     """
     audiences, members = _read(site, names)
-    sets = [set(some) for some in members]
+    named = [(_full_name(audience), set(users)) for audience, users in zip(audiences, members, strict=True)]
     return [
-        Shared(
-            _full_name(audiences[i]),
-            _full_name(audiences[j]),
-            len(sets[i]),
-            len(sets[j]),
-            len(sets[i] & sets[j]),
-        )
-        for i in range(len(sets))
-        for j in range(i + 1, len(sets))
+        Shared(one, other, len(users), len(other_users), len(users & other_users))
+        for (one, users), (other, other_users) in combinations(named, 2)
     ]
 
 
@@ -111,7 +105,7 @@ def _read(site: Site, names: Sequence[str]) -> tuple[list[Audience], list[list[s
 
 
 def _kept(operation: Operation, members: Sequence[Sequence[str]]) -> set[str]:
-    first, others = set(members[0]), [set(some) for some in members[1:]]
+    first, others = set(members[0]), [set(users) for users in members[1:]]
     if operation == "union":
         return first.union(*others)
     if operation == "intersect":

@@ -1,4 +1,4 @@
-"""Who may be found: everybody, less seeds, exclusions, users without events and those who fail a filter."""
+"""Which users a search may return: not seeds, exclusions, users without events, users who fail a filter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from qanchor.storage.vectors import Rows
 
 @dataclass(frozen=True)
 class CandidateRules:
-    """Which users may be found.
+    """Which users a search may return.
 
     Args:
-        where: SQL condition on features, or None.
-        exclude: user ids that must not be found, such as last month's audience.
-        include_seeds: whether seeds may be found too.
-        include_eventless: whether users without events may be found: all of them have the same vector.
+        where: SQL condition on features; None: no condition.
+        exclude: ids of users to leave out, such as last month's audience.
+        include_seeds: whether seeds are candidates too.
+        include_eventless: whether users without events are candidates: all of them have the same vector.
     """
 
     where: str | None = None
@@ -30,17 +30,18 @@ class CandidateRules:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Who may be found, and how many are left out for which reason; each user counts for the first that
-    holds.
+    """The users that a search may return, and the number left out for each reason.
+
+    A user counts for the first reason that applies.
 
     Args:
-        allowed: bool [rows].
+        allowed: bool [rows], the candidates.
         eventless: users without events.
-        seeds: seeds.
-        excluded: users that were to be excluded.
-        unknown_excluded: of the exclusions, how many the index does not have.
+        seeds: seed users.
+        excluded: users of the exclusion list.
+        unknown_excluded: users of the exclusion list that the index does not have.
         filtered: users who fail the filter.
-        undecided: of these, users of whom too little is known to say.
+        undecided: users who fail the filter because too little is known of them.
     """
 
     allowed: Mask
@@ -53,11 +54,11 @@ class Candidates:
 
     @property
     def population(self) -> int:
-        """How many users may be found."""
+        """Number of candidates."""
         return int(self.allowed.sum())
 
     def sample(self, most: int, seed: int = 7) -> Rows:
-        """Rows of some who may be found, int64, the same for the same seed."""
+        """Rows of at most `most` candidates, int64, the same for the same seed."""
         rows = np.flatnonzero(self.allowed)
         if len(rows) <= most:
             return rows
@@ -65,30 +66,32 @@ class Candidates:
 
 
 def find_candidates(population: Population, rules: CandidateRules, seeds: Rows) -> Candidates:
-    """Work out who may be found.
+    """The candidates of a search.
 
     Args:
-        population: the users.
-        rules: who is left out.
-        seeds: int64 [seeds], rows of the seeds that are searched with.
+        population: users of the index.
+        rules: rules of who is left out.
+        seeds: int64 [seeds], rows of the seeds in use.
 
     Raises:
-        FilterInvalid: the filter does not hold, or nobody passes it.
-        SeedsInvalid: nobody is left to be found.
-        NotReady: a filter is given where there are no features.
+        FilterInvalid: the filter is invalid, or nobody passes it.
+        SeedsInvalid: there is no candidate left.
+        NotReady: a filter needs features, and there are none.
     """
-    size = population.index.size
-    left = np.zeros(size, bool)
-    left[population.index.live_rows()] = True
-    counts: list[int] = []
-    for banned in (
-        _eventless(population, rules),
-        _seeds(size, rules, seeds),
-        population.mask_of(rules.exclude),
-    ):
+    index = population.index
+    left = np.zeros(index.size, bool)
+    left[index.live_rows()] = True
+    seed_mask = np.zeros(index.size, bool)
+    seed_mask[seeds] = not rules.include_seeds
+    eventless = population.eventless
+    if eventless is None or rules.include_eventless:
+        eventless = np.zeros(index.size, bool)
+    counts = []
+    for banned in (eventless, seed_mask, population.mask_of(rules.exclude)):
         counts.append(int((left & banned).sum()))
         left &= ~banned
-    unknown = int((population.index.rows_of(list(dict.fromkeys(rules.exclude))) < 0).sum())
+    without_events, seeded, excluded = counts
+    unknown = int((index.rows_of(list(dict.fromkeys(rules.exclude))) < 0).sum())
     if not left.any():
         raise SeedsInvalid(
             "nobody is left to be found", "Give fewer seeds or exclusions, or use --include-seeds."
@@ -96,35 +99,21 @@ def find_candidates(population: Population, rules: CandidateRules, seeds: Rows) 
     passes, undecided = _filtered(population, rules.where, left)
     if not passes.any():
         raise FilterInvalid(
-            f"nobody of {int(left.sum()):,} users passes the filter {rules.where!r}", "Ask for less."
+            f"nobody of {int(left.sum()):,} users passes the filter {rules.where!r}", "Relax the filter."
         )
-    eventless, seeded, excluded = counts
     filtered = int((left & ~passes).sum())
-    return Candidates(passes, eventless, seeded, excluded, unknown, filtered, undecided)
-
-
-def _eventless(population: Population, rules: CandidateRules) -> Mask:
-    if population.eventless is None or rules.include_eventless:
-        return np.zeros(population.index.size, bool)
-    return population.eventless
-
-
-def _seeds(size: int, rules: CandidateRules, seeds: Rows) -> Mask:
-    mask = np.zeros(size, bool)
-    if not rules.include_seeds:
-        mask[seeds] = True
-    return mask
+    return Candidates(passes, without_events, seeded, excluded, unknown, filtered, undecided)
 
 
 def _filtered(population: Population, where: str | None, left: Mask) -> tuple[Mask, int]:
-    """Who passes, bool [rows], and of how many it cannot be said."""
+    """Who passes, bool [rows], and for how many users the filter is undecided."""
     if where is None:
         return left, 0
     if population.features is None:
         raise NotReady("there are no features to filter by", "Run `qanchor-cli backfill`.")
-    chosen = parse_filter(where, population.features.columns)
+    condition = parse_filter(where, population.features.columns)
     rows = np.flatnonzero(left)
-    result = apply_filter(chosen, population.features, population.index.user_ids(rows))
+    result = apply_filter(condition, population.features, population.index.user_ids(rows))
     passes = np.zeros(len(left), bool)
     passes[rows[result.passes]] = True
     return passes, result.undecided

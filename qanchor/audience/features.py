@@ -13,26 +13,26 @@ from qanchor.site import Site
 from qanchor.storage.parts import require_parts
 from qanchor.storage.sql import connect, quote
 
-# What `rows_as_of` finds, for one moment: with one cut-off for all users no ASOF join is needed.
+# The rows of `rows_as_of` for one moment: with one cut-off for all users no ASOF join is needed.
 _NEWEST = """
-    SELECT {columns} FROM wanted LEFT JOIN (
+    SELECT {columns} FROM users LEFT JOIN (
         SELECT user_id, {columns} FROM read_parquet($parts, filename=true, file_row_number=true)
         WHERE event_timestamp <= $as_of AND created <= $as_of AND event_timestamp >= $oldest
         QUALIFY row_number() OVER (
             PARTITION BY user_id
             ORDER BY event_timestamp DESC, created DESC, filename DESC, file_row_number DESC
         ) = 1
-    ) USING (user_id) ORDER BY place
+    ) USING (user_id) ORDER BY position
 """
 
 
 @dataclass(frozen=True)
 class OfflineFeatures:
-    """What the offline store knew of users at one moment.
+    """Features of users as the offline store knew them at one moment.
 
     Args:
         site: offline store and workspace.
-        as_of: the moment, UTC: nothing that happened or was written later is read.
+        as_of: moment, UTC: nothing that happened or was written later is read.
     """
 
     site: Site
@@ -49,7 +49,7 @@ class OfflineFeatures:
 
         Args:
             users: string [users], distinct.
-            columns: names of `columns`, or user_id.
+            columns: names of features, or user_id.
 
         Returns:
             One row for each user in their order; null where nothing was known within the view's time to live.
@@ -60,21 +60,21 @@ class OfflineFeatures:
         table = pa.table({USER_ID: users})
         for view in dict.fromkeys(self.columns[name] for name in columns if name != USER_ID):
             named = [name for name in columns if self.columns.get(name) == view]
-            found = self._read_view(view, users, named)
+            features = self._read_view(view, users, named)
             for name in named:
-                table = table.append_column(name, found[name])
+                table = table.append_column(name, features[name])
         return table
 
     def _read_view(self, view: str, users: pa.Array, columns: Sequence[str]) -> pa.Table:
         listed = ", ".join(quote(name) for name in columns)
         as_of = self.as_of.astimezone(UTC)
-        asked = {
+        parameters = {
             "parts": [str(path) for path in require_parts(self.site.home.view(view))],
             "as_of": as_of,
             "oldest": as_of - timedelta(days=self.site.workspace.window_days),
         }
         with connect() as connection:
-            connection.register("given", pa.table({USER_ID: users, "place": np.arange(len(users))}))
+            connection.register("requested", pa.table({USER_ID: users, "position": np.arange(len(users))}))
             # Of a registered table DuckDB does not know the size, and chooses joins as if it were tiny.
-            connection.execute("CREATE TEMP TABLE wanted AS SELECT * FROM given")
-            return connection.execute(_NEWEST.format(columns=listed), asked).to_arrow_table()
+            connection.execute("CREATE TEMP TABLE users AS SELECT * FROM requested")
+            return connection.execute(_NEWEST.format(columns=listed), parameters).to_arrow_table()

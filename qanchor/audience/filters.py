@@ -1,8 +1,7 @@
 """Filters on features: one yes-or-no SQL expression, evaluated where it can neither read nor write a file.
 
-The expression is parsed by DuckDB itself and checked piece by piece against what is known to be harmless;
-what is not on the lists is refused. It then runs on a table in memory, on a connection that may touch
-nothing else.
+DuckDB parses the expression; every node has to be on a list of harmless ones, anything else is refused. It
+then runs on a table in memory, on a connection that can reach nothing else.
 """
 
 import json
@@ -42,10 +41,10 @@ _SANDBOX = {
 
 @dataclass(frozen=True)
 class FeatureFilter:
-    """A filter that was found to hold.
+    """A valid filter.
 
     Args:
-        text: as it was written.
+        text: SQL expression.
         columns: features that it names, as they are spelt in the views.
     """
 
@@ -55,11 +54,11 @@ class FeatureFilter:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """Who passes.
+    """The users who pass a filter.
 
     Args:
         passes: bool [users].
-        undecided: users of whom too little is known to say (the expression is null); they do not pass.
+        undecided: number of users for whom the expression is null; they do not pass.
     """
 
     passes: Mask
@@ -70,58 +69,58 @@ def parse_filter(text: str, columns: Mapping[str, Any]) -> FeatureFilter:
     """Check an expression without running it.
 
     Args:
-        text: SQL.
-        columns: features by name.
+        text: SQL expression.
+        columns: known features, by name.
 
     Raises:
-        FilterInvalid: it is no single expression, names something else than features, or uses what is not
-            allowed: subqueries, tables, files, aggregates, or functions that are not on the list.
+        FilterInvalid: it is not one expression, names anything but features, or uses what is not allowed:
+            subqueries, tables, files, aggregates, or functions that are not on the list.
     """
     if len(text) > _LONGEST:
         raise FilterInvalid(
             f"the filter is longer than {_LONGEST:,} characters", "Use --exclude FILE for long lists."
         )
     with connect(config=_SANDBOX) as connection:
-        statement, plain = (_parsed(connection, _query(one)) for one in (text, "TRUE"))
+        statement, plain = (_parsed(connection, _query(each)) for each in (text, "TRUE"))
     expression = statement["select_list"].pop(0)
     plain["select_list"].pop(0)
-    if _without_places(statement) != _without_places(plain):
+    if _without_locations(statement) != _without_locations(plain):
         raise FilterInvalid(f"the filter is more than one expression: {_shown(text)}", _REMEDY)
     known = {name.lower(): name for name in (*columns, USER_ID)}
     named = dict.fromkeys(_columns(expression, known))
     return FeatureFilter(text, tuple(named))
 
 
-def apply_filter(chosen: FeatureFilter, features: OfflineFeatures, users: pa.Array) -> FilterResult:
+def apply_filter(condition: FeatureFilter, features: OfflineFeatures, users: pa.Array) -> FilterResult:
     """Which users pass a filter, at the features' moment.
 
     Args:
-        chosen: from `parse_filter`.
-        features: of the users.
+        condition: result of `parse_filter`.
+        features: features of the users.
         users: string [users], distinct.
 
     Raises:
-        FilterInvalid: the expression is no yes or no, or fails on a value; the message says how.
+        FilterInvalid: the expression is not a yes-or-no one, or fails on a value; the message says how.
         NotReady: a view was never applied; run `feast apply`.
     """
-    return evaluate_filter(chosen, features.read(users, [c for c in chosen.columns if c != USER_ID]))
+    return evaluate_filter(condition, features.read(users, [c for c in condition.columns if c != USER_ID]))
 
 
-def evaluate_filter(chosen: FeatureFilter, table: pa.Table) -> FilterResult:
+def evaluate_filter(condition: FeatureFilter, table: pa.Table) -> FilterResult:
     """Which rows of a table pass a filter.
 
     Args:
-        chosen: from `parse_filter`.
-        table: has its columns.
+        condition: result of `parse_filter`.
+        table: feature rows with the filter's columns.
 
     Raises:
-        FilterInvalid: the expression is no yes or no, or fails on a value.
+        FilterInvalid: the expression is not a yes-or-no one, or fails on a value.
     """
     with connect(config=_SANDBOX) as connection:
         connection.register("features", table)
         connection.execute("SET lock_configuration = true")
         try:
-            result = connection.execute(_query(chosen.text)).to_arrow_table()["passes"]
+            result = connection.execute(_query(condition.text)).to_arrow_table()["passes"]
         except DatabaseError as error:
             raise FilterInvalid(f"the filter does not work: {_reason(error)}", _REMEDY) from error
     if not pa.types.is_boolean(result.type):
@@ -179,10 +178,10 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(inner)
 
 
-def _without_places(value: Any) -> Any:
+def _without_locations(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_places(inner) for name, inner in value.items() if name != "query_location"}
-    return [_without_places(inner) for inner in value] if isinstance(value, list) else value
+        return {name: _without_locations(inner) for name, inner in value.items() if name != "query_location"}
+    return [_without_locations(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _shown(text: str) -> str:

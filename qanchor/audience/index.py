@@ -23,19 +23,19 @@ from qanchor.storage.vectors import (
 
 log = logging.getLogger(__name__)
 
-# From here on, what an update leaves behind costs searches more than a new index costs once.
+# Above this share of changed rows, slower searches cost more than a new index.
 _REBUILT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class ServedIndex:
-    """An index that is in service.
+    """An index in service.
 
     Args:
-        index: the vectors.
-        version: its name in the registry.
-        is_behind: the scenario has been embedded anew since the index was built.
-        load_seconds: that opening it took.
+        index: vectors of the users.
+        version: version of the index in the registry.
+        is_behind: whether newer embeddings than the index's are in service.
+        load_seconds: seconds that opening it took.
     """
 
     index: VectorIndex
@@ -46,13 +46,13 @@ class ServedIndex:
 
 @dataclass(frozen=True)
 class Update:
-    """What bringing an index up to date did.
+    """The result of an index update.
 
     Args:
-        row: of the index that serves now.
-        changed: users who are new or have another vector.
-        removed: users who are gone.
-        rebuilt: so much had changed that the index was built anew.
+        row: registry row of the index in service.
+        changed: number of users who are new or have another vector.
+        removed: number of users who are no longer there.
+        rebuilt: whether so much had changed that the whole index was built again.
     """
 
     row: IndexVersion
@@ -67,11 +67,11 @@ def build_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = Non
     Args:
         site: offline store, indexes and registry.
         scenario: name of the scenario.
-        plan: what kind, and how exact; None: the defaults.
+        plan: kind and exactness; None: the defaults.
 
     Raises:
         NotReady: the scenario has no embeddings yet; run `qanchor-cli backfill --scenario`.
-        IndexInvalid: a vector does not hold; run the backfill again. Or the plan's memory does not do; give
+        IndexInvalid: a vector is invalid; run the backfill again. Or the plan's memory is too small; allow
             more.
     """
     manifest = active_manifest(site.engine, scenario)
@@ -83,17 +83,17 @@ def build_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = Non
 def update_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = None) -> Update:
     """Bring the index of a scenario up to its newest vectors; the earlier one serves until that succeeds.
 
-    What did not change is not built again. An index that cannot be read, is of another embedding space, or
-    of which more than a tenth has changed, is built anew.
+    Only changes are built. An index that cannot be read, is of another embedding space, or of which more
+    than a tenth has changed, is built again as a whole.
 
     Args:
         site: offline store, indexes and registry.
         scenario: name of the scenario.
-        plan: as of `build_scenario_index`.
+        plan: kind and exactness; None: the defaults.
 
     Raises:
         NotReady: the scenario has no embeddings or no index yet.
-        IndexInvalid: a vector does not hold; run the backfill again.
+        IndexInvalid: a vector is invalid; run the backfill again.
     """
     manifest = active_manifest(site.engine, scenario)
     served = active_index(site.engine, scenario)
@@ -104,7 +104,7 @@ def update_scenario_index(site: Site, scenario: str, plan: IndexPlan | None = No
     try:
         before = load_index(site.home.root / served.path, manifest.fingerprint)
     except (IndexInvalid, FingerprintMismatch) as error:
-        log.warning("index built anew scenario=%s reason=%s", scenario, error.problem)
+        log.warning("index rebuilt scenario=%s reason=%s", scenario, error.problem)
         row = _serve(site, build_index(current.users, current.vectors, origin, plan), manifest)
         return Update(row, row.rows, 0, rebuilt=True)
     index = update_index(before, current.users, current.vectors, origin, plan)
@@ -132,7 +132,7 @@ def open_scenario_index(site: Site, scenario: str) -> ServedIndex:
     try:
         index = load_index(site.home.root / row.path, row.fingerprint)
     except IndexInvalid:
-        # Another may have taken over, and this one been deleted, since its row was read.
+        # Since its row was read another index may have replaced this one and deleted its files.
         newer = active_index(site.engine, scenario)
         if newer.version == row.version:
             raise

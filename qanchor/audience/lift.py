@@ -1,4 +1,4 @@
-"""How good a list will be, before money is spent: held-out seeds are looked for among everybody else."""
+"""How good a list will be, before money is spent on it: held-out seeds are ranked among everybody else."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,29 +10,28 @@ from numpy.typing import NDArray
 from qanchor.audience.candidates import Candidates, find_candidates
 from qanchor.audience.lookalike import BACKGROUND_USERS, LookalikeRequest, learn_scorer
 from qanchor.audience.methods import fold_of
-from qanchor.audience.population import Population
+from qanchor.audience.population import Population, Seeds, find_seeds
 from qanchor.audience.scorers import Scorer, nearest_seeds, score_rows
-from qanchor.audience.seeds import Seeds, find_seeds
 from qanchor.errors import SeedsInvalid
 from qanchor.metrics import normal_quantile
 from qanchor.storage.vectors import Rows
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _FEWEST_SEEDS = 5
-_OWN_RANGE = 0.95
+_SEED_QUANTILE = 0.95
 
 
 @dataclass(frozen=True)
 class LiftPoint:
-    """What a list of the best users is worth.
+    """The held-out seeds in a list of the best users.
 
     Args:
-        share: of the users taken, in (0, 1].
-        users: as many.
-        found: held-out seeds among them.
-        recall: found, as a share of all held-out seeds.
-        recall_low: lower end of its 95% interval (Wilson).
-        recall_high: upper end.
+        share: share of the users on the list, in (0, 1].
+        users: number of users on the list.
+        found: number of held-out seeds on the list.
+        recall: share of all held-out seeds that are on the list.
+        recall_low: lower end of the recall's 95% interval (Wilson).
+        recall_high: upper end of the recall's 95% interval.
     """
 
     share: float
@@ -49,18 +48,18 @@ class LiftPoint:
 
     @property
     def lift_interval(self) -> tuple[float, float]:
-        """Its 95% interval."""
+        """95% interval of the lift."""
         return self.recall_low / self.share, self.recall_high / self.share
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far a list stays among the seeds' own kind.
+    """How many users of a list are as close to a seed as seeds are to each other.
 
     Args:
-        distance: 95% of the seeds have another seed within this distance (1 - cosine).
+        distance: distance (1 - cosine) within which 95% of the seeds have another seed.
         audience: share of the list within that distance of a seed.
-        base: share of all who may be found.
+        base: share of all candidates within that distance of a seed.
     """
 
     distance: float
@@ -70,14 +69,14 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Quality:
-    """What held-out seeds say of a search.
+    """The quality of a search, measured with held-out seeds.
 
     Args:
-        ranks: float64 [seeds], share of the users who score better than each seed when it was held out.
-        population: users who may be found.
-        outside: seeds that the filter would not let through; they are not looked for.
-        methods: how often each method was chosen, one choice for each fold.
-        points: at 1, 2, 5, 10, 20% and at the share that is asked for.
+        ranks: float64 [seeds], share of the users who score better than each seed when it is held out.
+        population: number of candidates.
+        outside: number of seeds that fail the filter; they are not measured.
+        methods: number of folds that chose each method.
+        points: points at 1, 2, 5, 10, 20% and at the requested share.
     """
 
     ranks: NDArray[np.float64]
@@ -94,19 +93,19 @@ class Quality:
 def measure_quality(
     population: Population, request: LookalikeRequest, words: Scorer | None = None
 ) -> Quality:
-    """Hold out every fifth of the seeds in turn, learn from the others, and see where they come.
+    """Hold out a fifth of the seeds at a time, learn from the others, and rank the held-out ones.
 
-    The method is chosen anew from the seeds that are not held out. Users who would belong to the audience
-    and are no seeds count against it: the lift is a lower bound of what the seeds' kind would give.
+    Each fold chooses its method from the seeds that are not held out. Users who belong to the audience and
+    are no seeds count against the search: the lift is a lower bound.
 
     Args:
-        population: the users.
-        request: of the list that is to be judged.
-        words: ranks by an audience described in words; None without.
+        population: users of the index.
+        request: search to judge.
+        words: scorer of an audience described in words; None without one.
 
     Raises:
-        SeedsInvalid: fewer than 5 seeds can be looked for.
-        FilterInvalid: the filter does not hold, or nobody passes it.
+        SeedsInvalid: fewer than 5 seeds pass the filter.
+        FilterInvalid: the filter is invalid, or nobody passes it.
     """
     seeds = find_seeds(population, request.seeds)
     candidates = find_candidates(population, request.rules, seeds.rows)
@@ -124,23 +123,25 @@ def measure_quality(
         choice, scorer = learn_scorer(population, request, kept, candidates, words)
         methods[choice.method if choice else "words"] += 1
         ranks[held] = _ranks(population, scorer, candidates, seeds.take(held))
-    found = ranks[judged]
-    shares = sorted({*SHARES, *_asked_share(request, candidates)})
-    points = tuple(_point(found, share, candidates.population) for share in shares)
-    return Quality(found, candidates.population, int((~judged).sum()), methods, points)
+    ranks, shares = ranks[judged], set(SHARES)
+    if request.k is not None:
+        shares.add(min(1.0, request.k / candidates.population))
+    points = tuple(_point(ranks, share, candidates.population) for share in sorted(shares))
+    return Quality(ranks, candidates.population, int((~judged).sum()), methods, points)
 
 
 def measure_overlap(population: Population, seeds: Seeds, audience: Rows, candidates: Candidates) -> Overlap:
-    """How much of a list lies where the seeds themselves lie, beside everybody who may be found.
+    """The share of a list, and of all candidates, that is as close to a seed as seeds are to each other.
 
     Args:
-        population: the users.
-        seeds: the list's; two or more.
-        audience: int64 [found], the list's rows.
-        candidates: who may be found.
+        population: users of the index.
+        seeds: seeds of the list; two or more.
+        audience: int64 [users], rows of the list.
+        candidates: users that could be on the list.
     """
-    own = nearest_seeds(population.index, seeds.vectors, seeds.rows, 2)[0][:, -1]
-    distance = float(np.quantile(1 - own, _OWN_RANGE))
+    # The nearest seed of a seed is itself.
+    second = nearest_seeds(population.index, seeds.vectors, seeds.rows, 2)[0][:, -1]
+    distance = float(np.quantile(1 - second, _SEED_QUANTILE))
     inside = [
         float((1 - nearest_seeds(population.index, seeds.vectors, rows, 1)[0][:, 0] <= distance).mean())
         for rows in (audience, candidates.sample(BACKGROUND_USERS))
@@ -149,12 +150,12 @@ def measure_overlap(population: Population, seeds: Seeds, audience: Rows, candid
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a share.
+    """The confidence interval of a share.
 
     Args:
-        successes: of the trials.
-        trials: at least 1.
-        confidence: two-sided, in (0, 1).
+        successes: number of successful trials.
+        trials: number of trials, at least 1.
+        confidence: two-sided confidence, in (0, 1).
 
     Source: E. B. Wilson, JASA 22 (1927), 209-212.
     """
@@ -167,7 +168,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 
 def _inside(population: Population, request: LookalikeRequest, seeds: Seeds) -> NDArray[np.bool_]:
-    """Which seeds could be found if they were no seeds."""
+    """Which seeds would be candidates if they were no seeds."""
     rules = replace(request.rules, include_seeds=True)
     everybody = find_candidates(population, rules, np.empty(0, np.int64))
     return np.asarray(everybody.allowed[seeds.rows])
@@ -182,12 +183,6 @@ def _ranks(
     above = len(others) - np.searchsorted(others, scores, side="right")
     level = np.searchsorted(others, scores, side="right") - np.searchsorted(others, scores, side="left")
     return np.asarray((above + level / 2) / len(others))
-
-
-def _asked_share(request: LookalikeRequest, candidates: Candidates) -> list[float]:
-    if request.k is None:
-        return []
-    return [min(1.0, request.k / candidates.population)]
 
 
 def _point(ranks: NDArray[np.float64], share: float, population: int) -> LiftPoint:

@@ -1,7 +1,7 @@
-"""Ways to learn from seeds what ranks users, and the choice between them by seeds that were held out.
+"""Methods that learn from seeds how to rank users, and the choice between them by held-out seeds.
 
 All of them measure from the average user: the vectors of one space share a large common part, which says
-nothing about any of them, and a plain cosine to the seeds' centroid is mostly that part.
+nothing about any user, and a plain cosine to the seeds' centroid is mostly that part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ _FEWEST_TO_COMPARE = 5
 
 @dataclass(frozen=True)
 class Choice:
-    """Which method ranks, and why.
+    """The method that ranks, and how it was chosen.
 
     Args:
-        method: the one.
+        method: name of the method.
         recall: share of held-out seeds among the best `shares` of other users, the mean over these, by
             method; empty where nothing was compared. One share alone would let a few seeds decide.
         shares: of the users, in (0, 1].
-        held_out: seeds that each recall counts.
+        held_out: number of seeds behind each recall.
         strength: inverse regularisation of a classifier, chosen by the area under its curve on held-out
             seeds.
     """
@@ -58,11 +58,11 @@ class Choice:
 def fit_scorer(
     method: Method, seeds: Vectors, background: Vectors, strength: float = _STRENGTHS[1]
 ) -> Scorer:
-    """Learn what ranks users from seeds.
+    """Learn from seeds how to rank users.
 
     Args:
         method: 'centroid': the mean inner product with the seeds, less that with other users.
-            'centroids': the same to the nearest of several centres of the seeds (k-means; their number by
+            'centroids': the same with the nearest of several centres of the seeds (k-means; their number by
             silhouette). 'nearest': the mean cosine to the nearest seeds, from the average user: each seed
             votes for who is near it. 'classifier': logistic regression of seeds against other users; these
             hold users of the seeds' kind too, which lowers its chances but not their order.
@@ -84,32 +84,32 @@ def fit_scorer(
 
 
 def choose_method(
-    asked: MethodOrAuto, seeds: Vectors, background: Vectors, share: float, seed: int = 7
+    requested: MethodOrAuto, seeds: Vectors, background: Vectors, share: float, seed: int = 7
 ) -> Choice:
     """The method to rank by; 'auto' takes the one that finds most held-out seeds among other users.
 
     Args:
-        asked: a method, or 'auto'.
+        requested: a method, or 'auto'.
         seeds: float32 [seeds, width].
-        background: float32 [users, width], users who may be found.
-        share: of the users that are wanted, in (0, 1]; from 5% on it is what counts as found, as are two
-            and four times it.
-        seed: of the folds.
+        background: float32 [users, width], vectors of candidates.
+        share: share of the candidates to return, in (0, 1]. Recall is measured at this share (5% to 25%), at
+            twice and at four times it.
+        seed: seed of the folds.
 
     Raises:
-        SeedsInvalid: a classifier is asked for with fewer than 10 seeds.
+        SeedsInvalid: there are fewer than 10 seeds for a classifier.
     """
-    if asked == "classifier" and len(seeds) < _FEWEST_FOR_CLASSIFIER:
+    if requested == "classifier" and len(seeds) < _FEWEST_FOR_CLASSIFIER:
         raise SeedsInvalid(
             f"{len(seeds)} seeds are too few for a classifier", "Give 10 or more, or use --method centroid."
         )
     compared: tuple[Method, ...]
-    if asked == "auto":
+    if requested == "auto":
         compared = METHODS if len(seeds) >= _FEWEST_FOR_CLASSIFIER else METHODS[:3]
-    elif asked == "classifier":
-        compared = (asked,)
+    elif requested == "classifier":
+        compared = (requested,)
     else:
-        return Choice(asked)
+        return Choice(requested)
     if len(seeds) < _FEWEST_TO_COMPARE:
         return Choice("centroid")
     folds = fold_of(len(seeds), seed)
@@ -118,7 +118,7 @@ def choose_method(
     recall: dict[Method, float] = {}
     for method in compared:
         ranks = held_out_ranks(method, seeds, background, folds, strength)
-        recall[method] = float(np.mean([np.mean(ranks <= some) for some in shares]))
+        recall[method] = float(np.mean([np.mean(ranks <= part) for part in shares]))
     best = max(compared, key=lambda method: recall[method])
     return Choice(best, recall, shares, len(seeds), strength)
 
@@ -131,14 +131,14 @@ def fold_of(seeds: int, seed: int = 7) -> NDArray[np.int64]:
 def held_out_ranks(
     method: Method, seeds: Vectors, background: Vectors, folds: NDArray[np.int64], strength: float
 ) -> NDArray[np.float64]:
-    """For each seed the share of other users who score at least as well, when it was not learned from.
+    """For each seed the share of other users who score at least as well, when the seed is held out.
 
     Args:
-        method: to fit on the seeds of the other folds.
+        method: method to fit on the seeds of the other folds.
         seeds: float32 [seeds, width].
         background: float32 [users, width].
         folds: int64 [seeds].
-        strength: of the classifier.
+        strength: inverse regularisation of the classifier.
 
     Returns:
         float64 [seeds], in [0, 1]; 0 is above everybody.
@@ -161,7 +161,7 @@ def _best_strength(seeds: Vectors, background: Vectors, folds: NDArray[np.int64]
 
 
 def _grouped(seeds: Vectors) -> Sequence[Rows]:
-    """Places of the seeds of each k-means group; one group where there are too few for more."""
+    """Positions of the seeds of each k-means group; one group where there are too few for more."""
     most = min(_MOST_CENTROIDS, len(seeds) // _SEEDS_PER_CENTROID)
     if most < 2 or not np.any(np.ptp(seeds, axis=0) > 1e-7):
         return [np.arange(len(seeds))]
@@ -169,14 +169,15 @@ def _grouped(seeds: Vectors) -> Sequence[Rows]:
     from sklearn.metrics import silhouette_score
 
     unit = seeds / np.maximum(np.linalg.norm(seeds, axis=1, keepdims=True), 1e-12)
-    best: tuple[float, NDArray[np.int64]] = (-2.0, np.zeros(len(seeds), np.int64))
+    best_quality, best_member = -2.0, np.zeros(len(seeds), np.int64)
     for groups in range(2, most + 1):
         member = KMeans(groups, n_init=2, random_state=0).fit_predict(unit)
         if len(np.unique(member)) < 2:
             continue
         quality = float(silhouette_score(unit, member, sample_size=min(1_000, len(unit)), random_state=0))
-        best = max(best, (quality, member), key=lambda found: found[0])
-    return [np.flatnonzero(best[1] == group) for group in np.unique(best[1])]
+        if quality > best_quality:
+            best_quality, best_member = quality, member
+    return [np.flatnonzero(best_member == group) for group in np.unique(best_member)]
 
 
 def _classifier(seeds: Vectors, background: Vectors, strength: float) -> DirectionScorer:
@@ -190,4 +191,4 @@ def _classifier(seeds: Vectors, background: Vectors, strength: float) -> Directi
     ).fit((rows - mean) / spread, labels)
     query = model.coef_[0] / spread
     offset = float(model.intercept_[0] - query @ mean)
-    return DirectionScorer(query[None].astype(np.float32), offset, squashed=True)
+    return DirectionScorer(query[None].astype(np.float32), offset, is_probability=True)

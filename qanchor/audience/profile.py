@@ -1,10 +1,9 @@
-"""What sets an audience apart from everybody else: how active its users are, and what they do."""
+"""How an audience differs from everybody else: how active its users are, and what they do."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, timedelta
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from qanchor.metrics import normal_quantile
 from qanchor.model.features import signed_log
 from qanchor.names import USER_ID
 from qanchor.storage.event_log import EventLog
-from qanchor.storage.sql import literal, quote
+from qanchor.storage.sql import Connection, literal, quote
 from qanchor.storage.vectors import Rows
 from qanchor.workspace import Workspace
 
@@ -29,16 +28,16 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Trait:
-    """One thing in which the audience may differ from the base.
+    """One respect in which the audience may differ from the base.
 
     Args:
         kind: 'level' (a mean of logarithms), 'modality' or 'category' (shares of users).
         name: a feature, a modality, or modality, field and value.
-        audience: a level's mean, back from the logarithm; or the share of the audience's users.
-        base: the same of other users.
-        effect: of a level the standardised difference; of a share the logarithm of the ratio.
-        low: lower end of its 95% interval.
-        high: upper end.
+        audience: mean of a level, back from the logarithm; or the share of the audience's users.
+        base: mean or share of other users.
+        effect: standardised difference of a level; logarithm of the ratio of a share.
+        low: lower end of the effect's 95% interval.
+        high: upper end of the effect's 95% interval.
     """
 
     kind: str
@@ -56,18 +55,18 @@ class Trait:
 
     @property
     def ratio(self) -> float:
-        """How many times the base's share the audience's is; of a share alone."""
+        """The audience's share over the base's; for shares only."""
         return float(np.exp(self.effect))
 
 
 @dataclass(frozen=True)
 class Profile:
-    """An audience beside its base.
+    """An audience compared with its base.
 
     Args:
-        audience: users that were looked at.
-        base: other users that were looked at.
-        traits: the surest difference first.
+        audience: number of users of the audience in the comparison.
+        base: number of other users in the comparison.
+        traits: traits, the most certain difference first.
     """
 
     audience: int
@@ -75,23 +74,23 @@ class Profile:
     traits: tuple[Trait, ...]
 
     def of(self, *kinds: str) -> list[Trait]:
-        """The traits of some kinds that differ for sure."""
+        """The traits of some kinds whose interval excludes 0."""
         return [trait for trait in self.traits if trait.kind in kinds and trait.certain > 0]
 
 
 def profile_audience(
     population: Population, audience: Rows, candidates: Candidates, log: EventLog
 ) -> Profile:
-    """Compare an audience with the other users who could have been found.
+    """Compare an audience with the other candidates.
 
-    All is as of the index's cut-off: features at it, events inside the history window before it. Long lists
-    are looked at through a sample of 20,000.
+    Features are as of the index's cut-off, events are those of the history window before it. Of long lists a
+    sample of 20,000 is compared.
 
     Args:
-        population: the users.
-        audience: int64 [found], rows of the audience.
-        candidates: who could be found.
-        log: the events.
+        population: users of the index.
+        audience: int64 [users], rows of the audience.
+        candidates: users that could be in the audience.
+        log: event log.
 
     Raises:
         NotReady: there are no features, or nobody to compare with.
@@ -99,12 +98,12 @@ def profile_audience(
     users, inside = _compared(population, audience, candidates)
     sizes = int(inside.sum()), int((~inside).sum())
     traits = _levels(population, users, inside)
-    with _seen(population, log, users, inside) as connection:
+    with _events(population, log, users, inside) as connection:
         counts = _counts(connection, log.workspace)
     traits += [
-        _share(kind, name, (found, others), sizes)
-        for kind, name, found, others in counts
-        if found + others >= _FEWEST_USERS
+        Trait(kind, name, count / sizes[0], others / sizes[1], *log_ratio((count, others), sizes))
+        for kind, name, count, others in counts
+        if count + others >= _FEWEST_USERS
     ]
     traits.sort(key=lambda trait: (-trait.certain, -abs(trait.effect), trait.name))
     return Profile(*sizes, tuple(traits))
@@ -113,29 +112,29 @@ def profile_audience(
 def profile_mentions(
     population: Population, audience: Rows, candidates: Candidates, log: EventLog, words: Sequence[str]
 ) -> Trait:
-    """How many events of an audience's users name any of some words, beside those of everybody else.
+    """How many events of an audience's users name any of some words, compared with everybody else's.
 
-    It is what an audience in words can be held against without labels: a level, its means those of the
-    logarithm of the count. Events are those inside the history window before the index's cut-off.
+    A check of an audience in words that needs no labels: a level, its means those of the logarithm of the
+    count. Events are those inside the history window before the index's cut-off.
 
     Args:
-        population: the users.
-        audience: int64 [found], rows of the audience.
-        candidates: who could be found.
-        log: the events.
-        words: in lower case, as `match_words` gives them.
+        population: users of the index.
+        audience: int64 [users], rows of the audience.
+        candidates: users that could be in the audience.
+        log: event log.
+        words: words in lower case, from `match_words`.
 
     Raises:
         NotReady: there is nobody to compare with.
     """
     users, inside = _compared(population, audience, candidates)
     fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
-    told = "lower(concat_ws(' ', " + ", ".join(f'"{field}"' for field in fields) + "))"
-    with _seen(population, log, users, inside) as connection:
+    text = "lower(concat_ws(' ', " + ", ".join(f'"{field}"' for field in fields) + "))"
+    with _events(population, log, users, inside) as connection:
         counts = connection.execute(
-            f"SELECT count(s.user_id) FROM chosen c LEFT JOIN"
-            f" (SELECT user_id FROM seen WHERE regexp_matches({told}, $pattern)) s USING (user_id)"
-            " GROUP BY c.user_id, c.place ORDER BY c.place",
+            f"SELECT count(e.user_id) FROM users u LEFT JOIN"
+            f" (SELECT user_id FROM window_events WHERE regexp_matches({text}, $pattern)) e USING (user_id)"
+            " GROUP BY u.user_id, u.position ORDER BY u.position",
             {"pattern": rf"\b({'|'.join(words)})\b"},
         ).fetchnumpy()
     values = np.log1p(next(iter(counts.values())).astype(np.float64))
@@ -163,19 +162,19 @@ def standardised_difference(
     return effect, effect - reach, effect + reach
 
 
-def log_ratio(found: tuple[int, int], users: tuple[int, int]) -> tuple[float, float, float]:
+def log_ratio(counts: tuple[int, int], users: tuple[int, int]) -> tuple[float, float, float]:
     """The logarithm of the ratio of two shares, with its 95% interval; half a user is added to each count.
 
     Args:
-        found: users with the trait, in the audience and in the base.
+        counts: users with the trait, in the audience and in the base.
         users: all users of both.
 
     Source: D. Katz and others, Biometrics 34 (1978), 469-474; the half by S. D. Walter, Biometrics 31 (1975).
     """
-    counts = found[0] + 0.5, found[1] + 0.5
+    first, second = counts[0] + 0.5, counts[1] + 0.5
     sizes = users[0] + 0.5, users[1] + 0.5
-    effect = float(np.log(counts[0] / sizes[0]) - np.log(counts[1] / sizes[1]))
-    variance = 1 / counts[0] - 1 / sizes[0] + 1 / counts[1] - 1 / sizes[1]
+    effect = float(np.log(first / sizes[0]) - np.log(second / sizes[1]))
+    variance = 1 / first - 1 / sizes[0] + 1 / second - 1 / sizes[1]
     reach = normal_quantile(_CONFIDENCE) * max(variance, 0.0) ** 0.5
     return effect, effect - reach, effect + reach
 
@@ -185,25 +184,23 @@ def _compared(
 ) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Users of the audience and of the base, and which of them are of the audience."""
     base = np.setdiff1d(np.flatnonzero(candidates.allowed), audience)
-    audience, base = _some(audience), _some(base)
+    audience, base = _sample(audience), _sample(base)
     if min(len(audience), len(base)) < 2:
-        raise NotReady("there is nobody to compare the audience with", "Ask for fewer users, or filter less.")
+        raise NotReady(
+            "there is nobody to compare the audience with", "Request fewer users, or relax the filter."
+        )
     inside = np.arange(len(audience) + len(base)) < len(audience)
     return population.index.user_ids(np.concatenate([audience, base])), inside
 
 
-def _some(rows: Rows) -> Rows:
+def _sample(rows: Rows) -> Rows:
     if len(rows) <= _MOST_USERS:
         return rows
     return np.random.default_rng(7).choice(rows, _MOST_USERS, replace=False)
 
 
-def _share(kind: str, name: str, found: tuple[int, int], sizes: tuple[int, int]) -> Trait:
-    return Trait(kind, name, found[0] / sizes[0], found[1] / sizes[1], *log_ratio(found, sizes))
-
-
 def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) -> list[Trait]:
-    """The activity view's features: logarithms, so that a few heavy users do not decide."""
+    """The activity features, as logarithms: else a few heavy users would decide."""
     features = population.features
     if features is None:
         return []
@@ -220,32 +217,34 @@ def _levels(population: Population, users: pa.Array, inside: NDArray[np.bool_]) 
 
 
 def _level(name: str, audience: NDArray[np.float64], base: NDArray[np.float64]) -> Trait:
-    """Of logarithms; the means are told as what they are logarithms of."""
+    """A trait of values that are logarithms; its means are back on the original scale."""
     means = [float(np.sign(g.mean()) * np.expm1(abs(g.mean()))) for g in (audience, base)]
     return Trait("level", name, means[0], means[1], *standardised_difference(audience, base))
 
 
 @contextmanager
-def _seen(population: Population, log: EventLog, users: pa.Array, inside: NDArray[np.bool_]) -> Iterator[Any]:
-    """A connection with the table `seen`: these users' events inside the window before the cut-off."""
+def _events(
+    population: Population, log: EventLog, users: pa.Array, inside: NDArray[np.bool_]
+) -> Iterator[Connection]:
+    """A connection with these users (`users`) and their events before the cut-off (`window_events`)."""
     stop = population.as_of.astimezone(UTC)
     start = stop - timedelta(days=log.workspace.window_days)
     with log.connect() as connection:
         connection.register(
-            "given", pa.table({USER_ID: users, "inside": inside, "place": range(len(inside))})
+            "compared", pa.table({USER_ID: users, "inside": inside, "position": range(len(inside))})
         )
-        connection.execute("CREATE TEMP TABLE chosen AS SELECT * FROM given")
+        connection.execute("CREATE TEMP TABLE users AS SELECT * FROM compared")
         fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
         listed = ", ".join(f"e.{quote(field)}" for field in fields)
         connection.execute(
-            f"CREATE TEMP TABLE seen AS SELECT e.user_id, e.modality, c.inside, {listed} FROM events e"
-            " JOIN chosen c USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
+            f"CREATE TEMP TABLE window_events AS SELECT e.user_id, e.modality, u.inside, {listed} FROM events e"
+            " JOIN users u USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
             {"start": start, "stop": stop},
         )
         yield connection
 
 
-def _counts(connection: Any, workspace: Workspace) -> list[tuple[str, str, int, int]]:
+def _counts(connection: Connection, workspace: Workspace) -> list[tuple[str, str, int, int]]:
     """(kind, name, users of the audience, users of the base) of every modality and category value."""
     counts = _grouped(connection, "modality", "modality", "value")
     for modality, field in _category_fields(workspace):
@@ -255,16 +254,16 @@ def _counts(connection: Any, workspace: Workspace) -> list[tuple[str, str, int, 
 
 
 def _grouped(
-    connection: Any, kind: str, value: str, name: str, where: str = "true"
+    connection: Connection, kind: str, value: str, name: str, where: str = "true"
 ) -> list[tuple[str, str, int, int]]:
     rows = connection.execute(
         f"""
         SELECT {name}, count(DISTINCT user_id) FILTER (inside), count(DISTINCT user_id) FILTER (NOT inside)
-        FROM (SELECT {value} AS value, user_id, inside FROM seen WHERE {where})
+        FROM (SELECT {value} AS value, user_id, inside FROM window_events WHERE {where})
         WHERE length(value) BETWEEN 1 AND {_LONGEST_VALUE} GROUP BY ALL
         """
     ).fetchall()
-    return [(kind, str(told), int(found), int(others)) for told, found, others in rows]
+    return [(kind, str(label), int(count), int(others)) for label, count, others in rows]
 
 
 def _category_fields(workspace: Workspace) -> list[tuple[str, str]]:

@@ -1,11 +1,10 @@
-"""Saved audiences: who is in them, what they were made from, and making them again."""
+"""Saved audiences: their members, the search behind them, and repeating that search."""
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +13,8 @@ from qanchor.audience import describe
 from qanchor.audience.candidates import CandidateRules
 from qanchor.audience.lookalike import LookalikeRequest, Lookalikes, find_lookalikes
 from qanchor.audience.population import Population, open_population
-from qanchor.audience.seeds import hash_users
 from qanchor.errors import AudienceInvalid, InputError, StateError
+from qanchor.files import atomic_file
 from qanchor.names import USER_ID
 from qanchor.registry.audiences import find_audience, register_audience
 from qanchor.registry.tables import Audience, new_version
@@ -29,15 +28,15 @@ _ROLE = "role"
 
 @dataclass(frozen=True)
 class Replay:
-    """An audience that was made again.
+    """A saved audience whose search was repeated.
 
     Args:
-        saved: the audience.
-        result: users who would be in it now.
-        same: the same users in the same order.
-        added: users who are in it now and were not.
-        removed: users who were in it and are not now.
-        changes: what is not as it was when it was saved, one sentence each.
+        saved: saved audience.
+        result: result of the repeated search.
+        same: whether the users and their order are the same.
+        added: number of users in the new result only.
+        removed: number of users in the saved audience only.
+        changes: differences in index, space, cut-off or method since it was saved, one sentence each.
     """
 
     saved: Audience
@@ -106,8 +105,8 @@ def write_audience_version(
 
     Args:
         site: audience files and registry.
-        row: all but path, rows and content_hash.
-        members: has user_id, in the order of their ranks.
+        row: registry row without path, rows and content_hash.
+        members: table with user_id, in the order of their ranks.
         inputs: (user id, role) of the users that it was made from.
 
     Raises:
@@ -115,17 +114,18 @@ def write_audience_version(
     """
     if not _NAME.match(row.name):
         raise AudienceInvalid(
-            f"the name {row.name!r} does not hold", "Use lower-case letters, digits and _.- (64 at most)."
+            f"the name {row.name!r} is invalid", "Use lower-case letters, digits and _.- (64 at most)."
         )
     if not members.num_rows:
-        raise AudienceInvalid(f"the audience {row.name!r} would be empty", "Ask for less.")
-    folder = site.home.audiences / row.name
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{row.version}.parquet"
+        raise AudienceInvalid(
+            f"the audience {row.name!r} would be empty", "Relax the filter or the threshold."
+        )
+    path = site.home.audiences / row.name / f"{row.version}.parquet"
     roles = {USER_ID: [user for user, _ in inputs], _ROLE: [role for _, role in inputs]}
     schema = pa.schema({USER_ID: pa.string(), _ROLE: pa.string()})
-    _write(pa.table(roles, schema=schema), _inputs_path(path))
-    _write(members, path)
+    for table, target in ((pa.table(roles, schema=schema), _inputs_path(path)), (members, path)):
+        with atomic_file(target) as staged:
+            pq.write_table(table, staged)
     row.path = str(path.relative_to(site.home.root))
     row.rows = members.num_rows
     row.content_hash = members_hash(members)
@@ -136,7 +136,7 @@ def read_members(site: Site, audience: Audience) -> pa.Table:
     """The members of a saved audience, best first.
 
     Raises:
-        StateError: the file is gone or was changed; save it again.
+        StateError: the file is missing or was changed; save the audience again.
     """
     path = site.home.root / audience.path
     name = f"{audience.name}@{audience.version}"
@@ -149,27 +149,31 @@ def read_members(site: Site, audience: Audience) -> pa.Table:
     return table
 
 
+def hash_users(users: Sequence[str]) -> str:
+    """SHA-256 of a set of users; their order and repetitions do not count."""
+    return hashlib.sha256("\n".join(sorted(set(users))).encode()).hexdigest()
+
+
 def members_hash(members: pa.Table) -> str:
-    """SHA-256 of who is in it, in order."""
+    """SHA-256 of the members, in their order."""
     return hashlib.sha256("\n".join(members[USER_ID].to_pylist()).encode()).hexdigest()
 
 
 def replay(site: Site, name: str) -> Replay:
-    """Find a saved audience again, in the index that serves now.
+    """Repeat the search of a saved audience, in the index now in service.
 
     Args:
         site: saved audiences, index, offline store, registry and workspace.
         name: name of the audience, or NAME@VERSION.
 
     Raises:
-        AudienceInvalid: there is none, it is the result of a set operation, or what it asked for cannot be
-            found any more.
+        AudienceInvalid: there is none, it is the result of a set operation, or its search fails now.
         StateError: its files were changed.
     """
     saved = find_audience(site.engine, name)
     if saved.scenario is None or saved.kind not in (LOOKALIKE, DESCRIBE):
         raise AudienceInvalid(
-            f"audience {name!r} was made by {saved.kind} of others", "Make it again from these audiences."
+            f"audience {name!r} was made by {saved.kind} of others", "Combine these audiences again."
         )
     before = read_members(site, saved)
     population = open_population(site, saved.scenario)
@@ -178,26 +182,25 @@ def replay(site: Site, name: str) -> Replay:
     words = describe.read_words(site, population, text).scorer if text is not None else None
     changes = _changes(saved, population)
     try:
-        found = find_lookalikes(population, request, words)
+        result = find_lookalikes(population, request, words)
     except InputError as error:
-        why = "; ".join([error.problem, *changes])
-        raise AudienceInvalid(f"audience {name!r} cannot be made again: {why}", error.remedy) from error
-    chosen = found.choice.method if found.choice else None
+        reason = "; ".join([error.problem, *changes])
+        raise AudienceInvalid(f"audience {name!r} cannot be made again: {reason}", error.remedy) from error
+    chosen = result.choice.method if result.choice else None
     if chosen != saved.parameters["chosen_method"]:
         changes.append(f"the method is {chosen}, it was {saved.parameters['chosen_method']}")
-    then, now = set(before[USER_ID].to_pylist()), set(found.table[USER_ID].to_pylist())
-    same = members_hash(found.table) == saved.content_hash
+    then, now = set(before[USER_ID].to_pylist()), set(result.table[USER_ID].to_pylist())
+    same = members_hash(result.table) == saved.content_hash
     if not same and not changes:
         changes.append("the features or events before the cut-off have changed")
-    return Replay(saved, found, same, len(now - then), len(then - now), tuple(changes))
+    return Replay(saved, result, same, len(now - then), len(then - now), tuple(changes))
 
 
 def _request_of(site: Site, saved: Audience) -> LookalikeRequest:
-    told: Mapping[str, Any] = saved.parameters
+    kept = saved.parameters
     seeds, exclude = _read_inputs(site.home.root / saved.path)
-    rules = CandidateRules(told["where"], exclude, told["include_seeds"], told["include_eventless"])
-    request = LookalikeRequest(seeds, told["k"], told["method"], told["threshold"], rules)
-    return replace(request, words_weight=told["words_weight"])
+    rules = CandidateRules(kept["where"], exclude, kept["include_seeds"], kept["include_eventless"])
+    return LookalikeRequest(seeds, kept["k"], kept["method"], kept["threshold"], rules, kept["words_weight"])
 
 
 def _read_inputs(path: Path) -> tuple[list[str], list[str]]:
@@ -212,7 +215,7 @@ def _read_inputs(path: Path) -> tuple[list[str], list[str]]:
 def _changes(saved: Audience, population: Population) -> list[str]:
     changes = []
     if saved.fingerprint != population.fingerprint:
-        changes.append("the embedding space is another one: a new model, prompt or question")
+        changes.append("the embedding space is another one: a new model, prompt or query")
     if saved.index_version != population.version:
         changes.append(f"the index is {population.version}, it was {saved.index_version}")
     if saved.parameters["as_of"] != population.as_of.isoformat():
@@ -223,12 +226,3 @@ def _changes(saved: Audience, population: Population) -> list[str]:
 
 def _inputs_path(path: Path) -> Path:
     return path.with_suffix(".inputs.parquet")
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    staged = path.with_name(f".{path.name}.tmp")
-    try:
-        pq.write_table(table, staged)
-        staged.replace(path)
-    finally:
-        staged.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What ranks users: a function of their vectors, and how the best of a million are found with it."""
+"""Scorers rank users by their vectors; the best of a million are taken from the index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,38 +18,36 @@ _BLOCK = 16_384
 
 
 class Scorer(Protocol):
-    """The role: how much a user belongs to the audience."""
+    """Role: how much a user belongs to the audience."""
 
     def score(self, vectors: Vectors) -> Scores:
         """Score of each vector, float32 [rows]; higher belongs more."""
         ...
 
     def directions(self) -> Vectors | None:
-        """Directions, float32 [directions, width], such that the score rises with the largest inner product
-        of a
-        vector with any of them; None where there are none, and every user has to be scored."""
+        """Directions, float32 [directions, width], such that the score rises with a vector's largest inner
+        product with any of them; None where every user has to be scored."""
         ...
 
 
 @dataclass(frozen=True)
 class DirectionScorer:
-    """The largest inner product with any of some directions, stretched and, where asked, squashed to a
-    chance.
+    """The largest inner product with any of some directions, plus an offset, optionally as a probability.
 
     Args:
         queries: float32 [directions, width].
-        offset: added to the inner product.
-        squashed: give the logistic of it, in (0, 1).
+        offset: number added to the inner product.
+        is_probability: whether the score is the logistic of the sum, in (0, 1).
     """
 
     queries: Vectors
     offset: float = 0.0
-    squashed: bool = False
+    is_probability: bool = False
 
     def score(self, vectors: Vectors) -> Scores:
         """As Scorer."""
         best = (vectors @ self.queries.T).max(axis=1) + np.float32(self.offset)
-        scores: Scores = 1 / (1 + np.exp(-best)) if self.squashed else best
+        scores: Scores = 1 / (1 + np.exp(-best)) if self.is_probability else best
         return scores.astype(np.float32, copy=False)
 
     def directions(self) -> Vectors | None:
@@ -62,9 +60,9 @@ class VotingScorer:
     """The mean cosine to the nearest seeds, measured from the average user.
 
     Args:
-        seeds: their vectors, float32 [seeds, width].
-        centre: the average user's vector, float32 [width].
-        votes: how many nearest seeds count.
+        seeds: vectors of the seeds, float32 [seeds, width].
+        centre: vector of the average user, float32 [width].
+        votes: number of nearest seeds that count.
     """
 
     seeds: Vectors
@@ -84,13 +82,13 @@ class VotingScorer:
 
 @dataclass(frozen=True)
 class MixedScorer:
-    """A weighted sum of scores, each standardised by what it gives other users.
+    """A weighted sum of scores, each standardised over other users.
 
     Args:
-        parts: the scorers.
-        weights: of the parts.
-        means: of each part's score over other users.
-        spreads: standard deviations of the same.
+        parts: scorers to mix.
+        weights: weight of each part.
+        means: mean of each part's score over other users.
+        spreads: standard deviation of each part's score over other users.
     """
 
     parts: Sequence[Scorer]
@@ -113,24 +111,24 @@ class MixedScorer:
 
 
 def mix(parts: Sequence[Scorer], weights: Sequence[float], background: Vectors) -> Scorer:
-    """A weighted sum of scorers, in units of how much each differs between other users.
+    """A weighted sum of scorers, each in units of its standard deviation over other users.
 
     Args:
-        parts: the scorers.
-        weights: of the parts, summing to 1.
+        parts: scorers to mix.
+        weights: weight of each part, summing to 1.
         background: vectors of other users, float32 [users, width].
     """
-    # A chance saturates; what is added is what it was before it was squashed.
-    plain = [replace(p, squashed=False) if isinstance(p, DirectionScorer) else p for p in parts]
+    # A probability saturates; its argument is what adds up.
+    plain = [replace(p, is_probability=False) if isinstance(p, DirectionScorer) else p for p in parts]
     scores = [part.score(background) for part in plain]
-    means = [float(some.mean()) for some in scores]
-    spreads = [max(float(some.std()), 1e-9) for some in scores]
-    straight = [p for p in plain if isinstance(p, DirectionScorer) and len(p.queries) == 1]
-    if len(straight) < len(plain):
+    means = [float(values.mean()) for values in scores]
+    spreads = [max(float(values.std()), 1e-9) for values in scores]
+    linear = [p for p in plain if isinstance(p, DirectionScorer) and len(p.queries) == 1]
+    if len(linear) < len(plain):
         return MixedScorer(plain, weights, means, spreads)
     shares = [weight / spread for weight, spread in zip(weights, spreads, strict=True)]
-    query = np.sum([share * part.queries for share, part in zip(shares, straight, strict=True)], axis=0)
-    offset = sum(s * (p.offset - mean) for s, p, mean in zip(shares, straight, means, strict=True))
+    query = np.sum([share * part.queries for share, part in zip(shares, linear, strict=True)], axis=0)
+    offset = sum(s * (p.offset - mean) for s, p, mean in zip(shares, linear, means, strict=True))
     return DirectionScorer(query.astype(np.float32), offset)
 
 
@@ -144,13 +142,13 @@ def score_rows(index: VectorIndex, scorer: Scorer, rows: Rows) -> Scores:
 
 
 def best_rows(index: VectorIndex, scorer: Scorer, k: int, allowed: Mask) -> tuple[Scores, Rows]:
-    """The k best of the users that may be found, best first; equal scores by row, which is by user id.
+    """The k best candidates, best first; equal scores by row, which is by user id.
 
     Args:
-        index: the users.
-        scorer: what ranks them.
-        k: users wanted; at most as many as are allowed.
-        allowed: bool [rows], who may be found.
+        index: vectors of the users.
+        scorer: scorer that ranks.
+        k: number of rows; at most the number of candidates.
+        allowed: bool [rows], the candidates.
 
     Returns:
         Scores float32 [k] and rows int64 [k].
@@ -160,14 +158,14 @@ def best_rows(index: VectorIndex, scorer: Scorer, k: int, allowed: Mask) -> tupl
         rows = np.flatnonzero(allowed)
     else:
         length = np.linalg.norm(directions, axis=1, keepdims=True)
-        found = index.search(directions / np.maximum(length, 1e-12), k, allowed=allowed)[1]
+        nearest = index.search(directions / np.maximum(length, 1e-12), k, allowed=allowed)[1]
         # The k best by the largest product are among the k best of each direction.
-        rows = np.unique(found[found >= 0])
+        rows = np.unique(nearest[nearest >= 0])
     return _ordered(score_rows(index, scorer, rows), rows, k)
 
 
 def rows_above(index: VectorIndex, scorer: Scorer, threshold: float, allowed: Mask) -> tuple[Scores, Rows]:
-    """As `best_rows`: every user who may be found and scores at least a threshold."""
+    """Every candidate who scores at least a threshold, in the form of `best_rows`."""
     rows = np.flatnonzero(allowed)
     scores = score_rows(index, scorer, rows)
     kept = scores >= threshold
@@ -178,25 +176,25 @@ def nearest_seeds(index: VectorIndex, seeds: Vectors, rows: Rows, most: int) -> 
     """The nearest seeds of some users.
 
     Args:
-        index: the users.
+        index: vectors of the users.
         seeds: float32 [seeds, width].
-        rows: int64 [users].
-        most: seeds for each.
+        rows: int64 [users], rows of the users.
+        most: number of seeds for each user.
 
     Returns:
-        Cosines float32 [users, most], the nearest first, and places among the seeds, int64 [users, most].
+        Cosines float32 [users, most], the nearest first, and positions among the seeds, int64 [users, most].
     """
     most = min(most, len(seeds))
-    cosines, places = np.empty((len(rows), most), np.float32), np.empty((len(rows), most), np.int64)
+    cosines, positions = np.empty((len(rows), most), np.float32), np.empty((len(rows), most), np.int64)
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
-        cosines[part], places[part] = exact_search(seeds, index.vectors(rows[part]), most)
-    return cosines, places
+        cosines[part], positions[part] = exact_search(seeds, index.vectors(rows[part]), most)
+    return cosines, positions
 
 
 def _ordered(scores: Scores, rows: Rows, k: int) -> tuple[Scores, Rows]:
     if len(scores) > k:
-        # All that equal the last one taken stay in the race, so that ties fall to the lower row.
+        # All that equal the last one taken are kept, so that ties go to the lower row.
         least = np.partition(scores, len(scores) - k)[len(scores) - k] if k else np.inf
         kept = scores >= least
         scores, rows = scores[kept], rows[kept]

@@ -1,4 +1,4 @@
-"""The index of a scenario in a process that serves: exchanged without a pause when another takes over."""
+"""The index of a scenario in a serving process, exchanged without a pause for a newer one."""
 
 import logging
 import threading
@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 
 class LiveIndex:
-    """The index that serves a scenario, now and later.
+    """The index in service of a scenario, kept up to date.
 
-    `current` is one reference, read and replaced at once: a request that took it keeps its index to the
-    end, even when that index's files are deleted meanwhile. One that cannot be read is refused, and the
-    last good one goes on.
+    `current` is one reference, replaced atomically: a request that took it keeps its index to the end, even
+    when that index's files are deleted meanwhile. An index that cannot be read is refused, and the last good
+    one stays.
 
     Args:
         site: indexes and registry.
         scenario: name of the scenario.
-        poll_seconds: how often the registry is asked while the object is entered as a context.
+        poll_seconds: seconds between two looks at the registry while the object is entered as a context.
 
     Raises:
         NotReady: the scenario has no index yet; run `qanchor-cli index build --scenario`.
@@ -44,10 +44,10 @@ class LiveIndex:
         return self._current
 
     def refresh(self) -> bool:
-        """Take over a new index if there is one.
+        """Exchange the index for the registry's newest, if there is a newer one.
 
         Returns:
-            Whether another index serves now.
+            Whether the index was exchanged.
         """
         with self._refreshing:
             version = self._current.version
@@ -57,12 +57,12 @@ class LiveIndex:
                     return False
                 self._current = open_scenario_index(self._site, self._scenario)
             except QAnchorError as error:
-                # Said once: a damaged index stays damaged. A database that is away is asked again.
+                # Logged once: a damaged index stays damaged. An unreachable database is tried again.
                 self._refused = version
                 kept = self._current.version
                 log.error("index refused scenario=%s keeps=%s reason=%s", self._scenario, kept, error.problem)
                 return False
-            log.info("index taken over scenario=%s version=%s", self._scenario, self._current.version)
+            log.info("index exchanged scenario=%s version=%s", self._scenario, self._current.version)
             return True
 
     def __enter__(self) -> "LiveIndex":

@@ -1,9 +1,9 @@
-"""Scores without labels: how much nearer a user lies to a scenario's positive answer than to its negative.
+"""Scores without labels: how much closer a user is to a scenario's positive answer than to its negative one.
 
 Users and answers share a space, but pre-training's answers have a language of their own: words of the log
 with how often they come ("takeout many"), "active days few", "amount level9". An answer written by a person
-is said in that language first: its words that the log knows, whether it speaks of activity or of spending,
-and whether it says so or denies it. What neither holds, such as a motive, is lost; where nothing is left, the
+is put into that language first: its words that the log knows, whether it is about activity or spending, and
+whether it affirms or denies them. Anything else, such as a motive, is lost; where nothing is left, the
 sentences themselves are embedded, which tells little.
 
 Source: arXiv 2602.14492, section 3.2.2 (anchors and answers in one space).
@@ -11,16 +11,15 @@ Source: arXiv 2602.14492, section 3.2.2 (anchors and answers in one space).
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from sqlalchemy import select
 
-from qanchor.audience.describe import embed_words, event_words, match_words
+from qanchor.audience.describe import embed_words, event_words, manifest_model, match_words
 from qanchor.audience.index import manifest_vectors
 from qanchor.audience.scorers import DirectionScorer
 from qanchor.errors import InputError
@@ -28,8 +27,6 @@ from qanchor.metrics import roc_auc
 from qanchor.model.space import narrowed
 from qanchor.names import USER_ID
 from qanchor.registry.manifests import active_manifest
-from qanchor.registry.session import transaction
-from qanchor.registry.tables import ModelVersion
 from qanchor.site import Site
 from qanchor.storage.vectors import Vectors
 from qanchor.workspace import ScenarioSpec, Workspace
@@ -55,13 +52,13 @@ _AMOUNTS_HIGH, _AMOUNTS_LOW = ("level8", "level9"), ("level0", "level1")
 
 @dataclass(frozen=True)
 class Statement:
-    """What an answer in words says, as far as it can be said in the answers' language.
+    """An answer in words, put into the language of pre-training's answers.
 
     Args:
-        words: of the log.
-        activity: it speaks of how often the user comes.
-        spending: it speaks of how much the user spends.
-        denied: it says that there is little of all this.
+        words: words of the log that it names.
+        activity: whether it is about how often the user comes.
+        spending: whether it is about how much the user spends.
+        denied: whether it says that there is little of all this.
     """
 
     words: tuple[str, ...]
@@ -71,7 +68,7 @@ class Statement:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the answer can be said."""
+        """Whether nothing of the answer has a counterpart in that language."""
         return not (self.words or self.activity or self.spending)
 
 
@@ -80,9 +77,9 @@ class WordScorer:
     """Ranks users by a scenario's words alone.
 
     Args:
-        scenario: its name.
-        positive: what was understood of the positive answer.
-        negative: what was understood of the negative one.
+        scenario: name of the scenario.
+        positive: positive answer as it was understood.
+        negative: negative answer as it was understood.
         direction: unit vector float32 [1, width]; the score is a vector's inner product with it.
     """
 
@@ -92,16 +89,16 @@ class WordScorer:
     direction: Vectors
 
     def score(self, vectors: Vectors) -> NDArray[np.float32]:
-        """In [-1, 1], higher the likelier, float32 [rows]; it ranks users and is no probability.
+        """Scores in [-1, 1], higher the likelier, float32 [rows]; they rank users and are no probabilities.
 
         Args:
-            vectors: unit vectors of the scenario's space, float32 [rows, width]; narrower ones than the
-                model's meet the first numbers of the direction.
+            vectors: unit vectors of the scenario's space, float32 [rows, width]; where they are narrower than
+                the model's, the direction is narrowed too.
         """
         return DirectionScorer(narrowed(self.direction, vectors.shape[1])).score(vectors)
 
     def auc(self, vectors: Vectors, labels: NDArray[np.int64]) -> float:
-        """How well the words rank labelled users, to stand beside what was learned from labels.
+        """Area under the ROC curve of the words' scores on labelled users.
 
         Args:
             vectors: unit vectors of the scenario's space, float32 [rows, width].
@@ -119,9 +116,9 @@ class WordScores:
 
     Args:
         table: user_id and score, best first.
-        scorer: what scored them.
-        is_tuned: the users were read with a soft prompt, which no words were aligned with.
-        without_vector: users asked for who have no vector, and so no score.
+        scorer: scorer of the scenario's words.
+        is_tuned: whether the users were read with a soft prompt, which no words were aligned with.
+        without_vector: number of requested users who have no vector, and so no score.
     """
 
     table: pa.Table
@@ -131,11 +128,11 @@ class WordScores:
 
 
 def understand(text: str, vocabulary: Mapping[str, int]) -> Statement:
-    """What an answer says in the answers' language.
+    """An answer in the language of pre-training's answers.
 
     Args:
-        text: in words.
-        vocabulary: words of the log with how common they are.
+        text: answer in words.
+        vocabulary: number of texts of each word of the log.
     """
     lower = text.lower()
     return Statement(
@@ -152,10 +149,10 @@ def read_answers(
     """The direction from a scenario's negative answer to its positive one.
 
     Args:
-        loaded: the model that reads the users.
-        workspace: names the scenario and the modalities.
-        scenario: its name.
-        vocabulary: words of the log with how common they are.
+        loaded: model of the users' vectors.
+        workspace: workspace with the scenario and the modalities.
+        scenario: name of the scenario.
+        vocabulary: number of texts of each word of the log.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -165,17 +162,16 @@ def read_answers(
     _check_words(scenario, spec)
     positive, negative = (understand(text, vocabulary) for text in (spec.positive, spec.negative))
     if positive.is_empty:
-        # The question says what the answer leaves out: "yes, the user does".
-        asked = understand(spec.query, vocabulary)
-        positive = Statement(asked.words, asked.activity, asked.spending, positive.denied)
+        # The query says what the answer leaves out: "yes, the user does".
+        query = understand(spec.query, vocabulary)
+        positive = replace(query, denied=positive.denied)
     parts = _directions(loaded, workspace, positive)
     if not parts:
         parts = [_embedded(loaded, [spec.positive]) - _embedded(loaded, [spec.negative])]
-    # What both answers speak of is the positive one's; what only the negative says counts against it.
-    own = Statement(
-        tuple(w for w in negative.words if w not in positive.words), False, False, negative.denied
-    )
-    parts += [-part for part in _directions(loaded, workspace, own)]
+    # Words of both answers count for the positive one, words of the negative alone against it.
+    only_negative = tuple(word for word in negative.words if word not in positive.words)
+    against = Statement(only_negative, False, False, negative.denied)
+    parts += [-part for part in _directions(loaded, workspace, against)]
     direction = np.sum([_unit(part) for part in parts], axis=0)
     return WordScorer(scenario, positive, negative, _unit(direction).astype(np.float32)[None])
 
@@ -192,17 +188,11 @@ def score_by_words(site: Site, scenario: str, users: Sequence[str] | None = None
         UnknownScenario: scenarios.yaml does not name it.
         InputError: it has no answers in words, or none of the users has a vector.
         NotReady: there are no embeddings of it yet; run `qanchor-cli backfill --scenario`.
-        CheckpointInvalid: the model is gone or damaged.
+        CheckpointInvalid: the model is missing or damaged.
     """
     _check_words(scenario, site.workspace.scenario(scenario))
     manifest = active_manifest(site.engine, scenario)
-    from qanchor.model.checkpoint import load_model
-
-    with transaction(site.engine) as session:
-        path = session.scalars(
-            select(ModelVersion.path).where(ModelVersion.version == manifest.model_version)
-        ).one()
-    loaded = load_model(site.home.root / path, "cpu", "float32")
+    loaded = manifest_model(site, manifest)
     scorer = read_answers(loaded, site.workspace, scenario, event_words(site.event_log))
     current = manifest_vectors(site, manifest)
     table = pa.table({USER_ID: current.users, "score": scorer.score(current.vectors)})
@@ -231,14 +221,16 @@ def _check_words(scenario: str, spec: ScenarioSpec) -> None:
         )
 
 
-def _directions(loaded: "LoadedModel", workspace: Workspace, said: Statement) -> list[NDArray[np.float64]]:
-    """A direction for each thing that a statement speaks of, towards what it says, [width] each."""
+def _directions(
+    loaded: "LoadedModel", workspace: Workspace, statement: Statement
+) -> list[NDArray[np.float64]]:
+    """A direction for each subject of a statement, towards what it says, [width] each."""
     parts = []
-    if said.words:
-        parts.append(embed_words(loaded, workspace, "", said.words)[0].astype(np.float64))
-    if said.activity:
+    if statement.words:
+        parts.append(embed_words(loaded, workspace, "", statement.words)[0].astype(np.float64))
+    if statement.activity:
         parts.append(_apart(loaded, ["active days"], _DAYS_OFTEN, _DAYS_SELDOM))
-    if said.spending:
+    if statement.spending:
         priced = {name: spec.amount for name, spec in workspace.modalities.items() if spec.amount}
         amounts = sorted({amount.replace("_", " ") for amount in priced.values()})
         if amounts:
@@ -246,19 +238,21 @@ def _directions(loaded: "LoadedModel", workspace: Workspace, said: Statement) ->
             # How much in all is how much at a time and how often.
             often = [name.replace("_", " ") for name in priced]
             parts.append(_apart(loaded, often, _DAYS_OFTEN, _DAYS_SELDOM))
-    return [-part for part in parts] if said.denied else parts
+    return [-part for part in parts] if statement.denied else parts
 
 
 def _apart(
-    loaded: "LoadedModel", things: list[str], much: tuple[str, ...], little: tuple[str, ...]
+    loaded: "LoadedModel", subjects: list[str], much: tuple[str, ...], little: tuple[str, ...]
 ) -> NDArray[np.float64]:
-    """From little of some things to much of them, [width]."""
-    more, less = ([f"{thing} {level}" for thing in things for level in some] for some in (much, little))
+    """The direction from little of some subjects to much of them, [width]."""
+    more, less = (
+        [f"{subject} {level}" for subject in subjects for level in levels] for levels in (much, little)
+    )
     return _embedded(loaded, more) - _embedded(loaded, less)
 
 
 def _embedded(loaded: "LoadedModel", answers: list[str]) -> NDArray[np.float64]:
-    """The mean vector of some answers, [width]."""
+    """The mean vector of answers, [width]."""
     import torch
 
     with torch.inference_mode():

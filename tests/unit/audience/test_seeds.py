@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from qanchor.audience.seeds import find_seeds, hash_users
+from qanchor.audience.population import find_seeds
+from qanchor.audience.saved import hash_users
 from qanchor.errors import SeedsInvalid
 from tests.unit.audience.worlds import clustered, names, population_of
 
