@@ -2,9 +2,9 @@
 
 Pre-training pulls a user, read under a query, towards answers in words. Those answers have a language of
 their own: words of the log with how often they come ("takeout many"). A free sentence is not part of it and
-is embedded badly; so the words of the sentence that the log knows are put into that language, and the vector of
-neutral answers is subtracted, as all answers share much of it. A soft prompt moves users afterwards, towards
-its scenario's prototypes and not towards any words: the more it moves them, the less words mean.
+is embedded badly; so the words of the sentence that the log knows are put into that language, and the vector
+of neutral answers is subtracted, as all answers share much of it. A soft prompt moves users afterwards,
+towards its scenario's prototypes and not towards any words: the more it moves them, the less words mean.
 """
 
 import re

@@ -109,14 +109,14 @@ def test_words_alone_and_words_with_seeds_rank() -> None:
     assert len(set(alone.table["user_id"].to_pylist()) & set(names(60))) > 30
     both = find_lookalikes(population, LookalikeRequest(names(20), 40, words_weight=0.3), words)
     assert both.table["distance"].null_count == 0
-    with pytest.raises(InputError, match=r"lies outside \(0, 1\)"):
+    with pytest.raises(InputError, match=r"is outside \(0, 1\)"):
         find_lookalikes(population, LookalikeRequest(names(20), 40, words_weight=1.5), words)
 
 
 @pytest.mark.parametrize(
     ("request_", "kind", "said"),
     [
-        (LookalikeRequest(names(5), 56), InputError, "only 55 can be found. Ask for at most 55"),
+        (LookalikeRequest(names(5), 56), InputError, "only 55 can be found. Request at most 55"),
         (LookalikeRequest(names(60), 1), SeedsInvalid, "nobody is left"),
         (LookalikeRequest((), 1), SeedsInvalid, "none of the 0 seeds"),
         (LookalikeRequest(names(5), rules=CandidateRules("true")), NotReady, "no features"),

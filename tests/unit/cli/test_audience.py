@@ -96,7 +96,7 @@ def test_audiences_are_saved_shown_replayed_and_combined(peopled: tuple[str, Run
     run("index", "build", "--scenario", "money")
     code, _, err = run("audience", "replay", "one")
     assert (code, err.count("\n")) == (2, 1)
-    assert "cannot be made again: 20 users are asked for" in err
+    assert "cannot be made again: 20 users are requested" in err
     assert "; the embeddings are as of 2026-01-0" in err
 
 
@@ -106,7 +106,7 @@ def test_audiences_are_saved_shown_replayed_and_combined(peopled: tuple[str, Run
         (("show", "nobody"), 2, "there is no audience 'nobody'"),
         (("replay", "nobody"), 2, "there is no audience 'nobody'"),
         (("union", "one", "--into", "x"), 2, "one audience alone"),
-        (("save", "Bad Name", "--scenario", "money", "--seeds", "SEEDS"), 2, "does not hold"),
+        (("save", "Bad Name", "--scenario", "money", "--seeds", "SEEDS"), 2, "is invalid"),
         (("save", "x", "--scenario", "money"), 2, "neither seeds nor words"),
         (("save", "x", "--scenario", "nope", "--seeds", "SEEDS"), 2, "'nope' does not exist"),
         (("quality", "--scenario", "money", "--seeds", "SEEDS", "--chart", "a.gif"), 2, "cannot be written"),
@@ -114,7 +114,7 @@ def test_audiences_are_saved_shown_replayed_and_combined(peopled: tuple[str, Run
         (("describe", "--scenario", "money", "--text", " "), 2, "the text has 0 characters"),
     ],
 )
-def test_what_does_not_hold_is_refused_in_one_line(
+def test_invalid_requests_are_refused_in_one_line(
     peopled: tuple[str, Run], arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     seeds, run = peopled

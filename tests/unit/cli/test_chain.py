@@ -88,7 +88,7 @@ def test_lookalikes_are_ranked_and_odd_seeds_reported(world: World, run: Run, tm
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("-k", "5"), "5 users are asked for and only 2 can be found"),
+        (("-k", "5"), "5 users are requested and only 2 can be found"),
         (("--where", "nope > 1"), "no feature 'nope'. Features: act_bill_count_1d"),
         (("--where", "act_bill_count_90d > 99"), "nobody of 2 users passes the filter"),
         (("--where", "(SELECT 1) = 1"), "may not hold a subquery"),
