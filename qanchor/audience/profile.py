@@ -237,8 +237,8 @@ def _events(
         fields = dict.fromkeys(field for _, field in _category_fields(log.workspace))
         listed = ", ".join(f"e.{quote(field)}" for field in fields)
         connection.execute(
-            f"CREATE TEMP TABLE window_events AS SELECT e.user_id, e.modality, u.inside, {listed}"
-            " FROM events e JOIN users u USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
+            f"CREATE TEMP TABLE window_events AS SELECT e.user_id, e.modality, u.inside, {listed} FROM"
+            " events e JOIN users u USING (user_id) WHERE e.event_time >= $start AND e.event_time < $stop",
             {"start": start, "stop": stop},
         )
         yield connection
