@@ -123,18 +123,18 @@ def assign(
     import pyarrow as pa
 
     from qanchor.experiments import Experiment, sample_ratio
-    from qanchor.experiments import assign as give_arms
+    from qanchor.experiments import assign as assign_arms
     from qanchor.user_files import read_user_list, write_result
 
     shares = _shares(arm) or {"control": 0.5, "treatment": 0.5}
     experiment = Experiment(name, shares, layer, begin, end)
-    asked = list(dict.fromkeys(read_user_list(users)))
-    places = give_arms(experiment, asked)
-    inside = np.flatnonzero(places >= 0)
-    counts = np.bincount(places[inside], minlength=len(shares))
+    ids = list(dict.fromkeys(read_user_list(users)))
+    arms = assign_arms(experiment, ids)
+    inside = np.flatnonzero(arms >= 0)
+    counts = np.bincount(arms[inside], minlength=len(shares))
     names = list(shares)
     rows = [
-        {"user_id": asked[row], "arm": names[places[row]]} for row in (inside.tolist() if out or json else [])
+        {"user_id": ids[row], "arm": names[arms[row]]} for row in (inside.tolist() if out or json else [])
     ]
     if out:
         write_result(pa.Table.from_pylist(rows, pa.schema([("user_id", "string"), ("arm", "string")])), out)
@@ -144,10 +144,10 @@ def assign(
         for (each, share), count in zip(shares.items(), counts, strict=True)
     ]
     if json:
-        result = {"name": name, "arms": summary, "left_out": len(asked) - len(inside), "p_value": p_value}
+        result = {"name": name, "arms": summary, "left_out": len(ids) - len(inside), "p_value": p_value}
         print_json(result | ({"out": str(out)} if out else {"users": rows}))
         return
-    print_table(f"{name}: {len(inside):,} of {len(asked):,} users take part", summary)
+    print_table(f"{name}: {len(inside):,} of {len(ids):,} users take part", summary)
     if out:
         typer.echo(f"written to {out}")
 
@@ -190,18 +190,18 @@ def analyse(
     """
     from dataclasses import asdict
 
-    from qanchor.experiments.analysis import Question
+    from qanchor.experiments.analysis import AnalysisRequest
     from qanchor.experiments.analysis import analyse as measure
     from qanchor.experiments.tables import read_rows
 
-    question = Question(
+    request = AnalysisRequest(
         metric, covariate or (), arm_column, control, _shares(arm) or None, planned_users, confidence
     )
-    found = measure(read_rows(rows), question)
+    analysis = measure(read_rows(rows), request)
     if json:
-        print_json(asdict(found) | {"ratio_holds": found.ratio.holds})
+        print_json(asdict(analysis) | {"ratio_holds": analysis.ratio.holds})
     else:
-        show_analysis(found)
+        show_analysis(analysis)
 
 
 @app.command()
@@ -256,25 +256,26 @@ def evaluate(
         numbers(table, predicted) if predicted else None,
         numbers(table, predicted_target) if predicted_target else None,
     )
-    found = value(decisions, clip, confidence)
+    result = value(decisions, clip, confidence)
     if json:
-        print_json(asdict(found))
+        print_json(asdict(result))
         return
     estimates = {
-        "what was done": found.logged,
-        "inverse propensity": found.ips,
-        "self-normalised": found.snips,
-        "doubly robust": found.doubly_robust,
-        "gain over what was done": found.gain,
+        "logging policy": result.logged,
+        "inverse propensity": result.ips,
+        "self-normalised": result.snips,
+        "doubly robust": result.doubly_robust,
+        "gain over the logging policy": result.gain,
     }
     print_table(
-        f"{found.rows:,} decisions, worth {found.effective_rows:,.0f} of the policy's own",
+        f"{result.rows:,} decisions, worth {result.effective_rows:,.0f} of the policy's own",
         [{"mean reward": name} | _interval(each) for name, each in estimates.items() if each],
     )
     typer.echo(
-        f"weights: mean {found.mean_weight:.3f}, largest {found.largest_weight:,.1f}, cut {found.clipped:.1%}"
+        f"weights: mean {result.mean_weight:.3f}, largest {result.largest_weight:,.1f}, "
+        f"clipped {result.clipped:.1%}"
     )
-    for warning in found.warnings:
+    for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
 
 
@@ -284,35 +285,35 @@ app.command()(simulate)
 def _shares(arms: list[str] | None) -> dict[str, float]:
     from qanchor.errors import InputError
 
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for text in arms or []:
         name, _, share = text.partition("=")
         try:
-            found[name] = float(share)
+            shares[name] = float(share)
         except ValueError:
             raise InputError(f"--arm {text!r} is not {_ARM}", "Write it like --arm treatment=0.5.") from None
-    return found
+    return shares
 
 
-def show_analysis(found: "Analysis") -> None:
-    """An analysis as tables."""
+def show_analysis(analysis: "Analysis") -> None:
+    """Print an analysis as tables."""
     rows = [
         {"arm": name, "users": users, "expected": round(expected)}
-        for (name, users), expected in zip(found.arms.items(), found.ratio.expected, strict=True)
+        for (name, users), expected in zip(analysis.arms.items(), analysis.ratio.expected, strict=True)
     ]
-    verdict = "as meant" if found.ratio.holds else "NOT as meant"
-    print_table(f"arms: {verdict}, p = {found.ratio.p_value:.3g}", rows)
-    print_table("effects", [_effect_row(result) for result in found.results])
-    if any(result.always for result in found.results):
+    verdict = "as planned" if analysis.ratio.holds else "NOT as planned"
+    print_table(f"arms: {verdict}, p = {analysis.ratio.p_value:.3g}", rows)
+    print_table("effects", [_effect_row(result) for result in analysis.results])
+    if any(result.always for result in analysis.results):
         print_table(
-            "differences that hold at every look",
+            "always-valid intervals",
             [
                 {"metric": r.metric, "arm": r.arm, **_interval(r.always.difference), "p": r.always.p_value}
-                for r in found.results
+                for r in analysis.results
                 if r.always
             ],
         )
-    for note in found.notes:
+    for note in analysis.notes:
         typer.echo(f"note: {note}")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Which(StrEnum):
-    """The tests there are."""
+    """The simulated tests."""
 
     calls = "calls"
     lines = "lines"
@@ -41,9 +41,9 @@ def simulate(
 ) -> None:
     """Test embedding policies against a fixed rule in simulation.
 
-    Fresh users of the simulated world, whom no model has seen, are embedded and scored by the heads of money,
-    active and login. A pilot teaches the policies; then a salted hash gives each user an arm, and each
-    answers as the world's own process has it. Random, rule and oracle stand beside.
+    New users of the simulated world, which no model has seen, are embedded and scored by the heads of money,
+    active and login. The policies learn from a pilot; then a salted hash gives each user an arm, and each
+    user responds by the world's own process. A random policy and an oracle are shown for comparison.
 
     Example: qanchor-cli experiment simulate calls --users 8000 --out tests
     """
@@ -60,35 +60,35 @@ def simulate(
         pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), scorer, bar)
         cohort = make_cohort(CohortPlan(world, users, FIRST_BLOCK, TEST_DAY), scorer, bar)
     runs = {"calls": calls_test, "lines": lines_test}
-    found = {name: run(pilot, cohort) for name, run in runs.items() if which.value in (name, "both")}
+    tests = {name: run(pilot, cohort) for name, run in runs.items() if which.value in (name, "both")}
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        for name, online in found.items():
+        for name, online in tests.items():
             pq.write_table(online.result.rows, out / f"{name}.parquet")
     if json:
-        print_json({name: _as_json(online) for name, online in found.items()})
+        print_json({name: _as_json(online) for name, online in tests.items()})
         return
-    for name, online in found.items():
+    for name, online in tests.items():
         _show(name, online)
     if out:
-        typer.echo(f"rows are in {', '.join(str(out / f'{name}.parquet') for name in found)}")
+        typer.echo(f"rows are in {', '.join(str(out / f'{name}.parquet') for name in tests)}")
 
 
 def _show(name: str, online: "OnlineTest") -> None:
     result, replay, metric = online.result, online.replay, online.test.metric
     print_table(
-        f"{name}: {metric} per user if everybody got the policy, as the simulated world knows it",
+        f"{name}: true {metric} per user if all users get the policy, from the simulated world",
         [{"policy": policy, metric: value} for policy, value in result.values.items()],
     )
     sizes = ", ".join(f"{users:,} {arm}" for arm, users in result.analysis.arms.items())
-    verdict = "as meant" if result.analysis.ratio.holds else "NOT as meant"
+    verdict = "as planned" if result.analysis.ratio.holds else "NOT as planned"
     typer.echo(f"arms: {sizes}; {verdict} (p = {result.analysis.ratio.p_value:.2g})")
     rows = [*_effects("all", result.analysis, result.true_effect, metric)]
     if result.triggered:
         rows += _effects(
             f"decided differently ({1 - result.same:.0%})", result.triggered, result.true_triggered, metric
         )
-    print_table("treatment less fixed rule", rows)
+    print_table("treatment minus fixed rule", rows)
     if result.note:
         typer.echo(result.note)
     estimates: dict[str, Interval | None] = {
@@ -109,7 +109,7 @@ def _show(name: str, online: "OnlineTest") -> None:
         typer.echo(f"warning: {warning}", err=True)
     if online.ranking:
         print_table(
-            "the head's ranking of users by delinquency, less the rule's",
+            "ranking of users by delinquency: head minus rule",
             [
                 {"figure": figure.upper(), "difference": one.value, "from": one.low, "to": one.high}
                 for figure, one in online.ranking.items()

@@ -1,6 +1,6 @@
-"""Experiments: planning, assignment, effects, CUPED, looks at any time, and policies valued on logs."""
+"""Experiments: planning, assignment, effects, CUPED, always-valid intervals, off-policy evaluation."""
 
-from qanchor.experiments.assignment import Experiment, assign, places
+from qanchor.experiments.assignment import Experiment, assign, positions
 from qanchor.experiments.cuped import Adjusted, adjust
 from qanchor.experiments.effects import Effect, Moments, compare, holm, moments, ratio_outcomes
 from qanchor.experiments.off_policy import LoggedDecisions, OffPolicy, best_arm_targets, evaluate
@@ -36,9 +36,9 @@ __all__ = [
     "evaluate",
     "holm",
     "moments",
-    "places",
     "plan_means",
     "plan_proportions",
+    "positions",
     "radius",
     "ratio_outcomes",
     "sample_ratio",

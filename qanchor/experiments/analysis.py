@@ -1,6 +1,6 @@
-"""A whole experiment from its rows: the arms' sizes, then every metric with and without CUPED."""
+"""The analysis of an experiment: sizes of the arms, then every metric with and without CUPED."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,17 +19,17 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of an experiment's rows.
+class AnalysisRequest:
+    """The columns and arms of an analysis.
 
     Args:
         metrics: columns, or ABOVE/BELOW for a ratio of two columns.
-        covariates: columns of before the experiment, for CUPED.
-        arm: the column with the arms.
-        control: the arm that others are compared with.
-        shares: of the arms as they were meant; None: equal.
-        planned_users: of two arms; given, there is an interval that holds at every look.
-        confidence: of the intervals, in (0, 1).
+        covariates: columns known before the experiment, for CUPED.
+        arm: column with the arms.
+        control: arm that the others are compared with.
+        shares: planned shares of the arms; None: equal.
+        planned_users: planned users of two arms, for an always-valid interval; None: no such interval.
+        confidence: confidence of the intervals, in (0, 1).
     """
 
     metrics: Sequence[str]
@@ -46,13 +46,13 @@ class MetricResult:
     """One metric of one arm against control.
 
     Args:
-        metric: its name.
-        arm: the arm.
-        effect: without CUPED.
-        adjusted: with CUPED; None without covariates.
-        variance_cut: share of the variance that CUPED took; 0 without.
-        always: the (adjusted) difference as it may be reported at any look; None where not asked for.
-        p_value: of the (adjusted) effect, by Holm over all metrics and arms.
+        metric: name of the metric.
+        arm: name of the arm.
+        effect: effect without CUPED.
+        adjusted: effect with CUPED; None without covariates.
+        variance_cut: share of the variance removed by CUPED; 0 without covariates.
+        always: always-valid interval of the (adjusted) difference; None where not requested.
+        p_value: p-value of the (adjusted) effect, corrected by Holm over all metrics and arms.
     """
 
     metric: str
@@ -65,19 +65,19 @@ class MetricResult:
 
     @property
     def best(self) -> Effect:
-        """The effect that counts: with CUPED where there is one."""
+        """The effect with CUPED, if there is one, otherwise the effect without."""
         return self.adjusted or self.effect
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """An experiment's answer.
+    """The result of an analysis.
 
     Args:
-        arms: users of each arm, control first.
-        ratio: whether the arms are as large as they were meant.
-        results: by metric, then arm.
-        notes: what is worth knowing, one sentence each.
+        arms: number of users of each arm, control first.
+        ratio: test of the arms' sizes against the planned shares.
+        results: effects by metric, then arm.
+        notes: remarks on validity, one sentence each.
     """
 
     arms: dict[str, int]
@@ -86,47 +86,51 @@ class Analysis:
     notes: tuple[str, ...]
 
 
-def analyse(table: pa.Table, question: Question) -> Analysis:
+def analyse(table: pa.Table, request: AnalysisRequest) -> Analysis:
     """Measure every metric of an experiment.
 
     Args:
-        table: one row for each user, with arm, metrics and covariates; user_id is checked where there is one.
-        question: columns, arms, shares.
+        table: one row for each user, with arm, metrics and covariates; a column user_id must have no repeats.
+        request: columns, arms, shares.
 
     Raises:
-        InputError: a column is missing or broken, a user stands twice, or an arm is unknown or too small.
+        InputError: a column is missing or invalid, a user has two rows, or an arm is unknown or too small.
     """
     if USER_ID in table.column_names:
         refuse_repeats(texts(table, USER_ID))
-    names, place = _arms(texts(table, question.arm), question)
-    counts = np.bincount(place, minlength=len(names))
-    shares = question.shares or dict.fromkeys(names, 1.0)
+    names, arms = _arms(texts(table, request.arm), request)
+    counts = np.bincount(arms, minlength=len(names))
+    shares = request.shares or dict.fromkeys(names, 1.0)
     ratio = sample_ratio(counts.tolist(), [shares[name] for name in names])
-    covariates = [numbers(table, name, missing=True) for name in question.covariates]
-    known = np.stack(covariates, axis=1) if covariates else None
-    found = [
-        result
-        for metric in question.metrics
-        for result in _metric(metric, _outcomes(table, metric), known, (names, place), question)
+    columns = [numbers(table, name, missing=True) for name in request.covariates]
+    covariates = np.stack(columns, axis=1) if columns else None
+    results = [
+        MetricResult(metric, names[arm], effect, adjusted, cut, None, (adjusted or effect).p_value)
+        for metric in request.metrics
+        for arm, effect, adjusted, cut in _effects(_outcomes(table, metric), covariates, arms, request)
     ]
-    adjusted = holm([result.p_value for result in found])
-    results = [replace(r, p_value=float(p)) for r, p in zip(found, adjusted, strict=True)]
-    arms = {name: int(count) for name, count in zip(names, counts, strict=True)}
-    return Analysis(arms, ratio, tuple(results), _notes(ratio, results))
+    p_values = holm([result.p_value for result in results])
+    results = [
+        replace(result, p_value=float(p_value), always=_always(result.best, request))
+        for result, p_value in zip(results, p_values, strict=True)
+    ]
+    users = {name: int(count) for name, count in zip(names, counts, strict=True)}
+    return Analysis(users, ratio, tuple(results), _notes(ratio, results))
 
 
-def _arms(column: list[str], question: Question) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the arms, control first, and each row's place among them."""
-    found = sorted(set(column))
-    if question.control not in found:
-        raise InputError(f"no row is of arm {question.control!r}", f"Arms found: {', '.join(found[:10])}.")
-    meant = set(question.shares or found)
-    if meant != set(found) or len(found) < 2:
+def _arms(column: list[str], request: AnalysisRequest) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the arms, control first, and the index of each row's arm."""
+    present = sorted(set(column))
+    listed = ", ".join(present[:10])
+    if request.control not in present:
+        raise InputError(f"no row is of arm {request.control!r}", f"The arms are {listed}.")
+    planned = set(request.shares or present)
+    if planned != set(present) or len(present) < 2:
         raise InputError(
-            f"arms found: {', '.join(found[:10])}; arms expected: {', '.join(sorted(meant))}",
-            "Give each arm that there is, two at least, and no other.",
+            f"the arms are {listed}; planned are {', '.join(sorted(planned))}",
+            "Give each arm of the file, at least two, and no other.",
         )
-    names = [question.control, *(name for name in found if name != question.control)]
+    names = [request.control, *(name for name in present if name != request.control)]
     index = {name: number for number, name in enumerate(names)}
     return names, np.array([index[name] for name in column], dtype=np.int64)
 
@@ -138,44 +142,34 @@ def _outcomes(table: pa.Table, metric: str) -> Floats:
     return numbers(table, metric)
 
 
-def _metric(
-    metric: str,
-    outcomes: Floats,
-    known: Floats | None,
-    arms: tuple[list[str], NDArray[np.int64]],
-    question: Question,
-) -> list[MetricResult]:
-    names, place = arms
-    cut = adjust(outcomes, known, place) if known is not None else None
-    results = []
-    for number, name in enumerate(names[1:], 1):
-        effect = _effect(outcomes, place, number, question.confidence)
-        adjusted = _effect(cut.outcomes, place, number, question.confidence) if cut else None
-        best = adjusted or effect
-        always = (
-            always_valid(best, question.planned_users, question.confidence)
-            if question.planned_users
-            else None
-        )
-        results.append(
-            MetricResult(
-                metric, name, effect, adjusted, cut.variance_cut if cut else 0.0, always, best.p_value
-            )
-        )
-    return results
+def _effects(
+    outcomes: Floats, covariates: Floats | None, arms: NDArray[np.int64], request: AnalysisRequest
+) -> Iterator[tuple[int, Effect, Effect | None, float]]:
+    """Of each treatment arm: index, effect, effect with CUPED, share of the variance removed by CUPED."""
+    cuped = adjust(outcomes, covariates, arms) if covariates is not None else None
+    for arm in range(1, int(arms.max()) + 1):
+        effect = _effect(outcomes, arms, arm, request.confidence)
+        adjusted = _effect(cuped.outcomes, arms, arm, request.confidence) if cuped else None
+        yield arm, effect, adjusted, cuped.variance_cut if cuped else 0.0
 
 
-def _effect(values: Floats, place: NDArray[np.int64], number: int, confidence: float) -> Effect:
-    return compare(moments(values[place == 0]), moments(values[place == number]), confidence)
+def _always(effect: Effect, request: AnalysisRequest) -> AlwaysValid | None:
+    if not request.planned_users:
+        return None
+    return always_valid(effect, request.planned_users, request.confidence)
+
+
+def _effect(values: Floats, arms: NDArray[np.int64], arm: int, confidence: float) -> Effect:
+    return compare(moments(values[arms == 0]), moments(values[arms == arm]), confidence)
 
 
 def _notes(ratio: SampleRatio, results: Sequence[MetricResult]) -> tuple[str, ...]:
     notes = []
     if not ratio.holds:
         notes.append(
-            f"the arms are not as large as they were meant (p = {ratio.p_value:.2g}): users are lost or "
-            "counted twice in one of them, and no effect below can be trusted"
+            f"sample ratio mismatch (p = {ratio.p_value:.2g}): users of an arm are missing or counted twice, "
+            "and no effect below can be trusted"
         )
     if len(results) > 1:
-        notes.append(f"p values hold for all {len(results)} comparisons together (Holm)")
+        notes.append(f"p-values are corrected for {len(results)} comparisons (Holm)")
     return tuple(notes)

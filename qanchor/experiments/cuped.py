@@ -1,4 +1,4 @@
-"""CUPED: take out of an outcome what was known of the user before the experiment."""
+"""CUPED: removal of the variance that covariates from before the experiment explain."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class Adjusted:
     """Outcomes with a smaller variance and the same expected difference between the arms.
 
     Args:
-        outcomes: float64 (users,); their mean is that of the outcomes before.
-        weights: of the covariates, and after them of the marks of missing ones, (columns,).
-        variance_cut: share of the variance within arms that is gone, in [0, 1].
+        outcomes: adjusted outcomes, float64 (users,), with unchanged mean.
+        weights: weights of the covariates, then of the indicators of missing ones, (columns,).
+        variance_cut: share of the variance within arms that was removed, in [0, 1].
     """
 
     outcomes: Floats
@@ -26,14 +26,14 @@ class Adjusted:
 
 
 def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjusted:
-    """Outcomes less what the covariates say of them.
+    """Outcomes minus their prediction from the covariates.
 
-    The weights are those of a regression within arms, so an effect is no part of them. A covariate that is
-    missing (NaN), as for users who are new, counts as its mean, and whether it is missing is one more.
+    The weights are those of a regression within arms, and so unaffected by the treatment. A missing covariate
+    (NaN), such as that of a new user, is filled with the mean, and an indicator of missing is added.
 
     Args:
-        outcomes: (users,).
-        covariates: known before the experiment, (users,) or (users, covariates); NaN where missing.
+        outcomes: outcome of each user, (users,).
+        covariates: values from before the experiment, (users,) or (users, covariates); NaN where missing.
         arms: index of each user's arm, (users,).
 
     Raises:
@@ -46,9 +46,9 @@ def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjus
     known = known[:, None] if known.ndim == 1 else known
     groups = np.asarray(arms)
     if not len(values) == len(known) == len(groups):
-        raise InputError("outcomes, covariates and arms differ in length", "Give one of each for each user.")
+        raise InputError("outcomes, covariates and arms differ in length", "Give one of each per user.")
     if np.isinf(known).any() or not np.isfinite(values).all():
-        raise InputError("an outcome or covariate is not finite", "Leave out or fill what was not measured.")
+        raise InputError("an outcome or covariate is not finite", "Remove or fill missing values.")
     columns = _filled(known)
     centred = columns - columns.mean(axis=0)
     within_x, within_y = _within(columns, groups), _within(values[:, None], groups)[:, 0]
@@ -67,9 +67,9 @@ def _filled(known: Floats) -> Floats:
 
 
 def _within(columns: Floats, groups: NDArray[np.generic]) -> Floats:
-    """Columns less the mean of the user's own arm."""
-    _, place = np.unique(groups, return_inverse=True)
-    counts = np.bincount(place)
-    means = np.stack([np.bincount(place, weights=column) / counts for column in columns.T], axis=1)
-    centred: Floats = columns - means[place]
+    """Columns minus the mean of the user's arm."""
+    _, arms = np.unique(groups, return_inverse=True)
+    counts = np.bincount(arms)
+    means = np.stack([np.bincount(arms, weights=column) / counts for column in columns.T], axis=1)
+    centred: Floats = columns - means[arms]
     return centred

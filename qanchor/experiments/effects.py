@@ -1,4 +1,4 @@
-"""What a treatment does to a metric: the difference of two means, with interval and lift."""
+"""The effect of a treatment on a metric: the difference of two means, with interval and lift."""
 
 import math
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Moments:
     """One arm's outcomes.
 
     Args:
-        users: how many.
-        mean: of them.
-        variance: unbiased, of one user's outcome.
+        users: number of users.
+        mean: mean outcome.
+        variance: unbiased variance of one user's outcome.
     """
 
     users: int
@@ -37,13 +37,13 @@ class Effect:
     """Treatment against control.
 
     Args:
-        control: the control arm.
-        treatment: the treatment arm.
-        difference: of the means, treatment minus control, with its interval.
-        lift: the difference by the control's mean, with its interval; None where that mean is not clearly
-            away from 0.
+        control: control arm.
+        treatment: treatment arm.
+        difference: difference of the means, treatment minus control, with its interval.
+        lift: difference relative to the control's mean, with its interval; None where that mean is too close
+            to 0.
         variance: squared standard error of the difference.
-        p_value: two-sided, of no difference.
+        p_value: two-sided p-value of no difference.
     """
 
     control: Moments
@@ -55,7 +55,7 @@ class Effect:
 
     @property
     def users(self) -> int:
-        """Of both arms."""
+        """Number of users of both arms."""
         return self.control.users + self.treatment.users
 
 
@@ -63,26 +63,26 @@ def moments(values: ArrayLike) -> Moments:
     """Number, mean and variance of one arm.
 
     Args:
-        values: one user's outcome each, (users,).
+        values: outcome of each user, (users,).
 
     Raises:
         InputError: there are fewer than two, or one is not finite.
     """
     outcomes = np.asarray(values, dtype=np.float64)
     if len(outcomes) < 2:
-        raise InputError(f"an arm has {len(outcomes)} users", "Two at least are needed in each arm.")
+        raise InputError(f"an arm has {len(outcomes)} users", "Each arm needs at least two.")
     if not np.isfinite(outcomes).all():
-        raise InputError("an outcome is not finite", "Leave out or fill what was not measured.")
+        raise InputError("an outcome is not finite", "Remove or fill missing values.")
     return Moments(len(outcomes), float(outcomes.mean()), float(outcomes.var(ddof=1)))
 
 
 def compare(control: Moments, treatment: Moments, confidence: float = 0.95) -> Effect:
-    """The difference of two means by Welch's t test; of proportions too, as means of 0 and 1.
+    """The difference of two means by Welch's t test; a proportion is a mean of 0 and 1.
 
     Args:
-        control: the control arm.
-        treatment: the treatment arm.
-        confidence: of the intervals, two-sided, in (0, 1).
+        control: control arm.
+        treatment: treatment arm.
+        confidence: two-sided confidence of the intervals, in (0, 1).
 
     Source: Welch, Biometrika 34 (1947); the lift's interval by the delta method: Deng, Knoblich and Lu,
         KDD 2018.
@@ -110,7 +110,7 @@ def compare(control: Moments, treatment: Moments, confidence: float = 0.95) -> E
 def _lift(control: Moments, treatment: Moments, confidence: float) -> Interval | None:
     from scipy import stats
 
-    # The delta method needs a denominator that chance does not bring near 0.
+    # The delta method needs a denominator that is significantly different from 0.
     if abs(control.mean) < 4 * math.sqrt(control.error):
         return None
     ratio = treatment.mean / control.mean
@@ -120,14 +120,14 @@ def _lift(control: Moments, treatment: Moments, confidence: float) -> Interval |
 
 
 def ratio_outcomes(above: ArrayLike, below: ArrayLike) -> Floats:
-    """A ratio of two sums, such as clicks by visits, as one outcome for each user.
+    """A ratio of two sums, such as clicks per visit, as one outcome for each user.
 
-    The mean of the outcomes of all users is the ratio of the sums, and their variance is that of the delta
-    method: so users stay the unit, however many visits each has. Pass both arms together, then split.
+    The mean of all outcomes is the ratio of the sums, and their variance is that of the delta method: the
+    unit is the user, however many visits each has. Pass both arms together, then split.
 
     Args:
-        above: each user's part of the numerator, (users,).
-        below: each user's part of the denominator, (users,).
+        above: numerator of each user, (users,).
+        below: denominator of each user, (users,).
 
     Raises:
         InputError: the denominators sum to 0.
@@ -136,14 +136,14 @@ def ratio_outcomes(above: ArrayLike, below: ArrayLike) -> Floats:
     """
     up, down = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     if len(down) == 0 or down.mean() == 0:
-        raise InputError("the denominators of a ratio sum to 0", "Take a denominator that users have.")
+        raise InputError("the denominators of a ratio sum to 0", "Choose another denominator.")
     ratio = up.mean() / down.mean()
     outcomes: Floats = ratio + (up - ratio * down) / down.mean()
     return outcomes
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """P values that hold for all metrics of an experiment together, (metrics,).
+    """P-values corrected for multiple comparisons, (metrics,).
 
     Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """

@@ -1,4 +1,4 @@
-"""What another policy would have brought, from decisions that were logged with their chances."""
+"""Off-policy evaluation: the value of a policy on decisions logged with their probabilities."""
 
 import math
 from dataclasses import dataclass
@@ -10,22 +10,21 @@ from qanchor.errors import InputError
 from qanchor.metrics import Interval
 
 Floats = NDArray[np.float64]
-# Below this share of the rows the answer rests on few of them.
-_LITTLE = 0.1
-_RARE = 0.01
+_FEWEST_EFFECTIVE = 0.1  # share of the rows
+_RARE = 0.01  # propensity
 
 
 @dataclass(frozen=True)
 class LoggedDecisions:
-    """Decisions of the past, one row each.
+    """Logged decisions, one row each.
 
     Args:
-        rewards: what came of the decision, (rows,).
-        propensities: chance with which it was taken then, in (0, 1], (rows,).
-        targets: chance with which the policy in question takes it, in [0, 1], (rows,).
-        predicted: reward that a model expects of the decision, (rows,); None without a model.
-        predicted_target: reward that it expects of the policy in question, (rows,); None without a model.
-            The model must not have seen the row (fit it on others, or cross-fit it).
+        rewards: reward of the decision, (rows,).
+        propensities: probability of the decision under the logging policy, in (0, 1], (rows,).
+        targets: probability of the decision under the evaluated policy, in [0, 1], (rows,).
+        predicted: reward of the decision predicted by a model, (rows,); None without a model.
+        predicted_target: reward of the evaluated policy predicted by a model, (rows,); None without a model.
+            The model must not be fitted on the row (fit it on other rows, or cross-fit it).
     """
 
     rewards: Floats
@@ -46,44 +45,45 @@ class LoggedDecisions:
             if values is not None:
                 self._check(name, values)
         if (self.predicted is None) != (self.predicted_target is None):
-            raise InputError("one of the two predictions is missing", "Give both, or neither.")
+            raise InputError("one of the two predictions is missing", "Give both or neither.")
         _refuse("propensity", self.propensities, (self.propensities > 0) & (self.propensities <= 1), "(0, 1]")
         _refuse("target", self.targets, (self.targets >= 0) & (self.targets <= 1), "[0, 1]")
         if not (self.targets > 0).any():
             raise InputError(
-                "the policy takes none of the logged decisions", "A log without overlap says nothing of it."
+                "the policy takes none of the logged decisions", "Use a log that overlaps with it."
             )
 
     def _check(self, name: str, values: Floats) -> None:
         if len(values) != len(self.rewards) or len(values) < 2:
             raise InputError(
-                f"{len(values)} {name} for {len(self.rewards)} rows", "Give one each, two at least."
+                f"{len(values)} {name} for {len(self.rewards)} rows",
+                "Give one per row, and at least two rows.",
             )
-        _refuse(name, values, np.isfinite(values), "the finite numbers")
+        _refuse(name, values, np.isfinite(values), "the range of finite numbers")
 
 
 def _refuse(name: str, values: Floats, sound: NDArray[np.bool_], range_text: str) -> None:
     if not sound.all():
         row = int(np.flatnonzero(~sound)[0])
-        raise InputError(f"row {row + 1:,}: {name} {values[row]:g} is not in {range_text}", "Mend the log.")
+        raise InputError(f"row {row + 1:,}: {name} {values[row]:g} is not in {range_text}", "Fix the log.")
 
 
 @dataclass(frozen=True)
 class OffPolicy:
-    """The value of a policy, by several estimators, and how far the log carries it.
+    """The value of a policy by several estimators, and the reliability of the log.
 
     Args:
-        logged: mean reward of what was done, with its interval.
-        ips: inverse propensity.
-        snips: the same, self-normalised.
-        doubly_robust: with a model of rewards; None without one.
-        gain: self-normalised value (doubly robust with a model) less that of what was done.
-        effective_rows: of so many rows, taken by the policy itself, the answer would be as sure.
-        rows: of the log.
-        clipped: share of rows whose weight was cut.
-        largest_weight: before any was cut.
-        mean_weight: before any was cut; 1 where log and policy overlap and the propensities are true.
-        warnings: why the answer may not hold, one sentence each.
+        logged: mean reward of the logging policy, with its interval.
+        ips: value by inverse propensity scoring.
+        snips: value by self-normalised inverse propensity scoring.
+        doubly_robust: value by the doubly robust estimator; None without a model of rewards.
+        gain: self-normalised value (doubly robust with a model) minus that of the logging policy.
+        effective_rows: number of decisions of the policy itself that would give the same precision.
+        rows: number of rows of the log.
+        clipped: share of the rows with a clipped weight.
+        largest_weight: largest weight before clipping.
+        mean_weight: mean weight before clipping; 1 if log and policy overlap and the propensities are right.
+        warnings: reasons why the values may be wrong, one sentence each.
     """
 
     logged: Interval
@@ -100,12 +100,12 @@ class OffPolicy:
 
 
 def evaluate(log: LoggedDecisions, clip: float | None = None, confidence: float = 0.95) -> OffPolicy:
-    """Value a policy on decisions that another one took.
+    """The value of a policy on decisions of another one.
 
     Args:
-        log: the decisions.
-        clip: largest weight, above 0; a smaller one is surer and further off. None cuts none.
-        confidence: of the intervals, in (0, 1).
+        log: logged decisions.
+        clip: largest weight, above 0; a smaller one lowers the variance and adds bias. None: no clipping.
+        confidence: confidence of the intervals, in (0, 1).
 
     Raises:
         InputError: a value is out of range; the message names the row.
@@ -115,20 +115,20 @@ def evaluate(log: LoggedDecisions, clip: float | None = None, confidence: float 
         effective rows: Kong, Technical Report 348, Chicago (1992).
     """
     if clip is not None and not clip > 0:
-        raise InputError(f"weights cannot be cut at {clip:g}", "Give a number above 0.")
+        raise InputError(f"weights cannot be clipped at {clip:g}", "Give a number above 0.")
     raw = log.targets / log.propensities
     weights = raw if clip is None else np.minimum(raw, clip)
     value = float(weights @ log.rewards / weights.sum())
-    # How far each row moves the self-normalised mean.
-    pull = weights * (log.rewards - value) / weights.mean()
+    # The influence of each row on the self-normalised mean.
+    influence = weights * (log.rewards - value) / weights.mean()
     robust = None
     if log.predicted is not None and log.predicted_target is not None:
         robust = log.predicted_target + weights * (log.rewards - log.predicted)
-    best = value + pull if robust is None else robust
+    best = value + influence if robust is None else robust
     return OffPolicy(
         logged=_mean(log.rewards, confidence),
         ips=_mean(weights * log.rewards, confidence),
-        snips=_mean(value + pull, confidence),
+        snips=_mean(value + influence, confidence),
         doubly_robust=None if robust is None else _mean(robust, confidence),
         gain=_mean(best - log.rewards, confidence),
         effective_rows=float(weights.sum() ** 2 / (weights @ weights)),
@@ -149,28 +149,32 @@ def _mean(values: Floats, confidence: float) -> Interval:
 
 
 def _warnings(log: LoggedDecisions, raw: Floats, weights: Floats) -> tuple[str, ...]:
-    found = []
+    warnings = []
     rows, effective = len(raw), float(weights.sum() ** 2 / (weights @ weights))
-    if effective < _LITTLE * rows:
-        found.append(
-            f"little overlap: {rows:,} rows are worth {effective:,.0f}; log more of what the policy does"
+    if effective < _FEWEST_EFFECTIVE * rows:
+        warnings.append(
+            f"little overlap: {rows:,} rows are worth {effective:,.0f}; log more decisions of the policy"
         )
     error = float(raw.std(ddof=1)) / math.sqrt(rows)
     if abs(raw.mean() - 1) > 4 * error:
-        found.append(
-            f"the weights average {raw.mean():.3f}, not 1: propensities are wrong, or the policy does what "
-            "was never logged"
+        warnings.append(
+            f"the weights average {raw.mean():.3f}, not 1: propensities are wrong, or the policy takes "
+            "decisions that were never logged"
         )
     rare = float(((log.propensities < _RARE) & (log.targets > 0)).mean())
     if rare > 0:
-        found.append(f"{rare:.1%} of the rows had a chance below {_RARE:g} and weigh much: think of clipping")
-    lost = 1 - float(weights.sum() / raw.sum())
-    if lost > 0.05:
-        found.append(f"cutting takes {lost:.0%} of the weight: the estimates lean to what was not cut")
-    return tuple(found)
+        warnings.append(
+            f"{rare:.1%} of the rows have a propensity below {_RARE:g} and a large weight: consider clipping"
+        )
+    clipped = 1 - float(weights.sum() / raw.sum())
+    if clipped > 0.05:
+        warnings.append(
+            f"clipping removes {clipped:.0%} of the weight: the estimates are biased towards the rest"
+        )
+    return tuple(warnings)
 
 
 def best_arm_targets(actions: ArrayLike, chosen: ArrayLike) -> Floats:
-    """Targets of a policy without chance: 1 where it takes the logged action, else 0, (rows,)."""
+    """Targets of a deterministic policy: 1 where it takes the logged action, else 0, (rows,)."""
     taken: NDArray[np.bool_] = np.equal(actions, chosen)
     return taken.astype(np.float64)

@@ -1,4 +1,4 @@
-"""How many users an experiment needs, or what it can see with those there are."""
+"""The number of users that an experiment needs, or the difference that it can detect."""
 
 import math
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _NODES = 48
 
 @dataclass(frozen=True)
 class Design:
-    """What an experiment is held to.
+    """Significance, power and allocation of an experiment.
 
     Args:
-        significance: chance of a difference where there is none, two-sided, in (0, 0.5).
-        power: chance to see the effect where there is one, in (significance, 1).
-        treated_share: share of the users that get the treatment, in (0, 1).
-        correlation: of the outcome with the covariate that CUPED takes out, in (-1, 1); 0 without one.
+        significance: two-sided probability of a false positive, in (0, 0.5).
+        power: probability of detecting a true effect, in (significance, 1).
+        treated_share: share of the users with the treatment, in (0, 1).
+        correlation: correlation of the outcome with the covariate of CUPED, in (-1, 1); 0 without one.
     """
 
     significance: float = 0.05
@@ -45,9 +45,9 @@ class SampleSize:
     """Users of an experiment.
 
     Args:
-        control: without the treatment.
-        treatment: with it.
-        effect: absolute difference of the means that it is for.
+        control: number of users without the treatment.
+        treatment: number of users with it.
+        effect: absolute difference of the means to detect.
     """
 
     control: int
@@ -56,15 +56,15 @@ class SampleSize:
 
     @property
     def total(self) -> int:
-        """Users of both arms."""
+        """Number of users of both arms."""
         return self.control + self.treatment
 
 
 def plan_means(effect: float, deviation: float, design: Design | None = None) -> SampleSize:
-    """Users needed to see a difference of two means, by the power of the two-sided t test.
+    """Users needed to detect a difference of two means, by the power of the two-sided t test.
 
     Args:
-        effect: smallest absolute difference worth seeing; not 0.
+        effect: smallest absolute difference to detect; not 0.
         deviation: standard deviation of the outcome, above 0.
         design: significance, power, allocation, CUPED.
 
@@ -80,11 +80,11 @@ def plan_means(effect: float, deviation: float, design: Design | None = None) ->
 
 
 def plan_proportions(base: float, effect: float, design: Design | None = None) -> SampleSize:
-    """Users needed to see a difference of two proportions, by the two-sided z test.
+    """Users needed to detect a difference of two proportions, by the two-sided z test.
 
     Args:
         base: proportion without the treatment, in (0, 1).
-        effect: smallest absolute difference worth seeing; not 0, `base + effect` in (0, 1).
+        effect: smallest absolute difference to detect; not 0, `base + effect` in (0, 1).
         design: significance, power, allocation, CUPED.
 
     Raises:
@@ -100,10 +100,10 @@ def plan_proportions(base: float, effect: float, design: Design | None = None) -
 
 
 def detectable_difference(users: int, deviation: float, design: Design | None = None) -> float:
-    """The smallest difference of two means that this many users show with the design's power.
+    """The smallest difference of two means that some users detect with the design's power.
 
     Args:
-        users: of both arms, 4 at least.
+        users: number of users of both arms, at least 4.
         deviation: standard deviation of the outcome, above 0; of a proportion p, sqrt(p (1 - p)).
         design: significance, power, allocation, CUPED.
 
@@ -115,13 +115,13 @@ def detectable_difference(users: int, deviation: float, design: Design | None = 
     chosen = design or Design()
     _positive("deviation", deviation)
     if users < 4:
-        raise InputError(f"{users} users are too few for an experiment", "Give 4 at least.")
+        raise InputError(f"{users} users are too few for an experiment", "Give at least 4.")
     unit = deviation * _spread(users, chosen)
 
-    def lacking(effect: float) -> float:
+    def surplus(effect: float) -> float:
         return _power_of_means(users, effect, deviation, chosen) - chosen.power
 
-    return float(brentq(lacking, 1e-9 * unit, 200 * unit, xtol=1e-12 * unit))
+    return float(brentq(surplus, 1e-9 * unit, 200 * unit, xtol=1e-12 * unit))
 
 
 def _spread(users: float, design: Design) -> float:
@@ -131,7 +131,7 @@ def _spread(users: float, design: Design) -> float:
 
 
 def _power_of_means(users: float, effect: float, deviation: float, design: Design) -> float:
-    """The chance that a shifted t statistic leaves its interval, averaged over the measured deviation.
+    """The probability that a shifted t statistic leaves its interval, over the estimated deviation.
 
     scipy's non-central t and F give NaN for large shifts.
     """
@@ -139,37 +139,37 @@ def _power_of_means(users: float, effect: float, deviation: float, design: Desig
 
     shift, freedom = abs(effect) / (deviation * _spread(users, design)), users - 2
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    measured = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, freedom) / freedom)
-    reach = stats.t.isf(design.significance / 2, freedom) * measured
+    estimated = np.sqrt(stats.chi2.ppf((nodes + 1) / 2, freedom) / freedom)
+    reach = stats.t.isf(design.significance / 2, freedom) * estimated
     outside = stats.norm.cdf(shift - reach) + stats.norm.cdf(-shift - reach)
     return float(weights @ outside / 2)
 
 
 def _power_of_proportions(users: float, base: float, effect: float, design: Design) -> float:
-    """Under no effect the arms share a variance, under the effect each has its own."""
+    """Without an effect the arms share a variance, with an effect each arm has its own."""
     from scipy import stats
 
     share, other = design.treated_share, base + effect
     pooled = (1 - share) * base + share * other
-    alike = pooled * (1 - pooled) * (1 / share + 1 / (1 - share))
-    own = other * (1 - other) / share + base * (1 - base) / (1 - share)
-    reach = stats.norm.isf(design.significance / 2) * math.sqrt(alike)
+    null_variance = pooled * (1 - pooled) * (1 / share + 1 / (1 - share))
+    variance = other * (1 - other) / share + base * (1 - base) / (1 - share)
+    reach = stats.norm.isf(design.significance / 2) * math.sqrt(null_variance)
     shift = abs(effect) * math.sqrt(users / design.variance_left)
-    return float(stats.norm.cdf((shift - reach) / math.sqrt(own)))
+    return float(stats.norm.cdf((shift - reach) / math.sqrt(variance)))
 
 
 def _smallest(effect: float, design: Design, power: Callable[[float], float]) -> SampleSize:
-    """The fewest users with which both arms are whole and the power is reached."""
+    """The smallest whole numbers of users that reach the power."""
     from scipy.optimize import brentq
 
     if effect == 0 or not math.isfinite(effect):
-        raise InputError(f"an effect of {effect:g} cannot be seen", "Give the smallest one worth seeing.")
+        raise InputError(f"an effect of {effect:g} cannot be detected", "Give the smallest effect to detect.")
     most = 8.0
     while power(most) < design.power:
         most *= 4
         if most > _MOST_USERS:
             raise InputError(
-                f"an effect of {effect:g} needs more than {_MOST_USERS:.0e} users", "Ask for a larger one."
+                f"an effect of {effect:g} needs more than {_MOST_USERS:.0e} users", "Give a larger one."
             )
     total = 4.0
     if power(total) < design.power:

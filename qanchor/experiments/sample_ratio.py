@@ -1,4 +1,4 @@
-"""Whether the arms have as many users as they were given: where not, no effect can be trusted."""
+"""The sample ratio test: with a mismatch of the arms' sizes no effect can be trusted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ import numpy as np
 
 from qanchor.errors import InputError
 
-# Strict, because every experiment is checked, often, and most are sound.
+# Strict, because every experiment is checked, often repeatedly, and most are sound.
 STRICT = 0.001
 
 
 @dataclass(frozen=True)
 class SampleRatio:
-    """Users found in each arm against those expected.
+    """Observed and expected users of each arm.
 
     Args:
-        found: users of each arm.
-        expected: the same by the arms' shares.
-        p_value: of so large a departure by chance.
-        level: below which the arms do not hold.
+        found: observed number of users of each arm.
+        expected: number expected by the planned shares.
+        p_value: probability of a deviation at least as large by chance.
+        level: smallest p-value without a mismatch.
     """
 
     found: tuple[int, ...]
@@ -29,17 +29,17 @@ class SampleRatio:
 
     @property
     def holds(self) -> bool:
-        """Whether the arms are as they were meant."""
+        """Whether the sizes agree with the planned shares."""
         return self.p_value >= self.level
 
 
-def sample_ratio(found: Sequence[int], shares: Sequence[float], level: float = STRICT) -> SampleRatio:
+def sample_ratio(users: Sequence[int], shares: Sequence[float], level: float = STRICT) -> SampleRatio:
     """Pearson's chi-square test of the arms' sizes.
 
     Args:
-        found: users of each arm.
-        shares: of the arms, each above 0; they are taken relative to their sum.
-        level: below which the arms do not hold.
+        users: number of users of each arm.
+        shares: planned shares of the arms, each above 0, relative to their sum.
+        level: smallest p-value without a mismatch.
 
     Raises:
         InputError: there are no users, or the numbers of arms differ.
@@ -48,11 +48,11 @@ def sample_ratio(found: Sequence[int], shares: Sequence[float], level: float = S
     """
     from scipy import stats
 
-    counts, parts = np.asarray(found, dtype=np.float64), np.asarray(shares, dtype=np.float64)
+    counts, parts = np.asarray(users, dtype=np.float64), np.asarray(shares, dtype=np.float64)
     if len(counts) != len(parts) or len(counts) < 2 or (parts <= 0).any():
-        raise InputError(f"{len(counts)} arms were found, {len(parts)} expected", "Give each arm's share.")
+        raise InputError(f"{len(counts)} arms have users, {len(parts)} are planned", "Give each arm's share.")
     if counts.sum() == 0:
-        raise InputError("the experiment has no users", "Look at how arms are written.")
+        raise InputError("the experiment has no users", "Check the spelling of the arms.")
     expected = counts.sum() * parts / parts.sum()
     p_value = float(stats.chisquare(counts, expected).pvalue)
     return SampleRatio(tuple(int(c) for c in counts), tuple(float(e) for e in expected), p_value, level)

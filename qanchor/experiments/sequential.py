@@ -1,4 +1,4 @@
-"""Intervals that hold at every look, so that an experiment may be watched and stopped at any time."""
+"""Always-valid intervals: an experiment may be watched and stopped at any time."""
 
 import math
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from qanchor.errors import InputError
 from qanchor.experiments.effects import Effect
 from qanchor.metrics import Interval
 
-# The intervals hold as the arms grow; with fewer users in an arm a look says nothing.
+# The intervals are asymptotic; with fewer users in an arm they are not reliable.
 FEWEST_USERS = 100
 
 
 @dataclass(frozen=True)
 class AlwaysValid:
-    """A difference as it may be reported at any look.
+    """A difference that may be reported at any interim look.
 
     Args:
-        difference: with an interval that covers the truth at all looks together.
-        p_value: of no difference, however often one looked.
-        planned_users: for which it is narrowest.
+        difference: difference with an interval that covers the truth at all looks together.
+        p_value: p-value of no difference, valid for any number of looks.
+        planned_users: number of users at which the interval is narrowest.
     """
 
     difference: Interval
@@ -39,7 +39,7 @@ def radius(variance: ArrayLike, planned: ArrayLike, significance: float = 0.05) 
 
     Args:
         variance: squared standard error of the difference at each look, (looks,).
-        planned: squared standard error to be expected at the planned number of users, (looks,) or ().
+        planned: squared standard error expected at the planned number of users, (looks,) or ().
         significance: a, in (0, 1).
 
     Source: Robbins, Annals of Mathematical Statistics 41 (1970); Johari, Koomen, Pekelis and Walsh,
@@ -47,12 +47,12 @@ def radius(variance: ArrayLike, planned: ArrayLike, significance: float = 0.05) 
         Ramdas, Time-uniform Central Limit Theory and Asymptotic Confidence Sequences, Annals of Statistics
         52 (2024); the choice of t: Howard, Ramdas, McAuliffe and Sekhon, Annals of Statistics 49 (2021).
     """
-    now = np.asarray(variance, dtype=np.float64)
+    error = np.asarray(variance, dtype=np.float64)
     mixed = np.asarray(planned, dtype=np.float64) * _mixture(significance)
-    found: NDArray[np.float64] = np.sqrt(
-        now * (now + mixed) / mixed * np.log((now + mixed) / (now * significance**2))
+    half_width: NDArray[np.float64] = np.sqrt(
+        error * (error + mixed) / mixed * np.log((error + mixed) / (error * significance**2))
     )
-    return found
+    return half_width
 
 
 def _mixture(significance: float) -> float:
@@ -62,12 +62,12 @@ def _mixture(significance: float) -> float:
 
 
 def always_valid(effect: Effect, planned_users: int, confidence: float = 0.95) -> AlwaysValid:
-    """The difference of an effect as it may be reported at any look.
+    """The always-valid interval of an effect.
 
     Args:
-        effect: as measured now.
-        planned_users: of both arms, fixed before the experiment: the interval is narrowest there.
-        confidence: over all looks together, in (0, 1).
+        effect: effect measured so far.
+        planned_users: number of users of both arms at which the interval is narrowest; fixed beforehand.
+        confidence: confidence over all looks together, in (0, 1).
 
     Raises:
         InputError: an arm has fewer than FEWEST_USERS users, or no user is planned.
@@ -75,7 +75,7 @@ def always_valid(effect: Effect, planned_users: int, confidence: float = 0.95) -
     fewest = min(effect.control.users, effect.treatment.users)
     if fewest < FEWEST_USERS:
         raise InputError(
-            f"an arm has {fewest} users, too few for an interval that holds at every look",
+            f"an arm has {fewest} users, too few for an always-valid interval",
             f"Wait until each arm has {FEWEST_USERS}.",
         )
     if planned_users < 1:

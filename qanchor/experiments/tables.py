@@ -41,21 +41,21 @@ def numbers(table: pa.Table, name: str, missing: bool = False) -> Floats:
     """A column as numbers, (rows,).
 
     Args:
-        table: the rows.
-        name: of the column; true and false count as 1 and 0.
-        missing: whether a value may be missing; it is NaN then.
+        table: rows of the file.
+        name: name of the column; true and false count as 1 and 0.
+        missing: whether values may be missing; they are NaN then.
 
     Raises:
-        InputError: there is no such column, it holds no numbers, or a value is missing; the row is named.
+        InputError: the column is absent or not numeric, or a value is missing; the message names the row.
     """
     values = column(table, name)
     if not _is_number(values.type):
         raise InputError(f"column {name} holds {values.type}, not numbers", "Write it as numbers.")
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
-    found = values.cast(pa.float64()).to_numpy()
-    _refuse_holes(name, np.isinf(found) if missing else ~np.isfinite(found))
-    return np.asarray(found, dtype=np.float64)
+    floats = values.cast(pa.float64()).to_numpy()
+    _refuse_holes(name, np.isinf(floats) if missing else ~np.isfinite(floats))
+    return np.asarray(floats, dtype=np.float64)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -78,7 +78,7 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
     """A column by name.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: there is none; the message lists the columns.
     """
     if name not in table.column_names:
         hint = did_you_mean(name, table.column_names)
@@ -87,16 +87,16 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def refuse_repeats(users: Sequence[str]) -> None:
-    """Nothing where each user stands once.
+    """Check that each user has one row.
 
     Raises:
-        InputError: a user stands twice; the message names them and the rows.
+        InputError: a user has two rows; the message names them.
     """
     first: dict[str, int] = {}
     for row, user in enumerate(users, 1):
         if user in first:
             raise InputError(
-                f"user {user!r} stands in rows {first[user]:,} and {row:,}", "Sum up each user in one row."
+                f"user {user!r} has rows {first[user]:,} and {row:,}", "Sum up each user in one row."
             )
         first[user] = row
 
@@ -105,5 +105,5 @@ def _refuse_holes(name: str, holes: NDArray[np.bool_]) -> None:
     if holes.any():
         row = int(np.flatnonzero(holes)[0])
         raise InputError(
-            f"row {row + 1:,}: column {name} has no finite value", "Leave the row out, or fill it in."
+            f"row {row + 1:,}: column {name} has no finite value", "Remove the row, or fill in the value."
         )

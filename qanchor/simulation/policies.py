@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.experiments import places
+from qanchor.experiments import positions
 from qanchor.heads.fit import FitOptions, FitRows, FitTask, FittedHead, fit_head
 from qanchor.simulation.cohort import WEEK_DAYS, Cohort
 from qanchor.simulation.policy_inputs import SCENARIOS, PolicyInputs
@@ -25,7 +25,7 @@ _FEATURES = (*(f"score_{name}" for name in SCENARIOS), "since_late_fee", "balanc
 
 def hash_actions(users: Sequence[str], actions: int, salt: str) -> Ints:
     """One action for each user, by a hash with a salt of its purpose, (users,)."""
-    return np.minimum((places(users, salt) * actions).astype(np.int64), actions - 1)
+    return np.minimum((positions(users, salt) * actions).astype(np.int64), actions - 1)
 
 
 def rotation(users: Sequence[str], weeks: int) -> Ints:
@@ -55,7 +55,7 @@ def head_features(inputs: PolicyInputs, week: int = 0) -> NDArray[np.float32]:
 def _fit(
     features: NDArray[np.float32], names: tuple[str, ...], outcomes: NDArray[np.generic], pilot: Cohort
 ) -> FittedHead:
-    valid_part = places(pilot.users, "pilot-valid") < _VALID_SHARE
+    valid_part = positions(pilot.users, "pilot-valid") < _VALID_SHARE
     labels = outcomes.astype(np.int64)
     train, valid = (FitRows(features[part], labels[part]) for part in (~valid_part, valid_part))
     return fit_head(FitTask(train, valid, names), FitOptions(class_weight="none", seeds=5))

@@ -15,7 +15,7 @@ from qanchor.experiments import (
     best_arm_targets,
     evaluate,
 )
-from qanchor.experiments.analysis import Analysis, Question, analyse
+from qanchor.experiments.analysis import Analysis, AnalysisRequest, analyse
 from qanchor.names import USER_ID
 from qanchor.simulation.cohort import Responses
 from qanchor.simulation.state import Floats, Ints
@@ -121,12 +121,12 @@ def run_test(test: PolicyTest) -> PolicyResult:
     }
     columns |= {name: pa.array(values[row, action]) for name, values in test.responses.outcomes.items()}
     rows = pa.table(columns | {name: pa.array(values) for name, values in test.covariates.items()})
-    question = Question(tuple(test.responses.outcomes), tuple(test.covariates))
+    request = AnalysisRequest(tuple(test.responses.outcomes), tuple(test.covariates))
     different = np.bincount(treated[fixed != treatment], minlength=2)
     return PolicyResult(
         rows,
-        analyse(rows, replace(question, planned_users=len(row))),
-        analyse(rows.filter(pc.field("triggered")), question) if different.min() >= _FEWEST else None,
+        analyse(rows, replace(request, planned_users=len(row))),
+        analyse(rows.filter(pc.field("triggered")), request) if different.min() >= _FEWEST else None,
         {name: test.value(name) for name in test.choices},
         float((fixed == treatment).mean()),
     )

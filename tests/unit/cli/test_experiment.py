@@ -94,8 +94,8 @@ def test_analyse_measures_each_metric_with_cuped_and_at_any_look(run: Run, tmp_p
     assert first["always"]["difference"]["low"] < first["adjusted"]["difference"]["low"]
     assert second["metric"] == "clicks/visits"
     code, out, _ = run(*arguments)
-    assert "arms: as meant" in out
-    assert "hold for all 2 comparisons" in out
+    assert "arms: as planned" in out
+    assert "corrected for 2 comparisons" in out
 
 
 def test_lost_users_are_noticed(run: Run, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_lost_users_are_noticed(run: Run, tmp_path: Path) -> None:
     )
 
     assert code == 0
-    assert "NOT as meant" in out
+    assert "NOT as planned" in out
     assert "no effect below can be trusted" in out
 
 
@@ -130,7 +130,7 @@ def test_evaluate_values_a_policy_on_a_log(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["plan", "--effect", "0.1"], "needs one of --baseline and --deviation"),
-        (["plan", "--baseline", "0.1", "--effect", "0"], "an effect of 0 cannot be seen"),
+        (["plan", "--baseline", "0.1", "--effect", "0"], "an effect of 0 cannot be detected"),
         (["plan", "--baseline", "2", "--users", "100"], "the base rate 2 is not between 0 and 1"),
         (["assign", "--name", "x", "--users", "none.txt"], "none.txt cannot be read"),
         (["assign", "--name", "x", "--users", "USERS", "--arm", "a"], "--arm 'a' is not NAME=SHARE"),
@@ -138,8 +138,8 @@ def test_evaluate_values_a_policy_on_a_log(run: Run, tmp_path: Path) -> None:
         (["analyse", "ROWS", "--metric", "nonsense"], "there is no column 'nonsense'. Columns: user_id, arm"),
         (["analyse", "ROWS", "--metric", "arm"], "column arm holds string, not numbers"),
         (["analyse", "ROWS", "--metric", "visits", "--control", "x"], "no row is of arm 'x'"),
-        (["analyse", "ROWS", "--metric", "visits", "--arm", "control=1"], "arms expected: control"),
-        (["analyse", "TWICE", "--metric", "visits"], "user 'u1' stands in rows 2 and 3"),
+        (["analyse", "ROWS", "--metric", "visits", "--arm", "control=1"], "planned are control"),
+        (["analyse", "TWICE", "--metric", "visits"], "user 'u1' has rows 2 and 3"),
         (["analyse", "HOLES", "--metric", "visits"], "row 2: column visits has no finite value"),
         (["analyse", "gone.csv", "--metric", "visits"], "gone.csv cannot be read"),
         (["analyse", "rows.txt", "--metric", "visits"], "neither .parquet nor .csv"),
@@ -225,12 +225,12 @@ def test_simulate_runs_both_tests_and_leaves_rows_that_analyse_reads(
     assert json.loads(out)["results"][0]["effect"]["difference"] == plain
 
 
-def test_simulate_prints_what_is_known_beside_what_was_found(run: Run, simulated: None) -> None:
+def test_simulate_prints_true_values_and_estimates(run: Run, simulated: None) -> None:
     code, out, _ = run("experiment", "simulate", "calls", "--users", "2000", "--pilot-users", "2000")
 
     assert code == 0
-    assert "as the simulated world knows it" in out
-    assert "treatment less fixed rule" in out
+    assert "true drawdown per user" in out
+    assert "treatment minus fixed rule" in out
     assert "lines" not in out
 
 

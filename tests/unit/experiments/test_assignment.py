@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from qanchor.errors import InputError
-from qanchor.experiments import Experiment, assign, places
+from qanchor.experiments import Experiment, assign, positions
 
 USERS = [f"u{number:07d}" for number in range(20_000)]
 HALVES = {"control": 0.5, "treatment": 0.5}
@@ -38,7 +38,7 @@ def test_a_user_keeps_the_arm_whoever_else_takes_part() -> None:
 
 @pytest.mark.parametrize("salt", ["a", "b", "layer", "arm", "spring 2026"])
 def test_places_are_uniform(salt: str) -> None:
-    found = places(USERS, salt)
+    found = positions(USERS, salt)
     counts = np.histogram(found, bins=100, range=(0.0, 1.0))[0]
 
     assert counts.sum() == len(USERS)

@@ -115,7 +115,7 @@ def test_the_sample_ratio_is_pearsons_chi_square_at_a_strict_level() -> None:
 @pytest.mark.parametrize(
     ("found", "shares", "message"),
     [
-        ([5, 5], [1.0], "2 arms were found, 1 expected"),
+        ([5, 5], [1.0], "2 arms have users, 1 are planned"),
         ([0, 0], [1, 1], "no users"),
         ([1, 1], [1, 0], "share"),
     ],

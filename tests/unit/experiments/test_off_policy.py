@@ -73,14 +73,14 @@ def test_the_logs_own_policy_has_its_mean_reward_and_all_rows() -> None:
     assert found.warnings == ()
 
 
-def test_clipping_trades_variance_for_a_lean_and_says_so() -> None:
+def test_clipping_trades_variance_for_bias_and_warns_of_it() -> None:
     log, _ = _log(np.random.default_rng(3))
     free, cut = evaluate(log), evaluate(log, clip=2.0)
 
     assert cut.clipped > 0.05
     assert cut.ips.high - cut.ips.low < free.ips.high - free.ips.low
     assert cut.effective_rows > free.effective_rows
-    assert any("cutting takes" in warning for warning in cut.warnings)
+    assert any("clipping removes" in warning for warning in cut.warnings)
 
 
 def test_little_overlap_is_warned_of() -> None:
@@ -91,7 +91,7 @@ def test_little_overlap_is_warned_of() -> None:
     warnings = " ".join(evaluate(LoggedDecisions(random.random(5000), chances, targets)).warnings)
 
     assert "little overlap" in warnings
-    assert "chance below 0.01" in warnings
+    assert "propensity below 0.01" in warnings
     assert "not 1" in warnings
 
 

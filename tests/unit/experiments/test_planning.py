@@ -89,7 +89,7 @@ def test_unequal_arms_keep_their_shares_and_need_more_users() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plan_means(0.0, 1.0), "an effect of 0 cannot be seen"),
+        (lambda: plan_means(0.0, 1.0), "an effect of 0 cannot be detected"),
         (lambda: plan_means(0.1, 0.0), "the deviation 0 is not above 0"),
         (lambda: plan_means(1e-9, 1.0), "needs more than 1e\\+12 users"),
         (lambda: plan_proportions(1.2, 0.1), "the base rate 1.2 is not between 0 and 1"),
