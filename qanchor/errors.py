@@ -18,7 +18,7 @@ QAnchorError
 │   ├── GatesFailed           new embeddings that a quality gate keeps out of service
 │   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
-├── TrainingDiverged          exit 1: the loss is no number any more
+├── TrainingDiverged          exit 1: the loss is not finite
 ├── BatchTooLarge             exit 1: a training batch does not fit in memory
 └── StoreUnavailable          exit 4: a database, broker or disk that does not answer
     ├── BrokerUnavailable

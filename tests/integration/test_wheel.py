@@ -69,3 +69,8 @@ def test_a_repository_is_scaffolded_and_the_schema_created_from_the_wheel(
 def test_the_feast_plug_ins_travel_with_it(installed: Path, module: str, tmp_path: Path) -> None:
     script = f"import importlib.util as u; print(u.find_spec({module!r}).origin)"
     assert _python(installed, "-c", script, cwd=tmp_path).startswith(str(installed))
+
+
+@pytest.mark.parametrize("package", ["qanchor", "consumers"])
+def test_the_packages_are_marked_as_typed(installed: Path, package: str) -> None:
+    assert (installed / package / "py.typed").exists()
