@@ -34,7 +34,7 @@ def activity_table(log: EventSource, workspace: Workspace, requests: pa.Table) -
     with _connected(log, requests) as connection:
         features = connection.execute(
             # Requests meet their user's events once, and are counted modality by modality: a row passes the
-            # filters of its own alone. Ages are whole microseconds: arithmetic on times with a zone goes
+            # filters of its modality alone. Ages are whole microseconds: arithmetic on times with a zone goes
             # through a calendar, ten times slower.
             f"""
             WITH aged AS (

@@ -1,5 +1,4 @@
-"""How much of a user's history is different from what an earlier vector has read: without a model, in
-numpy."""
+"""The difference between a user's history and that of an earlier vector, in numpy, without a model."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +58,9 @@ def _variation(arrays: EventArrays, old: HistorySlices, new: HistorySlices) -> S
     """Total variation between the distributions of two histories; 1 where one of them alone is empty."""
     requests, kinds = len(old.cutoff), _kind_count(arrays)
     some = [_kinds(arrays, slices) for slices in (old, new)]
-    codes, place = np.unique(np.concatenate(some), return_inverse=True)
+    codes, code_of = np.unique(np.concatenate(some), return_inverse=True)
     shares = []
-    for slices, at in ((old, place[: len(some[0])]), (new, place[len(some[0]) :])):
+    for slices, at in ((old, code_of[: len(some[0])]), (new, code_of[len(some[0]) :])):
         kept = (slices.stop - slices.start).sum(axis=1)
         # Whole counts before the division: equal histories differ by nothing, not by a rounding error.
         shares.append(np.bincount(at, minlength=len(codes)) / np.maximum(1, kept)[codes // kinds])

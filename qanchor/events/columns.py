@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from qanchor import names
 from qanchor.storage.event_log import log_schema
@@ -47,7 +48,7 @@ class NarrowTable(NamedTuple):
     """Some events of one modality: only the columns that it has."""
 
     modality: str
-    table: Any
+    table: pa.Table
 
 
 class EventTables:
@@ -93,11 +94,11 @@ class EventTables:
             tables += [self._narrow(kind, [some[row] for row in of], at[of]) for kind, of in rows.items()]
         return [NarrowTable(modality, self._from(table, partition)) for modality, table in tables]
 
-    def _from(self, table: Any, partition: int) -> Any:
+    def _from(self, table: pa.Table, partition: int) -> pa.Table:
         origin = pa.repeat(pa.scalar(partition, self._types[names.SOURCE_PARTITION]), table.num_rows)
         return table.append_column(names.SOURCE_PARTITION, origin)
 
-    def _narrow(self, kind: Any, events: Sequence[Any], offsets: Any) -> NarrowTable:
+    def _narrow(self, kind: Any, events: Sequence[Any], offsets: NDArray[np.int64]) -> NarrowTable:
         fields = kind.__struct_fields__
         columns = dict(zip(fields, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True))
         columns[names.EVENT_ID] = [
@@ -118,7 +119,7 @@ class EventTables:
             pa.table({**table, names.EVENT_TIME: times, names.SOURCE_OFFSET: offsets}),
         )
 
-    def join(self, tables: Iterable[NarrowTable]) -> Any:
+    def join(self, tables: Iterable[NarrowTable]) -> pa.Table:
         """One table of the event log: modality after modality, each in its order.
 
         Returns:
@@ -134,7 +135,7 @@ class EventTables:
         ]
         return pa.concat_tables([self.schema.empty_table(), *parts])
 
-    def _widen(self, modality: str, table: Any, now: Any) -> Any:
+    def _widen(self, modality: str, table: pa.Table, now: np.datetime64) -> pa.Table:
         count = table.num_rows
         present = {name: table[name] for name in table.column_names}
         present[names.MODALITY] = pa.repeat(modality, count)
@@ -144,7 +145,7 @@ class EventTables:
         ]
         return pa.table(columns, schema=self.schema)
 
-    def in_order(self, events: Sequence[Any]) -> Any:
+    def in_order(self, events: Sequence[Any]) -> pa.Table:
         """Events that did not come through Kafka as one table, row i for event i."""
         joined = self.join(self.narrow(events, 0, range(len(events))))
         table = joined.take(pc.sort_indices(joined[names.SOURCE_OFFSET]))

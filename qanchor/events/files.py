@@ -1,4 +1,4 @@
-"""Event files as a user hands them over: Parquet or CSV, read in batches of bounded size."""
+"""Files of events, Parquet or CSV, read in batches of bounded size."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,7 @@ from qanchor.errors import EventsInvalid
 
 BATCH_ROWS: Final = 250_000
 _REQUIRED: Final = (names.USER_ID, names.EVENT_TIME, names.MODALITY)
-_REMEDY: Final = (
-    "Hand over a Parquet or CSV file with user_id, event_time, modality and the modality's fields."
-)
+_REMEDY: Final = "Give a Parquet or CSV file with user_id, event_time, modality and the modality's fields."
 
 
 @dataclass
@@ -25,9 +23,9 @@ class EventFile:
     """A file of events, opened: its columns are checked, its rows are not.
 
     Args:
-        path: where it lies.
-        is_text: numbers and times are text that has to be parsed (CSV).
-        rows: how many there are, where the file says so.
+        path: of the file.
+        is_text: whether numbers and times are text that has to be parsed (CSV).
+        rows: number of rows, if the file says so.
         torn: CSV lines with a wrong number of columns, filled while `batches` is read.
     """
 
@@ -57,7 +55,7 @@ def open_event_file(path: Path) -> EventFile:
 
     Raises:
         EventsInvalid: it does not exist, is empty, is neither Parquet nor CSV, or lacks a column that
-            every event needs; hand over another one.
+            every event needs; give another file.
     """
     if not path.is_file():
         raise EventsInvalid(f"there is no file {path}", _REMEDY)

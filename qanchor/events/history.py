@@ -1,4 +1,4 @@
-"""Histories as of a moment: the event log as sorted arrays, and slices of them found by binary search.
+"""Histories as of a moment: the event log as sorted arrays, and slices of them by binary search.
 
 One scan loads everything; a history is then three numbers per modality. Nothing here copies an event.
 """
@@ -62,11 +62,11 @@ class EventArrays:
 
     def user_rows(self, user_ids: Sequence[str] | NDArray[np.object_]) -> Int64:
         """Each user's row, int64 [len(user_ids)]; -1 where the user has no event here."""
-        wanted = np.asarray(user_ids, dtype=object)
-        if not len(self.users) or not len(wanted):
-            return np.full(len(wanted), -1, dtype=np.int64)
-        rows = np.searchsorted(self.users, wanted).clip(max=len(self.users) - 1)
-        return np.where(self.users[rows] == wanted, rows, -1).astype(np.int64)
+        users = np.asarray(user_ids, dtype=object)
+        if not len(self.users) or not len(users):
+            return np.full(len(users), -1, dtype=np.int64)
+        rows = np.searchsorted(self.users, users).clip(max=len(self.users) - 1)
+        return np.where(self.users[rows] == users, rows, -1).astype(np.int64)
 
     def last_times(self) -> Int64:
         """The newest event of each user over all modalities, int64 [users], microseconds UTC."""
@@ -79,7 +79,7 @@ class EventArrays:
 
 @dataclass(frozen=True)
 class HistorySlices:
-    """What each request may read: a range of every modality's arrays.
+    """The events of each request: a range of every modality's arrays.
 
     Args:
         start: int64 [requests, modalities], first event kept.
@@ -270,7 +270,7 @@ def _from_pandas(frame: Any) -> pa.Table:
 
 
 def _checked(table: pa.Table, workspace: Workspace, is_text: bool) -> pa.Table:
-    """The table's events with the event log's columns; ids that are not given are derived as on loading."""
+    """The table's events with the event log's columns; missing ids are derived as on loading."""
     missing = [name for name in (USER_ID, EVENT_TIME, MODALITY) if name not in table.column_names]
     if missing:
         raise EventsInvalid(f"the events have no column {missing[0]!r}", "Add it, or rename yours to it.")

@@ -89,7 +89,7 @@ def _present(source: pa.Table, name: str) -> bool:
 
 
 def _refuse(bad: NDArray[np.bool_], column: str, problem: str, values: pa.ChunkedArray | None = None) -> None:
-    """Raise for the first row that is marked bad, with its value where one is given."""
+    """Raise for the first row that is marked bad, with its value from `values`."""
     rows = np.flatnonzero(bad)
     if not len(rows):
         return

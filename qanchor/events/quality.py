@@ -1,7 +1,7 @@
-"""Checking a file's rows exactly as the Kafka consumer checks messages, most of them column by column.
+"""Checks a file's rows exactly as the Kafka consumer checks messages, most of them column by column.
 
-A row passes the fast path only where every rule of EventDecoder is known to hold. All others go through the
-decoder itself, one by one, which accepts them after all or gives the reason.
+A row passes the fast path only if every rule of EventDecoder certainly holds. All others go through the
+decoder one by one, which accepts them after all or gives the reason.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from qanchor import names
 from qanchor.events.columns import content_id
@@ -22,6 +23,7 @@ from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected
 from qanchor.times import TIMESTAMP
 from qanchor.workspace import FieldSpec
 
+Mask = NDArray[np.bool_]
 _NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 _MISSING: Final = ["nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>"]
 _INSTANT: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
@@ -32,10 +34,10 @@ class Rejection:
     """A row that is no valid event.
 
     Args:
-        row: its number in the file, from 1, the header not counted; 0: a line that could not be split.
+        row: number of the row in the file, from 1, without the header; 0: a line that could not be split.
         reason: short, snake_case.
-        detail: what exactly.
-        event: its values as they were read.
+        detail: one sentence.
+        event: values as they were read.
     """
 
     row: int
@@ -53,34 +55,34 @@ class Checked:
         rejections: the other rows.
     """
 
-    table: Any
+    table: pa.Table
     rejections: tuple[Rejection, ...]
 
 
 @dataclass(frozen=True)
 class _Column:
-    values: Any  # the log's type; null where absent or odd
-    odd: Any  # numpy bool: present, but not of that type
-    original: Any
+    values: pa.Array  # the log's type; null where absent or odd
+    odd: Mask  # present, but not of that type
+    original: pa.Array
 
     def at(self, row: int) -> Any:
         return (self.original if self.odd[row] else self.values)[row].as_py()
 
-    def lengths_within(self, lowest: int, highest: int) -> Any:
-        lengths = pc.fill_null(pc.utf8_length(self.values), lowest).to_numpy(zero_copy_only=False)
+    def lengths_within(self, lowest: int, highest: int) -> Mask:
+        lengths = np.asarray(pc.fill_null(pc.utf8_length(self.values), lowest))
         return (lengths >= lowest) & (lengths <= highest) & ~self.odd
 
     @property
-    def absent(self) -> Any:
-        return self.values.is_null().to_numpy(zero_copy_only=False) & ~self.odd
+    def absent(self) -> Mask:
+        return _mask(self.values.is_null()) & ~self.odd
 
-    def holds(self, spec: FieldSpec) -> Any:
-        """By row: the field's rules hold."""
+    def is_valid(self, spec: FieldSpec) -> Mask:
+        """By row: whether the value keeps the field's rules."""
         if spec.type == "number":
             within = pc.and_(
                 pc.greater_equal(self.values, spec.minimum), pc.less_equal(self.values, spec.maximum)
             )
-            fits = pc.fill_null(within, True).to_numpy(zero_copy_only=False) & ~self.odd
+            fits = _mask(within, True) & ~self.odd
         else:
             fits = self.lengths_within(0, spec.max_length)
         return fits if spec.optional else fits & ~self.absent
@@ -103,18 +105,16 @@ class EventChecker:
         self._repeats: Counter[str] = Counter()
         self._row = 0
 
-    def check(self, batch: Any) -> Checked:
+    def check(self, batch: pa.Table) -> Checked:
         """Split the next batch into valid events and rejections."""
         columns = {name: self._column(name, batch[name].combine_chunks()) for name in batch.column_names}
         accepted = np.zeros(batch.num_rows, dtype=bool)
         common = self._common(columns)
         modality = columns[names.MODALITY]
         for name, spec in self._decoder.workspace.modalities.items():
-            rows = (
-                pc.fill_null(pc.equal(modality.values, name), False).to_numpy(zero_copy_only=False) & common
-            )
+            rows = _mask(pc.equal(modality.values, name)) & common
             for field, field_spec in spec.fields.items():
-                rows &= columns[field].holds(field_spec) if field in columns else field_spec.optional
+                rows &= columns[field].is_valid(field_spec) if field in columns else field_spec.optional
             accepted |= rows
         late, rejections = self._one_by_one(columns, np.flatnonzero(~accepted))
         table = self._table(columns, np.flatnonzero(accepted))
@@ -128,7 +128,7 @@ class EventChecker:
         self._row += batch.num_rows
         return Checked(table, tuple(rejections))
 
-    def _column(self, name: str, values: Any) -> _Column:
+    def _column(self, name: str, values: pa.Array) -> _Column:
         if isinstance(values, pa.ChunkedArray):  # no chunk at all
             values = pa.array([], values.type)
         if pa.types.is_dictionary(values.type):
@@ -141,14 +141,12 @@ class EventChecker:
             typed = self._numbers(values)
         else:
             typed = _texts(values)
-        odd = values.is_valid().to_numpy(zero_copy_only=False) & typed.is_null().to_numpy(
-            zero_copy_only=False
-        )
+        odd = _mask(values.is_valid()) & _mask(typed.is_null())
         if self._fields.get(name) == "number":
             odd &= ~_reads_as_missing(values)
         return _Column(typed, odd, values)
 
-    def _numbers(self, values: Any) -> Any:
+    def _numbers(self, values: pa.Array) -> pa.Array:
         kind = values.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             numbers = values.cast(pa.float64(), safe=False)
@@ -160,7 +158,7 @@ class EventChecker:
         return pa.nulls(len(values), pa.float64())
 
     @staticmethod
-    def _times(values: Any) -> Any:
+    def _times(values: pa.Array) -> pa.Array:
         kind = values.type
         if pa.types.is_timestamp(kind) and kind.tz is not None:
             return values.cast(TIMESTAMP, safe=False)
@@ -172,17 +170,18 @@ class EventChecker:
                 return pa.nulls(len(values), TIMESTAMP)
         return pa.nulls(len(values), TIMESTAMP)
 
-    def _common(self, columns: Mapping[str, _Column]) -> Any:
+    def _common(self, columns: Mapping[str, _Column]) -> Mask:
         user, time = columns[names.USER_ID], columns[names.EVENT_TIME]
         low, high = (pa.scalar(t, TIMESTAMP) for t in (self._decoder.oldest, self._decoder.latest()))
         within = pc.and_(pc.greater_equal(time.values, low), pc.less_equal(time.values, high))
-        holds = user.lengths_within(1, MAX_ID_LENGTH) & ~user.absent
-        holds &= pc.fill_null(within, False).to_numpy(zero_copy_only=False)
+        valid = user.lengths_within(1, MAX_ID_LENGTH) & ~user.absent & _mask(within)
         if names.EVENT_ID in columns:
-            holds &= columns[names.EVENT_ID].lengths_within(1, MAX_ID_LENGTH)
-        return holds
+            valid &= columns[names.EVENT_ID].lengths_within(1, MAX_ID_LENGTH)
+        return valid
 
-    def _one_by_one(self, columns: Mapping[str, _Column], rows: Any) -> tuple[list[Any], list[Rejection]]:
+    def _one_by_one(
+        self, columns: Mapping[str, _Column], rows: NDArray[np.int64]
+    ) -> tuple[list[Any], list[Rejection]]:
         accepted, rejections = [], []
         for row in rows.tolist():
             event = {name: value for name, c in columns.items() if (value := c.at(row)) is not None}
@@ -192,7 +191,7 @@ class EventChecker:
                 rejections.append(Rejection(self._row + row + 1, error.reason, error.detail, event))
         return accepted, rejections
 
-    def _table(self, columns: Mapping[str, _Column], rows: Any) -> Any:
+    def _table(self, columns: Mapping[str, _Column], rows: NDArray[np.int64]) -> pa.Table:
         taken = pa.array(rows)
         count = len(rows)
         log: dict[str, Any] = {
@@ -209,7 +208,9 @@ class EventChecker:
         log[names.EVENT_ID] = self._ids(columns.get(names.EVENT_ID), taken, log)
         return pa.table([log[name] for name in self._decoder.schema.names], schema=self._decoder.schema)
 
-    def _owned(self, field: str, columns: Mapping[str, _Column], taken: Any, modality: Any) -> Any:
+    def _owned(
+        self, field: str, columns: Mapping[str, _Column], taken: pa.Array, modality: pa.Array
+    ) -> pa.Array:
         kind = self._decoder.schema.field(field).type
         if field not in columns:
             return pa.nulls(len(taken), kind)
@@ -221,15 +222,15 @@ class EventChecker:
         # As on the wire: a field of another modality is ignored.
         return pc.if_else(pc.is_in(modality, pa.array(owners, pa.string())), values, pa.scalar(None, kind))
 
-    def _ids(self, given: _Column | None, taken: Any, log: Mapping[str, Any]) -> Any:
-        ids = pa.nulls(len(taken), pa.string()) if given is None else given.values.take(taken)
+    def _ids(self, present: _Column | None, taken: pa.Array, log: Mapping[str, pa.Array]) -> pa.Array:
+        ids = pa.nulls(len(taken), pa.string()) if present is None else present.values.take(taken)
         if not ids.null_count:
             return ids
         derived = np.array(ids.to_numpy(zero_copy_only=False), dtype=object)
-        lacking = ids.is_null().to_numpy(zero_copy_only=False)
+        lacking = _mask(ids.is_null())
         modality = log[names.MODALITY]
         for name, spec in self._decoder.workspace.modalities.items():
-            rows = np.flatnonzero(pc.equal(modality, name).to_numpy(zero_copy_only=False) & lacking)
+            rows = np.flatnonzero(_mask(pc.equal(modality, name)) & lacking)
             if len(rows):
                 part = {
                     key: log[key].take(pa.array(rows))
@@ -247,24 +248,29 @@ class EventChecker:
         )
 
 
-def _texts(values: Any) -> Any:
+def _texts(values: pa.Array) -> pa.Array:
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         return values.cast(pa.string())  # ids and codes are often stored as whole numbers
     return pa.nulls(len(values), pa.string())
 
 
-def _reads_as_missing(values: Any) -> Any:
+def _mask(truth: pa.Array, otherwise: bool = False) -> Mask:
+    """A column of truth values as numpy bool; null counts as `otherwise`."""
+    return np.asarray(pc.fill_null(truth, otherwise)).astype(bool)
+
+
+def _reads_as_missing(values: pa.Array) -> Mask:
     if pa.types.is_floating(values.type):
         missing = pc.is_nan(values)  # how pandas writes a missing number
     elif pa.types.is_string(values.type):
         missing = pc.is_in(values, pa.array(_MISSING))
     else:
         return np.zeros(len(values), dtype=bool)
-    return pc.fill_null(missing, False).to_numpy(zero_copy_only=False)
+    return _mask(missing)
 
 
-def _with_zone(values: Any) -> Any:
+def _with_zone(values: pa.Array) -> pa.Array:
     kind = values.type
     if (pa.types.is_timestamp(kind) and kind.tz is None) or pa.types.is_date(kind):
         return values.cast(TIMESTAMP, safe=False)

@@ -1,7 +1,7 @@
-"""The activity view of users whose events keep coming: their events in memory, asked by the view's own query.
+"""The activity view of users with new events: their events in memory, read by the view's query.
 
-There is one definition of activity, `qanchor.events.activity`. Here it is asked about the few users that an
-event has just come for, without a scan of the log.
+There is one definition of activity, `qanchor.events.activity`. Here it is computed for the few users of
+new events, without a scan of the log.
 """
 
 from collections import OrderedDict
@@ -31,8 +31,8 @@ class RollingActivity:
     """Activity of users as of just after their newest event, or later.
 
     It knows the log as it was when it read a user first, and what was added to it since. A user costs 26
-    bytes for each event inside the longest window; the users that were not asked for the longest are
-    forgotten first, and read again when they come back.
+    bytes for each event inside the longest window; the least recently requested users are
+    forgotten first, and read again when needed.
 
     Args:
         log: the event log.
@@ -47,13 +47,13 @@ class RollingActivity:
         self.forget()
 
     def forget(self) -> None:
-        """Read everything again from the log when it is asked for."""
+        """Forget all users; they are read again from the log when needed."""
         self._users: OrderedDict[str, Rows] = OrderedDict()
         self._size = 0
-        self._complete: bool | None = None  # every user of the log is here; None: not looked yet
+        self._complete: bool | None = None  # every user of the log is here; None: unknown yet
 
     def add(self, table: pa.Table) -> list[str]:
-        """Take in events that the log holds by now; those that are known already change nothing.
+        """Add events that the log has; known ones change nothing.
 
         Args:
             table: with the log's columns.
@@ -67,7 +67,7 @@ class RollingActivity:
         with self._connect(table) as connection:
             for user, rows in self._grouped(connection):
                 users.append(user)
-                # A user who is not here is read from the log when asked for: it holds these events.
+                # A user who is not here is read from the log when needed: it holds these events.
                 if user in self._users or self._complete:
                     self._keep(user, rows)
         return users
@@ -123,8 +123,8 @@ class RollingActivity:
 
     def _read_all_if_few(self) -> None:
         with self._log.connect() as connection:
-            found = connection.execute("SELECT count(*) FROM events").fetchone()
-            self._complete = bool(found) and found[0] <= self._most
+            count = connection.execute("SELECT count(*) FROM events").fetchone()
+            self._complete = bool(count) and count[0] <= self._most
             if self._complete:
                 for user, rows in self._grouped(connection):
                     self._keep(user, rows)
@@ -158,7 +158,7 @@ class RollingActivity:
         )
         amount = f"CASE modality {amounts} END" if amounts else "NULL"
         kinds = ", ".join(literal(kind) for kind in self._kinds)
-        found = connection.execute(
+        events = connection.execute(
             f"""
             SELECT user_id, epoch_us(event_time) AS time, hash(event_id) AS id,
                 coalesce({amount}, 'NaN'::DOUBLE)::DOUBLE AS amount,
@@ -166,12 +166,12 @@ class RollingActivity:
             FROM events {only} WHERE modality IN ({kinds})
             """
         ).to_arrow_table()
-        users = found["user_id"].combine_chunks().dictionary_encode()
+        users = events["user_id"].combine_chunks().dictionary_encode()
         codes = users.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
         rows = np.empty(len(codes), _ROW)
         for name in ("time", "id", "amount", "kind"):
-            rows[name] = found[name].to_numpy()[order]
+            rows[name] = events[name].to_numpy()[order]
         starts = np.flatnonzero(np.diff(codes[order], prepend=-1)).tolist()
         ends = [*starts, len(rows)][1:]
         for user, start, end in zip(users.dictionary.to_pylist(), starts, ends, strict=True):
@@ -180,7 +180,7 @@ class RollingActivity:
 
 @dataclass(frozen=True)
 class _Source:
-    """Events as `activity_table` wants to see them."""
+    """An EventSource for `activity_table`."""
 
     connect: Callable[[], Connection]
 

@@ -1,7 +1,6 @@
 """The feature store of a workspace: Feast's registry and online store, part files as the offline store.
 
-The only module beside its plug-ins that imports feast, and it does so inside its functions: the import
-takes seconds.
+The only module besides its plug-ins that imports feast, and only inside functions: the import takes seconds.
 """
 
 import contextlib
@@ -45,7 +44,7 @@ class FeatureRepository:
 
     Args:
         workspace: names the views.
-        home: where their state lies.
+        home: folder of their state.
     """
 
     def __init__(self, workspace: Workspace, home: Home) -> None:
@@ -75,9 +74,9 @@ class FeatureRepository:
 
     @cached_property
     def store(self) -> "feast.FeatureStore":
-        """Feast's own object, on feature_store.yaml of the repository or of the shipped template.
+        """Feast's store, on feature_store.yaml of the repository or of the shipped template.
 
-        FEAST_FS_YAML_FILE_PATH, Feast's own variable, points to another profile.
+        Feast's variable FEAST_FS_YAML_FILE_PATH points to another profile.
         """
         from feast import FeatureStore, RepoConfig
         from feast.utils import get_default_yaml_file_path
@@ -91,7 +90,7 @@ class FeatureRepository:
             self.home.root.mkdir(parents=True, exist_ok=True)
             registry["path"] = f"sqlite:///{self.home.feast_registry}"
         if isinstance(online, dict) and ".Guarded" in online["type"]:
-            # Here the reader says which moment the time to live is judged by.
+            # Here each read passes the moment that the time to live is judged by.
             online["ttl_on_read"] = False
             if online["type"].endswith(".GuardedSqliteOnlineStore"):
                 online["path"] = str(self.home.online_store)
@@ -142,16 +141,16 @@ class FeatureRepository:
 
     def _definitions(self) -> dict[str, Any]:
         path = self.workspace.repo / "definitions.py"
-        own = path.exists()
-        if not own:
+        is_edited = path.exists()
+        if not is_edited:
             path = template_folder() / "definitions.py"
         spec = importlib.util.spec_from_file_location("qanchor_definitions", path)
         if spec is None or spec.loader is None:
-            raise NotReady(f"{path} cannot be read", "Make a new repository with `qanchor-cli new DIR`.")
+            raise NotReady(f"{path} cannot be read", "Create a new repository with `qanchor-cli new DIR`.")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        written = dict(vars(module)) if own else {}
-        # The file locates the home by the environment; this object was told which.
+        written = dict(vars(module)) if is_edited else {}
+        # The file locates the home by the environment; this object has the home.
         define = getattr(module, "define", None)
         return {**written, **(define(self.workspace, self.home) if define else {})}
 
@@ -177,7 +176,7 @@ class FeatureRepository:
             The file.
 
         Raises:
-            FeaturesInvalid: there is no such view, or the rows do not hold: a null key or time, a vector
+            FeaturesInvalid: there is no such view, or the rows are invalid: a null key or time, a vector
                 that is null, not finite or of the wrong width.
         """
         schema = self._schema(view)
@@ -211,7 +210,7 @@ class FeatureRepository:
         with _quiet(), views_applied():
             self.store.materialize(EPOCH, end, feature_views=list(views))
         for view, rows in due.items():
-            # Feast's own engines report success without a row written (Ray, with a vector index).
+            # Feast's engines report success without a row written (Ray, with a vector index).
             probed = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), _PROBED_USERS)).astype(np.int64))
             behind = self._count_behind(view, probed)
             if behind:
@@ -232,7 +231,7 @@ class FeatureRepository:
             if hasattr(online, "clear"):
                 online.clear(self.store.config, table)
                 return
-            # Feast's own stores know no other way to forget a view's rows than to drop and make it again.
+            # Feast's stores have no other way to forget a view's rows than to drop and create it again.
             none: list[Any] = []
             online.update(self.store.config, [table], none, none, none, partial=True)
             online.update(self.store.config, none, [table], none, none, partial=True)
@@ -244,15 +243,15 @@ class FeatureRepository:
         return read_rows(rows, pa.schema({names.USER_ID: pa.string(), names.EVENT_TIMESTAMP: TIMESTAMP}))
 
     def _count_behind(self, view: str, rows: pa.Table) -> int:
-        """How many of these rows the online store has neither as they are nor newer."""
+        """Number of these rows of which the online store has neither this version nor a newer one."""
         if not len(rows):
             return 0
         field = next(name for name in self._schema(view).names if name not in _KEYS)
         response = self._read_online([f"{view}:{field}"], rows[names.USER_ID].to_pylist())
         # Whole seconds, which are all that some stores keep; 0 where there is no row.
         served = [moment.seconds for moment in response.results[-1].event_timestamps]
-        wanted = [int(moment.timestamp()) for moment in rows[names.EVENT_TIMESTAMP].to_pylist()]
-        return sum(has < wants for has, wants in zip(served, wanted, strict=True))
+        expected = [int(moment.timestamp()) for moment in rows[names.EVENT_TIMESTAMP].to_pylist()]
+        return sum(has < due for has, due in zip(served, expected, strict=True))
 
     def _read_online(self, features: Sequence[str], users: Sequence[str]) -> Any:
         with _quiet(), views_applied():
@@ -262,12 +261,12 @@ class FeatureRepository:
     def online(
         self, user_ids: Sequence[str], features: Sequence[str], at: datetime | None = None
     ) -> pa.Table:
-        """What the online store serves for users, one row each in their order.
+        """The online store's values for users, one row each in their order.
 
         Args:
             user_ids: users; unknown ones get nulls.
             features: "view:field" each.
-            at: the moment that time to live is judged by; default: now.
+            at: moment that the time to live is judged by; default: now.
 
         Returns:
             user_id and one column for each feature, named as training_frame names them; vectors as
@@ -277,17 +276,17 @@ class FeatureRepository:
             NotReady: a view is not applied; run `feast apply`.
             FeaturesInvalid: a view or field does not exist.
         """
-        wanted = [self._feature(feature) for feature in features]
+        requested = [self._feature(feature) for feature in features]
         columns: dict[str, pa.Array] = {names.USER_ID: pa.array(list(user_ids), pa.string())}
         response = self._read_online(features, user_ids) if user_ids else None
         now = (at or datetime.now(UTC)).timestamp()
         served = vector_widths(self.workspace, self.home)
         widths = {names.embedding_field(scenario): width for scenario, width in served.items()}
-        for view, field in wanted:
+        for view, field in requested:
             values: list[Any] = []
             if response is not None:
-                place = list(response.metadata.feature_names.val).index(f"{view}__{field.name}")
-                values = _fresh(response.results[place], now - self.ttl(view).total_seconds())
+                index = list(response.metadata.feature_names.val).index(f"{view}__{field.name}")
+                values = _fresh(response.results[index], now - self.ttl(view).total_seconds())
             columns[_column(view, field.name)] = _served(values, field, widths.get(field.name, 0))
         return pa.table(columns)
 
@@ -329,9 +328,9 @@ class FeatureRepository:
         frame = labels
         for view in views:
             columns = _features(self._schema(view))
-            found = read_rows(rows_as_of(self.home.view(view), requests, self.ttl(view)), columns)
+            rows = read_rows(rows_as_of(self.home.view(view), requests, self.ttl(view)), columns)
             for name in columns.names:
-                frame = frame.append_column(_column(view, name), found[name])
+                frame = frame.append_column(_column(view, name), rows[name])
         return frame
 
 
@@ -362,7 +361,7 @@ def _fresh(result: Any, oldest: float) -> list[Any]:
 
 def _served(values: list[Any], field: pa.Field, width: int) -> pa.Array:
     if pa.types.is_list(field.type):
-        # A row that another width left behind is of another space: as good as none.
+        # A row of another width is of another space: as good as none.
         kept = [value if value is not None and len(value) == width else None for value in values]
         return pa.array(kept, pa.list_(pa.float32(), width))
     if pa.types.is_timestamp(field.type):
@@ -379,7 +378,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def views_applied() -> Iterator[None]:
-    """Say in one line that a view is not applied.
+    """Turn Feast's error about an unknown view into one line.
 
     Raises:
         NotReady: Feast does not know a view; run `feast apply`.

@@ -1,6 +1,6 @@
 """Point-in-time reads of part files: find the row of each key at a moment, then read only these rows.
 
-The answer equals Feast's own `get_historical_features(..., filter_by_created_timestamp=True)`: of the rows
+The answer equals Feast's `get_historical_features(..., filter_by_created_timestamp=True)`: of the rows
 of the key with event_timestamp <= as_of, created <= as_of and as_of <= event_timestamp + ttl, the one with
 the greatest (event_timestamp, created). DuckDB's ASOF join finds one predecessor by one clock, so the rows
 are first put in the order in which they become available, and those that are outdated on arrival drop out.
@@ -134,7 +134,7 @@ def latest_rows(folder: Path, start: datetime, end: datetime, overlap: timedelta
     """The newest row of each user in a time span, rows that were written late included.
 
     A row belongs to the span if it happened in it, or if it was created in it or up to `overlap`
-    before it: Feast's own incremental run would miss a row that happened before the last run and
+    before it: Feast's incremental run would miss a row that happened before the last run and
     arrived after it.
 
     Args:

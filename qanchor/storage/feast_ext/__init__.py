@@ -1,1 +1,1 @@
-"""Feast plug-ins, named by class path in feature_store.yaml: online store, compute engine, registry place."""
+"""Feast plug-ins, named by class path in feature_store.yaml: stores, compute engine, registry."""

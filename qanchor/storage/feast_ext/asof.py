@@ -1,6 +1,6 @@
 """Feast's historical features by an ASOF join over part files, vectors straight to float32.
 
-The rows are those of Feast's own join with `filter_by_created_timestamp=True`; they come in the order of the
+The rows are those of Feast's join with `filter_by_created_timestamp=True`; they come in the order of the
 entity frame, each of them exactly once.
 """
 
@@ -60,15 +60,15 @@ def view_join(view: Any, feature_refs: Sequence[str], full_feature_names: bool) 
     folder = part_folder(view)
     if folder is None:
         return None
-    asked = view.projection.name_to_use()
-    wanted = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{asked}:")]
+    used = view.projection.name_to_use()
+    features = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{used}:")]
     prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
     schema = part_schema(view)
     return ViewJoin(
         folder=folder,
         key=(view.projection.join_key_map or {}).get(names.USER_ID, names.USER_ID),
-        columns=pa.schema([schema.field(name) for name in wanted]),
-        titles=[prefix + name for name in wanted],
+        columns=pa.schema([schema.field(name) for name in features]),
+        titles=[prefix + name for name in features],
         ttl=view.ttl or FOREVER,
     )
 
@@ -125,7 +125,7 @@ class Labels:
 
 
 def read_labels(entity_df: Any) -> Labels:
-    """The entity frame that Feast was given.
+    """The entity frame of a request to Feast.
 
     Args:
         entity_df: a pandas frame, or a query that DuckDB can run, such as one over Parquet files.
@@ -140,7 +140,7 @@ def read_labels(entity_df: Any) -> Labels:
             except DatabaseError as error:
                 reason = str(error).splitlines()[0]
                 raise FeaturesInvalid(
-                    f"the entity query fails: {reason}", "Mend it; it is DuckDB's SQL."
+                    f"the entity query fails: {reason}", "Fix it; it is DuckDB's SQL."
                 ) from error
     elif isinstance(entity_df, pd.DataFrame):
         table = pa.Table.from_pandas(entity_df, preserve_index=False)
@@ -158,15 +158,15 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no types
-    """A frame that is joined when it is asked for.
+    """A frame that is joined when it is read.
 
     Args:
         labels: the entity frame.
         joins: one for each view, in the order of the frame's columns.
         on_demand: Feast's on-demand views, computed from the joined columns.
         full_feature_names: whether columns are named VIEW__FEATURE.
-        feature_refs: all that was asked for.
-        repo_path: where relative paths of saved data sets begin.
+        feature_refs: names of the requested features.
+        repo_path: folder that relative paths of saved data sets start from.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
             if title in taken:
                 raise FeaturesInvalid(
                     f"the frame would have two columns {title!r}",
-                    "Rename that of the entity frame, or ask for full_feature_names.",
+                    "Rename that of the entity frame, or request full_feature_names.",
                 )
             taken.add(title)
 
@@ -203,7 +203,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
 
     @property
     def metadata(self) -> RetrievalMetadata:
-        """What Feast logs of a retrieval."""
+        """Metadata of a retrieval, for Feast's log."""
         span = pc.min_max(self._labels.as_of).as_py()
         keys = [name for name in self._labels.table.column_names if name != self._labels.moment]
         return RetrievalMetadata(self._refs, keys, span["min"], span["max"])
@@ -212,23 +212,23 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
         frame, as_of = self._labels.table, self._labels.as_of
         for join in self._joins:
             requests = pa.table({names.USER_ID: self._labels.users(join.key), names.AS_OF: as_of})
-            found = read_rows(rows_as_of(join.folder, requests, join.ttl), join.columns)
+            rows = read_rows(rows_as_of(join.folder, requests, join.ttl), join.columns)
             for title, name in zip(join.titles, join.columns.names, strict=True):
-                frame = frame.append_column(title, _as_lists(found[name]))
+                frame = frame.append_column(title, _as_lists(rows[name]))
         return frame
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 
     def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the frame where a saved data set of Feast lies."""
+        """Write the frame to a saved data set of Feast."""
         frame = ibis.memtable(self._to_arrow_internal(timeout))
         target = storage.to_data_source()
         write_data_source(frame, target, str(self._repo_path), "overwrite", allow_overwrite)
 
 
 def _as_lists(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Vectors in the type that Feast's own join gives, without copying a number."""
+    """Vectors in the type of Feast's join, without a copy."""
     if not pa.types.is_fixed_size_list(column.type):
         return column
     width, chunks = column.type.list_size, []

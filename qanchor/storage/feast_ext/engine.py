@@ -25,7 +25,7 @@ class ArrowComputeEngineConfig(LocalComputeEngineConfig):  # type: ignore[misc] 
     type: Literal["qanchor.storage.feast_ext.engine.ArrowComputeEngine"] = _CLASS
     batch_rows: int = Field(20_000, gt=0, description="rows per write to the online store")
     overlap_days: float = Field(
-        3.0, ge=0, description="how long before the last run a late row is looked for"
+        3.0, ge=0, description="how long before the last run a late row may have been created"
     )
 
 
@@ -34,8 +34,8 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
 
     Args:
         batch_rows: rows per write to the online store.
-        overlap_days: rows created up to so long before the start count as new, however old their event.
-        **options: Feast's own.
+        overlap_days: rows created up to this long before the start count as new, however old their event.
+        **options: of Feast's local engine.
     """
 
     def __init__(self, batch_rows: int = 20_000, overlap_days: float = 3.0, **options: Any) -> None:

@@ -21,7 +21,7 @@ class PartFilesOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[mis
 
 
 class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast has no types
-    """DuckDB, that joins what was known at the time unless it is asked otherwise."""
+    """DuckDB that joins only rows that were known at the label's time."""
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0913, PLR0917  # Feast's signature
@@ -32,12 +32,12 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         registry: Any,
         project: str,
         full_feature_names: bool = False,
-        **_asked: Any,
+        **_options: Any,
     ) -> Any:
         """As Feast's, but a row that was created after the label's time is never joined.
 
-        Feast asks for that only where the caller sets `filter_by_created_timestamp`; without it a
-        backfill leaks into training frames. Views that do not lie in part files are joined by Feast.
+        Feast does that only where the caller sets `filter_by_created_timestamp`; without it a backfill
+        leaks into training frames. Views that are not in part files are joined by Feast.
 
         Raises:
             FeaturesInvalid: the entity frame lacks a key, or its key is no text.
@@ -61,20 +61,20 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
 
     @staticmethod
     def offline_write_batch(config: Any, feature_view: Any, table: Any, progress: Any) -> None:
-        """Refused for part files: Feast reads the whole source, adds the rows and writes it anew in place.
+        """Refused for part files: Feast reads the whole source, adds the rows and rewrites it in place.
 
         Raises:
-            FeaturesInvalid: the view lies in part files.
+            FeaturesInvalid: the view is in part files.
         """
         if part_folder(feature_view) is not None:
             raise FeaturesInvalid(
-                f"{feature_view.name} lies in part files, which are never rewritten",
+                f"{feature_view.name} is in part files, which are never rewritten",
                 "Write a part with FeatureRepository.write_part, or run `qanchor-cli backfill`.",
             )
         DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
 
     def validate_data_source(self, config: Any, data_source: Any) -> None:
-        """As Feast's, but silent where this very `feast apply` is about to make the folder."""
+        """As Feast's, but silent about a folder that this `feast apply` is about to create."""
         path = getattr(data_source, "path", "")
         if not Path(path).is_absolute() or Path(path).exists():
             super().validate_data_source(config, data_source)

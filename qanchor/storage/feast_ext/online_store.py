@@ -1,6 +1,6 @@
 """Feast's SQLite online store, made safe: no late overwrite, no absurd row, no stale read, one clock.
 
-What the stock store does instead was measured in 0.67: a late event overwrites a newer value, NaN and times
+The stock store of 0.67, measured: a late event overwrites a newer value, NaN and times
 in the future are stored, time to live is ignored, times are whole seconds in the zone of the process.
 """
 
@@ -35,9 +35,9 @@ registry.register()
 
 _KEYS_PER_QUERY = 5_000
 _WAIT_SECONDS = 30.0
-# Users come in no order: SQLite's own two MiB would read the key's tree anew for each of them.
+# Users come in no order: SQLite's own two MiB would read the key's tree again for each of them.
 _CACHE_KIB = 65_536
-# A statement of its own for each row takes half as long again, and gives up the interpreter each time.
+# One statement a row takes half as long again, and releases the interpreter each time.
 _ROWS_PER_STATEMENT = 100
 _CLASS: Final = "qanchor.storage.feast_ext.online_store.GuardedSqliteOnlineStore"
 
@@ -49,7 +49,9 @@ class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[m
     path: StrictStr = Field(
         "", description="SQLite file; empty: online.db in the home, relative: in the home"
     )
-    future_seconds: float = Field(float(DAY_SECONDS), ge=0, description="how far ahead of now a row may lie")
+    future_seconds: float = Field(
+        float(DAY_SECONDS), ge=0, description="maximum clock skew of a row's time, seconds"
+    )
     ttl_on_read: bool = Field(True, description="rows older than their view's ttl are not served")
 
 
@@ -112,8 +114,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
             connection.execute(f"DROP INDEX IF EXISTS {quote(table + '_ek')}")
 
     def plan(self, config: Any, desired_registry_proto: Any) -> list[Any]:  # noqa: ARG002  # Feast's signature
-        """Nothing: tables follow views. Feast remembers planned tables for its own two classes alone, and
-        would call those of any other store new each time."""
+        """Nothing: tables follow views. Feast remembers planned tables of its two classes alone, and would
+        report those of any other store as new each time."""
         return []
 
     def teardown(self, config: Any, tables: Any, entities: Any) -> None:
@@ -183,12 +185,12 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         """For each key its row's time and values, or (None, None) where there is none or it is too old."""
         version = config.entity_key_serialization_version
         keys = [serialize_entity_key(entity, version) for entity in entity_keys]
-        found: dict[bytes, tuple[datetime, dict[str, Any]]] = {}
+        rows: dict[bytes, tuple[datetime, dict[str, Any]]] = {}
         for key, name, blob, event_us in self._read(config, table, keys, requested_features):
             value = Value()
             value.ParseFromString(blob)
-            found.setdefault(key, (from_microseconds(event_us), {}))[1][name] = value
-        return [found.get(key, (None, None)) for key in keys]
+            rows.setdefault(key, (from_microseconds(event_us), {}))[1][name] = value
+        return [rows.get(key, (None, None)) for key in keys]
 
     def _read(
         self, config: Any, view: Any, keys: Sequence[bytes], features: Sequence[str] | None
@@ -268,7 +270,7 @@ _CREATE = """
         PRIMARY KEY (entity_key, feature_name)
     )
 """
-# Rows of the stock store have no microseconds; their seconds stand in.
+# Rows of the stock store have no microseconds: their seconds are used.
 _EVENT_US = "coalesce(event_us, event_ts * 1000000)"
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?)"
 _UPSERT = """
@@ -310,7 +312,7 @@ def _answering(view: str) -> Iterator[None]:
 
 
 def _as_ours(error: sqlite3.Error, view: str) -> Exception:
-    """What SQLite complains of, with the remedy; what nobody can mend stays as it is."""
+    """SQLite's error as one with a remedy; others stay as they are."""
     reason = str(error)
     if "no such table" in reason:
         return NotReady(f"the online store has no view {view!r}", "Run `feast apply` in the repository.")

@@ -1,6 +1,6 @@
-"""Feast's Redis online store with the guards of ours: the newest row stays, whoever writes it and whenever.
+"""Feast's Redis online store with guards: the newest row stays, in whatever order rows are written.
 
-What the stock store does instead was measured in 0.67: it reads a row's time and writes in two steps, so that
+The stock store of 0.67, measured: it reads a row's time and writes in two steps, so that
 of two writers the older row may win; of two rows of one moment the first stays, so that vectors of a new
 model for the same cut-off never arrive; an unknown user is answered with a row of 1970; NaN and times in the
 future are stored, and a view's time to live is ignored.
@@ -32,7 +32,7 @@ from qanchor.times import DAY_SECONDS, to_microseconds
 _CLASS: Final = "qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"
 _ROWS_PER_PIPELINE: Final = 2_000
 _SECOND: Final = 1_000_000
-# Compare and write in one step. The stock store's time is a protobuf Timestamp: two varints.
+# Compares and writes in one step. The stock store's time is a protobuf Timestamp: two varints.
 _UPSERT: Final = """
 local function varints(bytes)
   local found, i = {}, 1
@@ -63,7 +63,9 @@ class GuardedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mis
     """The `online_store` section of feature_store.yaml."""
 
     type: Literal["qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"] = _CLASS
-    future_seconds: float = Field(float(DAY_SECONDS), ge=0, description="how far ahead of now a row may lie")
+    future_seconds: float = Field(
+        float(DAY_SECONDS), ge=0, description="maximum clock skew of a row's time, seconds"
+    )
     ttl_on_read: bool = Field(True, description="rows older than their view's ttl are not served")
 
 
@@ -112,7 +114,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
     async def online_write_batch_async(
         self, config: Any, table: Any, data: Sequence[Any], progress: Callable[[int], Any] | None
     ) -> None:
-        """As `online_write_batch`, in a thread: the stock store's own way round knows no guard."""
+        """As `online_write_batch`, in a thread: the stock store's asynchronous write has no guard."""
         await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
 
     def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
@@ -183,10 +185,10 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
         row = dict(zip(requested_features, values, strict=True))
         if not row[f"_ts:{feature_view}"]:
             return None, None
-        moment, found = super()._get_features_for_entity(values, feature_view, requested_features)
+        moment, features = super()._get_features_for_entity(values, feature_view, requested_features)
         if moment is None or to_microseconds(moment) < self._oldest[feature_view]:
             return None, None
-        return moment, found
+        return moment, features
 
 
 def _stored(rows: Sequence[PackedRows], view: str) -> Iterator[tuple[bytes, list[Any]]]:
@@ -219,5 +221,5 @@ def _answering() -> Iterator[None]:
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise StoreUnavailable(
             f"the online store does not answer: {error}",
-            "Start Redis, or mend online_store.connection_string.",
+            "Start Redis, or correct online_store.connection_string.",
         ) from error

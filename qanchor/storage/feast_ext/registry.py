@@ -1,7 +1,7 @@
 """`sqlite:///feast_registry.db?plugin=qanchor_home`: Feast's SQL registry under the workspace's home.
 
-Feast expands environment variables in feature_store.yaml, but it knows no default, gives the registry no
-repository path and accepts no registry class; SQLAlchemy's own URL plug-ins are the way that is left.
+Feast expands environment variables in feature_store.yaml, but it has no default, gives the registry no
+repository path and accepts no registry class; a URL plug-in of SQLAlchemy is the only way.
 """
 
 from pathlib import Path
@@ -20,14 +20,14 @@ class HomeDatabase(CreateEnginePlugin):
     """Resolves a SQLite file name against the workspace's home."""
 
     def update_url(self, url: URL) -> URL:
-        """The URL with an absolute path, its folder made."""
+        """The URL with an absolute path; its folder is created."""
         root = home_of(None).root
         root.mkdir(parents=True, exist_ok=True)
         path = root / Path(url.database or "feast_registry.db")
         return url.set(database=str(path)).difference_update_query(["plugin"])
 
     def engine_created(self, engine: Engine) -> None:
-        """Let readers go on while `feast apply` or a materialization writes."""
+        """Let readers continue while `feast apply` or a materialization writes."""
         event.listen(engine, "connect", _tune)
 
 

@@ -1,6 +1,6 @@
-"""Which Feast views lie in part files of ours, and what columns these have.
+"""The Feast views that are in part files of ours, and the columns of these.
 
-Every other view - of another source, key, type, or made by a transformation - is left to Feast's own code.
+Every other view - of another source, key, type, or made by a transformation - is left to Feast.
 """
 
 from pathlib import Path
