@@ -1,4 +1,4 @@
-"""How alembic reaches the registry; executed by alembic, imported by nobody."""
+"""Connects alembic to the registry; executed by alembic, never imported."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -15,9 +15,9 @@ def _migrate(connection: Connection) -> None:
 
 
 def _run() -> None:
-    given = context.config.attributes.get("connection")
-    if given is not None:
-        _migrate(given)
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        _migrate(connection)
         return
     # The plain `alembic revision --autogenerate` of a developer: the same database as qanchor-cli's.
     with open_engine(load_settings().database_url).begin() as connection:

@@ -110,7 +110,7 @@ def _load_labels(
 
 
 def _add_manifest(site: Site, users: int) -> None:
-    from qanchor.registry.manifests import activate_manifest, begin_manifest
+    from qanchor.registry.manifests import activate_manifests, begin_manifest, note_manifest
     from qanchor.registry.tables import EmbeddingManifest, ModelVersion, utc_now
     from qanchor.registry.versions import register_model
 
@@ -132,5 +132,7 @@ def _add_manifest(site: Site, users: int) -> None:
         content_hash="0" * 64,
         path=f"features/{embedding_view(SCENARIO)}",
     )
-    activate_manifest(site.engine, begin_manifest(site.engine, manifest), users, "0" * 64)
+    manifest = begin_manifest(site.engine, manifest)
+    note_manifest(site.engine, manifest, rows=users, content_hash="0" * 64)
+    activate_manifests(site.engine, {manifest.scenario: manifest})
     FeatureRepository(site.workspace, site.home).set_fingerprint(SCENARIO, _FINGERPRINT)

@@ -4,7 +4,7 @@ QAnchorError
 ├── InputError                exit 2: what the user handed over is at fault
 │   ├── WorkspaceInvalid      modalities.yaml, scenarios.yaml or a setting
 │   ├── UnknownScenario       a scenario that scenarios.yaml does not name
-│   ├── EventsInvalid         an event file that cannot be read or holds nothing
+│   ├── EventsInvalid         an event file that cannot be read or is empty
 │   ├── LabelsInvalid         a label file that breaks its contract
 │   ├── FeaturesInvalid       rows that the feature store refuses
 │   ├── UserListInvalid       a file that should list users and does not
@@ -116,7 +116,7 @@ class FilterInvalid(InputError):
 
 
 class AudienceInvalid(InputError):
-    """A saved audience that is not there, or that cannot be made or combined as asked."""
+    """A saved audience that is not there, or that cannot be made or combined this way."""
 
 
 class StateError(QAnchorError):
@@ -212,4 +212,4 @@ class DiskFull(StoreUnavailable):
 
 
 class WriterUnavailable(StoreUnavailable):
-    """A language model does not answer, however often it is asked."""
+    """A language model does not answer any attempt."""

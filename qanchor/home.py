@@ -1,4 +1,4 @@
-"""Where state lives: one folder, every path below it named here."""
+"""The folder of all state; every path below it is named here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class Home:
 
     @property
     def database(self) -> Path:
-        """The registry's SQLite file, where no database URL is set."""
+        """The registry's SQLite file, unless a database URL is set."""
         return self.root / "qanchor.db"
 
     @property
@@ -36,7 +36,7 @@ class Home:
 
     @property
     def label_arrivals(self) -> Path:
-        """When each label first came in: `SCENARIO.parquet` each."""
+        """First arrival of each label: `SCENARIO.parquet` each."""
         return self.root / "label_arrivals"
 
     @property
@@ -74,7 +74,7 @@ class Home:
 
     @property
     def useru(self) -> Path:
-        """Built sets of pre-training pairs, one folder each; in `replies` what language models answered."""
+        """Built sets of pre-training pairs, one folder each; `replies` holds answers of language models."""
         return self.root / "useru"
 
     @property
@@ -84,7 +84,7 @@ class Home:
 
     @property
     def audiences(self) -> Path:
-        """Saved audiences: `NAME/VERSION.parquet`, and beside each what it was made from."""
+        """Saved audiences: `NAME/VERSION.parquet`, each with a file of its sources."""
         return self.root / "audiences"
 
     @property
@@ -94,7 +94,7 @@ class Home:
 
     @property
     def monitoring(self) -> Path:
-        """What `monitor` found: `SCENARIO/YYYY-MM.parquet`."""
+        """Results of `monitor`: `SCENARIO/YYYY-MM.parquet`."""
         return self.root / "monitoring"
 
     @property
@@ -109,7 +109,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What can be deleted at any time: encoded texts, histories."""
+        """Files that can be deleted at any time: encoded texts, histories."""
         return self.root / "cache"
 
     @property

@@ -10,7 +10,7 @@ EVENT_ID: Final = "event_id"
 EVENT_TIME: Final = "event_time"
 MODALITY: Final = "modality"
 
-# Where an event came from, written by whoever appends to the event log.
+# Origin of an event, written by the append to the event log.
 SOURCE_PARTITION: Final = "_partition"
 SOURCE_OFFSET: Final = "_offset"
 INGESTED_AT: Final = "_ingested_at"
@@ -22,7 +22,7 @@ FOLD: Final = "fold"
 SPLIT: Final = "split"
 SPLITS: Final = ("train", "valid", "test")
 
-# Feast's own two clocks.
+# Feast's two clocks.
 EVENT_TIMESTAMP: Final = "event_timestamp"
 CREATED: Final = "created"
 

@@ -1,4 +1,4 @@
-"""Folders that travel with the library: from the wheel where it is installed, else from the checkout."""
+"""Folders that are part of the library: in the installed wheel, or else in the checkout."""
 
 from pathlib import Path
 

@@ -140,7 +140,7 @@ class Site:
 
     @cached_property
     def event_log(self) -> "EventLog":
-        """The event log, for readers; a writer opens its own under its own name."""
+        """The event log, for readers; a writer opens one under its name."""
         from qanchor.storage.event_log import EventLog
 
         return EventLog(self.home.events, self.workspace)

@@ -1,6 +1,6 @@
 """The workspace: modalities.yaml and scenarios.yaml, validated once and passed in.
 
-A deployment names its own kinds of event and its own scenarios there; no code knows them.
+A deployment names its kinds of event and its scenarios there; no code knows them.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Saved audiences: versions of a name, kept for good."""
+"""Saved audiences: versions of a name, never deleted."""
 
 from sqlalchemy import Engine, select
 
@@ -17,20 +17,22 @@ def register_audience(engine: Engine, audience: Audience) -> Audience:
 
 
 def find_audience(engine: Engine, name: str) -> Audience:
-    """The newest version of a name, or the version that NAME@VERSION asks for.
+    """The newest version of a name, or the version of NAME@VERSION.
 
     Raises:
         AudienceInvalid: there is none; `qanchor-cli audience list` shows all.
     """
-    wanted, _, version = name.partition(VERSION_MARK)
-    query = select(Audience).where(Audience.name == wanted)
+    plain_name, _, version = name.partition(VERSION_MARK)
+    query = select(Audience).where(Audience.name == plain_name)
     if version:
         query = query.where(Audience.version == version)
     with transaction(engine) as session:
-        found = session.scalars(query.order_by(Audience.created_at.desc(), Audience.version.desc())).first()
-    if found is None:
+        audience = session.scalars(
+            query.order_by(Audience.created_at.desc(), Audience.version.desc())
+        ).first()
+    if audience is None:
         raise AudienceInvalid(f"there is no audience {name!r}", "Run `qanchor-cli audience list`.")
-    return found
+    return audience
 
 
 def list_audiences(engine: Engine) -> list[Audience]:

@@ -1,8 +1,8 @@
 """Embedding manifests: the row that makes a set of vectors visible to readers.
 
 'building' while its parts are written, 'candidate' when they are whole, 'promoting' while the stores are
-switched to it, 'active' once every store holds it, 'retired' when another took over (and kept for a
-rollback), 'failed' when the run that built it never ended, 'removed' when its files are gone.
+switched to it, 'active' once every store holds it, 'retired' when another replaced it (and kept for a
+rollback), 'failed' when the run that built it never ended, 'removed' when its files are deleted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,23 +30,23 @@ def active_manifest(engine: Engine, scenario: str) -> EmbeddingManifest:
     Raises:
         NotReady: none were written yet; run `qanchor-cli backfill --scenario`.
     """
-    found = active_manifests(engine, [scenario])
-    if scenario not in found:
+    active = active_manifests(engine, [scenario])
+    if scenario not in active:
         raise NotReady(
             f"there are no embeddings of {scenario!r} yet",
             f"Run `qanchor-cli backfill --scenario {scenario}`.",
         )
-    return found[scenario]
+    return active[scenario]
 
 
 def active_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, EmbeddingManifest]:
-    """The active manifest of every scenario that has one, in the order asked for."""
+    """The active manifest of every scenario that has one, in the order of `scenarios`."""
     return _newest(engine, scenarios, (ACTIVE,))
 
 
 def waiting_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, EmbeddingManifest]:
-    """The newest manifest of each scenario that is whole but does not serve: one that was never promoted, or
-    whose promotion was cut short."""
+    """The newest manifest of each scenario that is complete but not active: never promoted, or interrupted
+    while it was promoted."""
     return _newest(engine, scenarios, (CANDIDATE, PROMOTING))
 
 
@@ -55,12 +55,12 @@ def earlier_manifests(engine: Engine, scenarios: Sequence[str]) -> dict[str, Emb
     query = select(EmbeddingManifest).where(EmbeddingManifest.state == RETIRED)
     with transaction(engine) as session:
         rows = session.scalars(query.order_by(EmbeddingManifest.activated_at, EmbeddingManifest.id)).all()
-    found = {row.scenario: row for row in rows if row.activated_at is not None}
-    return {name: found[name] for name in scenarios if name in found}
+    earlier = {row.scenario: row for row in rows if row.activated_at is not None}
+    return {name: earlier[name] for name in scenarios if name in earlier}
 
 
 def kept_manifests(engine: Engine, scenario: str) -> list[EmbeddingManifest]:
-    """Manifests of a scenario whose files should be there, the oldest first."""
+    """Manifests of a scenario whose files are kept, the oldest first."""
     query = select(EmbeddingManifest).where(
         EmbeddingManifest.scenario == scenario, EmbeddingManifest.state.in_(_KEPT)
     )
@@ -93,12 +93,12 @@ def _newest(engine: Engine, scenarios: Sequence[str], states: Sequence[str]) -> 
 def begin_manifest(engine: Engine, manifest: EmbeddingManifest) -> EmbeddingManifest:
     """Record a set of vectors that is about to be written; readers do not see it yet.
 
-    One that the same job began already is gone on with, however far it is; of others none is being built any
-    more.
+    A manifest that the same job began is continued, in whatever state; others that are being built have
+    failed.
     """
     with transaction(engine) as session:
         of_scenario = EmbeddingManifest.scenario == manifest.scenario
-        found = session.scalar(
+        begun = session.scalar(
             select(EmbeddingManifest).where(
                 of_scenario,
                 EmbeddingManifest.state.in_((BUILDING, *_KEPT)),
@@ -110,11 +110,11 @@ def begin_manifest(engine: Engine, manifest: EmbeddingManifest) -> EmbeddingMani
         session.execute(
             update(EmbeddingManifest)
             .where(of_scenario, EmbeddingManifest.state == BUILDING)
-            .where(EmbeddingManifest.id != (found.id if found else 0))
+            .where(EmbeddingManifest.id != (begun.id if begun else 0))
             .values(state=FAILED)
         )
-        if found is not None:
-            return found
+        if begun is not None:
+            return begun
         manifest.state = BUILDING
         session.add(manifest)
     return manifest
@@ -148,9 +148,3 @@ def activate_manifests(engine: Engine, manifests: Mapping[str, EmbeddingManifest
                 .values(state=ACTIVE, activated_at=now)
             )
             manifest.state, manifest.activated_at = ACTIVE, now
-
-
-def activate_manifest(engine: Engine, manifest: EmbeddingManifest, rows: int, content_hash: str) -> None:
-    """Make one whole set visible, with what it holds."""
-    note_manifest(engine, manifest, rows=rows, content_hash=content_hash)
-    activate_manifests(engine, {manifest.scenario: manifest})

@@ -33,11 +33,11 @@ def prepare(engine: Engine, url: str) -> None:
     alone, because others may be working on it.
 
     Args:
-        engine: of the registry.
-        url: the SQLAlchemy URL it was made from.
+        engine: the registry.
+        url: SQLAlchemy URL of the engine.
 
     Raises:
-        DatabaseUnavailable: the database does not answer; start it or mend the URL.
+        DatabaseUnavailable: the database does not answer; start it or correct the URL.
         NotReady: a PostgreSQL database is not at the newest schema; run `qanchor-cli db upgrade`.
         StateError: the schema is of a later qanchor; install that one.
     """
@@ -119,15 +119,15 @@ def upgrade_engine(engine: Engine) -> None:
     except DatabaseError as error:
         raise DatabaseUnavailable(
             f"the registry's schema could not be upgraded: {error.orig}",
-            "Start the database, or point QANCHOR_DATABASE__URL at one that is empty or qanchor's own.",
+            "Start the database, or point QANCHOR_DATABASE__URL at an empty one or one of qanchor.",
         ) from error
 
 
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return found
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 def _lock(connection: Connection) -> None:

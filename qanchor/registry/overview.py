@@ -1,4 +1,4 @@
-"""What is loaded, trained, written and served, read from the registry alone: no scan of any file."""
+"""A summary of what is loaded, trained, embedded and served, from the registry alone: no file is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _RECENT_JOBS = 5
 
 @dataclass(frozen=True)
 class EventSummary:
-    """The event log as the ledger knows it; repeated event ids are counted as often as they came."""
+    """The event log as the ledger knows it; repeated event ids count each time."""
 
     events: int
     files: int
@@ -48,22 +48,22 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ScenarioSummary:
-    """How far a scenario has come; None where a step has not run.
+    """The state of a scenario; None where a step has not run.
 
     Args:
-        scenario: its name.
+        scenario: name of the scenario.
         domain: risk, marketing or engagement.
-        labels: label rows.
-        positive_share: of the labels.
-        prompt: version of its soft prompt.
-        prompt_is_stale: the prompt was tuned on an earlier model.
-        vectors: rows of the active embeddings, all cut-offs.
+        labels: number of label rows.
+        positive_share: share of positive labels.
+        prompt: version of the soft prompt.
+        prompt_is_stale: whether the prompt was tuned on an earlier model.
+        vectors: number of rows of the active embeddings, all cut-offs.
         as_of: cut-off of their current snapshot.
-        fingerprint: their embedding space.
-        indexed: users in the index.
-        index_is_behind: the embeddings are newer than the index.
-        head_auc: of the head, on test rows.
-        head_is_behind: the head belongs to another embedding space and refuses to score.
+        fingerprint: of their embedding space.
+        indexed: number of users in the index.
+        index_is_behind: whether the embeddings are newer than the index.
+        head_auc: AUC of the head on test rows.
+        head_is_behind: whether the head is of another embedding space and refuses to score.
     """
 
     scenario: str
@@ -95,7 +95,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of it."""
+    """The whole summary."""
 
     events: EventSummary
     model: ModelSummary | None
@@ -145,9 +145,9 @@ def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tup
     manifests = {row.scenario: row for row in session.scalars(active.order_by(EmbeddingManifest.id))}
     indexes = {row.scenario: row for row in session.scalars(_active(IndexVersion))}
     heads = {row.scenario: row for row in session.scalars(_active(Head))}
-    found = []
+    summaries = []
     for name, spec in workspace.scenarios.items():
-        found.append(
+        summaries.append(
             ScenarioSummary(
                 scenario=name,
                 domain=spec.domain,
@@ -157,7 +157,7 @@ def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tup
                 **_head_facts(heads.get(name), manifests.get(name)),
             )
         )
-    return tuple(found)
+    return tuple(summaries)
 
 
 def _active(kind: Any) -> Any:

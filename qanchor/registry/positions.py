@@ -1,7 +1,7 @@
-"""How far readers of a topic have come, by the ledger: the event log, and what is made of it afterwards.
+"""The positions of readers of a topic in the ledger: the event log, and what is derived from it.
 
-What follows the log, such as the online view, keeps its own offsets in the ledger under a group of its own.
-Where they stand behind the log's, a process was killed between the two, and something is to be made up for.
+What follows the log, such as the online view, keeps its offsets in the ledger under another group.
+Where they are behind the log's, a process was killed between the two, and the rest has to be caught up.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from qanchor.registry.tables import LedgerOffset, LoadedFile
 
 
 def online_group(group: str) -> str:
-    """The ledger's name for what a consumer group has brought to the online store."""
+    """The ledger's group for what a consumer group has written to the online store."""
     return f"{group}:online"
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where the ledger stands in one partition.
+    """The ledger's position in one partition.
 
     Args:
         next_offset: the first message that is not written.
-        committed_at: when it was moved last; UTC.
-        online_offset: the first message whose user's online row does not know it; None without --online.
+        committed_at: time of the last move, UTC.
+        online_offset: the first message that its user's online row lacks; None without --online.
     """
 
     next_offset: int
@@ -37,7 +37,7 @@ class Position:
 
 
 def positions(engine: Engine, group: str, topic: str) -> dict[int, Position]:
-    """By partition where the ledger stands; partitions that were never read are absent."""
+    """The ledger's position by partition; partitions that were never read are absent."""
     columns = (LedgerOffset.partition, LedgerOffset.next_offset, LedgerOffset.updated_at)
     with transaction(engine) as session:
         of_group = select(*columns, LedgerOffset.consumer_group).where(LedgerOffset.topic == topic)
@@ -55,13 +55,13 @@ def positions(engine: Engine, group: str, topic: str) -> dict[int, Position]:
 
 
 def move_online(engine: Engine, group: str, topic: str, moves: Mapping[int, tuple[int, int]]) -> bool:
-    """Note that the online store knows everything up to the moves' ends.
+    """Record that the online store has everything up to the moves' ends.
 
     Args:
         engine: the registry.
         group: consumer group.
         topic: topic.
-        moves: by partition from where to where; all or none of them.
+        moves: old and new offset by partition; all or none are moved.
 
     Returns:
         False if another consumer has moved one of them meanwhile: look again.

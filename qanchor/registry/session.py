@@ -28,7 +28,7 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _switch_to_wal(cursor: sqlite3.Cursor, attempts: int = 200) -> None:
-    """Once per file; SQLite's own patience does not cover this switch, so a second process waits here."""
+    """Once per file; SQLite's time-out does not cover this switch, so a second process waits here."""
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         return
     for attempt in range(attempts):
@@ -61,7 +61,7 @@ def open_engine(url: str, busy_seconds: float = 30.0) -> Engine:
         )
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise WorkspaceInvalid(
-            f"QANCHOR_DATABASE__URL does not hold: {error}",
+            f"QANCHOR_DATABASE__URL is invalid: {error}",
             "Use sqlite:///FILE or postgresql+psycopg://HOST/NAME.",
         ) from error
     if sqlite:
@@ -82,14 +82,15 @@ def require_schema(engine: Engine) -> None:
     """Check that the database answers and has every table.
 
     Raises:
-        DatabaseUnavailable: it does not answer; start it or mend the URL.
+        DatabaseUnavailable: it does not answer; start it or correct the URL.
         NotReady: a table is missing; run `qanchor-cli db upgrade`.
     """
     try:
         present = set(inspect(engine).get_table_names())
     except OperationalError as error:
         raise DatabaseUnavailable(
-            f"the registry database does not answer: {error.orig}", "Start it, or mend QANCHOR_DATABASE__URL."
+            f"the registry database does not answer: {error.orig}",
+            "Start it, or correct QANCHOR_DATABASE__URL.",
         ) from error
     missing = sorted(set(Base.metadata.tables) - present)
     if missing:

@@ -1,7 +1,7 @@
 """Jobs in shards: claimed by lease, finished once, resumed by the same command.
 
-Every step is one statement that names what it expects, so that of two workers one wins. Leases are judged by
-the database's clock. A worker that was stopped for longer than its lease finds that it has lost the shard,
+Every step is one statement with its precondition, so that of two workers one wins. Leases run by the
+database's clock. A worker that was stopped for longer than its lease finds that it has lost the shard,
 and what it computed is dropped.
 """
 
@@ -34,7 +34,7 @@ _GUESSED_AMONG: Final = 64
 
 
 class LeaseLost(StateError):
-    """Another worker has taken the shard over; what was computed for it must be dropped."""
+    """Another worker has taken over the shard; its result here must be dropped."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ShardedJob:
         self._lease_ms = int(lease_seconds * 1000)
 
     def resume(self) -> None:
-        """Take part: the job runs again, and shards of processes of this host that are gone are free at
+        """Take part in the job: it runs again, and shards of dead processes of this host are free at
         once."""
         with transaction(self._engine) as session:
             session.execute(
@@ -96,10 +96,10 @@ class ShardedJob:
         """Lease a shard that nobody works on.
 
         Args:
-            prefer: this one, where it is free; otherwise the first.
+            prefer: number of the shard to take if it is free; otherwise the first free one.
 
         Returns:
-            Its number, or None where there is none left to take.
+            Its number; None if no shard is free.
 
         Raises:
             NotReady: the job was cancelled.
@@ -139,9 +139,9 @@ class ShardedJob:
         return session.execute(taken.returning(JobShard.number), execution_options=_PLAIN).scalar()
 
     def likely_next(self) -> int | None:
-        """A free shard that is worth preparing for, without any claim to it; None where none is free.
+        """A free shard to prepare for, without a lease; None where none is free.
 
-        Alone, a worker goes by number. Beside others it takes one by chance: not all should prepare the same.
+        A lone worker goes by number. Among others it takes one at random: not all should prepare the same.
         """
         free = select(JobShard.number).where(JobShard.job_id == self.id, self._is_free)
         others = select(func.count()).where(
@@ -157,7 +157,7 @@ class ShardedJob:
         """Free the shards of a worker that is known to be dead, without waiting for its leases.
 
         Args:
-            token: the end of its name, as it was given to `new_owner`.
+            token: end of its name, as it was passed to `new_owner`.
         """
         with transaction(self._engine) as session:
             session.execute(
@@ -183,10 +183,10 @@ class ShardedJob:
             raise NotReady(f"job {self.id} was cancelled", "Start it again.")
 
     def renew(self, number: int | None) -> None:
-        """Keep a shard, or with None the lead.
+        """Renew the lease of a shard, or with None that of the lead.
 
         Raises:
-            LeaseLost: it is another worker's now.
+            LeaseLost: another worker has it now.
             NotReady: the job was cancelled.
         """
         self._require_running()
@@ -211,7 +211,7 @@ class ShardedJob:
 
     @contextmanager
     def holding(self, number: int | None) -> Iterator[threading.Event]:
-        """Keep a lease alive from a thread of its own while the block runs.
+        """Keep a lease alive from a background thread while the block runs.
 
         Yields:
             Set once the lease is lost or the job cancelled: the block should end soon.
@@ -253,7 +253,7 @@ class ShardedJob:
                 raise LeaseLost(f"shard {number} of job {self.id} was taken over", "Nothing is lost.")
 
     def release(self, number: int) -> None:
-        """Give a shard back that was not finished."""
+        """Free a shard that was not finished."""
         with transaction(self._engine) as session:
             session.execute(
                 update(JobShard).where(self._is_mine(number)).values(state=WAITING, lease_until=None),
@@ -270,7 +270,7 @@ class ShardedJob:
             )
 
     def counts(self) -> Counts:
-        """How far the job is."""
+        """The progress of the job."""
         done = JobShard.state == DONE
         query = select(
             func.count(),
@@ -282,14 +282,14 @@ class ShardedJob:
         return Counts(int(shards), int(finished), int(size))
 
     def results(self) -> dict[int, dict[str, Any]]:
-        """What was given to `finish`, for every finished shard by number."""
+        """The result of every finished shard, by number."""
         query = select(JobShard).where(JobShard.job_id == self.id, JobShard.state == DONE)
         with transaction(self._engine) as session:
             rows = session.scalars(query.order_by(JobShard.number)).all()
         return {row.number: row.result or {} for row in rows}
 
     def lead(self) -> bool:
-        """Become the one worker that ends the job, if nobody else is."""
+        """Become the worker that ends the job, unless another one is."""
         free = or_(Job.lease_until.is_(None), Job.lease_until < self._now, Job.lease_owner == self.owner)
         with transaction(self._engine) as session:
             led = session.execute(

@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData(naming_convention=_NAMING)
-    type_annotation_map = {dict[str, Any]: JSON, str: String(512)}  # noqa: RUF012  # SQLAlchemy's own protocol
+    type_annotation_map = {dict[str, Any]: JSON, str: String(512)}  # noqa: RUF012  # SQLAlchemy's protocol
 
 
 class Scenario(Base):
@@ -99,7 +99,7 @@ class PromptVersion(Base):
 
 
 class Job(Base):
-    """One long command: what it was asked, how far it is, how it ended.
+    """One long command: its parameters, its progress and how it ended.
 
     A job in shards has a `key` while it can be resumed; two of one key cannot be.
     """
@@ -126,7 +126,7 @@ class Job(Base):
 class JobShard(Base):
     """A piece of a job that one worker does at a time: 'waiting', 'leased' until a moment, 'done'.
 
-    Leases are in milliseconds of the DATABASE's clock: workers' own clocks may disagree.
+    Leases are in milliseconds of the DATABASE's clock: workers' clocks may disagree.
     """
 
     __tablename__ = "job_shards"
@@ -184,7 +184,7 @@ class IndexVersion(Base):
 
 
 class Head(Base):
-    """A LightGBM head; it scores vectors of its own fingerprint only."""
+    """A LightGBM head; it scores vectors of its fingerprint only."""
 
     __tablename__ = "heads"
 
@@ -200,8 +200,8 @@ class Head(Base):
 class Audience(Base):
     """One version of a saved list of users; the members are a Parquet file.
 
-    `kind` says how it came about: 'lookalike', 'describe', or an operation on other audiences. Index, space
-    and seeds are those that it was made with; an operation has none of them.
+    `kind` is 'lookalike', 'describe', or an operation on other audiences. Index, space and seeds are those of
+    a search; an operation has none.
     """
 
     __tablename__ = "audiences"
@@ -222,7 +222,7 @@ class Audience(Base):
 
 
 class LedgerOffset(Base):
-    """The next Kafka offset to write for a partition; the truth, unlike Kafka's own commit."""
+    """The next Kafka offset to write for a partition; the truth, unlike Kafka's commit."""
 
     __tablename__ = "ledger_offsets"
 
@@ -247,7 +247,7 @@ class LedgerFile(Base):
 
 
 class LoadedFile(Base):
-    """A file that `events load` took in whole, by content: loading it again adds nothing."""
+    """A file that `events load` has loaded, by content: loading it again adds nothing."""
 
     __tablename__ = "loaded_files"
     __table_args__ = (UniqueConstraint("content_hash"),)

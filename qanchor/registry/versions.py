@@ -1,8 +1,8 @@
-"""Which version of each thing serves: registered by who made it, asked for by who uses it.
+"""The versions of models, prompts, indexes and heads, and the one of each that serves.
 
-Making a version active retires the earlier one in the same transaction, so that a reader sees
-either the old or the new, never none or both. `path` may be relative to the home folder:
-`home.root / row.path` holds either way.
+Activating a version retires the earlier one in the same transaction, so that a reader sees either the old or
+the new, never none or both. `path` may be relative to the home folder: `home.root / row.path` is right
+either way.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _Row = TypeVar("_Row", PromptVersion, IndexVersion, Head)
 
 
 def sync_scenarios(engine: Engine, workspace: Workspace) -> None:
-    """Bring the table of scenarios to what scenarios.yaml says; those gone from the file stay."""
+    """Update the table of scenarios from scenarios.yaml; those removed from the file stay."""
     with transaction(engine) as session:
         for name, spec in workspace.scenarios.items():
             session.merge(
@@ -71,39 +71,25 @@ def use_prompt(engine: Engine, scenario: str, version: str) -> PromptVersion:
 
     Args:
         engine: of the registry.
-        scenario: its name.
-        version: of the prompt, or the beginning of it.
+        scenario: name of the scenario.
+        version: of the prompt, or its first characters.
 
     Raises:
-        NotReady: the scenario has no such prompt, or several begin so; the message names those there are.
+        NotReady: the scenario has no such prompt, or several begin so; the message names the latest.
     """
     with transaction(engine) as session:
         query = select(PromptVersion).where(PromptVersion.scenario == scenario)
         prompts = list(session.scalars(query.order_by(PromptVersion.version.desc())))
-        found = [prompt for prompt in prompts if prompt.version.startswith(version)]
-        if len(found) != 1:
+        matches = [prompt for prompt in prompts if prompt.version.startswith(version)]
+        if len(matches) != 1:
             known = ", ".join(prompt.version for prompt in prompts[:5]) or "none"
-            problem = "has no prompt" if not found else f"has {len(found)} prompts"
-            raise NotReady(f"{scenario} {problem} {version!r}", f"Prompts there are: {known}.")
+            problem = "has no prompt" if not matches else f"has {len(matches)} prompts"
+            raise NotReady(f"{scenario} {problem} {version!r}", f"Prompts: {known}.")
         session.execute(update(PromptVersion).where(PromptVersion.scenario == scenario).values(active=False))
         session.execute(
-            update(PromptVersion).where(PromptVersion.version == found[0].version).values(active=True)
+            update(PromptVersion).where(PromptVersion.version == matches[0].version).values(active=True)
         )
-    return found[0]
-
-
-def active_prompt(engine: Engine, scenario: str, model_version: str | None = None) -> PromptVersion | None:
-    """The soft prompt of a scenario; None where it was never tuned.
-
-    Args:
-        engine: of the registry.
-        scenario: its name.
-        model_version: None also where the prompt was tuned on another model than this.
-    """
-    prompt = _active(engine, PromptVersion, scenario)
-    if prompt is None or (model_version is not None and prompt.model_version != model_version):
-        return None
-    return prompt
+    return matches[0]
 
 
 def register_index(engine: Engine, index: IndexVersion) -> IndexVersion:
@@ -128,7 +114,7 @@ def active_index(engine: Engine, scenario: str) -> IndexVersion:
 def register_head(engine: Engine, head: Head, promote: bool = True) -> Head:
     """Record a LightGBM head.
 
-    It becomes its scenario's champion if asked, if there is none, or if the champion reads vectors of
+    It becomes its scenario's champion with `promote`, if there is none, or if the champion reads vectors of
     another space and so cannot score any more; otherwise it is a challenger.
     """
     champion = _active(engine, Head, head.scenario)
@@ -141,7 +127,7 @@ def register_head(engine: Engine, head: Head, promote: bool = True) -> Head:
 
 
 def promote_head(engine: Engine, head: Head) -> None:
-    """Make a registered head its scenario's champion, in place of the one before."""
+    """Make a registered head its scenario's champion; it replaces the one before."""
     with transaction(engine) as session:
         session.execute(update(Head).where(Head.scenario == head.scenario).values(active=False))
         session.execute(update(Head).where(Head.version == head.version).values(active=True))
@@ -176,7 +162,7 @@ def active_by_scenario(engine: Engine, kind: type[_Row], scenarios: Sequence[str
     Args:
         engine: of the registry.
         kind: PromptVersion, IndexVersion or Head.
-        scenarios: names, in the order wanted.
+        scenarios: names; the result has their order.
     """
     with transaction(engine) as session:
         rows = {row.scenario: row for row in session.scalars(_active_rows(kind))}

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from qanchor.audience.index import build_scenario_index, open_scenario_index, update_scenario_index
 from qanchor.errors import IndexInvalid
 from qanchor.home import Home
-from qanchor.registry.manifests import activate_manifest, begin_manifest, note_manifest, part_name
+from qanchor.registry.manifests import begin_manifest, note_manifest, part_name
 from qanchor.registry.migrate import prepare
 from qanchor.registry.session import open_engine
 from qanchor.registry.versions import register_model
 from qanchor.site import Site
 from qanchor.storage.parts import embedding_schema, write_part
 from tests.unit.embedding.world import make_workspace
-from tests.unit.registry.rows import manifest, model
+from tests.unit.registry.rows import activate_manifest, manifest, model
 
 pytestmark = pytest.mark.integration
 

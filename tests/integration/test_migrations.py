@@ -15,10 +15,11 @@ from qanchor.errors import NotReady
 from qanchor.progress import Silent
 from qanchor.registry import migrate
 from qanchor.registry.jobs import recorded_job
-from qanchor.registry.manifests import activate_manifest, active_manifest, begin_manifest
+from qanchor.registry.manifests import active_manifest, begin_manifest
 from qanchor.registry.session import open_engine, require_schema
 from qanchor.registry.tables import Base, EmbeddingManifest, ModelVersion, new_version
 from qanchor.registry.versions import active_model, register_model
+from tests.unit.registry.rows import activate_manifest
 
 pytestmark = pytest.mark.integration
 

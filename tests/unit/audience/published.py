@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
-from qanchor.registry.manifests import activate_manifest, begin_manifest, note_manifest, part_name
+from qanchor.registry.manifests import begin_manifest, note_manifest, part_name
 from qanchor.site import Site
 from qanchor.storage.parts import embedding_schema, write_part
-from tests.unit.registry.rows import manifest
+from tests.unit.registry.rows import activate_manifest, manifest
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -16,12 +16,13 @@ from qanchor.heads.fit import FitOptions
 from qanchor.heads.train import TrainOptions
 from qanchor.home import Home
 from qanchor.names import USER_ID, embedding_field, embedding_view
-from qanchor.registry.manifests import activate_manifest, begin_manifest
+from qanchor.registry.manifests import begin_manifest
 from qanchor.registry.session import open_engine, transaction
 from qanchor.registry.tables import Base, EmbeddingManifest, ModelVersion, PromptVersion, utc_now
 from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+from tests.unit.registry.rows import activate_manifest
 
 SCENARIO = "risk"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

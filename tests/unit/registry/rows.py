@@ -3,9 +3,18 @@
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Engine
+
+from qanchor.registry.manifests import activate_manifests, note_manifest
 from qanchor.registry.tables import EmbeddingManifest, Head, IndexVersion, ModelVersion, PromptVersion
 
 NOON = datetime(2026, 1, 1, 12)
+
+
+def activate_manifest(engine: Engine, manifest: EmbeddingManifest, rows: int, content_hash: str) -> None:
+    """Make one complete set of vectors visible."""
+    note_manifest(engine, manifest, rows=rows, content_hash=content_hash)
+    activate_manifests(engine, {manifest.scenario: manifest})
 
 
 def model(version: str = "m1", **changes: Any) -> ModelVersion:

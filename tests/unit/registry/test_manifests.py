@@ -8,7 +8,7 @@ from qanchor.errors import NotReady
 from qanchor.registry import manifests
 from qanchor.registry.tables import EmbeddingManifest
 from qanchor.registry.versions import register_model
-from tests.unit.registry.rows import manifest, model
+from tests.unit.registry.rows import activate_manifest, manifest, model
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_set_that_is_being_built_is_not_seen(engine: Engine) -> None:
 def test_activating_retires_the_earlier_set(engine: Engine) -> None:
     for content in ("a", "b"):
         row = manifests.begin_manifest(engine, manifest())
-        manifests.activate_manifest(engine, row, 5, content)
+        activate_manifest(engine, row, 5, content)
     serving = manifests.active_manifest(engine, "money")
     assert (serving.content_hash, serving.rows) == ("b", 5)
     assert _states(engine) == ["retired", "active"]
@@ -70,7 +70,7 @@ def test_the_set_that_served_last_is_the_one_to_go_back_to(engine: Engine) -> No
 def test_scenarios_do_not_touch_each_other(engine: Engine) -> None:
     for scenario in ("money", "fraud"):
         row = manifests.begin_manifest(engine, manifest(scenario))
-        manifests.activate_manifest(engine, row, 5, scenario)
+        activate_manifest(engine, row, 5, scenario)
     found = manifests.active_manifests(engine, ["fraud", "money", "value"])
     assert [row.content_hash for row in found.values()] == ["fraud", "money"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from qanchor.registry.manifests import activate_manifest, begin_manifest
+from qanchor.registry.manifests import begin_manifest
 from qanchor.registry.overview import ScenarioSummary, read_overview
 from qanchor.registry.tables import LabelSet, LedgerFile
 from qanchor.registry.versions import register_head, register_index, register_model, register_prompt
 from qanchor.workspace import ScenarioSpec, Workspace
-from tests.unit.registry.rows import NOON, head, index, manifest, model, prompt
+from tests.unit.registry.rows import NOON, activate_manifest, head, index, manifest, model, prompt
 
 WORKSPACE = Workspace(
     Path(), 90, {}, {"money": ScenarioSpec(domain="risk", query="Will this user fall behind?")}

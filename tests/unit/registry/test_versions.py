@@ -57,14 +57,12 @@ def test_a_prompt_of_one_scenario_leaves_the_others_alone(engine: Engine) -> Non
     assert {name: row.version for name, row in found.items()} == {"fraud": "p2", "money": "p3"}
 
 
-def test_a_prompt_of_an_earlier_model_is_not_handed_out(engine: Engine) -> None:
+def test_a_prompt_of_an_earlier_model_stays_and_names_its_model(engine: Engine) -> None:
     versions.register_model(engine, model("m1"))
     versions.register_prompt(engine, prompt("p1"))
     versions.register_model(engine, model("m2"))
-    assert versions.active_prompt(engine, "money", "m2") is None
-    kept = versions.active_prompt(engine, "money")
-    assert kept is not None
-    assert kept.version == "p1"
+    kept = versions.active_by_scenario(engine, PromptVersion, ["money"])["money"]
+    assert (kept.version, kept.model_version) == ("p1", "m1")
 
 
 def test_an_earlier_prompt_is_put_back_in_use_and_the_others_stay_as_they_are(engine: Engine) -> None:
@@ -78,7 +76,7 @@ def test_an_earlier_prompt_is_put_back_in_use_and_the_others_stay_as_they_are(en
         versions.use_prompt(engine, "money", "q1")
     with pytest.raises(NotReady, match="has 2 prompts 'p'"):
         versions.use_prompt(engine, "money", "p")
-    assert versions.active_prompt(engine, "money").version == "p1"  # type: ignore[union-attr]
+    assert versions.active_by_scenario(engine, PromptVersion, ["money"])["money"].version == "p1"
 
 
 def test_index_and_head_are_handed_out_by_scenario(engine: Engine) -> None:
