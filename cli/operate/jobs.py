@@ -12,10 +12,7 @@ from qanchor.site import Site
 if TYPE_CHECKING:
     from qanchor.registry.jobs import JobView
 
-app = command_group(
-    "jobs",
-    "List, show and cancel jobs: pretrain, tune, backfill, refresh, index build and head train leave one.",
-)
+app = command_group("jobs", "List, show and cancel jobs.")
 
 JobArgument = Annotated[int, typer.Argument(metavar="JOB", help="Number of a job, from `jobs list`.")]
 
@@ -27,9 +24,10 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="Number of jobs, newest first.")] = 20,
     json: JsonOption = False,
 ) -> None:
-    """List the newest jobs: state, progress, start, duration and what each has made.
+    """List the newest jobs with their state, progress and results.
 
-    A job whose process was killed is shown as interrupted.
+    Jobs come from pretrain, tune, backfill, refresh, index build and head train. A job of a killed process
+    is shown as interrupted.
 
     Example: qanchor-cli jobs list --limit 5
     """
@@ -47,7 +45,7 @@ def list_jobs(
 
 @app.command()
 def show(job: JobArgument, json: JsonOption = False) -> None:
-    """Show a job: its options, results, shards, workers and the users that were set aside.
+    """Show a job: options, results, shards, workers, skipped users.
 
     Example: qanchor-cli jobs show 12
     """
