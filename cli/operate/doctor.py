@@ -1,4 +1,4 @@
-"""`qanchor-cli doctor`: what is missing and how to get it."""
+"""`qanchor-cli doctor`: checks of the machine and the workspace, with remedies."""
 
 from dataclasses import asdict
 

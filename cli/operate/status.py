@@ -1,4 +1,4 @@
-"""`qanchor-cli status`: one screen of what there is."""
+"""`qanchor-cli status`: the state of a home on one screen."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -33,11 +33,10 @@ def run(as_json: JsonOption = False) -> None:
         typer.echo("old: made from an earlier model or earlier vectors; run its command again")
     for job in {job.kind: job for job in reversed(overview.jobs)}.values():
         if job.state != "done":
-            of = f" {job.done:,}/{job.total:,}" if job.total else ""
-            because = f": {job.error}" if job.error else ""
-            typer.echo(
-                f"job     {job.kind} {job.state}{of}, began {job.started_at:%Y-%m-%d %H:%M} UTC{because}"
-            )
+            count = f" {job.done:,}/{job.total:,}" if job.total else ""
+            error = f": {job.error}" if job.error else ""
+            started = f"{job.started_at:%Y-%m-%d %H:%M} UTC"
+            typer.echo(f"job     {job.kind} {job.state}{count}, started {started}{error}")
     hint = _next_step(overview)
     if hint:
         typer.secho(f"next    {hint}", bold=True)
@@ -71,8 +70,8 @@ def _row(summary: "ScenarioSummary") -> dict[str, Any]:
     }
 
 
-def _age(there: object, is_behind: bool) -> str | None:
-    return ("old" if is_behind else "yes") if there else None
+def _age(value: object, is_behind: bool) -> str | None:
+    return ("old" if is_behind else "yes") if value else None
 
 
 def _next_step(overview: "Overview") -> str | None:

@@ -1,4 +1,4 @@
-"""A summary of what is loaded, trained, embedded and served, from the registry alone: no file is read."""
+"""The state of a home - loaded, trained, written, served - from the registry alone, without reading files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _RECENT_JOBS = 5
 
 @dataclass(frozen=True)
 class EventSummary:
-    """The event log as the ledger knows it; repeated event ids count each time."""
+    """The event log according to the ledger; repeated event ids are counted repeatedly."""
 
     events: int
     files: int
@@ -38,7 +38,7 @@ class EventSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """The model that serves."""
+    """The model in service."""
 
     version: str
     preset: str
@@ -48,22 +48,22 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ScenarioSummary:
-    """The state of a scenario; None where a step has not run.
+    """The state of a scenario; None for a step that has not run.
 
     Args:
         scenario: name of the scenario.
         domain: risk, marketing or engagement.
         labels: number of label rows.
-        positive_share: share of positive labels.
+        positive_share: share of label 1.
         prompt: version of the soft prompt.
         prompt_is_stale: whether the prompt was tuned on an earlier model.
-        vectors: number of rows of the active embeddings, all cut-offs.
-        as_of: cut-off of their current snapshot.
-        fingerprint: of their embedding space.
+        vectors: number of rows of the active embeddings, over all cut-offs.
+        as_of: cut-off of the current snapshot.
+        fingerprint: fingerprint of the embedding space.
         indexed: number of users in the index.
         index_is_behind: whether the embeddings are newer than the index.
-        head_auc: AUC of the head on test rows.
-        head_is_behind: whether the head is of another embedding space and refuses to score.
+        head_auc: test AUC of the head.
+        head_is_behind: whether the head belongs to another embedding space, and so refuses to score.
     """
 
     scenario: str
@@ -83,7 +83,7 @@ class ScenarioSummary:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """One of the newest jobs."""
+    """A recent job."""
 
     kind: str
     state: str
@@ -95,7 +95,7 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class Overview:
-    """The whole summary."""
+    """The state of a home."""
 
     events: EventSummary
     model: ModelSummary | None
@@ -104,11 +104,11 @@ class Overview:
 
 
 def read_overview(engine: Engine, workspace: Workspace) -> Overview:
-    """The registry's state, in a handful of queries.
+    """The state of a home, in a few queries.
 
     Args:
         engine: the registry.
-        workspace: gives the scenarios and their order.
+        workspace: scenarios in their order.
     """
     with transaction(engine) as session:
         newest = select(ModelVersion).where(ModelVersion.active.is_(True))
@@ -145,19 +145,17 @@ def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tup
     manifests = {row.scenario: row for row in session.scalars(active.order_by(EmbeddingManifest.id))}
     indexes = {row.scenario: row for row in session.scalars(_active(IndexVersion))}
     heads = {row.scenario: row for row in session.scalars(_active(Head))}
-    summaries = []
-    for name, spec in workspace.scenarios.items():
-        summaries.append(
-            ScenarioSummary(
-                scenario=name,
-                domain=spec.domain,
-                **_label_facts(labels.get(name)),
-                **_prompt_facts(prompts.get(name), model),
-                **_vector_facts(manifests.get(name), indexes.get(name)),
-                **_head_facts(heads.get(name), manifests.get(name)),
-            )
+    return tuple(
+        ScenarioSummary(
+            scenario=name,
+            domain=spec.domain,
+            **_label_facts(labels.get(name)),
+            **_prompt_facts(prompts.get(name), model),
+            **_vector_facts(manifests.get(name), indexes.get(name)),
+            **_head_facts(heads.get(name), manifests.get(name)),
         )
-    return tuple(summaries)
+        for name, spec in workspace.scenarios.items()
+    )
 
 
 def _active(kind: Any) -> Any:
