@@ -15,7 +15,7 @@ from cli.help_pages import plain_help
 from qanchor.errors import QAnchorError
 from qanchor.threads import calm_threads
 
-# command or group -> (module, help). The module is imported when the command is asked for:
+# command or group -> (module, summary). The module is imported when the command is used:
 # a module offers `app` (a typer.Typer with its subcommands) or `run` (a single command).
 COMMANDS: dict[str, tuple[str, str]] = {
     "new": ("cli.operate.new", "Create a feature repository."),

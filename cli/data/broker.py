@@ -28,6 +28,7 @@ def run(
     import asyncio
 
     from consumers.embedded_broker.server import EmbeddedBroker, run_broker
+    from qanchor.files import write_atomically
 
     site = Site.open()
     folder = data_dir or site.home.broker
@@ -35,9 +36,7 @@ def run(
 
     def started() -> None:
         if ready_file is not None:
-            part = ready_file.with_name(f"{ready_file.name}.part")
-            part.write_text(broker.address)
-            part.replace(ready_file)
+            write_atomically(ready_file, broker.address)
         print(f"broker listening on {broker.address}, log in {folder} (development only)", flush=True)
 
     asyncio.run(run_broker(broker, started))

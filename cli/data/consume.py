@@ -110,7 +110,7 @@ def status(as_json: JsonOption = False) -> None:
         print_table(f"Topic {kafka.topic}, group {kafka.group}", rows)
         print(_summary(group))
     else:
-        print(f"topic {kafka.topic} has no partition that is known; nothing was consumed yet")
+        print(f"topic {kafka.topic} has no known partition; nothing was consumed yet")
     if group.broker_problem is not None:
         raise group.broker_problem
 
@@ -130,7 +130,7 @@ def _row(partition: "PartitionStatus") -> dict[str, object]:
 
 def _summary(status: "GroupStatus") -> str:
     if status.broker_problem is not None:
-        return "what the ledger knows; ends, lag and owners are unknown"
+        return "from the ledger alone; ends, lag and owners are unknown"
     left = sum(partition.lag or 0 for partition in status.partitions)
     members = ", ".join(status.members) or "none, start `qanchor-cli consume`"
     return f"{left:,} messages left; consumers in the group: {members}"

@@ -1,4 +1,4 @@
-"""`qanchor-cli deadletters`: what was refused and why, and the way back."""
+"""`qanchor-cli deadletters`: rejected messages, their reasons, and how to send them again."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ def list_letters(
     box = read_letters(kafka)
     letters = [letter for letter in box.letters if reason in (None, letter.reason)]
     reasons = _by_reason(box, letters)
-    newest = [_shown(box, letter) for letter in letters[::-1][:limit]]
+    newest = [_row(box, letter) for letter in letters[::-1][:limit]]
     if as_json:
         print_json({"letters": len(letters), "reasons": reasons, "newest": newest})
     elif not letters:
@@ -57,7 +57,7 @@ def _by_reason(box: "DeadLetterSummary", letters: "list[Letter]") -> list[dict[s
     ]
 
 
-def _shown(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
+def _row(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
     return {
         "origin": str(letter.origin),
         "reason": letter.reason,

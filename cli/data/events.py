@@ -139,7 +139,7 @@ def _show_compacted(summary: "CompactionSummary") -> None:
     if summary.contended:
         print(f"left to another compaction: {', '.join(summary.contended)}")
     if summary.unknown:
-        print(f"{summary.unknown:,} files are not in the ledger and were left alone")
+        print(f"{summary.unknown:,} files are not in the ledger and were left out")
 
 
 def _before_and_after(dates: "Sequence[CompactedDate]") -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`qanchor-cli labels`: what is known to have happened, per scenario."""
+"""`qanchor-cli labels`: the labels of scenarios."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ app = command_group("labels", "Load the labels of scenarios.")
 def load(
     scenario: Annotated[str, typer.Argument(help="Name of a scenario.")],
     file: Annotated[Path, typer.Argument(help="Parquet or CSV: user_id, as_of, label, fold or split.")],
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load the labels of a scenario from a file.
 
@@ -34,8 +34,8 @@ def load(
     """
     site = Site.open()
     result = _load(_loader(site), scenario, file)
-    if json:
-        print_json(result.shown | {"content_hash": result.content_hash, "warnings": result.warnings})
+    if as_json:
+        print_json(result.counts | {"content_hash": result.content_hash, "warnings": result.warnings})
         return
     _print([result])
 
@@ -43,7 +43,7 @@ def load(
 @app.command("load-all")
 def load_all(
     folder: Annotated[Path, typer.Argument(help="Folder of SCENARIO.parquet or SCENARIO.csv files.")],
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load all label files of a folder, each named after its scenario.
 
@@ -55,24 +55,24 @@ def load_all(
 
     site = Site.open()
     files = sorted(path for path in folder.glob("*") if path.suffix in {".parquet", ".csv"})
-    known = {path: path.stem.lower() for path in files if path.stem.lower() in site.workspace.scenarios}
-    if not known:
+    scenarios = {path: path.stem.lower() for path in files if path.stem.lower() in site.workspace.scenarios}
+    if not scenarios:
         names = ", ".join(site.workspace.scenarios)
         raise LabelsInvalid(f"{folder} holds no file named after a scenario", f"The scenarios are: {names}.")
     loader = _loader(site)
-    results = [_load(loader, scenario, path) for path, scenario in known.items()]
+    results = [_load(loader, scenario, path) for path, scenario in scenarios.items()]
     for path in files:
-        if path not in known:
-            typer.echo(f"warning: {path.name} is not named after a scenario and was left alone", err=True)
-    if json:
-        print_json([result.shown | {"warnings": result.warnings} for result in results])
+        if path not in scenarios:
+            typer.echo(f"warning: {path.name} is not named after a scenario and was left out", err=True)
+    if as_json:
+        print_json([result.counts | {"warnings": result.warnings} for result in results])
         return
     _print(results)
 
 
 @dataclass(frozen=True)
 class _Result:
-    shown: dict[str, Any]
+    counts: dict[str, Any]
     content_hash: str
     warnings: Sequence[str]
 
@@ -85,7 +85,7 @@ def _loader(site: Site) -> "LabelLoader":
 
 def _load(loader: "LabelLoader", scenario: str, file: Path) -> _Result:
     loaded = loader.load(file, scenario)
-    shown = {
+    counts = {
         "scenario": scenario,
         "rows": loaded.labels.table.num_rows,
         "positives": loaded.labels.positives,
@@ -93,11 +93,11 @@ def _load(loader: "LabelLoader", scenario: str, file: Path) -> _Result:
         "by": loaded.labels.divided_by,
         "no_history": loaded.without_history,
     }
-    return _Result(shown, loaded.labels.content_hash, loaded.warnings)
+    return _Result(counts, loaded.labels.content_hash, loaded.warnings)
 
 
 def _print(results: Sequence[_Result]) -> None:
-    print_table("labels", [result.shown for result in results])
-    # A warning that several scenarios share is said once.
+    print_table("labels", [result.counts for result in results])
+    # A warning that several scenarios share is printed once.
     for warning in dict.fromkeys(warning for result in results for warning in result.warnings):
         typer.echo(f"warning: {warning}", err=True)

@@ -14,7 +14,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.", file_okay=False)],
     users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="Number of users.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same bytes.")] = 7,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a simulated world: events.parquet, labels/SCENARIO.parquet, ceilings.json, world.json.
 
@@ -22,7 +22,7 @@ def run(
 
     Example: qanchor-cli simulate --users 4000 --seed 7 --out world
     """
-    import json as json_module
+    import json
 
     Site.open()  # limits the threads before numpy starts
     from qanchor.simulation.config import WorldPlan
@@ -30,8 +30,8 @@ def run(
 
     with progress() as bar:
         world = simulate(WorldPlan(users=users, seed=seed), out, bar)
-    ceilings = json_module.loads((out / "ceilings.json").read_text(encoding="utf-8"))
-    if json:
+    ceilings = json.loads((out / "ceilings.json").read_text(encoding="utf-8"))
+    if as_json:
         print_json({"world": world, "ceilings": ceilings})
         return
     rows = [

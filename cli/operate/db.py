@@ -16,12 +16,12 @@ def upgrade(as_json: JsonOption = False) -> None:
     Example: QANCHOR_DATABASE__URL=postgresql+psycopg://host/qanchor qanchor-cli db upgrade
     """
     from qanchor.registry.migrate import current as revision_at
-    from qanchor.registry.migrate import upgrade as bring_up
+    from qanchor.registry.migrate import upgrade as upgrade_database
 
     url = Site.open().settings.database_url
-    before, after = revision_at(url), bring_up(url)
-    words = f"at {after}, the newest" if before == after else f"{before or 'empty'} -> {after}"
-    _report(url, after, words, as_json)
+    before, after = revision_at(url), upgrade_database(url)
+    state = f"at {after}, the newest" if before == after else f"{before or 'empty'} -> {after}"
+    _report(url, after, state, as_json)
 
 
 @app.command()
@@ -36,19 +36,19 @@ def current(as_json: JsonOption = False) -> None:
     url = Site.open().settings.database_url
     revision = revision_at(url)
     if revision == HEAD:
-        words = f"at {HEAD}, the newest"
+        state = f"at {HEAD}, the newest"
     else:
-        words = f"{f'at {revision}' if revision else 'no schema yet'}; run `qanchor-cli db upgrade`"
-    _report(url, revision, words, as_json)
+        state = f"{f'at {revision}' if revision else 'no schema yet'}; run `qanchor-cli db upgrade`"
+    _report(url, revision, state, as_json)
 
 
-def _report(url: str, revision: str | None, words: str, as_json: bool) -> None:
+def _report(url: str, revision: str | None, state: str, as_json: bool) -> None:
     from sqlalchemy.engine import make_url
 
     from qanchor.registry.migrate import HEAD
 
-    shown = make_url(url).render_as_string(hide_password=True)
+    address = make_url(url).render_as_string(hide_password=True)
     if as_json:
-        print_json({"database": shown, "revision": revision, "newest": HEAD})
+        print_json({"database": address, "revision": revision, "newest": HEAD})
     else:
-        print(f"{shown}: {words}")
+        print(f"{address}: {state}")

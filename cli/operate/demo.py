@@ -45,33 +45,30 @@ def run(
     Example: qanchor-cli demo --data ../shared/benchmarks/online_retail
     """
     from cli.operate.demo_steps import DemoPlan, run_plan
+    from qanchor.files import write_atomically
 
     if data is not None:
         data = data.expanduser().resolve()
         if not (data / "events.parquet").exists():
             raise InputError(
-                f"{data} has no events.parquet", "See the README, 'Your own data', for what the folder holds."
+                f"{data} has no events.parquet",
+                "See 'Your own data' in the README for the files of the folder.",
             )
         repo = _repository_of(data, repo)
     target = (directory / (data.name if data else "world")).resolve()
-    wanted = {"data": str(data), "repo": str(repo), "users": users, "seed": seed, "minutes": minutes}
-    if fresh or _asked(target) not in (None, wanted):
+    options = {"data": str(data), "repo": str(repo), "users": users, "seed": seed, "minutes": minutes}
+    record = target / "options.json"
+    if fresh or (record.exists() and json.loads(record.read_text()) != options):
         shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "asked.json").write_text(json.dumps(wanted))
+    write_atomically(record, json.dumps(options))
     run_plan(DemoPlan(target, data, repo, users, seed, minutes))
 
 
 def _repository_of(data: Path, repo: Path | None) -> Path:
-    chosen = repo or Path(__file__).resolve().parent.parent / "examples" / data.name
-    if not (chosen / "modalities.yaml").exists():
+    folder = repo or Path(__file__).resolve().parents[2] / "examples" / data.name
+    if not (folder / "modalities.yaml").exists():
         raise InputError(
-            f"there is no {chosen / 'modalities.yaml'}",
+            f"there is no {folder / 'modalities.yaml'}",
             "Name the folder of your modalities.yaml and scenarios.yaml with --repo.",
         )
-    return chosen.resolve()
-
-
-def _asked(target: Path) -> object:
-    path = target / "asked.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return folder.resolve()

@@ -1,4 +1,4 @@
-"""The demo's steps: what is run, in which order, how long each took and how much memory."""
+"""The steps of the demo: their commands and order, their time and memory."""
 
 import json
 import os
@@ -16,6 +16,8 @@ from pathlib import Path
 import typer
 
 from cli.output import print_table
+from qanchor.errors import BrokerUnavailable
+from qanchor.files import write_atomically
 from qanchor.shipped import template_folder
 from qanchor.workspace import load_workspace
 
@@ -24,15 +26,15 @@ _CLI = (sys.executable, "-m", "cli")
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """What one demo runs on.
+    """Input and options of a demo.
 
     Args:
-        target: the demo's folder; its workspace is `target/work`.
-        data: folder of real input, or None for the simulated world.
+        target: folder of the demo; its workspace is `target/work`.
+        data: folder of real input; None: a simulated world.
         repo: folder of the two yaml files of that input.
-        users: users of the simulated world.
-        seed: its seed.
-        minutes: time for pre-training.
+        users: number of simulated users.
+        seed: seed of the simulation.
+        minutes: time of pre-training.
     """
 
     target: Path
@@ -49,7 +51,7 @@ class DemoPlan:
 
     @property
     def input(self) -> Path:
-        """Where the events and labels lie."""
+        """The folder of events and labels."""
         return self.data or self.target / "input"
 
 
@@ -64,7 +66,7 @@ class _Run:
         return self.plan.target / "steps.json"
 
     def finished(self) -> list[str]:
-        """The steps that an earlier run finished."""
+        """Names of the steps that an earlier run finished."""
         return list(json.loads(self._journal.read_text())) if self._journal.exists() else []
 
     def step(self, name: str, *commands: Sequence[str], cwd: Path | None = None) -> None:
@@ -77,17 +79,17 @@ class _Run:
         for command in commands:
             self.call(command, cwd or self.plan.work)
         self.rows.append({"step": name, "seconds": round(time.monotonic() - began, 1), "note": ""})
-        self._journal.write_text(json.dumps([*finished, name]))
+        write_atomically(self._journal, json.dumps([*finished, name]))
 
     def call(self, command: Sequence[str], cwd: Path) -> None:
-        """Show one command and run it; a failure ends the demo with that command's exit code."""
-        ours = command[0] == sys.executable
-        shown = " ".join(["qanchor-cli", *command[len(_CLI) :]] if ours else ["feast", *command[1:]])
-        typer.secho(f"\n$ {shown}", bold=True)
+        """Print a command and run it; a failure ends the demo with that command's exit code."""
+        is_ours = command[0] == sys.executable
+        line = " ".join(["qanchor-cli", *command[len(_CLI) :]] if is_ours else ["feast", *command[1:]])
+        typer.secho(f"\n$ {line}", bold=True)
         sys.stdout.flush()
         code = subprocess.run(command, cwd=cwd, env=self.environment, check=False).returncode
         if code:
-            typer.secho(f"the demo stopped here; mend this and run it again: {shown}", err=True)
+            typer.secho(f"the demo stopped here; repair the cause and run it again: {line}", err=True)
             raise typer.Exit(code)
 
 
@@ -115,10 +117,9 @@ def _broker(run: _Run) -> Iterator[None]:
         deadline = time.monotonic() + 30
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                typer.secho(
-                    "the embedded broker did not start; run `qanchor-cli broker` to see why", err=True
+                raise BrokerUnavailable(
+                    "the embedded broker did not start", "Run `qanchor-cli broker` to see why."
                 )
-                raise typer.Exit(4)
             time.sleep(0.1)
         yield
     finally:
@@ -135,7 +136,7 @@ def _listens(port: int) -> bool:
 
 
 class _MemoryWatch:
-    """The largest resident size of this process and all it started, sampled twice a second."""
+    """Peak resident memory of this process and its children, sampled twice a second."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -179,8 +180,13 @@ def _label_files(plan: DemoPlan) -> dict[str, Path]:
     return {name: files[name] for name in scenarios if name in files}
 
 
+def _marketing_scenario(plan: DemoPlan, labelled: list[str]) -> str:
+    scenarios = load_workspace(plan.work / "feature_repo").scenarios
+    return next((name for name in labelled if scenarios[name].domain == "marketing"), labelled[0])
+
+
 def _write_seeds(plan: DemoPlan, labels: Path) -> Path:
-    """Fifty users whose training label is 1: the customers of the last campaign, as a marketer has them."""
+    """Fifty users with a positive training label, as a marketer would take from the last campaign."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -195,17 +201,17 @@ def _write_seeds(plan: DemoPlan, labels: Path) -> Path:
 
 
 def run_plan(plan: DemoPlan) -> None:
-    """Run every step that is not done yet, then say what it took and where the report lies.
+    """Run every step that is not finished, then print times, memory and the path of the report.
 
     Args:
-        plan: what to run on.
+        plan: input and options.
     """
     environment = {
         **os.environ,
         "QANCHOR_HOME": str(plan.work / ".qanchor"),
         "QANCHOR_REPO": str(plan.work / "feature_repo"),
+        "QANCHOR_KAFKA__BROKERS": f"127.0.0.1:{_free_port()}",
     }
-    environment["QANCHOR_KAFKA__BROKERS"] = f"127.0.0.1:{_free_port()}"
     run = _Run(plan, environment)
     began = time.monotonic()
     with _MemoryWatch() as memory:
@@ -235,16 +241,9 @@ def _run_steps(run: _Run) -> None:
     run.step("tune", _cli("tune", "--all", "--steps", "120"))
     run.step("backfill", _cli("backfill", "--all"))
     run.step("index", _cli("index", "build", "--all"))
-    first = next(
-        (
-            name
-            for name in labels
-            if load_workspace(plan.work / "feature_repo").scenarios[name].domain == "marketing"
-        ),
-        next(iter(labels)),
-    )
-    seeds = _write_seeds(plan, labels[first])
-    run.step("lookalike", _cli("lookalike", "--scenario", first, "--seeds", str(seeds), "-k", "10"))
+    scenario = _marketing_scenario(plan, list(labels))
+    seeds = _write_seeds(plan, labels[scenario])
+    run.step("lookalike", _cli("lookalike", "--scenario", scenario, "--seeds", str(seeds), "-k", "10"))
     run.step("heads", _cli("head", "train", "--all"))
     run.step("report", _cli("report", "--all"))
     run.step("status", _cli("status"))

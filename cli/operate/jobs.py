@@ -22,7 +22,7 @@ _SHOWN_ASIDE = 20
 @app.command("list")
 def list_jobs(
     limit: Annotated[int, typer.Option(min=1, help="Number of jobs, newest first.")] = 20,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the newest jobs with their state, progress and results.
 
@@ -34,7 +34,7 @@ def list_jobs(
     from qanchor.registry.jobs import list_jobs as newest
 
     jobs = newest(Site.open().engine, limit)
-    if json:
+    if as_json:
         print_json([_as_json(job) for job in jobs])
         return
     if not jobs:
@@ -44,7 +44,7 @@ def list_jobs(
 
 
 @app.command()
-def show(job: JobArgument, json: JsonOption = False) -> None:
+def show(job: JobArgument, as_json: JsonOption = False) -> None:
     """Show a job: options, results, shards, workers, skipped users.
 
     Example: qanchor-cli jobs show 12
@@ -52,7 +52,7 @@ def show(job: JobArgument, json: JsonOption = False) -> None:
     from qanchor.registry.jobs import find_job
 
     view = find_job(Site.open().engine, job)
-    if json:
+    if as_json:
         print_json(_as_json(view))
         return
     lines = [*_row(view).items(), ("error", view.error), *view.parameters.items()]
@@ -67,12 +67,12 @@ def show(job: JobArgument, json: JsonOption = False) -> None:
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         if value not in (None, ""):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            typer.echo(f"{name:{width}}  {shown}")
+            text = ", ".join(map(str, value)) if isinstance(value, list) else value
+            typer.echo(f"{name:{width}}  {text}")
 
 
 @app.command()
-def cancel(job: JobArgument, json: JsonOption = False) -> None:
+def cancel(job: JobArgument, as_json: JsonOption = False) -> None:
     """Cancel a backfill.
 
     Its workers stop within seconds, and its results are not used.
@@ -82,7 +82,7 @@ def cancel(job: JobArgument, json: JsonOption = False) -> None:
     from qanchor.registry.jobs import cancel_job
 
     cancelled = cancel_job(Site.open().engine, job)
-    if json:
+    if as_json:
         print_json(_as_json(cancelled))
         return
     typer.echo(f"job {job} is cancelled")

@@ -1,4 +1,4 @@
-"""`qanchor-cli new`: a feature repository of the user's own."""
+"""`qanchor-cli new`: a new feature repository."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,11 +29,11 @@ def run(
     workspace = scaffold(directory, source, force)
     scenario = next(iter(workspace.scenarios), "SCENARIO")
     typer.echo(
-        f"made {directory / REPOSITORY} with modalities {', '.join(workspace.modalities)}"
+        f"created {directory / REPOSITORY} with modalities {', '.join(workspace.modalities)}"
         f" and scenarios {', '.join(workspace.scenarios)}"
     )
     if source is None:
-        typer.echo("say in modalities.yaml and scenarios.yaml what your events and questions are, then:")
+        typer.echo("describe your events in modalities.yaml and your scenarios in scenarios.yaml, then:")
     typer.secho(f"  cd {directory}", bold=True)
     typer.secho("  qanchor-cli events load events.parquet", bold=True)
     typer.secho(f"  qanchor-cli labels load {scenario} labels.parquet", bold=True)

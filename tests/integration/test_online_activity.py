@@ -131,4 +131,4 @@ def test_status_follows_the_ledger_with_and_without_consumer_and_broker(tmp_path
     assert down.returncode == 4
     assert down.stderr.strip().startswith("error: no Kafka broker answers")
     assert len(down.stderr.strip().splitlines()) == 1
-    assert "what the ledger knows" in down.stdout
+    assert "from the ledger alone" in down.stdout
