@@ -1,13 +1,12 @@
-"""What each part of the method is worth: the paper's tables 3, 9 and 10 beside ours on a simulated world.
+"""The value of each part of the method: the paper's tables 3, 9 and 10, and ours on a simulated world.
 
     qanchor-cli simulate --users 1500 --out world
     python -m benchmarks.ablations world [--kept FOLDER] [--only NAME ...] [--quick] [--json FILE]
 
 Every ablation changes one setting of `PretrainConfig` or `TuneConfig`, and all have the same seed. Linear
-probes (logistic regression, its strength chosen on the valid part, fitted on the train part) on test users
-and times that no training saw; means over scenarios, differences with a paired bootstrap interval over test
-users. What is measured is kept in a folder, one file for each
-ablation: a run that was stopped goes on with those that are missing.
+probes (logistic regression, its strength chosen on the valid part, fitted on the train part) on users and
+times outside training; means over scenarios, differences with a paired bootstrap interval over test users.
+Results are stored in a folder, one file per ablation: a run after an interruption measures the missing ones.
 """
 
 import argparse
@@ -26,8 +25,8 @@ FULL = "full"
 Paper = tuple[float, float | None] | None  # AUC and KS
 NESTED = "nested widths 32, 64 (ours)"
 UNTRAINED = "without pre-training"
-# One line each: what of pre-training is set otherwise. The figures are the paper's average AUC and KS.
-# What matters most is measured first; `full` with other seeds says what a seed alone changes.
+# The changed settings of pre-training, and the paper's average AUC and KS.
+# The most important ones are measured first; `full` with other seeds shows the effect of the seed.
 PRETRAINING: dict[str, tuple[dict[str, Any], Paper]] = {
     FULL: ({}, (0.8104, 0.5044)),
     UNTRAINED: ({"steps": 0}, None),
@@ -44,8 +43,8 @@ PRETRAINING: dict[str, tuple[dict[str, Any], Paper]] = {
     "without modality tokens": ({"modality_tokens": False}, (0.8088, 0.5008)),
     "full, seed 2": ({"seed": 2}, None),
 }
-# Of prompt tuning, on the full model unless another is named; the first of a table is what the others are
-# compared with. Tokens are compared after `--token-steps` steps, steps with six tokens.
+# The changed settings of prompt tuning, and the model; the first row of a table is the baseline.
+# Tokens are compared after `--token-steps` steps, steps with six tokens.
 TOKENS: dict[str, tuple[dict[str, Any], str, Paper]] = {
     "6 tokens": ({}, FULL, (0.8225, 0.5267)),
     "1 token": ({"tokens": 1}, FULL, (0.8146, None)),
@@ -63,24 +62,24 @@ STEPS: dict[str, tuple[dict[str, Any], str, Paper]] = {
 
 
 def main() -> None:
-    """Measure what is missing, and print what there is."""
+    """Measure the missing ablations, and print all of them."""
     options = _options()
     pretraining = PretrainConfig(steps=options.steps, points=options.points, seed=options.seed)
-    # Every step is made: an ablation of the steps must not be ended by the valid part.
+    # No early stopping: an ablation of the steps has to make every step.
     tuning = TuneConfig(seed=options.seed, batch=options.batch, patience=10_000, check_every=100)
     run = Run(options.world, options.repo, options.kept, options.tuned, options.train_rows)
-    wanted = set(options.only or (*PRETRAINING, *TOKENS, *STEPS))
+    selected = set(options.only or (*PRETRAINING, *TOKENS, *STEPS))
     if options.quick and not options.only:
-        wanted = {FULL, "without both tokens", "without contrastive loss", "6 tokens", "1 token"}
+        selected = {FULL, "without both tokens", "without contrastive loss", "6 tokens", "1 token"}
     fewer = replace(tuning, steps=options.token_steps)
     for name, (changes, _) in PRETRAINING.items():
-        own = replace(pretraining, **changes)
-        if name in wanted:
-            run.pretrained(name, own, narrow=name in (FULL, NESTED))
-        # While the model and its prefixes are at hand.
+        config = replace(pretraining, **changes)
+        if name in selected:
+            run.pretrained(name, config, narrow=name in (FULL, NESTED))
+        # Here, because the model and its prefixes are in memory.
         for tuned, (settings, model, _) in (TOKENS | STEPS).items():
-            if model == name and tuned in wanted:
-                run.tuned(tuned, name, own, replace(fewer if tuned in TOKENS else tuning, **settings))
+            if model == name and tuned in selected:
+                run.tuned(tuned, name, config, replace(fewer if tuned in TOKENS else tuning, **settings))
     measured = run.measured()
     _print(measured)
     figures = {f"{name}_{key}": value for name, row in measured.items() for key, value in row.means.items()}
@@ -90,24 +89,28 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("world", type=Path, help="folder with events.parquet, labels/ and ceilings.json")
-    parser.add_argument("--repo", type=Path, default=Path("feature_repo"), help="its feature repository")
     parser.add_argument(
-        "--kept", type=Path, default=Path("benchmarks/results/ablations"), help="what is kept"
+        "--repo", type=Path, default=Path("feature_repo"), help="feature repository of the world"
     )
-    parser.add_argument("--only", action="append", metavar="NAME", help="an ablation; may be given again")
-    parser.add_argument("--steps", type=int, default=300, help="of pre-training")
+    parser.add_argument(
+        "--kept", type=Path, default=Path("benchmarks/results/ablations"), help="folder of the results"
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="an ablation; repeatable")
+    parser.add_argument("--steps", type=int, default=300, help="steps of pre-training")
     parser.add_argument("--points", type=int, default=64, help="users at a cut-off in a batch")
-    parser.add_argument("--token-steps", type=int, default=150, help="of tuning, where tokens are compared")
+    parser.add_argument(
+        "--token-steps", type=int, default=150, help="steps of tuning, where tokens are compared"
+    )
     parser.add_argument("--batch", type=int, default=64, help="users in a step of tuning")
-    parser.add_argument("--tuned", type=int, default=3, help="scenarios that tuning is measured on")
-    parser.add_argument("--train-rows", type=int, default=3_000, help="labels that probes and prompts see")
+    parser.add_argument("--tuned", type=int, default=3, help="number of scenarios with tuning")
+    parser.add_argument("--train-rows", type=int, default=3_000, help="training labels of probes and prompts")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def _print(measured: dict[str, Measured]) -> None:
     tables: dict[str, dict[str, Paper]] = {
-        "what pre-training is made of; untuned": {name: row[1] for name, row in PRETRAINING.items()},
+        "parts of pre-training; untuned": {name: row[1] for name, row in PRETRAINING.items()},
         "prompt tokens": {name: row[2] for name, row in TOKENS.items()},
         "steps of tuning": {name: row[2] for name, row in STEPS.items()},
     }
@@ -115,8 +118,8 @@ def _print(measured: dict[str, Measured]) -> None:
         first = next(iter(paper))
         if first in measured:
             print(f"\n{title}\n")
-            there = [name for name in paper if name in measured]
-            print(table([_row(measured[name], measured[first], paper[name]) for name in there]))
+            present = [name for name in paper if name in measured]
+            print(table([_row(measured[name], measured[first], paper[name]) for name in present]))
     words = measured.get(FULL)
     if words and "zero-label" in words.means:
         print(f"\nzero-label, mean AUC: {words.means['zero-label']:.4f}")
@@ -134,18 +137,18 @@ def _by_width(measured: dict[str, Measured], widths: list[str]) -> dict[str, dic
     }
 
 
-def _row(own: Measured, base: Measured, paper: Paper) -> dict[str, object]:
-    gap = difference(own, base)
+def _row(row: Measured, base: Measured, paper: Paper) -> dict[str, object]:
+    gap = difference(row, base)
     return {
-        "": own.name,
+        "": row.name,
         "paper AUC": paper[0] if paper else "",
         "paper KS": (paper[1] or "") if paper else "",
-        "ours AUC": own.means["auc"],
-        "ours KS": own.means["ks"],
+        "ours AUC": row.means["auc"],
+        "ours KS": row.means["ks"],
         "against the first": ""
-        if own.name == base.name
+        if row.name == base.name
         else f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]",
-        "s": own.seconds,
+        "s": row.seconds,
     }
 
 

@@ -14,16 +14,16 @@ _DRAWS: Final = 500
 _TAIL: Final = 0.025
 
 
-def difference(own: Measured, base: Measured) -> Interval:
+def difference(measured: Measured, base: Measured) -> Interval:
     """Mean difference in AUC over the scenarios that both were measured on, with its 95% interval.
 
     A user's rows of all scenarios are drawn together, and for both ablations alike: what is left is how far
     the difference depends on who was tested. How far it depends on the training's seed it does not say.
     """
     gaps, draws = [], []
-    for name in (name for name in own.scores if name in base.scores):
-        weights = _weights(len(own.labels[name]))
-        for some, sign in ((own, 1.0), (base, -1.0)):
+    for name in (name for name in measured.scores if name in base.scores):
+        weights = _weights(len(measured.labels[name]))
+        for some, sign in ((measured, 1.0), (base, -1.0)):
             tallier = Tallier(some.labels[name], some.scores[name])
             gaps.append(sign * float(tallied_auc(tallier.count())))
             draws.append(sign * tallied_auc(tallier.count(weights)))

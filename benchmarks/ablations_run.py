@@ -1,4 +1,4 @@
-"""One ablation measured and kept: pre-train or tune with a changed setting, embed, probe."""
+"""One ablation, measured and stored: pre-train or tune with a changed setting, embed, probe."""
 
 import json
 import re
@@ -41,15 +41,15 @@ WIDTHS = (16, 32, 64)
 
 @dataclass(frozen=True)
 class Measured:
-    """What one ablation reached.
+    """Results of one ablation.
 
     Args:
-        name: of the ablation.
-        scenarios: figures of each scenario.
-        seconds: it took.
-        settings: that it was run with.
-        scores: of the test rows of each scenario, by the linear probe.
-        labels: of the same rows.
+        name: name of the ablation.
+        scenarios: figures by scenario.
+        seconds: wall-clock time.
+        settings: settings of the run.
+        scores: scores of the test rows by the linear probe, by scenario.
+        labels: labels of the same rows.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Measured:
 
 
 @dataclass
-class _Found:
+class _Results:
     """Figures, and the probe's scores and labels of the test rows, by scenario."""
 
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -76,14 +76,14 @@ class _Found:
 
 
 class Run:
-    """Ablations on one world; what was measured before is not measured again.
+    """Ablations on one world; stored results are not measured again.
 
     Args:
         world: folder with events.parquet and labels/.
-        repo: its feature repository.
-        kept: folder of what was measured, and of the models that prompts are tuned on.
-        tuned: scenarios that tuning is measured on, spread over the domains.
-        train_rows: of a scenario that prompts and probes learn from, at most.
+        repo: feature repository of the world.
+        kept: folder of the results, and of the models that prompts are tuned on.
+        tuned: number of scenarios with tuning, spread over the domains.
+        train_rows: largest number of a scenario's training rows for prompts and probes.
     """
 
     def __init__(self, world: Path, repo: Path, kept: Path, tuned: int, train_rows: int) -> None:
@@ -97,42 +97,42 @@ class Run:
         kept.mkdir(parents=True, exist_ok=True)
 
     def pretrained(self, name: str, config: PretrainConfig, narrow: bool = False) -> None:
-        """Measure a model that is pre-trained so, untuned; `narrow`: its vectors' first numbers, too."""
+        """Measure a pre-trained model, untuned; `narrow`: also the first numbers of its vectors."""
         if self._is_done(name, asdict(config)):
             return
         began = time.monotonic()
         loaded, bank = self._model(name, config)
-        found = _Found()
+        results = _Results()
         for scenario in self._names:
-            vectors = bank.vectors(*self._asked(loaded, scenario, None))
-            self._probe(vectors, scenario, found)
+            vectors = bank.vectors(*self._query(loaded, scenario, None))
+            self._probe(vectors, scenario, results)
             if narrow:
-                found.figures[scenario] |= self._narrow(vectors, scenario)
-            found.figures[scenario]["zero-label"] = self._by_words(loaded, vectors, scenario)
-        self._keep(name, found, time.monotonic() - began, asdict(config))
+                results.figures[scenario] |= self._narrow(vectors, scenario)
+            results.figures[scenario]["zero-label"] = self._by_words(loaded, vectors, scenario)
+        self._keep(name, results, time.monotonic() - began, asdict(config))
 
     def tuned(self, name: str, model: str, before: PretrainConfig, config: TuneConfig) -> None:
-        """Measure prompts that are tuned so, on a pre-trained model."""
+        """Measure tuned prompts on a pre-trained model."""
         if self._is_done(name, asdict(config)):
             return
         loaded, bank = self._model(model, before)
-        began, found = time.monotonic(), _Found()
+        began, results = time.monotonic(), _Results()
         for scenario in self._tuned:
             every, bounds = self._rows(scenario)
-            question, _, places = self._asked(loaded, scenario, None)
-            parts = zip(np.split(places, bounds), np.split(every.labels, bounds), strict=True)
+            query, _, indices = self._query(loaded, scenario, None)
+            parts = zip(np.split(indices, bounds), np.split(every.labels, bounds), strict=True)
             train, valid, _ = (LabelledRequests(*part) for part in parts)
             kept = choose_rows(train.requests, train.labels, config.most_rows, config.seed)
             train = LabelledRequests(train.requests[kept], train.labels[kept])
             prompt = tune_prompt(
-                TuneTask(scenario, question, train, valid), loaded.model, bank, config, Silent()
+                TuneTask(scenario, query, train, valid), loaded.model, bank, config, Silent()
             )
-            vectors = bank.vectors(*self._asked(loaded, scenario, prompt.vectors))
-            self._probe(vectors, scenario, found)
-        self._keep(name, found, time.monotonic() - began, asdict(config))
+            vectors = bank.vectors(*self._query(loaded, scenario, prompt.vectors))
+            self._probe(vectors, scenario, results)
+        self._keep(name, results, time.monotonic() - began, asdict(config))
 
     def measured(self) -> dict[str, Measured]:
-        """All that was measured with this folder, by name."""
+        """All stored results, by name."""
         files = sorted(self._kept.glob("*.json"))
         return {row.name: row for row in (Measured(**json.loads(path.read_text())) for path in files)}
 
@@ -140,8 +140,10 @@ class Run:
         path = self._file(name)
         return path.exists() and json.loads(path.read_text())["settings"] == json.loads(json.dumps(settings))
 
-    def _keep(self, name: str, found: "_Found", seconds: float, settings: dict[str, Any]) -> None:
-        measured = Measured(name, found.figures, round(seconds, 1), settings, found.scores, found.labels)
+    def _keep(self, name: str, results: "_Results", seconds: float, settings: dict[str, Any]) -> None:
+        measured = Measured(
+            name, results.figures, round(seconds, 1), settings, results.scores, results.labels
+        )
         self._file(name).write_text(json.dumps(asdict(measured)) + "\n")
         print(f"{name}: AUC {measured.means['auc']:.4f}, {measured.seconds} s", flush=True)
 
@@ -152,13 +154,13 @@ class Run:
         """The model of an ablation, trained once, and the prefixes of all label rows."""
         settings = json.dumps(asdict(config))
         if self._held is None or self._held[0] != settings:
-            self._held = None  # frees the earlier prefixes before the next ones are made
+            self._held = None  # frees the earlier prefixes first
             loaded = self._trained(name, config, settings)
             self._held = settings, loaded, self._encoded(loaded)
         return self._held[1:]
 
     def _trained(self, name: str, config: PretrainConfig, settings: str) -> LoadedModel:
-        """The model as it was stored, or trained now; untrained where there are no steps."""
+        """The stored model, or a new one; untrained where there are no steps."""
         folder = self._file(name).with_suffix(".model")
         stored = folder / "settings.json"
         if stored.exists() and stored.read_text() == settings:
@@ -166,7 +168,7 @@ class Run:
         visible = Visible(
             choose_until(None, earliest_cutoff(self._home)), frozenset(holdout_users(self._home))
         )
-        # Without steps the learning rate is zero: one step is the least that a run makes.
+        # A run makes at least one step: without steps its learning rate is zero.
         made = config if config.steps else replace(config, steps=1, learning_rate=0.0)
         result = train_model(self._arrays, self._workspace, made, visible, Silent())
         shutil.rmtree(folder, ignore_errors=True)
@@ -177,7 +179,7 @@ class Run:
         return LoadedModel(*parts, result.model.config, {}, "", choose_runtime("cpu", "float32"))
 
     def _encoded(self, loaded: LoadedModel) -> PrefixBank:
-        """The prefixes of every label row of every scenario, a user at a cut-off once."""
+        """The prefixes of all label rows, each user at a cut-off once."""
         bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, self._workspace, torch.float16)
         bank.fill(self._arrays, self._pairs[:, 0].copy(), self._pairs[:, 1].copy(), Silent())
         return bank
@@ -189,28 +191,28 @@ class Run:
         pairs = [np.stack([rows.rows, rows.cutoffs], axis=1) for rows in every]
         return np.unique(np.concatenate(pairs), axis=0)
 
-    def _places(self, scenario: str) -> Int64:
-        """Where the scenario's label rows are among all pairs."""
+    def _pair_indices(self, scenario: str) -> Int64:
+        """Indices of the scenario's label rows among all pairs."""
         rows = self._rows(scenario)[0]
-        place = {pair: at for at, pair in enumerate(map(tuple, self._pairs.tolist()))}
-        return np.array([place[pair] for pair in zip(rows.rows.tolist(), rows.cutoffs.tolist(), strict=True)])
+        index = {pair: at for at, pair in enumerate(map(tuple, self._pairs.tolist()))}
+        return np.array([index[pair] for pair in zip(rows.rows.tolist(), rows.cutoffs.tolist(), strict=True)])
 
-    def _asked(
+    def _query(
         self, loaded: LoadedModel, scenario: str, prompt: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Int64]:
-        """What a bank is asked for a scenario's vectors."""
-        query = self._workspace.scenario(scenario).query
-        question = loaded.tokenizer.encode_queries([query], loaded.config.max_question_tokens)[0]
-        return question, prompt, self._places(scenario)
+        """A bank's arguments for a scenario's vectors: query tokens, soft prompt, indices of the pairs."""
+        text = self._workspace.scenario(scenario).query
+        query = loaded.tokenizer.encode_queries([text], loaded.config.max_question_tokens)[0]
+        return query, prompt, self._pair_indices(scenario)
 
-    def _probe(self, vectors: Floats, scenario: str, found: "_Found") -> None:
+    def _probe(self, vectors: Floats, scenario: str, results: "_Results") -> None:
         """Test AUC and KS of a linear probe, and its scores."""
         scores, labels = self._scores(vectors, scenario)
-        found.figures[scenario] = {
+        results.figures[scenario] = {
             "auc": float(roc_auc(labels, scores)),
             "ks": float(ks(labels, scores).statistic),
         }
-        found.scores[scenario], found.labels[scenario] = scores.tolist(), labels.tolist()
+        results.scores[scenario], results.labels[scenario] = scores.tolist(), labels.tolist()
 
     def _scores(self, vectors: Floats, scenario: str) -> tuple[NDArray[np.float64], Int64]:
         every, bounds = self._rows(scenario)
@@ -237,10 +239,10 @@ class Run:
         return Labels(scenario, table)
 
     def _rows(self, scenario: str) -> tuple[Rows, Int64]:
-        """All label rows in the order train, valid, test, and where one part ends and the next begins."""
+        """All label rows in the order train, valid, test, and the boundaries of the parts."""
         some = self._labels(scenario)
         train, *others = (some.part(part) for part in SPLITS)
-        # The same places in every scenario: their rows are mostly of the same users and cut-offs.
+        # The same positions in every scenario: their rows are mostly of the same users and cut-offs.
         kept = np.linspace(0, len(train) - 1, min(len(train), self._train_rows)).astype(np.int64)
         return label_rows(self._arrays, [train.take(kept), *others])
 

@@ -1,11 +1,11 @@
-"""How fast and how well users are found, at a million users.
+"""Speed and recall of the search for users, at a million users.
 
     python -m benchmarks.audience [--quick] [--users N] [--folder DIR] [--prepare] [--no-graphs] [--json FILE]
 
-Part one, the index: simulated vectors with clusters, and in all directions alike; ours beside exact search
-and the graphs of faiss and (where it is installed) hnswlib, single queries on one thread. Then a lookalike of
-1,000 seeds with a filter. `--folder` keeps vectors and indexes, so that `--prepare` builds the graphs, which
-takes many minutes, at another time.
+Part one, the index: simulated vectors with clusters, and isotropic ones; ours against exact search and the
+graphs of faiss and (where it is installed) hnswlib, single queries on one thread. Part two: a lookalike of
+1,000 seeds with a filter. `--folder` keeps vectors and indexes, so that `--prepare` can build the graphs,
+which takes many minutes, at another time.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ _COLUMNS = ("recall", "p50 ms", "p99 ms", "build s", "build cpu s", "bytes a use
 
 
 def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
-    """One world: every index, and what more or less effort brings."""
+    """One world: every index, and the effect of more or less effort."""
     from benchmarks import audience_index as indexes
 
     slow = indexes.exact(stage)
@@ -43,9 +43,9 @@ def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
 
 def measure_lookalike(stage: Any) -> tuple[dict[str, Any], list[Bar]]:
     """1,000 seeds, a filter that keeps one user in twenty, and an audience of 50,000 in a million."""
-    from benchmarks.audience_lookalike import bars, lookalikes
+    from benchmarks.audience_lookalike import bars, measure_lookalikes
 
-    rows = lookalikes(stage)
+    rows = measure_lookalikes(stage)
     print("\nlookalike, 1,000 seeds, a filter on an activity feature\n")
     print(table(rows))
     return {f"lookalike {row['method']}, k {row['k']}": row for row in rows}, bars(rows)
@@ -55,10 +55,10 @@ def main() -> None:
     """Measure, print the tables, write the figures."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--users", type=int, help="default 1,000,000; 100,000 with --quick")
-    parser.add_argument("--folder", type=Path, help="keeps vectors and indexes; default: a temporary one")
+    parser.add_argument("--folder", type=Path, help="folder of vectors and indexes; default: a temporary one")
     parser.add_argument("--prepare", action="store_true", help="build the graphs into --folder and stop")
     parser.add_argument("--no-graphs", action="store_true", help="leave out the graphs of other libraries")
-    parser.add_argument("--world", choices=["clustered", "isotropic"], help="this one only")
+    parser.add_argument("--world", choices=["clustered", "isotropic"], help="this world only")
     options = parser.parse_args()
     from qanchor.threads import limit_threads
 
@@ -67,7 +67,7 @@ def main() -> None:
 
     users = options.users or (100_000 if options.quick else 1_000_000)
     figures: dict[str, Any] = {}
-    found: list[Bar] = []
+    all_bars: list[Bar] = []
     with tempfile.TemporaryDirectory() as temporary:
         for world in (options.world,) if options.world else ("clustered", "isotropic"):
             stage = indexes.Stage(options.folder or Path(temporary), world, users, 500)
@@ -78,11 +78,11 @@ def main() -> None:
             parts = [measure_index(stage, not options.no_graphs)]
             if world == "clustered":
                 parts.append(measure_lookalike(stage))
-            for part, some in parts:
+            for part, bars in parts:
                 figures |= part
-                found += some
+                all_bars += bars
     if not options.prepare:
-        finish(figures, found, options.json)
+        finish(figures, all_bars, options.json)
 
 
 if __name__ == "__main__":

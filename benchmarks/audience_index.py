@@ -1,4 +1,4 @@
-"""The indexes of `benchmarks.audience`: what is found how fast, beside exact search and other libraries."""
+"""The indexes of `benchmarks.audience`: recall and speed, against exact search and other libraries."""
 
 import json
 import os
@@ -48,13 +48,13 @@ print(json.dumps({"load": loaded - began, "first": time.perf_counter() - loaded}
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a run happens.
+    """Vectors and queries of a run.
 
     Args:
-        folder: keeps vectors and indexes from run to run.
-        world: what the vectors are like.
-        users: how many.
-        queries: held out, drawn as the users are.
+        folder: folder of vectors and indexes, reused by later runs.
+        world: distribution of the vectors.
+        users: number of users.
+        queries: number of held-out queries, from the same distribution.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Stage:
     queries: int
 
     @property
-    def place(self) -> Path:
+    def world_folder(self) -> Path:
         """The folder of this world."""
         return self.folder / f"{self.world}-{self.users}"
 
@@ -73,24 +73,24 @@ class Stage:
         return draw(self.world, self.users, 0)
 
     @cached_property
-    def asked(self) -> Matrix:
-        """float32 [queries, 128], unit vectors that are no user's."""
+    def query_vectors(self) -> Matrix:
+        """float32 [queries, 128], unit vectors of no user."""
         return draw(self.world, self.queries, 99)
 
     @cached_property
     def truth(self) -> Neighbours:
         """int64 [queries, 100], by exact search."""
-        path = self.place / f"truth-{self.queries}.npy"
+        path = self.world_folder / f"truth-{self.queries}.npy"
         if not path.exists():
-            self.place.mkdir(parents=True, exist_ok=True)
-            found = faiss.knn(self.asked, self.vectors, K, faiss.METRIC_INNER_PRODUCT)[1]
-            np.save(path, found)
+            self.world_folder.mkdir(parents=True, exist_ok=True)
+            nearest = faiss.knn(self.query_vectors, self.vectors, K, faiss.METRIC_INNER_PRODUCT)[1]
+            np.save(path, nearest)
         true: Neighbours = np.load(path)
         return true
 
 
 def draw(world: World, number: int, seed: int) -> Matrix:
-    """Unit vectors: around 1,000 centres of uneven popularity, or in all directions alike."""
+    """Unit vectors: near 1,000 centres of uneven popularity, or isotropic."""
     random = np.random.default_rng(seed)
     if world == "isotropic":
         values = random.standard_normal((number, WIDTH), dtype=np.float32)
@@ -107,7 +107,7 @@ def draw(world: World, number: int, seed: int) -> Matrix:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Bound faiss's threads."""
+    """Limit faiss's threads."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(number)
     yield
@@ -115,37 +115,37 @@ def threads(number: int) -> Iterator[None]:
 
 
 def latency(search: Search, queries: Matrix, most: int) -> dict[str, float]:
-    """Milliseconds of single queries on one thread, each another one."""
+    """Milliseconds of single queries on one thread, each with another vector."""
     taken = []
     with threads(1):
-        for at in range(20):
-            search(queries[at : at + 1])
-        for at in range(min(most, len(queries))):
+        for row in range(20):
+            search(queries[row : row + 1])
+        for row in range(min(most, len(queries))):
             began = time.perf_counter()
-            search(queries[at : at + 1])
+            search(queries[row : row + 1])
             taken.append(1e3 * (time.perf_counter() - began))
     p50, p99 = np.percentile(taken, [50, 99])
     return {"p50 ms": float(p50), "p99 ms": float(p99)}
 
 
-def recall(found: Neighbours, true: Neighbours) -> float:
-    """The share of the true neighbours that was found."""
-    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]))
+def recall(results: Neighbours, true: Neighbours) -> float:
+    """The share of the true neighbours among the results."""
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(true, results, strict=True)]))
 
 
 def exact(stage: Stage) -> dict[str, Any]:
     """faiss's flat index."""
     flat = faiss.IndexFlatIP(WIDTH)
     flat.add(stage.vectors)
-    figures = latency(lambda query: flat.search(query, K)[1], stage.asked, 100)
+    figures = latency(lambda query: flat.search(query, K)[1], stage.query_vectors, 100)
     return {"index": "exact (faiss flat)", "recall": 1.0, **figures}
 
 
 def ours(stage: Stage) -> tuple[dict[str, Any], VectorIndex]:
     """The index as `qanchor-cli index build` makes it, mapped from its files."""
-    folder = stage.place / "index"
+    folder = stage.world_folder / "index"
     shutil.rmtree(folder, ignore_errors=True)
-    stage.place.mkdir(parents=True, exist_ok=True)
+    stage.world_folder.mkdir(parents=True, exist_ok=True)
     users = pa.array([f"user-{number:010d}" for number in range(stage.users)])
     began, cpu = time.perf_counter(), time.process_time()
     save_index(build_index(users, stage.vectors, IndexMetadata("benchmark", 1, AS_OF), IndexPlan()), folder)
@@ -153,11 +153,11 @@ def ours(stage: Stage) -> tuple[dict[str, Any], VectorIndex]:
     index = load_index(folder)
     facts = index.metadata.facts()
     named = ", ".join(f"{name} {value:g}" for name, value in facts["parameters"].items())
-    found = np.concatenate([index.search(query[None], K)[1] for query in stage.asked])
+    results = np.concatenate([index.search(query[None], K)[1] for query in stage.query_vectors])
     figures = {
         "index": f"qanchor: {facts['kind']} ({named})",
-        "recall": recall(found, stage.truth),
-        **latency(lambda query: index.search(query, K)[1], stage.asked, stage.queries),
+        "recall": recall(results, stage.truth),
+        **latency(lambda query: index.search(query, K)[1], stage.query_vectors, stage.queries),
         **built,
         "bytes a user": facts["bytes_per_user"],
         "of these in memory": facts["memory_bytes"] / stage.users,
@@ -167,64 +167,66 @@ def ours(stage: Stage) -> tuple[dict[str, Any], VectorIndex]:
 
 
 def curve(stage: Stage, index: VectorIndex, exact_p50: float) -> list[dict[str, Any]]:
-    """What more or fewer candidates than were tuned cost and find."""
+    """Latency and recall with more or fewer candidates than the tuned number."""
     segment, rows = index.segments[0], []
     tuned = segment.metadata
     for share in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
         candidates = max(K, round(share * tuned.parameters.get("candidates", K)))
         segment.metadata = replace(tuned, parameters={**tuned.parameters, "candidates": candidates})
-        found = segment.approximate(stage.asked, K)[1]
-        taken = latency(lambda query: segment.approximate(query, K)[1], stage.asked, 200)
+        results = segment.approximate(stage.query_vectors, K)[1]
+        taken = latency(lambda query: segment.approximate(query, K)[1], stage.query_vectors, 200)
         times = exact_p50 / taken["p50 ms"]
-        rows.append({"candidates": candidates, "recall": recall(found, stage.truth), **taken, "times": times})
+        rows.append(
+            {"candidates": candidates, "recall": recall(results, stage.truth), **taken, "times": times}
+        )
     segment.metadata = tuned
     return rows
 
 
 def filtered(stage: Stage, index: VectorIndex) -> list[dict[str, Any]]:
-    """Single queries with filters that keep a share of the users by chance."""
-    rows, some = [], stage.asked[:50]
+    """Single queries with filters that keep a random share of the users."""
+    rows, queries = [], stage.query_vectors[:50]
     for share in (0.001, 0.01, 0.05, 0.2, 0.5, 0.9):
         allowed = np.random.default_rng(4).random(stage.users) < share
         kept = np.flatnonzero(allowed)
-        true = kept[faiss.knn(some, stage.vectors[kept], K, faiss.METRIC_INNER_PRODUCT)[1]]
-        found = np.concatenate([index.search(query[None], K, allowed=allowed)[1] for query in some])
-        taken = latency(lambda query, mask=allowed: index.search(query, K, allowed=mask)[1], some, 50)  # type: ignore[misc]
-        rows.append({"kept by the filter": share, "recall": recall(found, true), **taken})
+        true = kept[faiss.knn(queries, stage.vectors[kept], K, faiss.METRIC_INNER_PRODUCT)[1]]
+        results = np.concatenate([index.search(query[None], K, allowed=allowed)[1] for query in queries])
+        taken = latency(lambda query, mask=allowed: index.search(query, K, allowed=mask)[1], queries, 50)  # type: ignore[misc]
+        rows.append({"kept by the filter": share, "recall": recall(results, true), **taken})
     return rows
 
 
 def many(stage: Stage, index: VectorIndex) -> list[dict[str, Any]]:
     """Single queries for many users."""
-    rows, some = [], stage.asked[:10]
+    rows, queries = [], stage.query_vectors[:10]
     for k in (10, 1_000, 10_000, stage.users // 20):
-        true = faiss.knn(some, stage.vectors, k, faiss.METRIC_INNER_PRODUCT)[1]
-        found = np.concatenate([index.search(query[None], k)[1] for query in some])
-        taken = latency(lambda query, wanted=k: index.search(query, wanted)[1], some, 10)  # type: ignore[misc]
-        rows.append({"k": k, "recall": recall(found, true), "p50 ms": taken["p50 ms"]})
+        true = faiss.knn(queries, stage.vectors, k, faiss.METRIC_INNER_PRODUCT)[1]
+        results = np.concatenate([index.search(query[None], k)[1] for query in queries])
+        taken = latency(lambda query, count=k: index.search(query, count)[1], queries, 10)  # type: ignore[misc]
+        rows.append({"k": k, "recall": recall(results, true), "p50 ms": taken["p50 ms"]})
     return rows
 
 
 def faiss_graph(stage: Stage) -> dict[str, Any]:
-    """faiss's HNSW graph, 32 edges, at the least effort that finds 0.98."""
-    path = stage.place / "graph.faiss"
+    """faiss's HNSW graph, 32 edges, at the least effort with recall 0.98."""
+    path = stage.world_folder / "graph.faiss"
     if not path.exists():
         began, cpu = time.perf_counter(), time.process_time()
         graph = faiss.IndexHNSWFlat(WIDTH, 32, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efConstruction = 80
         graph.add(stage.vectors)
         built = {"build s": time.perf_counter() - began, "build cpu s": time.process_time() - cpu}
-        stage.place.mkdir(parents=True, exist_ok=True)
+        stage.world_folder.mkdir(parents=True, exist_ok=True)
         faiss.write_index(graph, str(path))
-        _note(stage.place / "graph.json", built)
+        _write_figures(stage.world_folder / "graph.json", built)
     graph = faiss.read_index(str(path))
 
     def search(query: Matrix, effort: int) -> Neighbours:
-        found: Neighbours = graph.search(query, K, params=faiss.SearchParametersHNSW(efSearch=effort))[1]
-        return found
+        nearest: Neighbours = graph.search(query, K, params=faiss.SearchParametersHNSW(efSearch=effort))[1]
+        return nearest
 
     size = path.stat().st_size / stage.users
-    return _graph_row("faiss hnsw32", stage, search, _noted(stage.place / "graph.json"), size)
+    return _graph_row("faiss hnsw32", stage, search, _read_figures(stage.world_folder / "graph.json"), size)
 
 
 def hnswlib_graph(stage: Stage) -> dict[str, Any] | None:
@@ -233,16 +235,16 @@ def hnswlib_graph(stage: Stage) -> dict[str, Any] | None:
         import hnswlib
     except ModuleNotFoundError:
         return None
-    path = stage.place / "hnswlib.bin"
+    path = stage.world_folder / "hnswlib.bin"
     graph = hnswlib.Index(space="ip", dim=WIDTH)
     if not path.exists():
         began, cpu = time.perf_counter(), time.process_time()
         graph.init_index(max_elements=stage.users, ef_construction=100, M=16)
         graph.add_items(stage.vectors)
         built = {"build s": time.perf_counter() - began, "build cpu s": time.process_time() - cpu}
-        stage.place.mkdir(parents=True, exist_ok=True)
+        stage.world_folder.mkdir(parents=True, exist_ok=True)
         graph.save_index(str(path))
-        _note(stage.place / "hnswlib.json", built)
+        _write_figures(stage.world_folder / "hnswlib.json", built)
     else:
         graph.load_index(str(path), max_elements=stage.users)
     graph.set_num_threads(1)
@@ -252,11 +254,11 @@ def hnswlib_graph(stage: Stage) -> dict[str, Any] | None:
         return np.asarray(graph.knn_query(query, k=K)[0]).astype(np.int64)
 
     size = path.stat().st_size / stage.users
-    return _graph_row("hnswlib M16", stage, search, _noted(stage.place / "hnswlib.json"), size)
+    return _graph_row("hnswlib M16", stage, search, _read_figures(stage.world_folder / "hnswlib.json"), size)
 
 
 def bars(world: World, fast: dict[str, Any], slow: dict[str, Any]) -> list[Bar]:
-    """What the issue asks of an index."""
+    """The bars of an index."""
     return [
         Bar(f"{world}: recall at 100", fast["recall"], RECALL, "higher"),
         Bar(f"{world}: times faster than exact", slow["p50 ms"] / fast["p50 ms"], FASTER, "higher"),
@@ -267,15 +269,15 @@ def bars(world: World, fast: dict[str, Any], slow: dict[str, Any]) -> list[Bar]:
 def _graph_row(
     name: str, stage: Stage, search: Callable[[Matrix, int], Neighbours], built: dict[str, float], size: float
 ) -> dict[str, Any]:
-    some = stage.asked[:200]
+    queries = stage.query_vectors[:200]
     for effort in _EFFORTS:
-        found = recall(search(some, effort), stage.truth[:200])
-        if found >= RECALL:
+        reached = recall(search(queries, effort), stage.truth[:200])
+        if reached >= RECALL:
             break
     return {
         "index": f"{name} (effort {effort})",
-        "recall": found,
-        **latency(lambda query: search(query, effort), stage.asked, 200),
+        "recall": reached,
+        **latency(lambda query: search(query, effort), stage.query_vectors, 200),
         **built,
         "bytes a user": size,
         "of these in memory": size,
@@ -283,17 +285,17 @@ def _graph_row(
 
 
 def _load_times(folder: Path) -> dict[str, float]:
-    """Of a process of its own, the files in the page cache."""
+    """Measured in a new process, with the files in the page cache."""
     command = [sys.executable, "-c", _LOAD, str(folder)]
     ended = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=True)
     taken = json.loads(ended.stdout)
     return {"load ms": 1e3 * taken["load"], "first query ms": 1e3 * taken["first"]}
 
 
-def _note(path: Path, figures: dict[str, float]) -> None:
+def _write_figures(path: Path, figures: dict[str, float]) -> None:
     path.write_text(json.dumps(figures))
 
 
-def _noted(path: Path) -> dict[str, float]:
+def _read_figures(path: Path) -> dict[str, float]:
     figures: dict[str, float] = json.loads(path.read_text())
     return figures

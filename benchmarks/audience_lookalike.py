@@ -28,12 +28,12 @@ SECONDS, RECALL = 2.0, 0.98
 _REPO = Path(__file__).resolve().parent.parent / "feature_repo"
 
 
-def lookalikes(stage: Stage) -> list[dict[str, Any]]:
+def measure_lookalikes(stage: Stage) -> list[dict[str, Any]]:
     """Time and recall by method, from the request to the ranked table."""
     population, where = _population(stage)
     random = np.random.default_rng(5)
-    # Seeds of one kind: the neighbourhood of a point, not everybody.
-    near = population.index.search(stage.asked[:1], 20 * SEEDS)[1][0]
+    # Seeds of one kind: the neighbourhood of a point, not all users.
+    near = population.index.search(stage.query_vectors[:1], 20 * SEEDS)[1][0]
     seeds = population.index.user_ids(np.sort(random.choice(near, SEEDS, replace=False))).to_pylist()
     share = AUDIENCE * stage.users // 1_000_000
     rows = []
@@ -42,10 +42,10 @@ def lookalikes(stage: Stage) -> list[dict[str, Any]]:
         for method in methods:
             rules = CandidateRules(where=where, include_seeds=True)
             began = time.perf_counter()
-            found = find_lookalikes(population, LookalikeRequest(seeds, k, method, rules=rules))
+            lookalikes = find_lookalikes(population, LookalikeRequest(seeds, k, method, rules=rules))
             seconds = time.perf_counter() - began
-            allowed = np.flatnonzero(found.candidates.allowed)
-            scores = found.scorer.score(np.asarray(population.index.vectors(allowed)))
+            allowed = np.flatnonzero(lookalikes.candidates.allowed)
+            scores = lookalikes.scorer.score(np.asarray(population.index.vectors(allowed)))
             best = allowed[np.argsort(-scores, kind="stable")[:k]]
             rows.append(
                 {
@@ -53,14 +53,14 @@ def lookalikes(stage: Stage) -> list[dict[str, Any]]:
                     "k": k,
                     "may be found": len(allowed),
                     "seconds": seconds,
-                    "recall": float(np.isin(best, found.rows).mean()),
+                    "recall": float(np.isin(best, lookalikes.rows).mean()),
                 }
             )
     return rows
 
 
 def bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """What the issue asks of the largest audience."""
+    """The bars of the largest audience."""
     largest = [row for row in rows if row["k"] == rows[-1]["k"]]
     slowest = max(largest, key=lambda row: row["seconds"])
     return [
@@ -71,8 +71,8 @@ def bars(rows: list[dict[str, Any]]) -> list[Bar]:
 
 def _population(stage: Stage) -> tuple[Population, str]:
     """The users of the stage's index with one activity feature each, and a filter that keeps a twentieth."""
-    index = load_index(stage.place / "index")
-    home, workspace = Home(stage.place / "home"), load_workspace(_REPO)
+    index = load_index(stage.world_folder / "index")
+    home, workspace = Home(stage.world_folder / "home"), load_workspace(_REPO)
     as_of = datetime.fromisoformat(AS_OF)
     name = next(iter(workspace.activity_columns))
     draws = np.random.default_rng(3).random(stage.users)

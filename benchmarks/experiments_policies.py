@@ -1,4 +1,4 @@
-"""The two policy tests on fresh users of the simulated world, lived on both cores."""
+"""The two policy tests on fresh users of the simulated world, simulated on both cores."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,35 +19,36 @@ from qanchor.simulation.online_tests import (
     lines_test,
     open_scorer,
 )
+from qanchor.simulation.policy_inputs import Scorer
 
 _AT_ONCE = 2_000
 
 
 def measure_policies(
-    place: tuple[Path, Path], users: tuple[int, int], seed: int, after: int = 0
+    site: tuple[Path, Path], users: tuple[int, int], seed: int, after: int = 0
 ) -> tuple[dict[str, float], list[Bar]]:
     """Run both tests and print them.
 
     Args:
-        place: finished home of the simulated world, with heads, and its feature repository.
-        users: of the pilot and of the tests.
-        seed: of the world that they live in.
-        after: how many users an earlier look has used up; none of them is in the tests.
+        site: home of the simulated world, with heads, and its feature repository.
+        users: number of users of the pilot and of the tests.
+        seed: seed of the world.
+        after: number of users of an earlier test, who are left out.
     """
-    return report(*_cohorts(place, users, seed, after))
+    return report(*_cohorts(site, users, seed, after))
 
 
 def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
-    """Both tests on users that were lived already: figures and bars; tables are printed.
+    """Figures and bars of both tests on simulated users; tables are printed.
 
     Args:
-        pilot: whom the policies learn from.
-        cohort: of the tests.
+        pilot: users that the policies learn from.
+        cohort: users of the tests.
     """
     figures: dict[str, float] = {}
     bars = []
     for name, online in (("calls", calls_test(pilot, cohort)), ("lines", lines_test(pilot, cohort))):
-        found = _figures(online)
+        measured = _figures(online)
         print(f"\n{name}: {len(cohort):,} users, the policies alike for {online.result.same:.0%}")
         print(table([{"policy": k, "known mean": v} for k, v in online.result.values.items()]))
         print(table(_rows(online)))
@@ -55,11 +56,11 @@ def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
             print(online.result.note)
         for warning in online.replay.warnings:
             print(f"warning: {warning}")
-        figures |= {f"{name}_{key}": value for key, value in found.items()}
+        figures |= {f"{name}_{key}": value for key, value in measured.items()}
         bars.append(
             Bar(
                 f"{name}: treatment less fixed rule, low end of the 95% interval",
-                found["all_low"],
+                measured["all_low"],
                 0.0,
                 "higher",
             )
@@ -67,49 +68,47 @@ def report(pilot: Cohort, cohort: Cohort) -> tuple[dict[str, float], list[Bar]]:
     return figures, bars
 
 
-def _cohorts(
-    place: tuple[Path, Path], users: tuple[int, int], seed: int, after: int
-) -> tuple[Cohort, Cohort]:
+def _cohorts(site: tuple[Path, Path], users: tuple[int, int], seed: int, after: int) -> tuple[Cohort, Cohort]:
+    world = WorldPlan(users=1, seed=seed)
     # Users come in whole blocks.
     first = FIRST_BLOCK - (-after // BLOCK_USERS)
-    asked = [(users[0], PILOT_BLOCK, PILOT_DAY), (users[1], first, TEST_DAY)]
+    groups = [(users[0], PILOT_BLOCK, PILOT_DAY), (users[1], first, TEST_DAY)]
     tasks = [
-        (str(place[0]), str(place[1]), seed, first + begin // BLOCK_USERS, min(_AT_ONCE, number - begin), day)
-        for number, first, day in asked
+        (*site, CohortPlan(world, min(_AT_ONCE, number - begin), first + begin // BLOCK_USERS, day))
+        for number, first, day in groups
         for begin in range(0, number, _AT_ONCE)
     ]
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_part, tasks))
+        parts = list(pool.map(_part, *zip(*tasks, strict=True)))
     pilots = -(-users[0] // _AT_ONCE)
     return join_cohorts(parts[:pilots]), join_cohorts(parts[pilots:])
 
 
-_READERS: dict[str, Any] = {}
+_SCORERS: dict[Path, Scorer] = {}
 
 
-def _part(task: tuple[str, str, int, int, int, int]) -> Cohort:
-    home, repo, seed, block, users, day = task
-    if home not in _READERS:
+def _part(home: Path, repo: Path, plan: CohortPlan) -> Cohort:
+    if home not in _SCORERS:
         from qanchor.threads import limit_threads
 
         limit_threads(1)
-        _READERS[home] = open_scorer(open_home(Path(home), Path(repo)))
-    return make_cohort(CohortPlan(WorldPlan(users=1, seed=seed), users, block, day), _READERS[home], Silent())
+        _SCORERS[home] = open_scorer(open_home(home, repo))
+    return make_cohort(plan, _SCORERS[home], Silent())
 
 
 def _figures(online: OnlineTest) -> dict[str, float]:
     result, replay = online.result, online.replay
     everybody = result.analysis.results[0]
-    found = {f"value_{name.replace(' ', '_')}": value for name, value in result.values.items()}
-    found |= {"true_effect": result.true_effect, "true_triggered": result.true_triggered}
+    figures = {f"value_{name.replace(' ', '_')}": value for name, value in result.values.items()}
+    figures |= {"true_effect": result.true_effect, "true_triggered": result.true_triggered}
     for name, interval in _intervals(online).items():
-        found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    found |= {"cuped_all": everybody.variance_cut, "p_all": everybody.best.p_value}
+        figures |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    figures |= {"cuped_all": everybody.variance_cut, "p_all": everybody.best.p_value}
     if result.triggered:
         alone = result.triggered.results[0]
-        found |= {"cuped_triggered": alone.variance_cut, "p_triggered": alone.best.p_value}
-    found |= {"sample_ratio_p": result.analysis.ratio.p_value, "effective_rows": replay.effective_rows}
-    return found | {"users": float(result.rows.num_rows), "triggered_share": 1 - result.same}
+        figures |= {"cuped_triggered": alone.variance_cut, "p_triggered": alone.best.p_value}
+    figures |= {"sample_ratio_p": result.analysis.ratio.p_value, "effective_rows": replay.effective_rows}
+    return figures | {"users": float(result.rows.num_rows), "triggered_share": 1 - result.same}
 
 
 def _intervals(online: OnlineTest) -> dict[str, Interval]:
@@ -139,6 +138,6 @@ def _rows(online: OnlineTest) -> list[dict[str, Any]]:
     }
     known |= {f"replay_{name}": result.values["treatment"] for name in ("ips", "snips", "doubly_robust")}
     return [
-        {"figure": name, "found": one.value, "from": one.low, "to": one.high, "known": known.get(name, "")}
+        {"figure": name, "estimate": one.value, "from": one.low, "to": one.high, "known": known.get(name, "")}
         for name, one in _intervals(online).items()
     ]

@@ -1,4 +1,4 @@
-"""What every benchmark shares: its options, the machine it ran on, bars, and the JSON it writes."""
+"""Shared by all benchmarks: options, the machine, bars, and the JSON file."""
 
 import argparse
 import json
@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that an issue asks for.
+    """A figure with its requirement.
 
     Args:
-        name: what is measured.
-        value: what was measured.
-        bar: what was asked for.
-        better: the direction that is good.
+        name: name of the figure.
+        value: measured value.
+        bar: required value.
+        better: direction of better values.
     """
 
     name: str
@@ -39,12 +39,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="at most five minutes on two cores, ratios still meaningful"
     )
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--json", type=Path, help="output file of the figures")
     return parser
 
 
 def machine() -> dict[str, Any]:
-    """The machine, as a reader needs it to judge a figure."""
+    """The machine that the figures were measured on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     model = next(
         (
@@ -82,22 +82,22 @@ def _cell(value: Any) -> str:
 
 
 def finish(figures: dict[str, Any], bars: Sequence[Bar], path: Path | None) -> None:
-    """Print the bars, and write machine, figures and bars as JSON where asked.
+    """Print the bars, and write machine, figures and bars as JSON if a path is given.
 
     Args:
-        figures: name to number.
-        bars: the figures that an issue names.
-        path: JSON file to write, or None.
+        figures: figures by name.
+        bars: figures with requirements.
+        path: JSON file; None: no file.
     """
     about = machine()
-    place = f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB"
-    print(f"\n{place}, Python {about['python']}, {about['date']}\n")
+    system = f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB"
+    print(f"\n{system}, Python {about['python']}, {about['date']}\n")
     if bars:
         rows = [
             {
                 "bar": bar.name,
                 "measured": bar.value,
-                "asked": f"{'>=' if bar.better == 'higher' else '<='} {bar.bar:g}",
+                "required": f"{'>=' if bar.better == 'higher' else '<='} {bar.bar:g}",
                 "holds": "yes" if bar.holds else "NO",
             }
             for bar in bars

@@ -2,10 +2,9 @@
 
     python -m benchmarks.heads [--home HOME REPO]... [--data DIR] [--quick] [--json FILE]
 
---home takes a finished home (`qanchor-cli demo` leaves one) with its feature repository; may be given
-again. Every champion there is checked, and the deletion test runs on the first home. --data is a folder of
-real sets, DIR/NAME/aggregates.parquet and DIR/NAME/labels/TASK.parquet: heads on those aggregates are fitted
-and checked.
+--home is a finished home (`qanchor-cli demo` makes one) with its feature repository; repeatable. Every
+champion there is checked, and the deletion test runs on the first home. --data is a folder of real data sets,
+DIR/NAME/aggregates.parquet and DIR/NAME/labels/TASK.parquet: heads on those aggregates are checked as well.
 """
 
 import argparse
@@ -36,20 +35,20 @@ Ints = NDArray[np.int64]
 def main() -> None:
     """Measure and print."""
     options = _options()
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     bars: list[Bar] = []
     differences, errors = _check_homes(options), _check_data(options)
     differences |= errors.pop("differences", {})
     if differences:
         worst = max(differences.values())
-        found |= {f"difference_{name}": value for name, value in differences.items()}
+        measured |= {f"difference_{name}": value for name, value in differences.items()}
         bars.append(Bar("largest difference from scikit-learn, any figure", worst, 1e-9, "lower"))
     for name, error in errors.items():
-        found[f"ece_{name}"] = error
+        measured[f"ece_{name}"] = error
         if name.startswith("uci_credit_default"):
             bars.append(Bar(f"calibration error, {name}", error, 0.02, "lower"))
     timed = _time_training(options)
-    found |= timed
+    measured |= timed
     bars += [
         Bar(
             f"head train, {timed['train_users']:,.0f} users x 228 features, seconds",
@@ -61,11 +60,11 @@ def main() -> None:
     ]
     if options.home:
         deleted = measure_deletion(open_home(*options.home[0]), 40 if options.quick else options.users)
-        found |= deleted
+        measured |= deleted
         bars.append(
             Bar("named events move the score more than random ones", deleted["deletion_named"], 0.9, "higher")
         )
-    finish(found, bars, options.json)
+    finish(measured, bars, options.json)
 
 
 def _options() -> argparse.Namespace:
@@ -79,11 +78,11 @@ def _options() -> argparse.Namespace:
 
 
 def independent(labels: Ints, scores: Floats) -> dict[str, float]:
-    """The figures of a card by scikit-learn, and by loops where it has none."""
+    """The figures of a card by scikit-learn, or by loops where it has none."""
     from sklearn import metrics
 
     wrong, right, _ = metrics.roc_curve(labels, scores, drop_intermediate=False)
-    found = {
+    expected = {
         "auc": metrics.roc_auc_score(labels, scores),
         "ks": float((right - wrong).max()),
         "pr_auc": metrics.average_precision_score(labels, scores),
@@ -92,22 +91,22 @@ def independent(labels: Ints, scores: Floats) -> dict[str, float]:
         "ece": _calibration_error(labels, scores),
     }
     for name, share in SHARES.items():
-        found[f"gain_{name}"] = _gain(labels, scores, share)
-        found[f"lift_{name}"] = found[f"gain_{name}"] / share
-    return found
+        expected[f"gain_{name}"] = _gain(labels, scores, share)
+        expected[f"lift_{name}"] = expected[f"gain_{name}"] / share
+    return expected
 
 
 def _calibration_error(labels: Ints, scores: Floats) -> float:
     gaps = 0.0
-    for place in range(10):
-        inside = [row for row, score in enumerate(scores) if min(int(score * 10), 9) == place]
+    for tenth in range(10):
+        inside = [row for row, score in enumerate(scores) if min(int(score * 10), 9) == tenth]
         if inside:
             gaps += len(inside) * abs(float(np.mean(scores[inside])) - float(np.mean(labels[inside])))
     return gaps / len(labels)
 
 
 def _gain(labels: Ints, scores: Floats, share: float) -> float:
-    """A walk down the list; rows of one score share what is left of the room."""
+    """Gain by a walk down the list; rows of equal score share the remaining room."""
     left, caught = share * len(labels), 0.0
     for score in np.unique(scores)[::-1]:
         group = labels[scores == score]
@@ -136,15 +135,15 @@ def _difference(labels: Ints, scores: Floats, claimed: Mapping[str, float]) -> f
 
 
 def _check_homes(options: argparse.Namespace) -> dict[str, float]:
-    """Champions' cards against scikit-learn on their stored scores: the largest difference of each."""
+    """The largest difference of each champion's card from scikit-learn, on its stored scores."""
     from qanchor.heads.card import read_scores
     from qanchor.heads.score import load_head
 
-    found, rows = {}, []
+    differences, rows = {}, []
     for home, repo in options.home:
-        around = open_home(home, repo)
-        for scenario in with_heads(around):
-            head = load_head(around, scenario)
+        site = open_home(home, repo)
+        for scenario in with_heads(site):
+            head = load_head(site, scenario)
             scores = read_scores(head.folder, head.card)
             test = scores.filter(pc.equal(scores["part"], "test"))
             truth = np.asarray(test["label"], dtype=np.int64)
@@ -157,11 +156,11 @@ def _check_homes(options: argparse.Namespace) -> dict[str, float]:
             }
             moved = head.card.metrics["head"]["psi_train_test"]
             worst = max(worst, abs(moved - independent_psi(parts["train"], parts["test"])))
-            found[f"{around.workspace.repo.parent.parent.name}_{scenario}"] = worst
+            differences[f"{site.workspace.repo.parent.parent.name}_{scenario}"] = worst
             rows.append(_shown(scenario, head.card.metrics["head"], worst))
     if rows:
         print("champions on their test rows\n" + table(rows) + "\n")
-    return found
+    return differences
 
 
 def _shown(name: str, claimed: Mapping[str, float], worst: float) -> dict[str, Any]:
@@ -170,9 +169,9 @@ def _shown(name: str, claimed: Mapping[str, float], worst: float) -> dict[str, A
 
 
 def _check_data(options: argparse.Namespace) -> dict[str, Any]:
-    """Heads on the hand-made aggregates of real sets: differences from scikit-learn and calibration errors.
+    """Heads on the hand-made aggregates of real data sets: differences from scikit-learn, calibration errors.
 
-    Fold f is tested, fold f-1 stops, chooses and calibrates; the error is of all folds' test rows together.
+    Fold f is the test part, fold f-1 stops, selects and calibrates; the error is over all folds' test rows.
     """
     if options.data is None:
         return {}

@@ -22,13 +22,13 @@ _NAMED, _DRAWS = 5, 10
 
 
 def open_home(home: Path, repo: Path) -> Site:
-    """What heads read and write, of a finished home and its feature repository."""
+    """The site of a finished home and its feature repository."""
     from qanchor.registry.session import open_engine
     from qanchor.workspace import load_workspace
 
-    workspace, place = load_workspace(repo.resolve()), Home(home.resolve())
-    engine = open_engine(f"sqlite:///{place.root / 'qanchor.db'}")
-    return Site.at(workspace, place, engine)
+    finished = Home(home.resolve())
+    engine = open_engine(f"sqlite:///{finished.root / 'qanchor.db'}")
+    return Site.at(load_workspace(repo.resolve()), finished, engine)
 
 
 def with_heads(site: Site) -> list[str]:
@@ -41,12 +41,12 @@ def with_heads(site: Site) -> list[str]:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What leaving events of one user out did to the raw score, absolute.
+    """Absolute change of one user's raw score when events are left out.
 
     Args:
-        named: the five events that are named together.
-        pulled: the five that pull hardest by gradient times input.
-        drawn: each draw of five of the events that the vector reads.
+        named: change without the five events that are named together.
+        pulled: change without the five events of the largest gradient times input.
+        drawn: changes without five random events that the vector reads, by draw.
     """
 
     named: float
@@ -57,36 +57,35 @@ class Deletion:
 def measure_deletion(site: Site, users: int) -> dict[str, float]:
     """Share of test users whose five named events move the raw score more than five random ones.
 
-    The mean absolute change of ten draws counts, of five events that the vector reads, whatever their
-    modality. A user whose score neither the named nor the random events move counts as one where the named
-    ones do not move it more. Users with fewer than ten events cannot take part; they are counted. All
-    scenarios with a head take part alike.
+    The random change is the mean absolute change over ten draws of five events that the vector reads, of any
+    modality. A user whose score neither the named nor the random events move counts against the named ones.
+    Users with fewer than ten events are left out and counted. All scenarios with a head have equal shares.
 
     Args:
-        site: of a finished home.
-        users: how many in all.
+        site: site of a finished home.
+        users: number of users in total.
     """
     from qanchor.threads import limit_threads
 
     limit_threads(0)
     scenarios = with_heads(site)
     each, random = -(-users // len(scenarios)), np.random.default_rng(7)
-    found: dict[str, list[Deletion]] = {}
+    deletions: dict[str, list[Deletion]] = {}
     left_out = 0
     for scenario in scenarios:
-        found[scenario], few = _deletions(site, scenario, each, random)
+        deletions[scenario], few = _deletions(site, scenario, each, random)
         left_out += few
-    rows = [{"scenario": name, **_summary(one)} for name, one in found.items()]
+    rows = [{"scenario": name, **_summary(one)} for name, one in deletions.items()]
     print("named events left out, against random ones\n" + table(rows) + "\n")
-    everyone = _summary([one for some in found.values() for one in some]) | {"too few events": left_out}
+    everyone = _summary([one for some in deletions.values() for one in some]) | {"too few events": left_out}
     return {f"deletion_{name.replace(' ', '_')}": float(value) for name, value in everyone.items()}
 
 
-def _summary(found: list[Deletion]) -> dict[str, float]:
-    named, pulled = (np.array([getattr(one, name) for one in found]) for name in ("named", "pulled"))
-    drawn = np.array([one.drawn for one in found])
+def _summary(deletions: list[Deletion]) -> dict[str, float]:
+    named, pulled = (np.array([getattr(one, name) for one in deletions]) for name in ("named", "pulled"))
+    drawn = np.array([one.drawn for one in deletions])
     return {
-        "users": len(found),
+        "users": len(deletions),
         "named": float((named > drawn.mean(axis=1)).mean()),
         "above every draw": float((named > drawn.max(axis=1)).mean()),
         "gradient alone": float((pulled > drawn.mean(axis=1)).mean()),
@@ -101,7 +100,7 @@ def _summary(found: list[Deletion]) -> dict[str, float]:
 def _deletions(
     site: Site, scenario: str, users: int, random: np.random.Generator
 ) -> tuple[list[Deletion], int]:
-    """One for each of some test users, and how many were passed over for too few events."""
+    """Deletions of some test users, and the number of users with too few events."""
     from qanchor.explain.event_effects import read_events
     from qanchor.explain.user_score import load_explainer
     from qanchor.heads.card import read_stored_frame

@@ -1,13 +1,13 @@
-"""What embeddings are worth on real data, beside hand-made features.
+"""The value of embeddings on real data, against hand-made features.
 
     python -m benchmarks.quality [--data DIR] [--set NAME]... [--cache DIR] [--quick] [--json FILE]
         [--out-of-time] [--peers coles pragmatiq]
 
-Tasks, cut-offs and folds are the data sets' own. Pre-training sees no label and nothing at or after a set's
-earliest cut-off; prompts and heads for a fold see labels of the other folds alone. Without the data the
-benchmark says so and ends. Models, vectors and scores are kept in --cache by code, configuration and data: an
-interrupted run goes on where it was, and every run says what it found there. With --peers, other models are
-installed from PyPI, each into an environment of its own below --environments, and trained on the same events.
+Tasks, cut-offs and folds come with the data sets. Pre-training reads no label and no event at or after a
+set's earliest cut-off; prompts and heads of a fold read labels of the other folds alone. Without the data the
+benchmark is skipped. Models, vectors and scores are stored in --cache by code, configuration and data: a run
+continues an interrupted one, and reports what it took from there. With --peers, other models are installed
+from PyPI, each into its environment below --environments, and trained on the same events.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from benchmarks.harness import Bar, arguments, finish, table
 from benchmarks.quality_cache import ResultCache
 from benchmarks.quality_data import DATA_SETS, DataSet, Task, load_data_set
 from benchmarks.quality_figures import Figures, Gain, Resampler, figures_of
-from benchmarks.quality_given import COLES, COLES_SECONDS, OUT_OF_TIME
 from benchmarks.quality_heads import (
     BEST,
     LINEAR,
     TREES,
     Block,
+    CacheStage,
     Candidates,
     FeaturesOfFold,
     Scored,
@@ -36,6 +36,7 @@ from benchmarks.quality_heads import (
 )
 from benchmarks.quality_model import TrainedModel, train_model
 from benchmarks.quality_peers import PEERS, PeerRun, peer_vectors
+from benchmarks.quality_published import COLES, COLES_SECONDS, OUT_OF_TIME
 from benchmarks.quality_recipes import recipe_of
 from benchmarks.quality_time import out_of_time
 from benchmarks.quality_tune import TaskVectors, embed_tasks
@@ -53,7 +54,7 @@ FUSED_BASE = "logistic, aggregates + base"
 
 
 def main() -> None:
-    """Train or take from the cache, fit heads, print."""
+    """Train or read from the cache, fit heads, print."""
     options = _options()
     folders = [options.data / name for name in options.set or DATA_SETS]
     missing = [folder for folder in folders if not (folder / "events.parquet").exists()]
@@ -73,13 +74,15 @@ def _options() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     shared = Path(__file__).parents[2] / "shared" / "benchmarks"
     parser.add_argument("--data", type=Path, default=shared, help="folder of the data sets")
-    parser.add_argument("--set", action="append", choices=DATA_SETS, help="one data set alone")
+    parser.add_argument("--set", action="append", choices=DATA_SETS, help="only this data set")
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/results/quality"))
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
-    parser.add_argument("--out-of-time", action="store_true", help="heads fitted 90 days earlier, too")
-    parser.add_argument("--peers", nargs="+", choices=sorted(PEERS), default=[], help="other models, too")
-    parser.add_argument("--environments", type=Path, help="of the peers; default: below --cache")
-    parser.add_argument("--draws", type=int, default=1_000, help="of the bootstrap")
+    parser.add_argument("--out-of-time", action="store_true", help="also heads fitted 90 days earlier")
+    parser.add_argument("--peers", nargs="+", choices=sorted(PEERS), default=[], help="also these models")
+    parser.add_argument(
+        "--environments", type=Path, help="folder of the peers' environments; default: below --cache"
+    )
+    parser.add_argument("--draws", type=int, default=1_000, help="draws of the bootstrap")
     return parser.parse_args()
 
 
@@ -88,12 +91,12 @@ class Measured:
     """One data set's scores.
 
     Args:
-        data: the data set.
-        scores: by row of the table and task, [rows].
-        chosen: the heads chosen, by row and task.
-        trained: the model's seconds.
-        tune_seconds: of all prompts.
-        peer_seconds: of the peers' training, by their row of the table.
+        data: data set.
+        scores: scores by row of the table and task, [rows].
+        chosen: chosen heads by row and task.
+        trained: model with its training time.
+        tune_seconds: tuning time of all prompts.
+        peer_seconds: training time of the peers, by row of the table.
     """
 
     data: DataSet
@@ -118,11 +121,11 @@ def _measure(data: DataSet, options: argparse.Namespace, cache: ResultCache) -> 
     scores: dict[str, dict[str, Any]] = {}
     chosen: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, task in data.tasks.items():
-        kept = cache, f"{data.name}: heads"
-        found = _heads(task, vectors[name], control[name], kept) | {
-            row: _probe(task, peer.by_task[name], kept) for row, peer in peers.items()
+        stage = CacheStage(cache, f"{data.name}: heads")
+        heads = _heads(task, vectors[name], control[name], stage) | {
+            row: _probe(task, peer.by_task[name], stage) for row, peer in peers.items()
         }
-        for row, scored in found.items():
+        for row, scored in heads.items():
             scores.setdefault(row, {})[name] = scored.scores
             chosen.setdefault(row, {})[name] = scored.chosen
         scores.setdefault(PROTOTYPES, {})[name] = vectors[name].prototypes
@@ -131,14 +134,12 @@ def _measure(data: DataSet, options: argparse.Namespace, cache: ResultCache) -> 
     return Measured(data, scores, chosen, trained, seconds, peer_seconds)
 
 
-def _probe(task: Task, vectors: NDArray[np.float32], kept: tuple[ResultCache, str]) -> Scored:
+def _probe(task: Task, vectors: NDArray[np.float32], stage: CacheStage) -> Scored:
     block = Block(vectors, "standard")
-    return score_head(lambda _: (block,), task.labels, task.folds, LINEAR, kept)
+    return score_head(lambda _: (block,), task.labels, task.folds, LINEAR, stage)
 
 
-def _heads(
-    task: Task, vectors: TaskVectors, control: TaskVectors, kept: tuple[ResultCache, str]
-) -> dict[str, Scored]:
+def _heads(task: Task, vectors: TaskVectors, control: TaskVectors, stage: CacheStage) -> dict[str, Scored]:
     hand_made = Block(task.aggregates, "quantile")
 
     def tuned(outer: int) -> Block:
@@ -160,8 +161,8 @@ def _heads(
         FUSED_HEAD: (BEST, lambda outer: (hand_made, tuned(outer))),
     }
     return {
-        row: score_head(features, task.labels, task.folds, among, kept)
-        for row, (among, features) in plan.items()
+        row: score_head(features, task.labels, task.folds, candidates, stage)
+        for row, (candidates, features) in plan.items()
     }
 
 
@@ -172,8 +173,10 @@ def _report(measured: Sequence[Measured], options: argparse.Namespace, cache: Re
         row: {name: values for one in measured for name, values in one.scores[row].items()}
         for row in measured[0].scores
     }
-    found = {row: {t.name: figures_of(t, by_task[t.name]) for t in tasks} for row, by_task in scores.items()}
-    print(table([_printed(row, by_task) for row, by_task in found.items()]))
+    results = {
+        row: {t.name: figures_of(t, by_task[t.name]) for t in tasks} for row, by_task in scores.items()
+    }
+    print(table([_printed(row, by_task) for row, by_task in results.items()]))
     print()
     resampler = Resampler(data, options.draws)
     gains = {row: resampler.gain(scores[row], scores[REFERENCE]) for row in scores if row != REFERENCE}
@@ -189,15 +192,15 @@ def _report(measured: Sequence[Measured], options: argparse.Namespace, cache: Re
         _report_out_of_time(measured, cache)
     print()
     print(table(cache.rows()))
-    finish(_figures(found, gains, measured), _bars(found, gains, measured), options.json)
+    finish(_figures(results, gains, measured), _bars(results, gains, measured), options.json)
 
 
 def _report_out_of_time(measured: Sequence[Measured], cache: ResultCache) -> None:
     for one in measured:
         if one.data.name == "online_retail":
             print("\nfitted at 2011-06-11, judged on the labels of 2011-09-09:\n")
-            found = out_of_time(one.data, one.trained.loaded, cache, Silent())
-            print(table([_printed(row, by_task) for row, by_task in (*found.items(), *OUT_OF_TIME.items())]))
+            by_row = out_of_time(one.data, one.trained.loaded, cache, Silent())
+            print(table([_printed(row, by_task) for row, by_task in (*by_row.items(), *OUT_OF_TIME.items())]))
 
 
 def _mean(by_task: Mapping[str, Figures]) -> Figures:
@@ -211,7 +214,7 @@ def _printed(row: str, by_task: Mapping[str, Figures]) -> dict[str, str]:
 
 
 def _pair(value: Figures) -> str:
-    """AUC and KS; the AUC alone where no KS was given."""
+    """AUC and KS; only the AUC where no KS was published."""
     return f"{value.auc:.4f}" if np.isnan(value.ks) else f"{value.auc:.4f} / {value.ks:.3f}"
 
 
@@ -237,11 +240,11 @@ def _time_row(one: Measured) -> dict[str, Any]:
 
 
 def _figures(
-    found: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
+    results: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {
         f"{row}, {name}, {kind}": getattr(value, kind)
-        for row, by_task in found.items()
+        for row, by_task in results.items()
         for name, value in {**by_task, "mean": _mean(by_task)}.items()
         for kind in ("auc", "ks")
     }
@@ -254,26 +257,26 @@ def _figures(
 
 
 def _bars(
-    found: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
+    results: Mapping[str, Mapping[str, Figures]], gains: Mapping[str, Gain], measured: Sequence[Measured]
 ) -> list[Bar]:
-    tasks = list(found[BASE])
+    tasks = list(results[BASE])
     coles = float(np.mean([COLES[name].auc for name in tasks]))
-    base, tuned = _mean(found[BASE]).auc, _mean(found[TUNED]).auc
+    base, tuned = _mean(results[BASE]).auc, _mean(results[TUNED]).auc
     head, fused = gains[TUNED_HEAD], gains[FUSED_HEAD]
-    worst = min(found[BASE][name].auc - found[UNTRAINED][name].auc for name in tasks)
-    given = [COLES_SECONDS[one.data.name] for one in measured]
-    # Both: the clock is what was asked about, and on a machine that others keep busy it measures them.
-    clock = max(one.trained.seconds / took for one, took in zip(measured, given, strict=True))
-    used = max(one.trained.cpu_seconds / took for one, took in zip(measured, given, strict=True))
+    worst = min(results[BASE][name].auc - results[UNTRAINED][name].auc for name in tasks)
+    published = [COLES_SECONDS[one.data.name] for one in measured]
+    # Both, because wall-clock time on a busy machine measures the other processes as well.
+    clock = max(one.trained.seconds / took for one, took in zip(measured, published, strict=True))
+    used = max(one.trained.cpu_seconds / took for one, took in zip(measured, published, strict=True))
     above = [
         Bar(
-            f"{what} probe above {row.removeprefix('linear probe, ')}, AUC",
-            auc - _mean(found[row]).auc,
+            f"{kind} probe above {row.removeprefix('linear probe, ')}, AUC",
+            auc - _mean(results[row]).auc,
             0.0,
             "higher",
         )
         for row in measured[0].peer_seconds
-        for what, auc in (("base", base), ("tuned", tuned))
+        for kind, auc in (("base", base), ("tuned", tuned))
     ]
     return [
         Bar("base probe above CoLES' (given), AUC", base - coles, 0.005, "higher"),
@@ -282,7 +285,7 @@ def _bars(
         Bar("tuned probe above CoLES' (given), AUC", tuned - coles, 0.015, "higher"),
         Bar(
             "tuned probe above LightGBM on aggregates, AUC",
-            tuned - _mean(found[TREES_ALONE]).auc,
+            tuned - _mean(results[TREES_ALONE]).auc,
             0.0,
             "higher",
         ),

@@ -1,7 +1,7 @@
-"""Results of the quality benchmark on disk, so that an interrupted run goes on and says what it found there.
+"""Results of the quality benchmark on disk: a run continues an interrupted one and reports what it reuses.
 
-A result's name is a hash of all that decides it: the code that made it, the versions of the libraries behind
-that code, the settings and the data. Other code or other settings never take it.
+A result's name is a hash of its inputs: code, versions of the libraries, settings and data. Other code or
+other settings never reuse it.
 """
 
 import hashlib
@@ -22,48 +22,48 @@ _ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One result that a run asked for.
+class CachedResult:
+    """One result that a run used.
 
     Args:
-        stage: what it is, in words.
-        found: whether an earlier run had made it.
-        made: when it was made, UTC.
-        seconds: wall clock of this run, 0 where it was found.
+        stage: stage of the benchmark, in words.
+        reused: whether an earlier run made it.
+        made: moment when it was made, UTC.
+        seconds: wall-clock time of this run; 0 for a reused result.
     """
 
     stage: str
-    found: bool
+    reused: bool
     made: datetime
     seconds: float
 
 
 class ResultCache:
-    """A folder of results, and the account of what one run took from it.
+    """A folder of results, and the account of the results that one run used.
 
     Args:
-        folder: created when the first result is kept.
+        folder: folder of the results; created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.account: list[Kept] = []
+        self.account: list[CachedResult] = []
 
     def keep(self, stage: str, name: str, decided_by: object, make: Callable[[Path], None]) -> Path:
-        """The file or folder of a result, made where it is not there yet.
+        """The file or folder of a result, made if it does not exist.
 
         Args:
-            stage: what it is, in words, for the account.
-            name: begins the file's name and gives its ending.
+            stage: stage of the benchmark, in words, for the account.
+            name: stem and suffix of the file's name.
             decided_by: code, settings and data, as JSON.
-            make: writes the result to the path that it is given; the cache then puts it in place, so that an
-                interrupted run leaves no half of one.
+            make: function that writes the result to a path; the cache then renames it, so that an interrupted
+                run leaves no partial result.
         """
         content = json.dumps(decided_by, sort_keys=True, default=str).encode()
         stem, ending = Path(name).stem, Path(name).suffix
         path = self._folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:20]}{ending}"
-        began, found = time.monotonic(), path.exists()
-        if not found:
+        began, reused = time.monotonic(), path.exists()
+        if not reused:
             self._folder.mkdir(parents=True, exist_ok=True)
             scratch = path.with_name(f".{os.getpid()}-{path.name}")
             _remove(scratch)
@@ -74,25 +74,25 @@ class ResultCache:
                 _remove(scratch)
         seconds = time.monotonic() - began
         made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        self.account.append(Kept(stage, found, made, 0.0 if found else seconds))
-        said = f"found, made {made:%Y-%m-%d %H:%M} UTC" if found else f"{seconds:.1f} s"
-        print(f"{stage}: {said}", file=sys.stderr, flush=True)
+        self.account.append(CachedResult(stage, reused, made, 0.0 if reused else seconds))
+        origin = f"reused, made {made:%Y-%m-%d %H:%M} UTC" if reused else f"{seconds:.1f} s"
+        print(f"{stage}: {origin}", file=sys.stderr, flush=True)
         return path
 
     def rows(self) -> list[dict[str, Any]]:
-        """The account as rows of a table: what was made in this run, and what was there and since when."""
-        stages = dict.fromkeys(kept.stage for kept in self.account)
-        return [_row(stage, [kept for kept in self.account if kept.stage == stage]) for stage in stages]
+        """The account as rows of a table: results made in this run, and reused ones with their age."""
+        stages = dict.fromkeys(result.stage for result in self.account)
+        return [_row(name, [each for each in self.account if each.stage == name]) for name in stages]
 
 
-def _row(stage: str, kept: list[Kept]) -> dict[str, Any]:
-    found = [one.made for one in kept if one.found]
-    since = f"{min(found):%Y-%m-%d %H:%M} to {max(found):%H:%M} UTC" if found else ""
+def _row(stage: str, results: list[CachedResult]) -> dict[str, Any]:
+    reused = [one.made for one in results if one.reused]
+    since = f"{min(reused):%Y-%m-%d %H:%M} to {max(reused):%H:%M} UTC" if reused else ""
     return {
         "stage": stage,
-        "made now": len(kept) - len(found),
-        "s": round(sum(one.seconds for one in kept)),
-        "from the cache": len(found),
+        "made now": len(results) - len(reused),
+        "s": round(sum(one.seconds for one in results)),
+        "from the cache": len(reused),
         "made": since,
     }
 
@@ -105,12 +105,12 @@ def _remove(path: Path) -> None:
 
 @cache
 def code_hash(*parts: str, without: tuple[str, ...] = (), libraries: tuple[str, ...] = ()) -> str:
-    """Identifies the code behind a result.
+    """A hash of the code behind a result.
 
     Args:
         parts: modules and folders, relative to the repository's root.
-        without: beginnings of names of files that do not count.
-        libraries: distributions whose versions count, too.
+        without: prefixes of the names of files that are left out.
+        libraries: distributions whose versions are part of the hash.
     """
     digest = hashlib.sha256()
     for part in parts:

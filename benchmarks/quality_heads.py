@@ -1,9 +1,8 @@
 """Heads of the quality benchmark: linear probe, logistic regression, LightGBM, chosen without the test fold.
 
-What is chosen (strength, trees or not) is chosen for each outer fold on the other folds alone: every
-candidate is fitted on three of them and judged on the fourth, four times (once where a fold has thousands of
-rows); the one with the best mean area is fitted on all four. The same way for every set of features, the
-reference included.
+Strength, and trees or not, are chosen for each outer fold on the other folds alone: every candidate is fitted
+on three of them and evaluated on the fourth, four times (once where a fold has thousands of rows); the one
+with the best mean AUC is fitted on all four. Every set of features, the reference included, is treated alike.
 """
 
 import hashlib
@@ -41,11 +40,11 @@ _TREE_PARAMETERS = {
 
 @dataclass(frozen=True)
 class Block:
-    """Features that are scaled alike.
+    """Features with one kind of scaling.
 
     Args:
         values: [rows, features], NaN where missing.
-        scale: `quantile` maps each column to a normal one, which heavy tails want.
+        scale: scaling; `quantile` maps each column to a normal distribution, for heavy tails.
     """
 
     values: NDArray[Any]
@@ -61,8 +60,8 @@ class Scored:
     """A head's scores.
 
     Args:
-        scores: [rows], each by the head that did not see the row's fold.
-        chosen: what was chosen for each fold, in words.
+        scores: [rows], each by the head that was fitted without the row's fold.
+        chosen: name of the chosen head by fold.
     """
 
     scores: Floats
@@ -71,11 +70,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Among which heads is chosen.
+    """Heads to choose from.
 
     Args:
         strengths: inverse regularisation of the logistic regressions.
-        trees: whether LightGBM is one of them.
+        trees: whether LightGBM is a candidate.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
@@ -87,8 +86,21 @@ TREES = Candidates(strengths=())
 BEST = Candidates()
 
 
+@dataclass(frozen=True)
+class CacheStage:
+    """A cache, and the stage of its account.
+
+    Args:
+        cache: cache of earlier scores, by the content of all inputs.
+        stage: name of the stage.
+    """
+
+    cache: ResultCache
+    stage: str
+
+
 def score_head(
-    features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidates, kept: tuple[ResultCache, str]
+    features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidates, stage: CacheStage
 ) -> Scored:
     """Scores of every fold by the head that is chosen and fitted on the others.
 
@@ -96,8 +108,8 @@ def score_head(
         features: blocks of all rows, by outer fold.
         labels: 0 or 1, (rows,).
         folds: 0 to 4, (rows,).
-        among: the heads to choose from.
-        kept: the cache of earlier scores, by the content of all of these, and the stage in its account.
+        among: heads to choose from.
+        stage: cache of earlier scores.
     """
     digest = hashlib.sha256()
     for outer in range(FOLDS):
@@ -110,8 +122,7 @@ def score_head(
         np.savez(path, scores=scored.scores, chosen=np.array(scored.chosen))
 
     decided_by = {"content": digest.hexdigest(), "among": str(among), "code": _code()}
-    cache, stage = kept
-    stored = np.load(cache.keep(stage, "scores.npz", decided_by, make))
+    stored = np.load(stage.cache.keep(stage.stage, "scores.npz", decided_by, make))
     return Scored(stored["scores"], tuple(stored["chosen"].tolist()))
 
 
@@ -136,14 +147,14 @@ def _scored(features: FeaturesOfFold, labels: Ints, folds: Ints, among: Candidat
 def fit_outside(
     blocks: Sequence[Block], labels: Ints, train: NDArray[np.bool_], folds: Ints, among: Candidates
 ) -> Floats:
-    """Scores of the rows that are not for training, by the head chosen and fitted on those that are.
+    """Scores of the rows outside `train`, by the head chosen and fitted on the rows of `train`.
 
     Args:
-        blocks: of all rows.
-        labels: 0 or 1, (rows,); those outside `train` are not looked at.
+        blocks: features of all rows.
+        labels: 0 or 1, (rows,); those outside `train` are not read.
         train: rows to choose and fit on, (rows,).
         folds: parts of the training rows for the choice, 0 to 4, (rows,).
-        among: the heads to choose from.
+        among: heads to choose from.
     """
     candidates = _candidates(blocks, labels, among)
     areas = dict.fromkeys(candidates, 0.0)
@@ -154,18 +165,18 @@ def fit_outside(
     return candidates[max(areas, key=lambda name: areas[name])](train)(~train)
 
 
-# Fits on some rows and gives what scores others.
+# Fits on some rows and returns the function that scores others.
 _Fit = Callable[[NDArray[np.bool_]], Callable[[NDArray[np.bool_]], Floats]]
 
 
 def _candidates(blocks: Sequence[Block], labels: Ints, among: Candidates) -> dict[str, _Fit]:
-    ready = _Prepared(blocks)
-    found = {f"linear {strength:g}": _linear(ready, labels, strength) for strength in among.strengths}
-    return found | ({"trees": _trees(blocks, labels)} if among.trees else {})
+    prepared = _Prepared(blocks)
+    heads = {f"linear {strength:g}": _linear(prepared, labels, strength) for strength in among.strengths}
+    return heads | ({"trees": _trees(blocks, labels)} if among.trees else {})
 
 
 def _choose(candidates: Mapping[str, _Fit], labels: Ints, folds: Ints, outer: int) -> str:
-    """The candidate with the best area on inner folds; the outer one is not looked at."""
+    """The candidate with the best AUC on inner folds; the outer fold is not read."""
     areas = dict.fromkeys(candidates, 0.0)
     splits = 1 if len(labels) > _MANY_ROWS else FOLDS - 1
     for step in range(1, splits + 1):
@@ -206,11 +217,11 @@ def _scaler(block: Block) -> Any:
     return make_pipeline(*steps, StandardScaler())
 
 
-def _linear(ready: _Prepared, labels: Ints, strength: float) -> _Fit:
+def _linear(prepared: _Prepared, labels: Ints, strength: float) -> _Fit:
     from sklearn.linear_model import LogisticRegression
 
     def fit(train: NDArray[np.bool_]) -> Callable[[NDArray[np.bool_]], Floats]:
-        matrix = ready.fitted(train)
+        matrix = prepared.fitted(train)
         model = LogisticRegression(C=strength, solver="newton-cholesky").fit(matrix[train], labels[train])
 
         def score(rows: NDArray[np.bool_]) -> Floats:

@@ -1,4 +1,4 @@
-"""Embeddings of the quality benchmark: base, and tuned for each outer fold; kept on disk."""
+"""Embeddings of the quality benchmark: base, and tuned for each outer fold; cached on disk."""
 
 import time
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ class TaskVectors:
     """Embeddings of one task's rows.
 
     Args:
-        base: [rows, dim], the question alone.
-        tuned: by outer fold, [folds, rows, dim]; a fold's prompt has not seen the fold's labels.
-        prototypes: [rows], score of the tuned prototypes by the prompt of the row's own fold.
-        tune_seconds: wall clock of all folds.
+        base: [rows, dim], with the query alone.
+        tuned: [folds, rows, dim], by outer fold; a fold's prompt is tuned without the fold's labels.
+        prototypes: [rows], score of the tuned prototypes, with the prompt of the row's fold.
+        tune_seconds: wall-clock time of all folds.
     """
 
     base: Vectors
@@ -49,10 +49,10 @@ def embed_tasks(
 
     Args:
         data: tasks and events.
-        loaded: the model.
-        tune: how to tune; None: base embeddings alone.
-        cache: of earlier results.
-        progress: told of histories and steps.
+        loaded: model of the embeddings.
+        tune: settings of the tuning; None: base embeddings alone.
+        cache: cache of earlier results.
+        progress: bar that advances with histories and steps.
     """
     decided_by = {
         **described(data),
@@ -68,49 +68,49 @@ def embed_tasks(
         content: dict[str, Any] = _embedded(banks[0], task, loaded, tune, progress)
         np.savez(path, **content)
 
-    found = {}
+    vectors = {}
     stage = f"{data.name}: {'prompts and embeddings' if tune else 'embeddings of the untrained model'}"
     for name, task in data.tasks.items():
         path = cache.keep(stage, f"{name}.npz", decided_by | {"task": name}, partial(make, task))
         stored = np.load(path)
         seconds = float(stored["seconds"])
-        found[name] = TaskVectors(stored["base"], stored["tuned"], stored["prototypes"], seconds)
-    return found
+        vectors[name] = TaskVectors(stored["base"], stored["tuned"], stored["prototypes"], seconds)
+    return vectors
 
 
 @dataclass(frozen=True)
 class _Bank:
-    """Prefixes of all tasks' requests, each encoded once, and each task's places among them."""
+    """Prefixes of all tasks' requests, each encoded once, and each task's indices among them."""
 
     prefixes: PrefixBank
-    places: Mapping[str, Int64]
+    indices: Mapping[str, Int64]
     queries: Mapping[str, str]
 
 
 def _bank(data: DataSet, loaded: LoadedModel, progress: Progress) -> _Bank:
     pairs = [np.stack([task.rows, task.cutoffs], axis=1) for task in data.tasks.values()]
-    distinct, place = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+    distinct, index = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
     bounds = np.cumsum([len(part) for part in pairs])[:-1]
-    places = np.split(place.reshape(-1).astype(np.int64), bounds)
+    indices = np.split(index.reshape(-1).astype(np.int64), bounds)
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
     bank.fill(data.arrays, distinct[:, 0].copy(), distinct[:, 1].copy(), progress)
     queries = {name: data.workspace.scenario(name).query for name in data.tasks}
-    return _Bank(bank, dict(zip(data.tasks, places, strict=True)), queries)
+    return _Bank(bank, dict(zip(data.tasks, indices, strict=True)), queries)
 
 
 def _embedded(
     bank: _Bank, task: Task, loaded: LoadedModel, tune: TuneConfig | None, progress: Progress
 ) -> dict[str, NDArray[Any]]:
     longest = loaded.config.max_question_tokens
-    question = loaded.tokenizer.encode_queries([bank.queries[task.name]], longest)[0]
-    places, began = bank.places[task.name], time.monotonic()
-    base = bank.prefixes.vectors(question, None, places)
-    tuned, prototypes = [], np.zeros(len(places))
+    query = loaded.tokenizer.encode_queries([bank.queries[task.name]], longest)[0]
+    indices, began = bank.indices[task.name], time.monotonic()
+    base = bank.prefixes.vectors(query, None, indices)
+    tuned, prototypes = [], np.zeros(len(indices))
     for outer in range(FOLDS) if tune else ():
         assert tune is not None
-        tuning = _task(task, outer, places, question)
+        tuning = _task(task, outer, indices, query)
         prompt = tune_prompt(tuning, loaded.model, bank.prefixes, tune, progress)
-        vectors = bank.prefixes.vectors(question, prompt.vectors, places)
+        vectors = bank.prefixes.vectors(query, prompt.vectors, indices)
         tuned.append(vectors)
         axis = (prompt.prototypes[1] - prompt.prototypes[0]).numpy()
         prototypes[task.folds == outer] = (vectors @ axis)[task.folds == outer]
@@ -122,10 +122,10 @@ def _embedded(
     }
 
 
-def _task(task: Task, outer: int, places: Int64, question: Tensor) -> TuneTask:
-    """Learns from three folds and stops by a fourth; the outer one is not looked at."""
+def _task(task: Task, outer: int, indices: Int64, query: Tensor) -> TuneTask:
+    """Trains on three folds and stops early by a fourth; the outer fold is not read."""
     stops = (outer + 1) % FOLDS
     train = np.flatnonzero((task.folds != outer) & (task.folds != stops))
     valid = np.flatnonzero(task.folds == stops)
-    parts = [LabelledRequests(places[rows], task.labels[rows]) for rows in (train, valid)]
-    return TuneTask(task.name, question, parts[0], parts[1])
+    parts = [LabelledRequests(indices[rows], task.labels[rows]) for rows in (train, valid)]
+    return TuneTask(task.name, query, parts[0], parts[1])

@@ -1,10 +1,10 @@
-"""What a refresh of few changed users costs, against a full backfill of the same world.
+"""The cost of a refresh of few changed users, against a full backfill of the same world.
 
     python -m benchmarks.refresh [--quick] [--users N] [--folder DIR] [--json FILE]
 
-Ten scenarios, preset tiny with untrained weights, the simulated world; both in one run, in a process of their
-own each, with every store that the commands write. A backfill embeds everybody as of the world's end; then a
-hundredth of the users does something on the next day, and a refresh follows.
+Ten scenarios, preset tiny with untrained weights, the simulated world; both in one run, each in its process,
+with every store that the commands write. A backfill embeds all users as of the world's end; then a hundredth
+of the users gets events on the next day, and a refresh follows.
 """
 
 import importlib
@@ -29,18 +29,18 @@ from qanchor.home import Home
 from qanchor.simulation.config import WorldPlan
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import load_workspace
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from qanchor.site import Site
 CHANGED_SHARE = 0.01
 NEW_EVENTS = 3
 SEED = 7
 # Few files of a day, as compaction leaves them.
 BLOCKS_TOGETHER = 8
-# What both steps import; transformers loads a model's code only where it is first asked for.
+# Imports of both steps; transformers loads a model's code only on first use.
 _IMPORTED = (
     "torch",
     "transformers.models.qwen2.modeling_qwen2",
@@ -52,10 +52,10 @@ _IMPORTED = (
 
 
 def main() -> None:
-    """Simulate a world, embed it, change some of it, refresh, print."""
+    """Simulate a world, embed it, change some users, refresh, print."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--users", type=int, help="of the world; default 8,000, with --quick 4,000")
-    parser.add_argument("--folder", type=Path, help="where to work, kept; default: a new one, deleted")
+    parser.add_argument("--users", type=int, help="users of the world; default: 8,000, with --quick 4,000")
+    parser.add_argument("--folder", type=Path, help="working folder, kept; default: a temporary one")
     parser.add_argument("--step", choices=sorted(STEPS), help="do one step in this process")
     options = parser.parse_args()
     if options.step:
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Seconds of both, process and work apart."""
+    """Seconds of both steps, of the process and of the work."""
     figures: dict[str, Any] = {"threads": THREADS}
     whole = _step(folder, "backfill")
     changed = change_some(folder)
@@ -84,11 +84,11 @@ def measure(folder: Path) -> dict[str, Any]:
     nothing = _step(folder, "refresh")
     assert (part["embedded"], nothing["embedded"]) == (changed, 0), (part, nothing, changed)
     figures |= {"users": whole["users"], "events": whole["events"], "changed users": changed}
-    for name, found in (("backfill", whole), ("refresh", part), ("refresh, nothing new", nothing)):
-        figures[f"{name}, seconds of the process"] = found["process"]
-        figures[f"{name}, seconds of imports"] = found["imports"]
-        figures[f"{name}, seconds of the work"] = found["work"]
-        figures[f"{name}, seconds of CPU"] = found["cpu"]
+    for name, step in (("backfill", whole), ("refresh", part), ("refresh, nothing new", nothing)):
+        figures[f"{name}, seconds of the process"] = step["process"]
+        figures[f"{name}, seconds of imports"] = step["imports"]
+        figures[f"{name}, seconds of the work"] = step["work"]
+        figures[f"{name}, seconds of CPU"] = step["cpu"]
     figures |= {f"refresh, seconds: {name}": value for name, value in part["parts"].items()}
     figures["share of the work"] = part["work"] / whole["work"]
     figures["share of the process"] = part["process"] / whole["process"]
@@ -98,9 +98,9 @@ def measure(folder: Path) -> dict[str, Any]:
 def _step(folder: Path, name: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.refresh", "--step", name, "--folder", str(folder)]
     began = time.perf_counter()
-    said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
-    found: dict[str, Any] = json.loads(said.splitlines()[-1])
-    return {**found, "process": time.perf_counter() - began}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+    step: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return {**step, "process": time.perf_counter() - began}
 
 
 def make_world(folder: Path, users: int) -> None:
@@ -117,8 +117,8 @@ def make_world(folder: Path, users: int) -> None:
     log = write_log(home.events, workspace, plan, BLOCKS_TOGETHER)
     some = load_event_arrays(log, workspace, after=plan.moment(plan.days - 7), before=plan.moment(plan.days))
     config = preset_config("tiny", workspace)
-    questions = [spec.query for spec in workspace.scenarios.values()]
-    tokenizer = make_tokenizer(config, [*some.texts, *questions])
+    queries = [spec.query for spec in workspace.scenarios.values()]
+    tokenizer = make_tokenizer(config, [*some.texts, *queries])
     version = new_version()
     content = save_model(
         home.models / version,
@@ -148,15 +148,13 @@ def _engine(home: Home) -> "Engine":
     return engine
 
 
-def _site(folder: Path) -> "Site":
-    from qanchor.site import Site
-
+def _site(folder: Path) -> Site:
     home = Home(folder / "home")
     return Site.at(load_workspace(REPO), home, _engine(home))
 
 
 def change_some(folder: Path) -> int:
-    """A hundredth of the users does something on the day after the world's end; how many."""
+    """Add events of a hundredth of the users on the day after the world's end; the number of users."""
     workspace, home = load_workspace(REPO), Home(folder / "home")
     log = EventLog(home.events, workspace)
     with log.connect() as connection:
@@ -171,8 +169,8 @@ def change_some(folder: Path) -> int:
     moments = [end + timedelta(hours=1, seconds=number) for number in range(len(latest))]
     fresh = {
         "event_id": pa.array([f"again-{number:08d}" for number in range(len(latest))]),
-        "event_time": pa.array(moments, pa.timestamp("us", "UTC")),
-        "_ingested_at": pa.array([moments[-1]] * len(latest), pa.timestamp("us", "UTC")),
+        "event_time": pa.array(moments, TIMESTAMP),
+        "_ingested_at": pa.array([moments[-1]] * len(latest), TIMESTAMP),
     }
     for name, column in fresh.items():
         latest = latest.set_column(latest.column_names.index(name), name, column)
@@ -182,7 +180,7 @@ def change_some(folder: Path) -> int:
 
 
 def backfill_step(folder: Path) -> dict[str, Any]:
-    """Everybody, for every scenario, into both stores."""
+    """Embed all users for every scenario, into both stores."""
     from qanchor.embedding.backfill import backfill
     from qanchor.embedding.job import BackfillRequest
     from qanchor.progress import Silent
@@ -198,7 +196,7 @@ def backfill_step(folder: Path) -> dict[str, Any]:
 
 
 def refresh_step(folder: Path) -> dict[str, Any]:
-    """Who has changed."""
+    """Embed the changed users."""
     from qanchor.embedding.refresh import RefreshRequest, refresh
 
     imports = _prepare()
@@ -212,7 +210,7 @@ def refresh_step(folder: Path) -> dict[str, Any]:
 
 
 def _prepare() -> float:
-    """Import what both steps need, which a process that goes on (`--watch`) pays once; seconds."""
+    """Import the modules of both steps, once per process (`--watch` imports once); seconds."""
     from qanchor.threads import limit_threads
 
     limit_threads(THREADS)
@@ -223,7 +221,7 @@ def _prepare() -> float:
 
 
 class _Stages:
-    """A Progress that keeps the seconds of every stage."""
+    """A Progress that records the seconds of every stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -236,14 +234,14 @@ class _Stages:
         self._label, self._began = label, now
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
 
 STEPS = {"backfill": backfill_step, "refresh": refresh_step}
 
 
 def bars(figures: dict[str, Any]) -> list[Bar]:
-    """What is asked for."""
+    """The bar of the refresh."""
     return [
         Bar(
             "refresh of 1% by a full backfill, seconds of the work",

@@ -2,9 +2,9 @@
 
     python -m benchmarks.report_figures HOME [HOME ...] [--report FILE] [--quick] [--json FILE]
 
-HOME is a finished home (`qanchor-cli demo` leaves one) whose report is of its champions; the report is
-read from HOME/reports/report.json, or from --report where a single home is given. Nothing is taken from
-qanchor but the place of files: labels, scores, parts and segments are read from what report and heads left.
+HOME is a finished home (`qanchor-cli demo` makes one) with a report of its champions; the report is
+read from HOME/reports/report.json, or from --report for a single home. Only the paths of files come from
+qanchor: labels, scores, parts and segments are read from the files of report and heads.
 """
 
 import argparse
@@ -30,24 +30,24 @@ _PROBES = {"base": "base_probe", "tuned": "tuned_probe"}
 def main() -> None:
     """Check and print."""
     options = _options()
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     for home in options.home:
         report = options.report or home / "reports" / "report.json"
         for scenario, checked in check_report(report, home).items():
             worst = max(checked.values())
-            found[f"{home.resolve().parent.name}_{scenario}"] = worst
+            differences[f"{home.resolve().parent.name}_{scenario}"] = worst
             rows.append({"scenario": scenario, "figures": len(checked), "largest difference": worst})
     print(table(rows))
-    bars = [Bar("largest difference of any figure of the report", max(found.values()), 1e-9, "lower")]
-    finish({**found, "figures": float(sum(row["figures"] for row in rows))}, bars, options.json)
+    bars = [Bar("largest difference of any figure of the report", max(differences.values()), 1e-9, "lower")]
+    finish({**differences, "figures": float(sum(row["figures"] for row in rows))}, bars, options.json)
 
 
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("home", nargs="+", type=Path)
-    parser.add_argument("--report", type=Path, help="report.json of the one home given")
+    parser.add_argument("--report", type=Path, help="report.json of the single home")
     options = parser.parse_args()
     if options.report and len(options.home) > 1:
         parser.error("--report goes with a single HOME")
@@ -58,20 +58,20 @@ def check_report(report: Path, home: Path) -> dict[str, dict[str, float]]:
     """The difference of every figure from an independent computation, by scenario and figure.
 
     Args:
-        report: report.json; scores/SCENARIO.parquet lie beside it.
-        home: holds the heads that it is of.
+        report: path of report.json, next to scores/SCENARIO.parquet.
+        home: home of the heads.
     """
     content = json.loads(report.read_text(encoding="utf-8"))
-    found = {}
+    differences = {}
     for one in content["scenarios"]:
         head = home / "heads" / one["scenario"] / one["head"]["version"]
         shown = pq.read_table(report.parent / "scores" / f"{one['scenario']}.parquet")
-        found[one["scenario"]] = dict(
+        differences[one["scenario"]] = dict(
             _scenario(
                 one, shown, pq.read_table(head / "scores.parquet"), pq.read_table(head / "frame.parquet")
             )
         )
-    return found
+    return differences
 
 
 def _scenario(
@@ -168,12 +168,12 @@ def _segments(
 def _probes(one: Mapping[str, Any], shown: pa.Table) -> Iterator[tuple[str, float]]:
     from sklearn.metrics import roc_auc_score
 
-    found = one["anchor"] or {}
-    if found.get("words_alone_auc"):
+    query = one["anchor"] or {}
+    if query.get("words_alone_auc"):
         kept = shown.filter(pc.is_valid(shown["words_alone"]))
         expected_area = roc_auc_score(kept["label"].to_numpy(), kept["words_alone"].to_numpy())
-        yield "words alone: auc", abs(found["words_alone_auc"]["value"] - expected_area)
-    probe = found.get("linear_probe")
+        yield "words alone: auc", abs(query["words_alone_auc"]["value"] - expected_area)
+    probe = query.get("linear_probe")
     if probe is None:
         return
     areas = {}
@@ -199,7 +199,7 @@ def _parts(parts: list[dict[str, Any]], scores: pa.Table) -> Iterator[tuple[str,
 
 
 def _curve(chart: Mapping[str, Any], truth: Ints, head: Floats) -> Iterator[tuple[str, float]]:
-    """The points drawn are points of scikit-learn's curve; they are rounded to what a screen can show."""
+    """The drawn points are points of scikit-learn's curve, rounded to a screen's resolution."""
     from sklearn.metrics import roc_curve
 
     wrong, right, _ = roc_curve(truth, head, drop_intermediate=False)

@@ -11,7 +11,15 @@ from benchmarks.quality import main
 from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import FOLDS, DataSet, Task
 from benchmarks.quality_figures import Resampler, figures_of
-from benchmarks.quality_heads import BEST, LINEAR, Block, Candidates, fit_outside, score_head
+from benchmarks.quality_heads import (
+    BEST,
+    LINEAR,
+    Block,
+    CacheStage,
+    Candidates,
+    fit_outside,
+    score_head,
+)
 from qanchor.events.history import EventArrays
 from qanchor.workspace import Workspace
 
@@ -42,9 +50,9 @@ DATA = DataSet(
 
 @pytest.mark.parametrize("among", [LINEAR, BEST, Candidates(strengths=())])
 def test_no_head_sees_the_labels_of_its_own_fold(among: Candidates, tmp_path: Path) -> None:
-    before = score_head(lambda _: [BLOCK], LABELS, FOLD, among, (ResultCache(tmp_path), "heads"))
+    before = score_head(lambda _: [BLOCK], LABELS, FOLD, among, CacheStage(ResultCache(tmp_path), "heads"))
     changed = np.where(FOLD == 2, 1 - LABELS, LABELS)
-    after = score_head(lambda _: [BLOCK], changed, FOLD, among, (ResultCache(tmp_path), "heads"))
+    after = score_head(lambda _: [BLOCK], changed, FOLD, among, CacheStage(ResultCache(tmp_path), "heads"))
     np.testing.assert_array_equal(before.scores[FOLD == 2], after.scores[FOLD == 2])
     assert before.chosen[2] == after.chosen[2]
     assert (before.scores[FOLD != 2] != after.scores[FOLD != 2]).any()
@@ -54,7 +62,7 @@ def test_a_fold_is_scored_with_the_features_made_for_it(tmp_path: Path) -> None:
     def of_fold(outer: int) -> list[Block]:
         return [Block(FEATURES if outer == 1 else np.zeros_like(FEATURES), "standard")]
 
-    scores = score_head(of_fold, LABELS, FOLD, LINEAR, (ResultCache(tmp_path), "heads")).scores
+    scores = score_head(of_fold, LABELS, FOLD, LINEAR, CacheStage(ResultCache(tmp_path), "heads")).scores
     assert np.ptp(scores[FOLD == 0]) == 0
     assert roc_auc_score(LABELS[FOLD == 1], scores[FOLD == 1]) > 0.6
 
@@ -109,7 +117,7 @@ def test_a_result_is_made_once_and_the_account_says_where_it_came_from(tmp_path:
         paths = [cache.keep("stage", "one.txt", {"setting": value}, make) for value in (1, 2)]
     assert len(made) == 2
     assert paths[0] != paths[1]
-    assert [kept.found for kept in cache.account] == [True, True]
+    assert [result.reused for result in cache.account] == [True, True]
     row = cache.rows()[0]
     assert (row["made now"], row["from the cache"]) == (0, 2)
 
