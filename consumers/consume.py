@@ -21,7 +21,7 @@ from consumers.group_member import GroupMember
 from consumers.health import Health, HealthServer
 from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
 from consumers.metrics import ConsumerMetrics
-from consumers.sinks.event_log import EventLogSink
+from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
 from qanchor.errors import InputError
@@ -29,7 +29,7 @@ from qanchor.events.rolling import RollingActivity
 from qanchor.progress import Progress
 from qanchor.settings import Settings
 from qanchor.site import Site
-from qanchor.storage.event_log import EventLog, RepeatWindow, recover
+from qanchor.storage.event_log import EventLog, recover
 from qanchor.storage.features import FeatureRepository
 from qanchor.storage.online import open_online_view
 

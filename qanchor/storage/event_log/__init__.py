@@ -9,7 +9,6 @@ from qanchor.storage.event_log.compaction import (
 )
 from qanchor.storage.event_log.log import EventLog, append, recover, settle
 from qanchor.storage.event_log.reading import EventSource, log_schema, time_conditions
-from qanchor.storage.event_log.repeats import FreshEvents, RepeatWindow
 from qanchor.storage.event_log.user_copy import UserCopy, open_copy
 from qanchor.storage.event_log.user_copy_writer import CopyLayout, keep_copy, remove_copies
 from qanchor.storage.event_log.user_events import LogRows, UserEvents
@@ -23,9 +22,7 @@ __all__ = [
     "CopyLayout",
     "EventLog",
     "EventSource",
-    "FreshEvents",
     "LogRows",
-    "RepeatWindow",
     "StagedFile",
     "UserCopy",
     "UserEvents",

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from qanchor.errors import DiskFull, NotReady
 from qanchor.files import atomic_folder
 from qanchor.names import EVENT_ID, EVENT_TIME, INGESTED_AT, USER_ID
-from qanchor.storage.event_log.lock import WriterLock
-from qanchor.storage.event_log.log import parquet_options
+from qanchor.storage.event_log.log import WriterLock, parquet_options
 from qanchor.storage.event_log.reading import LogReader
 from qanchor.storage.event_log.user_copy import (
     ABOUT,

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Engine
 
 from consumers.decode import RejectedRecord
-from consumers.sinks.event_log import EventLogSink
+from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog, RepeatWindow
+from qanchor.storage.event_log import EventLog
 from tests.unit.consumers.fakes import TOPIC
 from tests.unit.events.files import WORKSPACE, make_decoder
 

@@ -16,11 +16,11 @@ from sqlalchemy import Engine
 from consumers.assignment import Assignment
 from consumers.event_consumer import ConsumerParts, EventConsumer
 from consumers.metrics import ConsumerMetrics
-from consumers.sinks.event_log import EventLogSink
+from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.stop_rule import StopRule
 from qanchor.progress import Silent
 from qanchor.settings import KafkaSettings
-from qanchor.storage.event_log import EventLog, RepeatWindow
+from qanchor.storage.event_log import EventLog
 from tests.unit.consumers.conftest import KeptLetters
 from tests.unit.consumers.fakes import TOPIC, FakeClient, Record, decode, place
 from tests.unit.events.files import START, WORKSPACE, make_decoder

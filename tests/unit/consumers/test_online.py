@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, delete
 
 from consumers.metrics import ConsumerMetrics
-from consumers.sinks.event_log import EventLogSink, Written
+from consumers.sinks.event_log import EventLogSink, RepeatWindow, Written
 from consumers.sinks.online import Memory, OnlineFeed, OnlineSink
 from qanchor.errors import FeaturesInvalid, StoreUnavailable
 from qanchor.events.activity import activity_table
@@ -24,7 +24,7 @@ from qanchor.events.rolling import RollingActivity
 from qanchor.registry.ledger import next_offsets
 from qanchor.registry.positions import positions
 from qanchor.registry.tables import LedgerFile, LedgerOffset
-from qanchor.storage.event_log import EventLog, RepeatWindow
+from qanchor.storage.event_log import EventLog
 from tests.unit.consumers.conftest import KeptLetters
 from tests.unit.consumers.fakes import TOPIC, Record, batch, records
 from tests.unit.events.files import START, WORKSPACE, make_decoder, visit, write_parquet

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from consumers.sinks.event_log import RepeatWindow
 from qanchor.events.quality import EventChecker
 from qanchor.registry.ledger import OffsetRanges
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base
-from qanchor.storage.event_log import EventLog, RepeatWindow, append
+from qanchor.storage.event_log import EventLog, append
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment
 
 _ROW = EventChecker(make_decoder()).check(as_table([payment()])).table
