@@ -92,7 +92,7 @@ def _null_experiments(experiments: int) -> dict[str, float]:
         for name, values in outcomes.items():
             effect = compare(moments(values[arms == 0]), moments(values[arms == 1]))
             positive[name] += effect.p_value < 0.05
-        positive["sample_ratio"] += not sample_ratio(np.bincount(arms).tolist(), [1, 1]).holds
+        positive["sample_ratio"] += not sample_ratio(np.bincount(arms).tolist(), [1, 1]).is_sound
     return {"null_experiments": float(experiments)} | {
         f"false_{name}": count / experiments for name, count in positive.items()
     }

@@ -10,6 +10,7 @@ from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 
 if TYPE_CHECKING:
+    from qanchor.experiments import Design, OffPolicy
     from qanchor.experiments.analysis import Analysis, MetricResult
     from qanchor.metrics import Interval
 
@@ -48,7 +49,7 @@ def plan(
     import math
 
     from qanchor.errors import InputError
-    from qanchor.experiments import Design, detectable_difference, plan_means, plan_proportions
+    from qanchor.experiments import Design
 
     if (baseline is None) == (deviation is None) or (effect is None) == (users is None):
         raise InputError(
@@ -57,24 +58,9 @@ def plan(
         )
     design = Design(significance, power, treated_share, correlation)
     if users is not None:
-        if baseline is not None and not 0 < baseline < 1:
-            raise InputError(f"the base rate {baseline:g} is not between 0 and 1", "Give one that is.")
-        spread = deviation if baseline is None else math.sqrt(baseline * (1 - baseline))
-        assert spread is not None
-        row: dict[str, Any] = {"users": users, "difference": detectable_difference(users, spread, design)}
+        row = _detectable(users, baseline, deviation, design)
     else:
-        assert effect is not None
-        size = (
-            plan_means(effect, deviation, design)
-            if deviation is not None
-            else plan_proportions(baseline or 0.0, effect, design)
-        )
-        row = {
-            "effect": effect,
-            "control": size.control,
-            "treatment": size.treatment,
-            "users": size.total,
-        }
+        row = _sample_size(effect or 0.0, baseline, deviation, design)
     if per_day:
         row["days"] = math.ceil(row["users"] / per_day)
     row |= {"significance": significance, "power": power}
@@ -84,6 +70,32 @@ def plan(
         print_json(row)
     else:
         print_table("plan", [row])
+
+
+def _detectable(
+    users: int, baseline: float | None, deviation: float | None, design: "Design"
+) -> dict[str, Any]:
+    import math
+
+    from qanchor.errors import InputError
+    from qanchor.experiments import detectable_difference
+
+    if baseline is not None and not 0 < baseline < 1:
+        raise InputError(f"the base rate {baseline:g} is not between 0 and 1", "Give one that is.")
+    spread = (deviation or 0.0) if baseline is None else math.sqrt(baseline * (1 - baseline))
+    return {"users": users, "difference": detectable_difference(users, spread, design)}
+
+
+def _sample_size(
+    effect: float, baseline: float | None, deviation: float | None, design: "Design"
+) -> dict[str, Any]:
+    from qanchor.experiments import plan_means, plan_proportions
+
+    if deviation is not None:
+        size = plan_means(effect, deviation, design)
+    else:
+        size = plan_proportions(baseline or 0.0, effect, design)
+    return {"effect": effect, "control": size.control, "treatment": size.treatment, "users": size.total}
 
 
 @app.command()
@@ -127,17 +139,14 @@ def assign(
     from qanchor.user_files import read_user_list, write_result
 
     shares = _shares(arm) or {"control": 0.5, "treatment": 0.5}
-    experiment = Experiment(name, shares, layer, begin, end)
     ids = list(dict.fromkeys(read_user_list(users)))
-    arms = assign_arms(experiment, ids)
+    arms = assign_arms(Experiment(name, shares, layer, begin, end), ids)
     inside = np.flatnonzero(arms >= 0)
     counts = np.bincount(arms[inside], minlength=len(shares))
-    names = list(shares)
-    rows = [
-        {"user_id": ids[row], "arm": names[arms[row]]} for row in (inside.tolist() if out or json else [])
-    ]
+    columns = {"user_id": [ids[row] for row in inside], "arm": np.array(list(shares))[arms[inside]]}
+    table = pa.table(columns, pa.schema([("user_id", "string"), ("arm", "string")]))
     if out:
-        write_result(pa.Table.from_pylist(rows, pa.schema([("user_id", "string"), ("arm", "string")])), out)
+        write_result(table, out)
     p_value = sample_ratio(counts.tolist(), list(shares.values())).p_value if len(inside) else None
     summary = [
         {"arm": each, "users": int(count), "share": share}
@@ -145,7 +154,7 @@ def assign(
     ]
     if json:
         result = {"name": name, "arms": summary, "left_out": len(ids) - len(inside), "p_value": p_value}
-        print_json(result | ({"out": str(out)} if out else {"users": rows}))
+        print_json(result | ({"out": str(out)} if out else {"users": table.to_pylist()}))
         return
     print_table(f"{name}: {len(inside):,} of {len(ids):,} users take part", summary)
     if out:
@@ -199,7 +208,7 @@ def analyse(
     )
     analysis = measure(read_rows(rows), request)
     if json:
-        print_json(asdict(analysis) | {"ratio_holds": analysis.ratio.holds})
+        print_json(asdict(analysis) | {"ratio_holds": analysis.ratio.is_sound})
     else:
         show_analysis(analysis)
 
@@ -259,7 +268,11 @@ def evaluate(
     result = value(decisions, clip, confidence)
     if json:
         print_json(asdict(result))
-        return
+    else:
+        _show_policy(result)
+
+
+def _show_policy(result: "OffPolicy") -> None:
     estimates = {
         "logging policy": result.logged,
         "inverse propensity": result.ips,
@@ -301,7 +314,7 @@ def show_analysis(analysis: "Analysis") -> None:
         {"arm": name, "users": users, "expected": round(expected)}
         for (name, users), expected in zip(analysis.arms.items(), analysis.ratio.expected, strict=True)
     ]
-    verdict = "as planned" if analysis.ratio.holds else "NOT as planned"
+    verdict = "as planned" if analysis.ratio.is_sound else "NOT as planned"
     print_table(f"arms: {verdict}, p = {analysis.ratio.p_value:.3g}", rows)
     print_table("effects", [_effect_row(result) for result in analysis.results])
     if any(result.always for result in analysis.results):

@@ -81,7 +81,7 @@ def _show(name: str, online: "OnlineTest") -> None:
         [{"policy": policy, metric: value} for policy, value in result.values.items()],
     )
     sizes = ", ".join(f"{users:,} {arm}" for arm, users in result.analysis.arms.items())
-    verdict = "as planned" if result.analysis.ratio.holds else "NOT as planned"
+    verdict = "as planned" if result.analysis.ratio.is_sound else "NOT as planned"
     typer.echo(f"arms: {sizes}; {verdict} (p = {result.analysis.ratio.p_value:.2g})")
     rows = [*_effects("all", result.analysis, result.true_effect, metric)]
     if result.triggered:

@@ -165,7 +165,7 @@ def _effect(values: Floats, arms: NDArray[np.int64], arm: int, confidence: float
 
 def _notes(ratio: SampleRatio, results: Sequence[MetricResult]) -> tuple[str, ...]:
     notes = []
-    if not ratio.holds:
+    if not ratio.is_sound:
         notes.append(
             f"sample ratio mismatch (p = {ratio.p_value:.2g}): users of an arm are missing or counted twice, "
             "and no effect below can be trusted"

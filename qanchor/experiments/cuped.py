@@ -42,14 +42,14 @@ def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjus
     Source: Deng, Xu, Kohavi and Walker, WSDM 2013; several covariates: by regression.
     """
     values = np.asarray(outcomes, dtype=np.float64)
-    known = np.asarray(covariates, dtype=np.float64)
-    known = known[:, None] if known.ndim == 1 else known
+    raw = np.asarray(covariates, dtype=np.float64)
+    raw = raw[:, None] if raw.ndim == 1 else raw
     groups = np.asarray(arms)
-    if not len(values) == len(known) == len(groups):
+    if not len(values) == len(raw) == len(groups):
         raise InputError("outcomes, covariates and arms differ in length", "Give one of each per user.")
-    if np.isinf(known).any() or not np.isfinite(values).all():
+    if np.isinf(raw).any() or not np.isfinite(values).all():
         raise InputError("an outcome or covariate is not finite", "Remove or fill missing values.")
-    columns = _filled(known)
+    columns = _filled(raw)
     centred = columns - columns.mean(axis=0)
     within_x, within_y = _within(columns, groups), _within(values[:, None], groups)[:, 0]
     weights, *_ = np.linalg.lstsq(within_x, within_y, rcond=None)
@@ -59,11 +59,12 @@ def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjus
     return Adjusted(values - centred @ weights, weights.astype(np.float64), max(0.0, cut))
 
 
-def _filled(known: Floats) -> Floats:
-    missing = np.isnan(known)
-    means = np.where(missing, 0.0, known).sum(axis=0) / np.maximum((~missing).sum(axis=0), 1)
-    marks = missing[:, missing.any(axis=0)].astype(np.float64)
-    return np.hstack([np.where(missing, means, known), marks])
+def _filled(covariates: Floats) -> Floats:
+    """Covariates with the mean for missing values, then the indicators of missing values."""
+    missing = np.isnan(covariates)
+    means = np.where(missing, 0.0, covariates).sum(axis=0) / np.maximum((~missing).sum(axis=0), 1)
+    indicators = missing[:, missing.any(axis=0)].astype(np.float64)
+    return np.hstack([np.where(missing, means, covariates), indicators])
 
 
 def _within(columns: Floats, groups: NDArray[np.generic]) -> Floats:

@@ -28,7 +28,7 @@ class SampleRatio:
     level: float = STRICT
 
     @property
-    def holds(self) -> bool:
+    def is_sound(self) -> bool:
         """Whether the sizes agree with the planned shares."""
         return self.p_value >= self.level
 

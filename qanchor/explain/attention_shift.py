@@ -62,33 +62,29 @@ class AttentionShift:
 def attention_shift(
     base: QueryAttention, tuned: QueryAttention | None, options: Bootstrap | None = None
 ) -> AttentionShift:
-    """Compare the attention of two anchors over the same users.
+    """Compare the attention before and after tuning on the same users.
 
     Users are resampled in pairs: the same ones before and after.
 
     Args:
-        base: of the query alone.
-        tuned: of the query with its soft prompt; None where untuned.
+        base: attention of the query alone.
+        tuned: attention of the query with its soft prompt; None where untuned.
         options: draws, confidence and seed of the intervals.
     """
     names = base.groups[: base.groups.index(PROMPT)]
     before = _by_user(base, len(names))
     after = None if tuned is None else _by_user(tuned, len(names))
-    drawn = _drawn_changes(before, after, options or Bootstrap())
-    shown = (tuned or base).mass[..., : len(names)].mean(axis=1)  # [layers, groups]
-    layers = shown / shown.sum(axis=1, keepdims=True)
-    shares = _shares(before), None if after is None else _shares(after)
+    changes = [None] * len(names) if after is None else _changes(before, after, options or Bootstrap())
+    by_layer = (tuned or base).mass[..., : len(names)].mean(axis=1)  # [layers, groups]
+    layers = by_layer / by_layer.sum(axis=1, keepdims=True)
+    shares = _shares(before).tolist()
+    tuned_shares = [None] * len(names) if after is None else _shares(after).tolist()
     modalities = tuple(
         ModalityShift(
-            name,
-            float(shares[0][place]),
-            None if shares[1] is None else float(shares[1][place]),
-            None if drawn is None else drawn[place],
-            tuple(float(value) for value in layers[:, place]),
+            name, shares[group], tuned_shares[group], changes[group], tuple(layers[:, group].tolist())
         )
-        for place, name in enumerate(names)
-        # A model without a user token has nothing to look at there.
-        if shares[0][place] > 0
+        for group, name in enumerate(names)
+        if shares[group] > 0  # a model without a user token has no attention on it
     )
     prompt = None if tuned is None else float(tuned.mass[..., tuned.groups.index(PROMPT)].mean())
     total = None if after is None else float(after.sum(axis=1).mean())
@@ -105,9 +101,8 @@ def _shares(mass: Floats) -> Floats:
     return np.asarray(total / total.sum())
 
 
-def _drawn_changes(before: Floats, after: Floats | None, options: Bootstrap) -> list[Interval | None] | None:
-    if after is None:
-        return None
+def _changes(before: Floats, after: Floats, options: Bootstrap) -> list[Interval | None]:
+    """Relative change of each share with its bootstrap interval; None where a share was 0."""
     random = np.random.default_rng(options.seed)
     rows = random.integers(0, len(before), (options.draws, len(before)))
     # How often each user is drawn; a resample's sums are then one product.
@@ -117,14 +112,14 @@ def _drawn_changes(before: Floats, after: Floats | None, options: Bootstrap) -> 
         ratios = (new / new.sum(axis=1, keepdims=True)) / (old / old.sum(axis=1, keepdims=True)) - 1
         values = _shares(after) / _shares(before) - 1
     tail = (1 - options.confidence) / 2
-    found: list[Interval | None] = []
-    for place, value in enumerate(values):
-        if not np.isfinite(ratios[:, place]).all():
-            found.append(None)
+    changes: list[Interval | None] = []
+    for value, drawn in zip(values, ratios.T, strict=True):
+        if not np.isfinite(drawn).all():
+            changes.append(None)
             continue
-        low, high = np.quantile(ratios[:, place], (tail, 1 - tail))
-        found.append(Interval(float(value), float(low), float(high)))
-    return found
+        low, high = np.quantile(drawn, (tail, 1 - tail))
+        changes.append(Interval(float(value), float(low), float(high)))
+    return changes
 
 
 def attention_chart(shift: AttentionShift) -> Chart:

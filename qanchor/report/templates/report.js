@@ -1,12 +1,12 @@
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
 for (const table of document.querySelectorAll("table.sortable")) {
-  table.tHead.rows[0].querySelectorAll("th").forEach((head, place) => {
+  table.tHead.rows[0].querySelectorAll("th").forEach((head, column) => {
     head.addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") === "descending";
       table.tHead.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const value = (row) => {
-        const text = row.cells[place].textContent.trim();
+        const text = row.cells[column].textContent.trim();
         const number = parseFloat(text.replace(/,/g, ""));
         return Number.isNaN(number) ? text : number;
       };

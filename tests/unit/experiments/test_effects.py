@@ -105,11 +105,11 @@ def test_unequal_lengths_and_infinities_are_refused() -> None:
 
 
 def test_the_sample_ratio_is_pearsons_chi_square_at_a_strict_level() -> None:
-    assert sample_ratio([5000, 5200], [1, 1]).holds
+    assert sample_ratio([5000, 5200], [1, 1]).is_sound
     found = sample_ratio([5000, 5400], [0.5, 0.5])
     assert found.p_value == pytest.approx(stats.chisquare([5000, 5400]).pvalue)
-    assert not found.holds
-    assert sample_ratio([900, 110], [0.9, 0.1]).holds
+    assert not found.is_sound
+    assert sample_ratio([900, 110], [0.9, 0.1]).is_sound
 
 
 @pytest.mark.parametrize(
