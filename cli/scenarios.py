@@ -1,6 +1,7 @@
-"""The --scenario and --all options, the same in every command that takes several scenarios."""
+"""The options of scenarios, of user files and of result files, the same in every command."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,22 +12,33 @@ if TYPE_CHECKING:
 ScenariosOption = Annotated[
     list[str] | None, typer.Option("--scenario", metavar="NAME", help="Name of a scenario; repeatable.")
 ]
+ScenarioOption = Annotated[
+    str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario.", show_default=False)
+]
 AllOption = Annotated[bool, typer.Option("--all", help="All scenarios of scenarios.yaml.")]
+UsersOption = Annotated[
+    Path | None,
+    typer.Option("--users", metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="File for all rows: .parquet, .csv, .json or .jsonl."),
+]
 
 
 def chosen(
     workspace: "Workspace", named: Sequence[str] | None, every: bool, ready: Sequence[str] | None = None
 ) -> list[str]:
-    """The scenarios that the options ask for, each once.
+    """The scenarios that the options name, each once.
 
     Args:
         workspace: names the scenarios.
-        named: those given one by one.
-        every: whether all are asked for.
-        ready: what `every` means where not all can take part; default: all of scenarios.yaml.
+        named: values of --scenario.
+        every: value of --all.
+        ready: meaning of --all where not all scenarios can take part; default: all of scenarios.yaml.
 
     Raises:
-        InputError: neither or both options are given, or there is no scenario.
+        InputError: neither or both options are set, or there is no scenario.
         UnknownScenario: scenarios.yaml does not name it.
     """
     from qanchor.errors import InputError

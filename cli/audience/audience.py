@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.audience.options import OutOption, SearchOptions
+from cli.audience.options import SearchOptions
 from cli.groups import command_group, with_options
 from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import OutOption
 from qanchor.site import Site
 
 if TYPE_CHECKING:

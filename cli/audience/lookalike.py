@@ -1,9 +1,10 @@
 """`qanchor-cli lookalike`: users like a list of seeds."""
 
-from cli.audience.options import OutOption, SearchOptions
+from cli.audience.options import SearchOptions
 from cli.audience.search import run_search, show_search
 from cli.groups import with_options
 from cli.output import JsonOption
+from cli.scenarios import OutOption
 
 
 @with_options(SearchOptions, without=("text", "text_weight"), required=("seeds",))

@@ -6,29 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cli.scenarios import ScenarioOption
+
 if TYPE_CHECKING:
     from qanchor.audience.lookalike import LookalikeRequest
 
 Method = Literal["auto", "centroid", "centroids", "nearest", "classifier"]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="FILE", help="File for all rows: .parquet, .csv, .json or .jsonl."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """What a search can be told; a command offers all of them or some."""
 
-    scenario: Annotated[
-        str,
-        typer.Option(
-            "--scenario",
-            metavar="NAME",
-            help="Name of the scenario whose embeddings are searched.",
-            show_default=False,
-        ),
-    ]
+    scenario: ScenarioOption
     seeds: Annotated[
         Path | None,
         typer.Option(

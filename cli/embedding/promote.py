@@ -25,7 +25,7 @@ def run(
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put waiting embeddings in service.
 
@@ -44,7 +44,7 @@ def run(
     if listed:
         names = chosen(site.workspace, scenario, every or not scenario)
         kept = [m for name in names for m in kept_manifests(site.engine, name)]
-        _show("Manifests", kept, json)
+        _show("Manifests", kept, as_json)
         return
     names = chosen(site.workspace, scenario, every)
     waiting = waiting_manifests(site.engine, names)
@@ -62,10 +62,10 @@ def run(
         )
     with progress() as bar:
         promote(site, waiting, bar, online=online)
-    _show("In service", list(waiting.values()), json)
+    _show("In service", list(waiting.values()), as_json)
 
 
-def _show(title: str, manifests: "list[EmbeddingManifest]", json: bool) -> None:
+def _show(title: str, manifests: "list[EmbeddingManifest]", as_json: bool) -> None:
     from qanchor.embedding.gates import failed_gates, recorded_gates
 
     rows: list[dict[str, Any]] = [
@@ -82,7 +82,7 @@ def _show(title: str, manifests: "list[EmbeddingManifest]", json: bool) -> None:
         }
         for manifest in manifests
     ]
-    if json:
+    if as_json:
         print_json(rows)
     elif rows:
         print_table(title, rows)

@@ -52,7 +52,7 @@ def run(
             metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."
         ),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Embed again the users whose history has changed.
 
@@ -78,9 +78,9 @@ def run(
     precision = settled_precision(site.settings.compute)
     request = RefreshRequest(names, moment_of(as_of), budget, online, expired, precision)
     if watch is None:
-        _show(_refresh(site, request, index), json)
+        _show(_refresh(site, request, index), as_json)
     else:
-        _watch(site, request, index, watch, metrics_port, json)
+        _watch(site, request, index, watch, metrics_port, as_json)
 
 
 def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
@@ -102,7 +102,12 @@ def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, S
 
 
 def _watch(
-    site: Site, request: "RefreshRequest", index: bool, seconds: float, metrics_port: int | None, json: bool
+    site: Site,
+    request: "RefreshRequest",
+    index: bool,
+    seconds: float,
+    metrics_port: int | None,
+    as_json: bool,
 ) -> None:
     gauges = _gauges(metrics_port)
 
@@ -110,7 +115,7 @@ def _watch(
         result = _refresh(site, request, index)
         _note(result, gauges)
         if any(scenario.embedded for scenario in result.values()):
-            _show(result, json)
+            _show(result, as_json)
 
     run_until_signal(step, seconds)
 
@@ -154,7 +159,7 @@ def _note(result: "Mapping[str, ScenarioRefresh]", gauges: "Mapping[str, Gauge]"
             gauges[gauge].labels(name).set(value)
 
 
-def _show(result: "Mapping[str, ScenarioRefresh]", json: bool) -> None:
+def _show(result: "Mapping[str, ScenarioRefresh]", as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
             "scenario": name,
@@ -170,7 +175,7 @@ def _show(result: "Mapping[str, ScenarioRefresh]", json: bool) -> None:
     aside = {user: reason for found in result.values() for user, reason in found.set_aside.items()}
     for user, reason in list(aside.items())[:_SHOWN_ASIDE]:
         typer.echo(f"warning: set aside {user}: {reason}", err=True)
-    if json:
+    if as_json:
         print_json({"scenarios": rows, "set_aside": aside})
     else:
         print_table("Refreshed", rows)

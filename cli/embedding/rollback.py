@@ -16,7 +16,7 @@ def run(
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
     ] = True,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put the previous embeddings back in service.
 
@@ -44,7 +44,7 @@ def run(
         }
         for name, manifest in targets.items()
     ]
-    if json:
+    if as_json:
         print_json(rows)
         return
     print_table("In service again", rows)

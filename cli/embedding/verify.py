@@ -21,7 +21,7 @@ def run(
         bool,
         typer.Option("--repair", help="Write the online store and the index again where they differ."),
     ] = False,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare the vectors of all stores with the manifest in service.
 
@@ -42,7 +42,7 @@ def run(
         with working("repairing stores"):
             _repair(checks, site)
         checks = _compare(site, names)
-    _show(checks, json)
+    _show(checks, as_json)
     wrong = [check for check in checks if not check.agrees]
     if wrong:
         where = ", ".join(f"{check.scenario} {check.store}" for check in wrong)
@@ -75,7 +75,7 @@ def _repair(checks: "list[StoreCheck]", site: "Site") -> None:
             build_scenario_index(site, check.scenario)
 
 
-def _show(checks: "list[StoreCheck]", json: bool) -> None:
+def _show(checks: "list[StoreCheck]", as_json: bool) -> None:
     rows = [
         {
             "scenario": check.scenario,
@@ -87,7 +87,7 @@ def _show(checks: "list[StoreCheck]", json: bool) -> None:
         }
         for check in checks
     ]
-    if json:
+    if as_json:
         print_json(rows)
     elif rows:
         print_table("Stores", rows)

@@ -8,6 +8,7 @@ import typer
 from cli.evaluate.experiment_simulate import simulate
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import OutOption
 
 if TYPE_CHECKING:
     from qanchor.experiments import Design, OffPolicy
@@ -38,7 +39,7 @@ def plan(
         float | None,
         typer.Option(min=0, metavar="USERS", help="Users that join per day, to plan the number of days."),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Plan the number of users, or the detectable difference.
 
@@ -66,7 +67,7 @@ def plan(
     row |= {"significance": significance, "power": power}
     if correlation:
         row["variance_left_by_cuped"] = design.variance_left
-    if json:
+    if as_json:
         print_json(row)
     else:
         print_table("plan", [row])
@@ -120,10 +121,8 @@ def assign(
     end: Annotated[
         float, typer.Option("--to", metavar="X", help="End of the part of the layer, from 0 to 1.")
     ] = 1.0,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File for the arms: .parquet, .csv or .json.")
-    ] = None,
-    json: JsonOption = False,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Assign users to arms by a salted hash.
 
@@ -152,7 +151,7 @@ def assign(
         {"arm": each, "users": int(count), "share": share}
         for (each, share), count in zip(shares.items(), counts, strict=True)
     ]
-    if json:
+    if as_json:
         result = {"name": name, "arms": summary, "left_out": len(ids) - len(inside), "p_value": p_value}
         print_json(result | ({"out": str(out)} if out else {"users": table.to_pylist()}))
         return
@@ -189,7 +188,7 @@ def analyse(
     confidence: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="Confidence level of intervals.")
     ] = 0.95,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the effect of the treatment on each metric.
 
@@ -207,7 +206,7 @@ def analyse(
         metric, covariate or (), arm_column, control, _shares(arm) or None, planned_users, confidence
     )
     analysis = measure(read_rows(rows), request)
-    if json:
+    if as_json:
         print_json(asdict(analysis) | {"ratio_holds": analysis.ratio.is_sound})
     else:
         show_analysis(analysis)
@@ -243,7 +242,7 @@ def evaluate(
     confidence: Annotated[
         float, typer.Option(min=0.5, max=0.9999, help="Confidence level of intervals.")
     ] = 0.95,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate the value of a policy on logged decisions.
 
@@ -266,7 +265,7 @@ def evaluate(
         numbers(table, predicted_target) if predicted_target else None,
     )
     result = value(decisions, clip, confidence)
-    if json:
+    if as_json:
         print_json(asdict(result))
     else:
         _show_policy(result)

@@ -37,7 +37,7 @@ def simulate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the rows of each test, for `experiment analyse`."),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Test embedding policies against a fixed rule in simulation.
 
@@ -65,7 +65,7 @@ def simulate(
         out.mkdir(parents=True, exist_ok=True)
         for name, online in tests.items():
             pq.write_table(online.result.rows, out / f"{name}.parquet")
-    if json:
+    if as_json:
         print_json({name: _as_json(online) for name, online in tests.items()})
         return
     for name, online in tests.items():

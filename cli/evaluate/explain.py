@@ -24,7 +24,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for charts, .png; default: none.")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a scenario's query attends to, before and after tuning.
 
@@ -45,7 +45,7 @@ def run(
         results = explain_tuning(site, rows, bar, TuningOptions.for_scenarios(len(rows), users))
     explained = {name: one for name, one in results.items() if not isinstance(one, str)}
     charts = _write_charts(out, explained) if out else 0
-    if json:
+    if as_json:
         absent = {name: {"absent": one} for name, one in results.items() if isinstance(one, str)}
         documents = absent | {name: one.as_json() for name, one in explained.items()}
         print_json({name: documents[name] for name in results})

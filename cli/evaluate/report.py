@@ -24,7 +24,7 @@ def run(
             help="Whether attention, maps and untuned embeddings are included, which loads the model."
         ),
     ] = True,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the report of all scenarios, one HTML page.
 
@@ -46,7 +46,7 @@ def run(
     with progress() as bar:
         summary = summarise(site, names, bar, explain)
     files = write_report(summary, page)
-    if json:
+    if as_json:
         print_json(report_json(summary) | {"files": files})
         return
     rows = [

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,7 +10,7 @@ from cli.groups import command_group
 from cli.heads.head_audit import compare, list_all, promote, refit
 from cli.heads.head_explain import explain
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import ScenariosOption, chosen
+from cli.scenarios import OutOption, ScenarioOption, ScenariosOption, UsersOption, chosen
 from cli.stages import recorded_progress, working
 from qanchor.site import Site
 
@@ -105,7 +104,7 @@ def train(
         bool, typer.Option("--promote", help="Make this head the champion at once.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed; the same seed and rows give the same head.")] = 7,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a head on features as of each label's time.
 
@@ -140,7 +139,7 @@ def train(
         for name in names:
             heads.append(train_head(site, name, options, job))
             job.made.append(f"head {heads[-1].card.version} of {name}")
-    if json:
+    if as_json:
         print_json([head.card.model_dump(mode="json") | {"champion": head.champion} for head in heads])
         return
     print_table("heads: AUC with its 95% interval on the test part", [_row(head) for head in heads])
@@ -221,13 +220,9 @@ def _remarks(trained: "TrainedHead") -> list[str]:
 
 @app.command()
 def score(
-    scenario: Annotated[str, typer.Option(metavar="NAME", help="Name of a scenario with a head.")],
-    users: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File for the scores: .parquet, .csv or .json.")
-    ] = None,
+    scenario: ScenarioOption,
+    users: UsersOption = None,
+    out: OutOption = None,
     store: Annotated[Store, typer.Option("--from", help="Store to read features from.")] = Store.online,
     as_of: Annotated[datetime | None, typer.Option(help="Moment of the features, UTC; default: now.")] = None,
     unseen: Annotated[
@@ -237,7 +232,7 @@ def score(
     publish: Annotated[
         bool, typer.Option("--publish", help="Write the scores to the offline and online stores as features.")
     ] = False,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score users with the scenario's champion.
 
@@ -272,7 +267,7 @@ def score(
         "published": publish,
     }
     best = scored.table.sort_by([("score", "descending"), ("user_id", "ascending")])
-    if json:
+    if as_json:
         print_json(summary | ({} if out else {"scores": best.to_pylist()}))
         return
     print_table("scored", [summary])

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import ScenarioOption
 from cli.stages import working
 from qanchor.site import Site
 
 _SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
 
 
-def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
+def list_all(scenario: ScenarioOption, as_json: JsonOption = False) -> None:
     """List the heads of a scenario, the newest first.
 
     Example: qanchor-cli head list --scenario takeout
@@ -33,21 +33,21 @@ def list_all(scenario: OneScenario, json: JsonOption = False) -> None:
         }
         for head in list_heads(site.engine, scenario)
     ]
-    if json:
+    if as_json:
         print_json(rows)
     else:
         print_table(f"heads of {scenario}", rows)
 
 
 def compare(
-    scenario: OneScenario,
+    scenario: ScenarioOption,
     challenger: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
     ] = None,
     champion: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare a challenger with the champion on their test rows.
 
@@ -59,7 +59,7 @@ def compare(
 
     with working("comparing heads"):
         found = compare_heads(Site.open(), scenario, challenger, champion)
-    if json:
+    if as_json:
         print_json(asdict(found))
         return
     rows = [
@@ -82,11 +82,11 @@ def compare(
 
 
 def promote(
-    scenario: OneScenario,
+    scenario: ScenarioOption,
     head: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a head the champion, which scores users.
 
@@ -95,18 +95,18 @@ def promote(
     from qanchor.heads.compare import promote as promote_version
 
     card = promote_version(Site.open(), scenario, head)
-    if json:
+    if as_json:
         print_json({"scenario": scenario, "champion": card.version})
     else:
         typer.echo(f"{scenario}: {card.version} is the champion, AUC {card.metrics['head']['auc']:.4f}")
 
 
 def refit(
-    scenario: OneScenario,
+    scenario: ScenarioOption,
     head: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a head again on its stored training frame, and compare.
 
@@ -118,7 +118,7 @@ def refit(
 
     with working("training the head again"):
         found = fit_again(Site.open(), scenario, head)
-    if json:
+    if as_json:
         print_json(asdict(found) | {"exact": found.exact})
     elif found.exact:
         typer.echo(f"{scenario}: {found.version} comes out the same on its {found.rows:,} rows")

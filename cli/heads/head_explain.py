@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.heads.heads_common import OneScenario
 from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import ScenarioOption
 from cli.stages import working
 from qanchor.site import Site
 
 
 def explain(
-    scenario: OneScenario,
+    scenario: ScenarioOption,
     user: Annotated[str, typer.Option(metavar="USER_ID", help="User whose score is explained.")],
     as_of: Annotated[
         datetime | None,
@@ -23,7 +23,7 @@ def explain(
     events: Annotated[
         int, typer.Option(min=0, max=20, help="Number of events to show for each direction; 0: none.")
     ] = 5,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which features and events move a user's score.
 
@@ -41,7 +41,7 @@ def explain(
     request = ExplainRequest(scenario, user, moment, features, events)
     with working("explaining the score"):
         found = explain_user(site, request)
-    if json:
+    if as_json:
         print_json(asdict(found))
         return
     typer.echo(

@@ -1,12 +1,12 @@
 """`qanchor-cli zero-label`: scores of scenarios that have words and no labels."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
+from cli.scenarios import OutOption, ScenarioOption, UsersOption
 from cli.stages import working
 from qanchor.site import Site
 
@@ -19,18 +19,10 @@ _SHOWN = 20
 
 @app.command()
 def score(
-    scenario: Annotated[
-        str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario with answers.")
-    ],
-    users: Annotated[
-        Path | None,
-        typer.Option("--users", metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="File for the scores: .parquet, .csv, .json or .jsonl."),
-    ] = None,
-    json: JsonOption = False,
+    scenario: ScenarioOption,
+    users: UsersOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Score users by a scenario's positive and negative answer.
 
@@ -61,7 +53,7 @@ def score(
             ("negative", spec.negative, scorer.negative),
         )
     ]
-    if json:
+    if as_json:
         summary: dict[str, Any] = {"scenario": scenario, "users": scores.table.num_rows, "answers": answers}
         summary |= {"tuned": scores.is_tuned, "no_vector": scores.without_vector}
         print_json(summary | ({"out": str(out)} if out else {"scores": scores.table.to_pylist()}))

@@ -148,7 +148,7 @@ class PretrainOptions:
 
 
 @with_options(PretrainOptions)
-def run(options: PretrainOptions, json: JsonOption = False) -> None:
+def run(options: PretrainOptions, as_json: JsonOption = False) -> None:
     """Pre-train a Q-Anchor on question-answer pairs made from the event log.
 
     No labels are read, and users of a test split are left out. The same command continues an interrupted
@@ -163,7 +163,7 @@ def run(options: PretrainOptions, json: JsonOption = False) -> None:
         model = pretrain(Site.open(), request, bar)
     if model is None:
         return
-    if json:
+    if as_json:
         print_json({"version": model.version, "path": model.path, "metrics": model.metrics})
     else:
         _print_model(model)

@@ -34,7 +34,7 @@ def run(
         str | None,
         typer.Option("--use", metavar="VERSION", help="Use this earlier prompt again instead of tuning one."),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Tune the soft prompts of scenarios with their labels.
 
@@ -44,7 +44,7 @@ def run(
     Example: qanchor-cli tune --scenario takeout --scenario money
     """
     if use is not None:
-        _use(scenario, every, use, json)
+        _use(scenario, every, use, as_json)
         return
     from qanchor.training.tune import TuneConfig
     from qanchor.training.use_cases import TuneRequest, tune
@@ -56,7 +56,7 @@ def run(
     with progress() as bar:
         prompts = tune(site, TuneRequest(names, config, test_fold), bar)
     rows = [_row(prompt) for prompt in prompts]
-    if json:
+    if as_json:
         print_json(rows)
     else:
         print_table("tuned prompts (AUC on the validation part)", rows)
@@ -81,7 +81,7 @@ def _row(prompt: "PromptVersion") -> dict[str, Any]:
     }
 
 
-def _use(scenario: list[str] | None, every: bool, version: str, json: bool) -> None:
+def _use(scenario: list[str] | None, every: bool, version: str, as_json: bool) -> None:
     from qanchor.errors import InputError
     from qanchor.registry.versions import find_active_model, use_prompt
 
@@ -93,7 +93,7 @@ def _use(scenario: list[str] | None, every: bool, version: str, json: bool) -> N
     model = find_active_model(site.engine)
     fits = model is not None and model.version == prompt.model_version
     row = {"scenario": name, "prompt": prompt.version, "model": prompt.model_version, "fits_model": fits}
-    if json:
+    if as_json:
         print_json(row)
         return
     print_table("prompt in use", [row])

@@ -90,7 +90,7 @@ def build(
             "--out", metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."
         ),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a set of question-answer pairs from the event log.
 
@@ -124,7 +124,7 @@ def build(
     job = Job(answer_writer, listed, folder, budget)
     with progress() as bar:
         build_set(visible, site.workspace, to_microseconds(end), config, job, bar)
-    show_set(folder, Samples(samples=0), as_json=json)
+    show_set(folder, Samples(samples=0), as_json=as_json)
 
 
 @app.command()
@@ -134,13 +134,13 @@ def show(
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Folder of a set; default: the newest set.")
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show statistics of a set, and sampled pairs with their facts.
 
     Example: qanchor-cli useru show pairs --topic "coffee and tea"
     """
-    show_set(folder or _newest(), samples, as_json=json)
+    show_set(folder or _newest(), samples, as_json=as_json)
 
 
 def _newest() -> Path:

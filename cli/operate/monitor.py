@@ -45,7 +45,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="File for the metrics, .prom, for the textfile collector."),
     ] = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check drift, calibration and freshness; raise alarms.
 
@@ -62,16 +62,16 @@ def run(
     site = Site.open()
     names = _names(site, scenario, every)
     if history:
-        _show_history(site, names, history, json)
+        _show_history(site, names, history, as_json)
         return
     if watch is not None:
-        _watch(site, names, watch, metrics_port, textfile, json)
+        _watch(site, names, watch, metrics_port, textfile, as_json)
         return
     from qanchor.monitoring.records import MonitorMetrics
     from qanchor.times import as_utc
 
     results = _check(site, names, as_utc(at) if at else None, MonitorMetrics(), textfile)
-    _show(results, json)
+    _show(results, as_json)
     if any(health.alarms for health in results):
         raise typer.Exit(_ALARM)
 
@@ -90,12 +90,12 @@ def _check_options(watch: float | None, metrics_port: int | None, textfile: Path
 
 
 def _watch(
-    site: Site, names: Sequence[str], seconds: float, port: int | None, textfile: Path | None, json: bool
+    site: Site, names: Sequence[str], seconds: float, port: int | None, textfile: Path | None, as_json: bool
 ) -> None:
     from qanchor.metrics_server import MetricsServer
     from qanchor.monitoring.records import MonitorMetrics
 
-    metrics, reporter = MonitorMetrics(), _ChangeReporter(json)
+    metrics, reporter = MonitorMetrics(), _ChangeReporter(as_json)
     if port is not None:
         MetricsServer(port, metrics.registry)
     run_until_signal(lambda: reporter.report(_check(site, names, None, metrics, textfile)), seconds)
@@ -132,11 +132,11 @@ class _ChangeReporter:
     """Prints an alarm when it begins and when it ends.
 
     Args:
-        json: whether the results are printed as JSON, too, whenever the alarms change.
+        as_json: whether the results are printed as JSON, too, whenever the alarms change.
     """
 
-    def __init__(self, json: bool) -> None:
-        self._json = json
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
         self._known: set[tuple[str, str]] = set()
 
     def report(self, results: "Sequence[ScenarioHealth]") -> None:
@@ -157,8 +157,8 @@ def _documents(results: "Sequence[ScenarioHealth]") -> list[dict[str, Any]]:
     return [asdict(health) | {"alarms": [check.name for check in health.alarms]} for health in results]
 
 
-def _show(results: "Sequence[ScenarioHealth]", json: bool) -> None:
-    if json:
+def _show(results: "Sequence[ScenarioHealth]", as_json: bool) -> None:
+    if as_json:
         print_json(_documents(results))
         return
     for health in results:
@@ -182,7 +182,7 @@ def _row(check: "Check") -> dict[str, Any]:
     }
 
 
-def _show_history(site: Site, names: Sequence[str], count: int, json: bool) -> None:
+def _show_history(site: Site, names: Sequence[str], count: int, as_json: bool) -> None:
     """The last results of each scenario: all values as JSON, or the alarms as a table."""
     from qanchor.monitoring.records import read_history
 
@@ -191,7 +191,7 @@ def _show_history(site: Site, names: Sequence[str], count: int, json: bool) -> N
         recorded = read_history(site.home, name).to_pylist()
         moments = sorted({row["at"] for row in recorded})[-count:]
         rows += [{"scenario": name, **row} for row in recorded if row["at"] in moments]
-    if json:
+    if as_json:
         print_json(rows)
         return
     alarms: dict[tuple[str, datetime], list[str]] = {}
