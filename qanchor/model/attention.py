@@ -1,7 +1,7 @@
 """The attention of a query's last token over a user's prefix and over its suffix.
 
 Where the decoder's layers are driven one by one, all suffixes are read in one pass, which shows its weights.
-Any other decoder runs with eager attention, which gives them away, and only for as long as this takes.
+Any other decoder runs with eager attention meanwhile, which returns them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,8 +33,8 @@ class QueryAttention:
     """How `<|user_emb|>` after one query divides its attention.
 
     Args:
-        groups: the user token, every modality (its events, its own token, its bounds), the soft prompt, and
-            the query with `<|user_emb|>` itself.
+        groups: the user token, every modality (events, modality token, bounds), the soft prompt, and the
+            query with `<|user_emb|>`.
         mass: float64 [layers, users, groups], mean over heads; sums to 1 over the groups.
     """
 
@@ -55,50 +55,50 @@ def query_attention(
         queries: texts and soft prompts.
 
     Raises:
-        CheckpointInvalid: a prompt is of another width, or the decoder does not give its attention away.
+        CheckpointInvalid: a prompt is of another width, or the decoder does not return its attention.
     """
     config = loaded.config
     groups = (USER, *config.modalities, PROMPT, QUERY)
     suffixes = [query_suffix(loaded, query) for query in queries]
     slices = slice_histories(arrays, rows, cutoffs, config.workspace())
     texts = loaded.tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
-    found: list[list[NDArray[np.float64]]] = [[] for _ in queries]
+    masses: list[list[NDArray[np.float64]]] = [[] for _ in queries]
     with torch.inference_mode(), loaded.runtime.autocast():
         for start in range(0, len(rows), _BATCH):
             some = np.arange(start, min(start + _BATCH, len(rows)))
             batch = collate(arrays, slices.take(some), texts, loaded.normaliser, config)
             batch = batch.to(loaded.runtime.device)
             prefix = loaded.model.encode_prefix(batch)
-            owners = token_groups(batch, config)
-            looks = _looks(loaded.model, prefix, suffixes)
-            for parts, suffix, weights in zip(found, suffixes, looks, strict=True):
-                parts.append(_grouped(weights, owners, suffix, len(groups)))
-    return [QueryAttention(groups, np.concatenate(parts, axis=1)) for parts in found]
+            prefix_groups = token_groups(batch, config)
+            by_suffix = _mean_weights(loaded.model, prefix, suffixes)
+            for parts, suffix, weights in zip(masses, suffixes, by_suffix, strict=True):
+                parts.append(_grouped(weights, prefix_groups, suffix, len(groups)))
+    return [QueryAttention(groups, np.concatenate(parts, axis=1)) for parts in masses]
 
 
-def _looks(model: QAnchor, prefix: PrefixCache, suffixes: Sequence[Suffix]) -> Iterator[Tensor]:
-    """Of each suffix `attention_weights`, mean over heads: [layers, users, prefix + suffix tokens]."""
+def _mean_weights(model: QAnchor, prefix: PrefixCache, suffixes: Sequence[Suffix]) -> Iterator[Tensor]:
+    """Each suffix's `attention_weights`, mean over heads: [layers, users, prefix + suffix tokens]."""
     block = model.suffix_block(suffixes)
-    found = model.backbone.block_attention(block, prefix)
-    for place, suffix in enumerate(suffixes):
-        if found is None:
+    weights = model.backbone.block_attention(block, prefix)
+    for number, suffix in enumerate(suffixes):
+        if weights is None:
             yield attention_weights(model, prefix, suffix).mean(dim=2)
         else:
-            yield found[:, :, place, : prefix.tokens + int(block.lengths[place])]
+            yield weights[:, :, number, : prefix.tokens + int(block.lengths[number])]
 
 
 def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Tensor:
-    """What the suffix's last token looks at, float32 [layers, users, heads, prefix + suffix tokens].
+    """The attention of the suffix's last token, float32 [layers, users, heads, prefix + suffix tokens].
 
-    Heads that share a key are told apart; padding has weight 0; each row sums to 1.
+    Heads that share a key are separate; padding has weight 0; each row sums to 1.
 
     Args:
         model: in evaluation mode.
-        prefix: of the users; left as it is.
+        prefix: prefixes of the users; not changed.
         suffix: its query_ids are [tokens], the same for all users.
 
     Raises:
-        CheckpointInvalid: the decoder has no eager attention that gives its weights away.
+        CheckpointInvalid: the decoder has no eager attention that returns its weights.
     """
     backbone, users = model.backbone, prefix.users
     vectors = backbone.embed(suffix.query_ids)
@@ -121,46 +121,46 @@ def attention_weights(model: QAnchor, prefix: PrefixCache, suffix: Suffix) -> Te
         )
     if not output.attentions:
         raise CheckpointInvalid(
-            f"a decoder of type {backbone.lm.config.model_type!r} does not give its attention away",
+            f"a decoder of type {backbone.lm.config.model_type!r} does not return its attention",
             "Run the report with --no-explain.",
         )
     return torch.stack([layer[:, :, -1].float() for layer in output.attentions])
 
 
 def token_groups(batch: EventBatch, config: ModelConfig) -> Tensor:
-    """Whose each prefix token is, int64 [users, tokens]: 0 the user's, 1 + m modality m, -1 padding.
+    """The group of each prefix token, int64 [users, tokens]: 0 the user, 1 + m modality m, -1 padding.
 
     Args:
         batch: the histories.
-        config: says which summary tokens there are.
+        config: names the modalities and the tokens before the events.
     """
     users, modalities = batch.counts.shape
     each = torch.arange(1, modalities + 1, device=batch.counts.device).repeat(users)
-    owners = [torch.zeros(users, dtype=torch.int64, device=each.device)] if config.use_user_token else []
-    owners += [each] * int(config.use_modality_tokens)
+    groups = [torch.zeros(users, dtype=torch.int64, device=each.device)] if config.use_user_token else []
+    groups += [each] * int(config.use_modality_tokens)
     # Aggregates are over all of a user's modalities.
-    owners += [torch.zeros(users * config.tabular_tokens, dtype=torch.int64, device=each.device)]
-    owners += [each] * 2
-    flat = torch.cat([*owners, batch.segment % modalities + 1])
+    groups += [torch.zeros(users * config.tabular_tokens, dtype=torch.int64, device=each.device)]
+    groups += [each] * 2
+    flat = torch.cat([*groups, batch.segment % modalities + 1])
     padded = flat.new_full((users * batch.tokens,), -1).index_copy(0, batch.slot, flat)
     return padded.view(users, batch.tokens)
 
 
-def _grouped(weights: Tensor, owners: Tensor, suffix: Suffix, groups: int) -> NDArray[np.float64]:
+def _grouped(weights: Tensor, prefix_groups: Tensor, suffix: Suffix, groups: int) -> NDArray[np.float64]:
     """Summed by group: [layers, users, groups]."""
     prompt = 0 if suffix.prompt is None else len(suffix.prompt)
-    own = owners.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.query_ids))
-    place = torch.cat([owners, own.expand(len(owners), -1)], dim=1)
+    suffix_groups = prefix_groups.new_tensor([groups - 2] * prompt + [groups - 1] * len(suffix.query_ids))
+    index = torch.cat([prefix_groups, suffix_groups.expand(len(prefix_groups), -1)], dim=1)
     mass = weights.double()  # [layers, users, tokens]
-    # Padding goes to a group of its own, which is empty.
-    place = torch.where(place < 0, groups, place).expand(len(mass), -1, -1)
-    sums = mass.new_zeros(*mass.shape[:2], groups + 1).scatter_add(2, place, mass)
+    # Padding goes to one more group, which is empty.
+    index = torch.where(index < 0, groups, index).expand(len(mass), -1, -1)
+    sums = mass.new_zeros(*mass.shape[:2], groups + 1).scatter_add(2, index, mass)
     return np.asarray(sums[..., :groups].cpu().numpy(), dtype=np.float64)
 
 
 @contextmanager
 def _eager(backbone: Backbone) -> Iterator[None]:
-    """Eager attention while inside; then what it was before."""
+    """Eager attention inside the block; afterwards the earlier kind."""
     lm: Any = backbone.lm
     before = lm.config._attn_implementation
     lm.set_attn_implementation("eager")

@@ -20,8 +20,8 @@ class Backbone(nn.Module):
 
     Args:
         lm: a transformers causal LM; LoRA, if any, already in it.
-        user_id: id of `<|user_emb|>`, whose vector is a parameter of its own here: a stored
-            vocabulary has no row for it, and a frozen one could not learn it.
+        user_id: id of `<|user_emb|>`, whose vector is a separate parameter: a stored vocabulary has no row
+            for it, and a frozen one could not learn it.
     """
 
     def __init__(self, lm: Any, user_id: int) -> None:
@@ -39,14 +39,14 @@ class Backbone(nn.Module):
         return torch.where(anchor[..., None], self.user_embedding.to(vectors.dtype), vectors)
 
     def checkpoint_layers(self, on: bool) -> None:
-        """Whether layers are computed again in the backward pass instead of keeping what they computed.
+        """Whether the backward pass computes layers again instead of keeping their activations.
 
         Raises:
             WorkspaceInvalid: the decoder is of a family whose layers are not driven one by one.
         """
         if on and not self._is_driven:
             raise WorkspaceInvalid(
-                f"gradient checkpointing is not written for decoders of type {self.lm.config.model_type!r}",
+                f"gradient checkpointing is not supported for decoders of type {self.lm.config.model_type!r}",
                 f"Use a decoder of type {', '.join(DRIVEN_FAMILIES)}, or leave --gradient-checkpointing out "
                 "and give a small --grad-cache.",
             )
@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     def prefix(self, vectors: Tensor, lengths: Tensor) -> PrefixCache:
         """Keys and values of prefixes that are padded on the right.
 
-        Padding lies behind every token that is read, so causality alone keeps it out and no mask is needed.
+        Padding follows every token that is read, so causality alone keeps it out and no mask is needed.
 
         Args:
             vectors: [batch, tokens, d_model].
@@ -82,8 +82,8 @@ class Backbone(nn.Module):
 
         Args:
             vectors: [batch, tokens, d_model].
-            valid: bool [batch, tokens]; padding may stand anywhere.
-            prefix: of the same users; left as it is.
+            valid: bool [batch, tokens]; padding may be anywhere.
+            prefix: prefixes of the same users; not changed.
 
         Returns:
             [batch, tokens, d_model].
@@ -108,12 +108,12 @@ class Backbone(nn.Module):
         Args:
             vectors: [batch, tokens, d_model].
             valid: bool [batch, tokens].
-            prefix: of the same users; left as it is.
+            prefix: prefixes of the same users; not changed.
         """
-        places = (valid * torch.arange(valid.shape[1], device=valid.device)).amax(dim=1)
-        rows = torch.arange(len(places), device=places.device)
+        last_token = (valid * torch.arange(valid.shape[1], device=valid.device)).amax(dim=1)
+        rows = torch.arange(len(last_token), device=last_token.device)
         if not self._is_driven:
-            return self.suffix(vectors, valid, prefix)[rows, places]
+            return self.suffix(vectors, valid, prefix)[rows, last_token]
         decoder, cache = self.lm.model, prefix.overlay()
         positions = _suffix_positions(valid, prefix)
         mask = _suffix_mask(valid, prefix)
@@ -121,13 +121,13 @@ class Backbone(nn.Module):
         vectors = self._lower_layers(vectors, cache, rotation, mask)
         last = decoder.layers[-1]
         keys, values = self._last_keys(vectors, cache, rotation)
-        at = vectors[rows, places][:, None]  # [batch, 1, d_model]
-        turn = (rotation[0][rows, places][:, None], rotation[1][rows, places][:, None])
+        at = vectors[rows, last_token][:, None]  # [batch, 1, d_model]
+        turn = (rotation[0][rows, last_token][:, None], rotation[1][rows, last_token][:, None])
         queries = _rotated(query_heads(last.self_attn, last.input_layernorm(at)).transpose(1, 2), turn)
-        # With one query the heads that share a key stand in the query axis: no key is copied.
+        # With one query the heads that share a key are put on the query axis: no key is copied.
         grouped = queries.view(len(rows), keys.shape[1], -1, queries.shape[-1])
         mixed = scaled_dot_product_attention(
-            grouped, keys, values, attn_mask=mask[rows, :, places][:, :, None]
+            grouped, keys, values, attn_mask=mask[rows, :, last_token][:, :, None]
         )
         at = at + last.self_attn.o_proj(mixed.reshape(len(rows), 1, -1))
         at = at + last.mlp(last.post_attention_layernorm(at))
@@ -137,11 +137,11 @@ class Backbone(nn.Module):
     def read_block(self, block: SuffixBlock, prefix: PrefixCache) -> Tensor:
         """The hidden state of every suffix's last token after every prefix, in one pass.
 
-        The same as `read` for each suffix by itself.
+        The same as `read` for each suffix alone.
 
         Args:
             block: the suffixes, the same for all users.
-            prefix: of the users; left as it is.
+            prefix: prefixes of the users; not changed.
 
         Returns:
             [users, suffixes, d_model].
@@ -149,18 +149,19 @@ class Backbone(nn.Module):
         if self._is_driven:
             return read_block(self.lm.model, block, prefix)
         tokens = torch.arange(block.vectors.shape[1], device=block.lengths.device)
-        pairs = zip(block.vectors, tokens < block.lengths[:, None], strict=True)
+        suffixes = zip(block.vectors, tokens < block.lengths[:, None], strict=True)
         shape = (prefix.users, -1, -1)
         return torch.stack(
-            [self.read(v[None].expand(shape), own.expand(shape[:2]), prefix) for v, own in pairs], dim=1
+            [self.read(v[None].expand(shape), valid.expand(shape[:2]), prefix) for v, valid in suffixes],
+            dim=1,
         )
 
     def block_attention(self, block: SuffixBlock, prefix: PrefixCache) -> Tensor | None:
-        """What every suffix's last token looks at, in one pass.
+        """The attention of every suffix's last token, in one pass.
 
         Args:
             block: the suffixes, the same for all users.
-            prefix: of the users; left as it is.
+            prefix: prefixes of the users; not changed.
 
         Returns:
             Mean over heads, float32 [layers, users, suffixes, prefix + suffix tokens]; padding has weight 0
@@ -171,16 +172,16 @@ class Backbone(nn.Module):
         (suffixes, tokens), length = block.vectors.shape[:2], int(prefix.lengths.max())
         rows, last = torch.arange(suffixes, device=block.lengths.device), block.lengths - 1
         shape = (len(self.lm.model.layers), prefix.users, suffixes, prefix.tokens + tokens)
-        found = block.vectors.new_zeros(shape, dtype=torch.float32)
+        result = block.vectors.new_zeros(shape, dtype=torch.float32)
 
         def watch(layer: int, some: slice, weights: Tensor) -> None:
             at = last if weights.shape[4] > 1 else torch.zeros_like(last)
             seen = weights[:, :, rows, :, at].float().mean(dim=(2, 3)).transpose(0, 1)
-            found[layer, some, :, :length] = seen[..., :length]
-            found[layer, some, :, prefix.tokens :] = seen[..., length:]
+            result[layer, some, :, :length] = seen[..., :length]
+            result[layer, some, :, prefix.tokens :] = seen[..., length:]
 
         read_block(self.lm.model, block, prefix, watch)
-        return found
+        return result
 
     def causal(self, vectors: Tensor, valid: Tensor | None = None) -> Tensor:
         """Hidden states of whole sequences, [batch, tokens, d_model].
@@ -205,9 +206,9 @@ class Backbone(nn.Module):
         return config.model_type in DRIVEN_FAMILIES and kinds == {"full_attention"}
 
     def _fill(self, vectors: Tensor, cache: Any) -> None:
-        """Fill the cache with all layers' keys and values and nothing more.
+        """Fill the cache with all layers' keys and values.
 
-        Nothing reads the prefix's last hidden states, so the last layer stops at its keys and values: with
+        The prefix's last hidden states are never read, so the last layer stops at its keys and values: with
         the two layers of `tiny` that is nearly half of the prefix's cost.
         """
         positions = torch.arange(vectors.shape[1], device=vectors.device)[None]
@@ -243,9 +244,9 @@ class Backbone(nn.Module):
         before = LayerCache.of(cache, number)
 
         def again(vectors: Tensor, *before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            # A cache of its own: the backward pass runs this once more, and must not join keys twice.
-            own = LayerCache(before)
-            return run(vectors, own), *own.joined()
+            # A separate cache: the backward pass runs this once more, and must not join keys twice.
+            layer_cache = LayerCache(before)
+            return run(vectors, layer_cache), *layer_cache.joined()
 
         result, keys, values = checkpoint(again, vectors, *before, use_reentrant=False)
         LayerCache.put(cache, number, keys, values)
@@ -284,11 +285,11 @@ def _suffix_mask(valid: Tensor, prefix: PrefixCache) -> Tensor:
     """bool [batch, 1, tokens, prefix + tokens], True where a suffix token may look."""
     tokens = valid.shape[1]
     earlier = torch.ones(tokens, tokens, dtype=torch.bool, device=valid.device).tril()
-    own = valid[:, None, :] & earlier  # [batch, tokens, tokens]
-    before = prefix.mask()[:, None, :].expand(-1, tokens, -1)
-    return torch.cat([before, own], dim=2)[:, None]
+    in_suffix = valid[:, None, :] & earlier  # [batch, tokens, tokens]
+    in_prefix = prefix.mask()[:, None, :].expand(-1, tokens, -1)
+    return torch.cat([in_prefix, in_suffix], dim=2)[:, None]
 
 
 def _suffix_positions(valid: Tensor, prefix: PrefixCache) -> Tensor:
-    """int64 [batch, tokens]: they go on from the prefix, and padding takes none."""
+    """int64 [batch, tokens]: they continue from the prefix, and padding takes none."""
     return prefix.lengths[:, None] + (valid.cumsum(1) - 1).clamp(min=0)

@@ -1,6 +1,5 @@
-"""Many users' histories as tensors: events flat, their places in the padded prefix beside them."""
+"""Many users' histories as tensors: events flat, with their slots in the padded prefix."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,8 +23,8 @@ Int64 = NDArray[np.int64]
 class EventBatch:
     """The prefixes of a batch of users.
 
-    Events of all users stand in one flat row, sorted by (modality, user, time): only the sequence that
-    the backbone reads is padded, on the right. A prefix is
+    Events of all users are flat, sorted by (modality, user, time): only the sequence that the backbone reads
+    is padded, on the right. A prefix is
     [usr; mdl of every modality; tabular tokens; for every modality: start, events, end].
 
     Args:
@@ -36,10 +35,10 @@ class EventBatch:
         segment: int64 [events], user * modalities + modality.
         numbers: per modality float32 [events of it, event_feature_width].
         summary: per modality float32 [batch, summary_feature_width].
-        tabular: float32 [batch, tabular_width], point-in-time aggregates, NaN where hidden; of no width where
+        tabular: float32 [batch, tabular_width], point-in-time aggregates, NaN where hidden; of width 0 where
             no token is made.
         counts: int64 [batch, modalities], events.
-        place: int64 [tokens of the batch without padding], flat place in [batch * tokens] of, in this order:
+        slot: int64 [tokens of the batch without padding], flat index in [batch * tokens] of, in this order:
             user tokens, modality tokens by (user, modality), tabular tokens by user, start tokens, end tokens
             by (user, modality), events.
         lengths: int64 [batch], prefix tokens of each user; at least 1.
@@ -75,9 +74,9 @@ class EventDropout:
 
     Args:
         share: probability that an event is left out.
-        generator: makes it repeatable.
-        aggregates: probability that a number of the summaries or the aggregates is hidden. With all of them
-            in sight the model learns users by heart.
+        generator: source of the randomness.
+        aggregates: probability that a number of the summaries or the aggregates is hidden. If it sees all of
+            them, the model memorises users.
     """
 
     share: float
@@ -107,44 +106,42 @@ def collate(
         slices: what each request of the batch may read.
         texts: arrays.texts as token ids.
         normaliser: scales the numbers.
-        config: the model's.
-        dropout: leaves events out at random, for training; summaries and aggregates still count them all,
-            and lose numbers of their own.
+        config: the model's configuration.
+        dropout: leaves events out at random, for training; summaries and aggregates still count them all.
     """
     parts = [_gather(arrays, slices, column, normaliser, config) for column in range(len(arrays.modalities))]
     if dropout is not None and dropout.share > 0:
-        kept = [dropout.generator.random(len(part["user"])) >= dropout.share for part in parts]
-        parts = [_kept(part, keep) for part, keep in zip(parts, kept, strict=True)]
-    summaries, tabular = [p["summary"] for p in parts], _tabular(arrays, slices, normaliser, config)
+        kept = [dropout.generator.random(len(part.user)) >= dropout.share for part in parts]
+        parts = [part.take(keep) for part, keep in zip(parts, kept, strict=True)]
+    summaries, tabular = [part.summary for part in parts], _tabular(arrays, slices, normaliser, config)
     if dropout is not None and dropout.aggregates > 0:
         summaries = [values * _shown(values, dropout) / (1 - dropout.aggregates) for values in summaries]
         tabular = np.where(_shown(tabular, dropout), tabular, np.float32(np.nan))
     users, modalities = slices.start.shape
-    counts = np.stack([np.bincount(p["user"], minlength=users) for p in parts], axis=1)
-    place, lengths, tokens = _places([p["user"] for p in parts], counts, config)
-    used, index = np.unique(np.concatenate([p["text"] for p in parts]), return_inverse=True)
+    counts = np.stack([np.bincount(part.user, minlength=users) for part in parts], axis=1)
+    slot, lengths, tokens = _slots([part.user for part in parts], counts, config)
+    used, index = np.unique(np.concatenate([part.text for part in parts]), return_inverse=True)
     width = int(texts.lengths[used].max(initial=1))
     text_ids = texts.ids[used, :width]
-    segment = np.concatenate([p["user"] * modalities + m for m, p in enumerate(parts)])
+    segment = np.concatenate([part.user * modalities + m for m, part in enumerate(parts)])
     return EventBatch(
         texts=torch.from_numpy(used.astype(np.int64)),
         text_ids=torch.from_numpy(text_ids),
         text_mask=torch.from_numpy(np.arange(width) < texts.lengths[used, None]),
         text_index=torch.from_numpy(index.astype(np.int64)),
         segment=torch.from_numpy(segment),
-        numbers=tuple(torch.from_numpy(p["numbers"]) for p in parts),
+        numbers=tuple(torch.from_numpy(part.numbers) for part in parts),
         summary=tuple(torch.from_numpy(values.astype(np.float32)) for values in summaries),
         tabular=torch.from_numpy(tabular),
         counts=torch.from_numpy(counts.astype(np.int64)),
-        slot=torch.from_numpy(place),
+        slot=torch.from_numpy(slot),
         lengths=torch.from_numpy(lengths),
         tokens=tokens,
     )
 
 
 def _head_tokens(config: ModelConfig, modalities: int) -> int:
-    own = int(config.use_user_token) + modalities * int(config.use_modality_tokens)
-    return own + config.tabular_tokens
+    return int(config.use_user_token) + modalities * int(config.use_modality_tokens) + config.tabular_tokens
 
 
 def _shown(values: NDArray[Any], dropout: EventDropout) -> NDArray[np.bool_]:
@@ -159,10 +156,30 @@ def _tabular(
     return tabular_features(arrays, slices, normaliser, config)
 
 
+@dataclass(frozen=True)
+class _ModalityEvents:
+    """One modality's events of all users, flat.
+
+    Args:
+        user: int64 [events], row of the batch.
+        text: int32 [events].
+        numbers: float32 [events, event_feature_width].
+        summary: float32 [batch, summary_feature_width].
+    """
+
+    user: Int64
+    text: NDArray[np.int32]
+    numbers: Float32
+    summary: Float32
+
+    def take(self, keep: NDArray[np.bool_]) -> "_ModalityEvents":
+        """Some of the events; the summary still counts them all."""
+        return _ModalityEvents(self.user[keep], self.text[keep], self.numbers[keep], self.summary)
+
+
 def _gather(
     arrays: EventArrays, slices: HistorySlices, column: int, normaliser: Normaliser, config: ModelConfig
-) -> dict[str, NDArray[Any]]:
-    """One modality's events of all users in one flat row."""
+) -> _ModalityEvents:
     events = arrays.modalities[column]
     spec = config.modalities[events.name]
     start = slices.start[:, column]
@@ -176,20 +193,16 @@ def _gather(
     gap = np.where(within > 0, time - events.time[np.maximum(rows - 1, 0)], -1) if len(rows) else age
     raw = events.numbers[rows]
     values = normaliser.apply(events.name, spec, raw)
-    return {
-        "user": user,
-        "text": events.text[rows],
-        "numbers": event_features(values, age, gap, time, config.window_days),
-        "summary": summary_features(values, raw, age, user, slices.window_events[:, column]),
-    }
+    return _ModalityEvents(
+        user,
+        events.text[rows],
+        event_features(values, age, gap, time, config.window_days),
+        summary_features(values, raw, age, user, slices.window_events[:, column]),
+    )
 
 
-def _kept(part: Mapping[str, NDArray[Any]], keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    return {name: value if name == "summary" else value[keep] for name, value in part.items()}
-
-
-def _places(users: list[Int64], counts: Int64, config: ModelConfig) -> tuple[Int64, Int64, int]:
-    """Where every token of the prefix stands, the users' lengths, and the padded length."""
+def _slots(users: list[Int64], counts: Int64, config: ModelConfig) -> tuple[Int64, Int64, int]:
+    """EventBatch.slot, the users' lengths, and the padded length."""
     batch, modalities = counts.shape
     head = _head_tokens(config, modalities)
     groups = counts + 2
@@ -213,6 +226,6 @@ def _moved(value: Any, device: torch.device | str) -> Any:
         return tuple(_moved(item, device) for item in value)
     if not isinstance(value, Tensor):
         return value
-    # Only from pinned memory does a copy to a GPU run beside the work that it does.
+    # Only from pinned memory does a copy to a GPU run during other work.
     pinned = torch.device(device).type == "cuda" and value.device.type == "cpu"
     return (value.pin_memory() if pinned else value).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""A model from its configuration: from scratch, or around stored weights."""
+"""A model from its configuration: from scratch, or with stored weights."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +15,10 @@ from qanchor.model.tokens import TextTokenizer, train_tokenizer
 
 
 def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextTokenizer:
-    """The tokenizer of a new model: its backbone's and text encoder's own, or one trained on the texts.
+    """The tokenizer of a new model: of its stored backbone and text encoder, or trained on the texts.
 
     Args:
-        config: the model's.
+        config: the model's configuration.
         texts: event texts, questions and answers.
 
     Raises:
@@ -34,12 +34,12 @@ def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextTokenizer:
 
 
 def build_model(config: ModelConfig, tokenizer: TextTokenizer, seed: int = 0) -> QAnchor:
-    """A model with fresh weights where none are stored.
+    """A model, with fresh weights where none are stored.
 
     Args:
-        config: its shape.
-        tokenizer: gives the vocabularies.
-        seed: of the fresh weights; the global generator is left as it was.
+        config: shape of the model.
+        tokenizer: source of the vocabularies.
+        seed: seed of the fresh weights; the global generator is not touched.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def _language_model(config: BackboneConfig, vocabulary: int) -> Any:
             # The usual 0.02 suits widths of thousands: at 64 it starts all users at a cosine of 0.985.
             initializer_range=config.width**-0.5,
             attn_implementation="sdpa",
-            # Special tokens are the tokenizer's business; ids that transformers assumes may not exist here.
+            # The tokenizer alone knows special tokens; ids that transformers assumes may not exist here.
             pad_token_id=None,
             bos_token_id=None,
             eos_token_id=None,

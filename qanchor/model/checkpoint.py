@@ -5,7 +5,6 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.runtime import Runtime, choose_runtime
 from qanchor.model.tokens import TextTokenizer
+from qanchor.times import now
 
 FORMAT_VERSION = 1
 KIND = "model"
@@ -36,12 +36,12 @@ class LoadedModel:
     """A model ready to embed, in evaluation mode.
 
     Args:
-        model: its weights, frozen.
-        tokenizer: its words.
-        normaliser: scales its numbers.
-        config: its shape and modalities.
-        metadata: JSON of the run that trained it.
-        content_hash: identifies it; part of every embedding space's fingerprint.
+        model: the frozen weights.
+        tokenizer: tokenizer of queries, answers and event texts.
+        normaliser: scales the events' numbers.
+        config: shape and modalities.
+        metadata: JSON of the run that trained the model.
+        content_hash: identifies the model; part of every embedding space's fingerprint.
         runtime: device and number format.
     """
 
@@ -63,14 +63,13 @@ def save_model(
 ) -> str:
     """Write a model into a new folder and give its content hash.
 
-    The config, with the modalities, is the model's own. Weights that were loaded from elsewhere and stayed
-    frozen are not copied: the config names them.
+    Weights that were loaded from elsewhere and stayed frozen are not copied: the config names them.
 
     Args:
         path: the folder; must not exist.
-        model: to be saved.
-        tokenizer: of the model.
-        normaliser: of the model.
+        model: the model, which holds its config.
+        tokenizer: tokenizer of the model.
+        normaliser: normaliser of the model.
         metadata: JSON, such as trained_until and seed; library versions and the time are added.
 
     Raises:
@@ -78,7 +77,7 @@ def save_model(
         DiskFull: no space is left; free some.
     """
     weights = {
-        name: parameter.detach().cpu().contiguous() for name, parameter in _own_parameters(model).items()
+        name: parameter.detach().cpu().contiguous() for name, parameter in _saved_parameters(model).items()
     }
     tokens = {"pad_id": tokenizer.pad_id, "end_id": tokenizer.end_id}
     sources = _source_digests(model)
@@ -93,12 +92,12 @@ def save_model(
         tokenizer.save(folder)
 
     libraries = {name: version(name) for name in _LIBRARIES}
-    about = {
-        "created": datetime.now(UTC).isoformat(),
+    run = {
+        "created": now().isoformat(),
         "libraries": {"python": platform.python_version(), **libraries},
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return ArtifactFolder.write(path, KIND, FORMAT_VERSION, write, {**about, **metadata}).content_hash
+    return ArtifactFolder.write(path, KIND, FORMAT_VERSION, write, {**run, **metadata}).content_hash
 
 
 def load_model(path: Path, device: str = "auto", precision: str = "auto") -> LoadedModel:
@@ -122,7 +121,7 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
         tokenizer = TextTokenizer.load(path, int(tokens["pad_id"]), int(tokens["end_id"]))
     except (ValidationError, KeyError, FileNotFoundError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointInvalid(f"{path} does not hold: {reason}", "Train the model anew.") from error
+        raise CheckpointInvalid(f"{path} is invalid: {reason}", "Train the model again.") from error
     model = build_model(config, tokenizer)
     _check_sources(model, path)
     _fill(model, load_file(str(path / "weights.safetensors")), path)
@@ -132,8 +131,8 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
     )
 
 
-def _own_parameters(model: QAnchor) -> dict[str, Tensor]:
-    """Parameters that no other source holds; tied ones once."""
+def _saved_parameters(model: QAnchor) -> dict[str, Tensor]:
+    """Parameters that no other folder holds; tied ones once."""
     borrowed = tuple(_borrowed(model).values())
     return {
         name: parameter
@@ -143,7 +142,7 @@ def _own_parameters(model: QAnchor) -> dict[str, Tensor]:
 
 
 def _borrowed(model: QAnchor) -> dict[str, str]:
-    """Where weights of other folders stand in the model: beginning of their names, by folder or name."""
+    """Weights that other folders hold: the beginning of their names in the model, by folder or name."""
     config = model.config
     parts = ((config.backbone, "backbone.lm."), (config.text_encoder, "encoder.text_encoder.encoder."))
     return {part.source: start for part, start in parts if part.source and part.architecture is None}
@@ -159,11 +158,7 @@ def _source_digests(model: QAnchor) -> dict[str, str]:
 
 
 def _weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """Tells other weights from these by a sample of each; a changed model of the same shape shows.
-
-    Args:
-        weights: by name.
-    """
+    """A hash of a sample of each weight; it differs for another model of the same shape."""
     digest = hashlib.sha256()
     for name, weight in weights:
         flat = weight.detach().reshape(-1)
@@ -175,25 +170,25 @@ def _weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 def _check_sources(model: QAnchor, path: Path) -> None:
     if not (path / _SOURCES).exists():
-        return  # written before digests were kept, or all weights are its own
+        return  # written before digests were kept, or it holds all weights
     for source, expected in _read_json(path / _SOURCES).items():
         if _source_digests(model).get(source) != expected:
             raise CheckpointInvalid(
                 f"{source} does not hold the weights that the model at {path} was trained on",
-                "Put them back, or train the model anew.",
+                "Put them back, or train the model again.",
             )
 
 
 def _fill(model: QAnchor, weights: Mapping[str, Tensor], path: Path) -> None:
-    own = _own_parameters(model)
-    differing = sorted(own.keys() ^ weights.keys())
-    differing += [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    parameters = _saved_parameters(model)
+    differing = sorted(parameters.keys() ^ weights.keys())
+    differing += [n for n in parameters.keys() & weights.keys() if parameters[n].shape != weights[n].shape]
     if differing:
         raise CheckpointInvalid(
-            f"the weights at {path} do not fit their config: {differing[0]}", "Train the model anew."
+            f"the weights at {path} do not fit their config: {differing[0]}", "Train the model again."
         )
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 

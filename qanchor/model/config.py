@@ -12,7 +12,7 @@ from qanchor.workspace import ModalitySpec, Workspace
 Preset = Literal["tiny", "small", "paper"]
 Pooling = Literal["cls", "mean"]
 
-# Models stored before there were any hold none, so that the field's own default is 0.
+# Of new models. Models stored before there were any have none, so that the field's default is 0.
 TABULAR_TOKENS = 4
 PAPER_BACKBONE = "Qwen/Qwen2.5-0.5B-Instruct"
 PAPER_TEXT_ENCODER = "thenlper/gte-base"
@@ -29,7 +29,7 @@ class LoraSpec(BaseModel, extra="forbid", frozen=True):
 
 
 class BackboneConfig(BaseModel, extra="forbid", frozen=True):
-    """The decoder: from scratch by its sizes, or a stored one by name or path, of which only width counts."""
+    """The decoder: from scratch by its sizes, or a stored one, of which only source and width are read."""
 
     source: str = Field("", description="name or folder of a pre-trained decoder; empty: from scratch")
     width: int = Field(96, gt=0)
@@ -40,7 +40,7 @@ class BackboneConfig(BaseModel, extra="forbid", frozen=True):
     max_tokens: int = Field(4_096, gt=0, description="positions that the rotary embedding is made for")
     lora: LoraSpec | None = None
     architecture: dict[str, Any] | None = Field(
-        None, description="of a stored decoder whose weights the checkpoint holds itself"
+        None, description="of a stored decoder whose weights are in the checkpoint"
     )
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class TextEncoderConfig(BaseModel, extra="forbid", frozen=True):
     pooling: Pooling = Field("cls", description="which vector of a transformer is the text's")
     lora: LoraSpec | None = None
     architecture: dict[str, Any] | None = Field(
-        None, description="of a stored encoder whose weights the checkpoint holds itself"
+        None, description="of a stored encoder whose weights are in the checkpoint"
     )
 
 
@@ -72,7 +72,7 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
     modalities: dict[str, ModalitySpec] = Field(min_length=1)
     backbone: BackboneConfig = BackboneConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
-    vocabulary: int = Field(2_048, ge=300, description="tokens that a tokenizer of our own may have")
+    vocabulary: int = Field(2_048, ge=300, description="most tokens of a tokenizer that is trained here")
     projection_width: int = Field(512, gt=0)
     embedding_width: int = Field(EMBEDDING_WIDTH, gt=0)
     max_question_tokens: int = Field(96, gt=1)
@@ -88,32 +88,30 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True):
         return sorted({*self.nested_widths, self.embedding_width})
 
     def workspace(self) -> Workspace:
-        """The modalities as a workspace without scenarios, to read and slice events for this model."""
+        """The modalities as a workspace without scenarios, by which events are read for this model."""
         return Workspace(Path(), self.window_days, self.modalities, {})
 
     def check_workspace(self, workspace: Workspace) -> None:
         """Refuse a workspace whose events this model would misread.
 
         Args:
-            workspace: what the events are read by.
+            workspace: definition of the events.
 
         Raises:
             CheckpointInvalid: the window, or a modality's text, numbers or limit differ; pre-train again.
         """
-        given = preset_config("tiny", workspace)
-        if given.window_days != self.window_days:
-            what = f"a window of {self.window_days} days, not {given.window_days}"
-        elif list(given.modalities) != list(self.modalities):
-            what = f"the modalities {', '.join(self.modalities)}, not {', '.join(given.modalities)}"
+        modalities = workspace.modalities
+        if workspace.window_days != self.window_days:
+            difference = f"a window of {self.window_days} days, not {workspace.window_days}"
+        elif list(modalities) != list(self.modalities):
+            difference = f"the modalities {', '.join(self.modalities)}, not {', '.join(modalities)}"
         else:
-            changed = [
-                n for n, spec in given.modalities.items() if _read_as(spec) != _read_as(self.modalities[n])
-            ]
+            changed = [n for n, spec in modalities.items() if _read_as(spec) != _read_as(self.modalities[n])]
             if not changed:
                 return
-            what = f"another definition of modality {changed[0]}"
+            difference = f"another definition of modality {changed[0]}"
         raise CheckpointInvalid(
-            f"the model was trained with {what}",
+            f"the model was trained with {difference}",
             "Restore modalities.yaml, or run `qanchor-cli pretrain` again.",
         )
 
@@ -159,7 +157,7 @@ def preset_config(preset: str, workspace: Workspace, **changes: Any) -> ModelCon
     Args:
         preset: tiny, small or paper.
         workspace: names the modalities and the window.
-        **changes: fields of ModelConfig to set otherwise.
+        **changes: fields of ModelConfig with other values.
 
     Raises:
         WorkspaceInvalid: there is no such preset; name one of the three.

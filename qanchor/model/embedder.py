@@ -8,17 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from qanchor.errors import CheckpointInvalid
 from qanchor.events.history import EventArrays, HistorySlices, Int64, slice_histories
 from qanchor.model.batch import collate, prefix_lengths
 from qanchor.model.checkpoint import LoadedModel
-from qanchor.model.event_texts import EventTexts
+from qanchor.model.event_texts import EventTexts, PreparedTexts
 from qanchor.model.qanchor import Suffix
 from qanchor.model.soft_prompt import SoftPrompt
 from qanchor.model.suffixes import SuffixBlock
-from qanchor.model.tokens import TokenisedTexts
 
 # Prefix tokens of one batch: many enough for long products, few enough to stay in a core's cache.
 BATCH_TOKENS = 4_096
@@ -61,7 +59,7 @@ class UserEmbedder:
     Args:
         loaded: the model.
         batch_tokens: prefix tokens of one batch, padding included.
-        text_cache: folder that keeps vectors of event texts where encoding one is dear; None: none is kept.
+        text_cache: folder that keeps vectors of event texts where encoding one is slow; None: none is kept.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class UserEmbedder:
     ) -> NDArray[np.float32]:
         """One unit vector for each query and request.
 
-        A vector depends on its own user's history and query alone, whatever else is in the batch.
+        A vector depends on its user's history and its query alone, whatever else is in the batch.
 
         Args:
             arrays: the events; a request reads those before its cut-off.
@@ -106,25 +104,26 @@ class UserEmbedder:
             texts = self._texts.prepare(arrays.texts)
 
         def embed_batch(members: Int64) -> None:
-            # Both contexts are the thread's own.
+            # Both contexts hold for one thread.
             with torch.inference_mode(), self.loaded.runtime.autocast():
                 result[:, members] = self._vectors(arrays, slices.take(members), texts, block)
 
-        _side_by_side(embed_batch, self._batches(slices), self.loaded.runtime.device)
+        _at_once(embed_batch, self._batches(slices), self.loaded.runtime.device)
         return result
 
     def _vectors(
         self,
         arrays: EventArrays,
         slices: HistorySlices,
-        texts: tuple[TokenisedTexts, Tensor | None],
+        texts: PreparedTexts,
         block: SuffixBlock,
     ) -> NDArray[np.float32]:
         """Vectors of one batch, float32 [queries, requests, dim]."""
-        loaded, (tokens, vectors) = self.loaded, texts
-        batch = collate(arrays, slices, tokens, loaded.normaliser, loaded.config).to(loaded.runtime.device)
-        # The prefix is encoded once; each scenario pays only for its own suffix.
-        prefix = loaded.model.encode_prefix(batch, vectors)
+        loaded = self.loaded
+        batch = collate(arrays, slices, texts.tokens, loaded.normaliser, loaded.config)
+        batch = batch.to(loaded.runtime.device)
+        # The prefix is encoded once; each scenario pays only for its suffix.
+        prefix = loaded.model.encode_prefix(batch, texts.vectors)
         result: NDArray[np.float32] = loaded.model.read_out_block(prefix, block).cpu().numpy()
         return result
 
@@ -141,10 +140,10 @@ class UserEmbedder:
             start += count
 
 
-def _side_by_side(work: Callable[[Int64], None], batches: Iterable[Int64], device: torch.device) -> None:
-    """Do batches side by side: on a CPU one on each core, on a GPU one while the next is made ready.
+def _at_once(work: Callable[[Int64], None], batches: Iterable[Int64], device: torch.device) -> None:
+    """Work on several batches at once: on a CPU one on each core, on a GPU one while the next is prepared.
 
-    The products of one batch are too short to be shared out: of tiny, two cores on one batch do 1.2 times
+    The products of one batch are too short to be divided: of tiny, two cores on one batch do 1.2 times
     the work of one, and two cores on a batch each 1.6 times.
     """
     cores = torch.get_num_threads()
@@ -158,15 +157,15 @@ def _side_by_side(work: Callable[[Int64], None], batches: Iterable[Int64], devic
                 for _ in pool.map(work, batches):
                     pass
         else:
-            # What the batches share was put on the device by this thread's stream.
+            # This thread's stream put on the device what the batches share.
             torch.cuda.synchronize(device)
-            with ThreadPoolExecutor(2, initializer=_own_stream, initargs=(device,)) as pool:
+            with ThreadPoolExecutor(2, initializer=_use_new_stream, initargs=(device,)) as pool:
                 for _ in pool.map(work, batches):
                     pass
     finally:
         torch.set_num_threads(cores)
 
 
-def _own_stream(device: torch.device) -> None:
-    """Let this thread's copies and products run beside those of other threads."""
+def _use_new_stream(device: torch.device) -> None:
+    """Let this thread's copies and products run at the same time as those of other threads."""
     torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

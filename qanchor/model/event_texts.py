@@ -1,6 +1,7 @@
-"""Event texts as the model takes them: token ids and, where encoding a text is dear, its vector."""
+"""Event texts as the model takes them: token ids and, where encoding a text is slow, its vector."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,19 @@ MOST_CACHE_BYTES = 4 * 2**30
 _BATCH_TOKENS = 8_192
 
 
+@dataclass(frozen=True)
+class PreparedTexts:
+    """The texts of one set of events.
+
+    Args:
+        tokens: token ids.
+        vectors: [texts, width] where encoding is slow; None: they are made with each batch.
+    """
+
+    tokens: TokenisedTexts
+    vectors: Tensor | None
+
+
 class EventTexts:
     """Prepares the texts of one set of events at a time, and remembers the last.
 
@@ -25,25 +39,27 @@ class EventTexts:
 
     Args:
         loaded: the model.
-        folder: where a transformer's vectors are kept for other runs and processes; None: nowhere.
+        folder: keeps a transformer's vectors for other runs and processes; None: they are not kept.
     """
 
     def __init__(self, loaded: LoadedModel, folder: Path | None = None) -> None:
         self._loaded = loaded
-        self._last: tuple[tuple[str, ...], TokenisedTexts, Tensor | None] | None = None
+        self._texts: tuple[str, ...] | None = None
+        self._prepared: PreparedTexts | None = None
         self._cache: TextVectorCache | None = None
-        self._is_dear = loaded.config.text_encoder.kind == "transformer"
-        if folder is not None and self._is_dear:
+        self._is_slow = loaded.config.text_encoder.kind == "transformer"
+        if folder is not None and self._is_slow:
             version, width = encoder_version(loaded), loaded.config.text_encoder.width
             self._cache = TextVectorCache(folder, version, width, MOST_CACHE_BYTES)
 
-    def prepare(self, texts: tuple[str, ...]) -> tuple[TokenisedTexts, Tensor | None]:
-        """Token ids, and vectors [texts, width] where encoding is dear; to be called in inference mode."""
-        if self._last is None or self._last[0] is not texts:
+    def prepare(self, texts: tuple[str, ...]) -> PreparedTexts:
+        """Token ids and, where encoding is slow, vectors; to be called in inference mode."""
+        if self._prepared is None or self._texts is not texts:
             config = self._loaded.config.text_encoder
             tokens = self._loaded.tokenizer.tokenise_events(texts, config.max_tokens)
-            self._last = (texts, tokens, self._vectors(tokens) if self._is_dear else None)
-        return self._last[1], self._last[2]
+            self._prepared = PreparedTexts(tokens, self._vectors(tokens) if self._is_slow else None)
+            self._texts = texts
+        return self._prepared
 
     def _vectors(self, texts: TokenisedTexts) -> Tensor:
         def encode(some: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -76,7 +92,7 @@ class EventTexts:
 
 
 def encoder_version(loaded: LoadedModel) -> str:
-    """A hash of all that moves a text's vector: the encoder's weights, adapters included, and its format."""
+    """A hash of what changes a text's vector: the encoder's weights, adapters included, and its format."""
     digest = hashlib.blake2b(str(loaded.runtime.dtype).encode(), digest_size=32)
     for name, weight in loaded.model.encoder.text_encoder.state_dict().items():
         if isinstance(weight, Tensor):

@@ -42,7 +42,7 @@ class UserModel:
     """A saved model that embeds users for any query.
 
     Args:
-        loaded: the model.
+        loaded: the model in memory.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -64,9 +64,9 @@ class UserModel:
             events: path of a Parquet or CSV file, pyarrow table or pandas DataFrame with the columns user_id,
                 event_time, modality and the modalities' fields, as `qanchor-cli events load` takes them.
             query: the scenario in words, such as "Will this user buy a concert ticket in the next 30 days?".
-            as_of: only events before it are read, UTC; None: just after the last event.
-            prompt: folder of a soft prompt tuned for the query on this model.
-            width: numbers of a vector; one of the model's nested widths, or None: all.
+            as_of: cut-off, UTC; only events before it are read; None: just after the last event.
+            prompt: folder of a soft prompt that was tuned for the query on this model.
+            width: one of the model's nested widths; None: the whole vector.
 
         Returns:
             User ids, object [users], and unit vectors, float32 [users, width].
@@ -80,7 +80,7 @@ class UserModel:
         kept = config.embedding_width if width is None else width
         if kept not in config.widths:
             known = ", ".join(map(str, config.widths))
-            raise InputError(f"the model has no width {kept}", f"Widths there are: {known}.")
+            raise InputError(f"the model has no width {kept}", f"Its widths are {known}.")
         arrays = _arrays(events, config.workspace())
         if not len(arrays.users):
             raise EventsInvalid("there are no events", "Pass a table with at least one row.")
@@ -92,7 +92,7 @@ class UserModel:
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> UserModel:
-    """A saved model, ready to be asked.
+    """A saved model, ready to embed users.
 
     Args:
         path: folder that `qanchor-cli pretrain` wrote, below `.qanchor/models`.
@@ -101,7 +101,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Use
 
     Raises:
         CheckpointInvalid: it is not there, damaged, or of another format version.
-        WorkspaceInvalid: int8 is asked for on a GPU.
+        WorkspaceInvalid: int8 was requested on a GPU.
     """
     return UserModel(load_for_inference(Path(path), device, precision))
 

@@ -1,4 +1,4 @@
-"""Numbers beside the text: amounts, ages, gaps and rhythm of events, and sums of a modality."""
+"""Numeric features: amounts, ages, gaps and rhythm of events, and aggregates of a modality."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ Int64 = NDArray[np.int64]
 _CLIP = 8.0
 _FULL_DAYS = 30
 TIME_FEATURES = 8
-RECENT_AGE = -7  # column of event_features with the age as a share of the window
+AGE_COLUMN = -7  # of event_features: the age as a share of the window
 
 
 def event_feature_width(spec: ModalitySpec) -> int:
-    """Numbers beside one event: each field and whether it is missing, then the time features."""
+    """Numbers of one event: each field and whether it is missing, then the time features."""
     return 2 * len(spec.numbers) + TIME_FEATURES
 
 
 def summary_feature_width(spec: ModalitySpec) -> int:
-    """Numbers beside one modality token."""
+    """Numbers of one modality token."""
     return 2 + len(SUMMARY) + len(SUMMARY_OF_NUMBER) * len(spec.numbers)
 
 
@@ -48,7 +48,7 @@ class Normaliser:
 
     @classmethod
     def fit(cls, arrays: EventArrays, modalities: Mapping[str, ModalitySpec]) -> "Normaliser":
-        """Statistics over all events of the arrays: hand in only what training may see."""
+        """Statistics over all events of the arrays: pass only what training may see."""
         means, spreads = {}, {}
         for events in arrays.modalities:
             values = _transformed(events.numbers, modalities[events.name])
@@ -64,8 +64,8 @@ class Normaliser:
         """Standardised numbers, NaN where missing, cut at eight spreads.
 
         Args:
-            modality: its name.
-            spec: gives the transforms.
+            modality: name of the modality.
+            spec: definition of the modality, with the transforms.
             raw: float64 [events, numbers].
         """
         scaled = (_transformed(raw, spec) - self.means[modality]) / self.spreads[modality]
@@ -80,7 +80,7 @@ class Normaliser:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Normaliser":
-        """What `to_json` gave.
+        """The normaliser that `to_json` wrote.
 
         Raises:
             CheckpointInvalid: a statistic is missing; train or copy the model again.
@@ -97,14 +97,14 @@ class Normaliser:
 
 
 def event_features(values: Float64, age: Int64, gap: Int64, time: Int64, window_days: int) -> Float32:
-    """What stands beside the text of each event.
+    """The numbers of each event, which join its text.
 
     Args:
         values: float64 [events, numbers], standardised, NaN where missing.
         age: int64 [events], microseconds from the event to the cut-off.
         gap: int64 [events], microseconds since the modality's previous event; -1: it is the first.
         time: int64 [events], microseconds UTC.
-        window_days: length of the window.
+        window_days: length of the window in days.
 
     Returns:
         float32 [events, 2 * numbers + TIME_FEATURES].
@@ -128,7 +128,7 @@ def event_features(values: Float64, age: Int64, gap: Int64, time: Int64, window_
 
 
 def summary_features(values: Float64, raw: Float64, age: Int64, user: Int64, window_events: Int64) -> Float32:
-    """What stands beside a modality's mean, which cannot tell one event from a hundred.
+    """The numbers of each modality token; the mean over its events cannot tell one event from a hundred.
 
     Args:
         values: float64 [events, numbers], standardised, NaN where missing.

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from qanchor.model.batch import EventBatch
 from qanchor.model.config import ModelConfig
-from qanchor.model.features import RECENT_AGE, event_feature_width, summary_feature_width
+from qanchor.model.features import AGE_COLUMN, event_feature_width, summary_feature_width
 from qanchor.model.tabular import tabular_width
 from qanchor.model.text_encoder import TextEncoder
 
-_FORGETS_DAYS = 14.0
-# Events of weeks ago alone are no news: with less than this weight the recent mean fades to zero.
-_ANY_WEIGHT = 0.05
+_DECAY_DAYS = 14.0
+# Of events of weeks ago alone there is no recent mean: below about this weight it fades to zero.
+_LEAST_WEIGHT = 0.05
 _TABULAR_WIDTHS = 2  # inner width of the aggregates' encoder, in widths of the backbone
 
 
@@ -26,7 +26,7 @@ def adapter(width: int, out: int) -> nn.Sequential:
 
 
 def numbers_encoder(features: int, width: int) -> nn.Sequential:
-    """The numeric part that stands beside a text or a mean."""
+    """Encoder of the numbers that join a text or a mean."""
     return nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
 
 
@@ -34,10 +34,10 @@ class TabularTokens(nn.Module):
     """Point-in-time aggregates to prefix tokens, as the paper's structured features become tokens.
 
     Args:
-        features: aggregates of a user.
-        tokens: how many tokens they become.
-        width: inside.
-        out: of a token.
+        features: number of aggregates of a user.
+        tokens: number of tokens they become.
+        width: inner width.
+        out: width of a token.
     """
 
     def __init__(self, features: int, tokens: int, width: int, out: int) -> None:
@@ -50,19 +50,19 @@ class TabularTokens(nn.Module):
 
     @torch.no_grad()
     def fit(self, tabular: Tensor) -> None:
-        """Take over mean and spread of aggregates that training may see, [points, features]."""
+        """Set mean and spread to those of aggregates that training may see, [points, features]."""
         values = tabular.double()
         spread = values.std(0, correction=0)
         self.mean.copy_(values.mean(0))
         self.spread.copy_(torch.where(spread > _SAME, spread, torch.ones_like(spread)))
 
     def forward(self, tabular: Tensor) -> Tensor:
-        """Tokens by user, [batch * tokens, out]; what is hidden (NaN) counts as the mean."""
+        """Tokens by user, [batch * tokens, out]; hidden numbers (NaN) count as the mean."""
         known = ~tabular.isnan()
         scaled = ((tabular - self.mean) / self.spread).clamp(-_CLIP, _CLIP)
-        # The numbers that are left speak louder, so that tokens are as large as without dropout.
-        louder = known.shape[1] / known.sum(1, keepdim=True).clamp(min=1)
-        tokens: Tensor = self.encode(torch.where(known, scaled, 0.0) * louder)
+        # The numbers that are left weigh more, so that tokens are as large as without dropout.
+        scale = known.shape[1] / known.sum(1, keepdim=True).clamp(min=1)
+        tokens: Tensor = self.encode(torch.where(known, scaled, 0.0) * scale)
         return tokens.view(-1, self._out)
 
 
@@ -74,12 +74,12 @@ class HierarchicalEncoder(nn.Module):
     """Histories to prefix tokens.
 
     h = text(event) + numeric(event). The mean over a modality's events cannot tell one event from a
-    hundred, so its counts, recency and sums stand beside the mean as numbers stand beside a text; nor can
-    it tell last week's events from those of three months ago, so a mean that forgets stands beside it, too.
+    hundred, so counts, recency and sums are added to it, as numbers are added to a text; nor can it tell last
+    week's events from those of three months ago, so a mean that decays with age is added, too.
 
     Args:
-        config: the model's.
-        text_encoder: gives [texts, text_encoder.width].
+        config: the model's configuration.
+        text_encoder: encoder of event texts, to [texts, text_encoder.width].
 
     Source: arXiv 2602.14492, Eq. 1-2.
     """
@@ -117,7 +117,7 @@ class HierarchicalEncoder(nn.Module):
         return self.assemble(batch, self.event_vectors(batch, text_vectors))
 
     def assemble(self, batch: EventBatch, vectors: Tensor) -> Tensor:
-        """Prefix tokens of events that are encoded already, zero where there is padding.
+        """Prefix tokens of encoded events, zero where there is padding.
 
         Args:
             batch: the histories.
@@ -160,7 +160,7 @@ class HierarchicalEncoder(nn.Module):
         return texts.index_select(0, batch.text_index) + torch.cat(numeric)
 
     def modality_means(self, batch: EventBatch, vectors: Tensor) -> Tensor:
-        """What modality tokens are made of, [batch, modalities, width].
+        """The input of modality tokens, [batch, modalities, width].
 
         Args:
             batch: the histories.
@@ -169,18 +169,18 @@ class HierarchicalEncoder(nn.Module):
         users, modalities = batch.counts.shape
         counts = batch.counts.clamp(min=1)[:, :, None].to(vectors.dtype)
         means = _segment_sums(vectors, batch.segment, users * modalities).view(users, modalities, -1) / counts
-        ages = torch.cat([part[:, RECENT_AGE] for part in batch.numbers]) * self.config.window_days
-        weights = torch.exp(ages / -_FORGETS_DAYS)[:, None].to(vectors.dtype)
+        ages = torch.cat([part[:, AGE_COLUMN] for part in batch.numbers]) * self.config.window_days
+        weights = torch.exp(ages / -_DECAY_DAYS)[:, None].to(vectors.dtype)
         recent = _segment_sums(weights * vectors, batch.segment, users * modalities)
-        weight = _segment_sums(weights, batch.segment, users * modalities) + _ANY_WEIGHT
+        weight = _segment_sums(weights, batch.segment, users * modalities) + _LEAST_WEIGHT
         recent = (recent / weight).view(users, modalities, -1)
-        beside = [
-            summary(part) + lately(recent[:, number])
-            for number, (summary, lately, part) in enumerate(
+        additions = [
+            encode_summary(part) + encode_recent(recent[:, number])
+            for number, (encode_summary, encode_recent, part) in enumerate(
                 zip(self.summaries, self.recent, batch.summary, strict=True)
             )
         ]
-        return means + torch.stack(beside, dim=1)
+        return means + torch.stack(additions, dim=1)
 
     def _user_tokens(self, batch: EventBatch, means: Tensor) -> Tensor:
         present = (batch.counts > 0).to(means.dtype)  # [batch, modalities]

@@ -30,25 +30,25 @@ def load_for_inference(path: Path, device: str, precision: str) -> LoadedModel:
 
 
 def merge_adapters(model: QAnchor) -> QAnchor:
-    """The model with every adapter added to the weights it stands beside: the same vectors, fewer products.
+    """The model with every adapter added to the weights that it adapts: the same vectors, fewer products.
 
-    A merged model holds its decoder and text encoder itself and needs no other folder; it can no longer be
-    told from one without adapters, and is trained on with all its weights.
+    A merged model holds its decoder and text encoder and needs no other folder; training it further changes
+    all its weights.
 
     Args:
-        model: in evaluation mode; changed in place. One without adapters is left as it is.
+        model: in evaluation mode; changed in place. One without adapters is not changed.
     """
     config = model.config
     changes: dict[str, Any] = {}
     if config.backbone.source:
         _merge(model.backbone.lm)
-        own = {"architecture": _architecture(model.backbone.lm), "lora": None}
-        changes["backbone"] = config.backbone.model_copy(update=own)
+        merged = {"architecture": _architecture(model.backbone.lm), "lora": None}
+        changes["backbone"] = config.backbone.model_copy(update=merged)
     if config.text_encoder.source:
         encoder: Any = model.encoder.text_encoder
         _merge(encoder.encoder)
-        own = {"architecture": _architecture(encoder.encoder), "lora": None}
-        changes["text_encoder"] = config.text_encoder.model_copy(update=own)
+        merged = {"architecture": _architecture(encoder.encoder), "lora": None}
+        changes["text_encoder"] = config.text_encoder.model_copy(update=merged)
     model.config = model.encoder.config = config.model_copy(update=changes)
     return model
 
@@ -56,7 +56,7 @@ def merge_adapters(model: QAnchor) -> QAnchor:
 def quantise(loaded: LoadedModel) -> LoadedModel:
     """The same model, its decoder's linear layers in int8: weights per output channel, inputs per batch.
 
-    Adapters, text encoder, projection and soft prompts keep their format; LoRA's own layers do, too. The
+    Adapters, text encoder, projection, soft prompts and LoRA layers keep their format. The
     model is changed in place and can no longer be trained.
 
     Args:
@@ -71,7 +71,7 @@ def quantise(loaded: LoadedModel) -> LoadedModel:
             "Set QANCHOR_COMPUTE__PRECISION to bfloat16.",
         )
     with warnings.catch_warnings():
-        # torch means to move its eight-bit tensors to another package one day; the pinned torch has them.
+        # torch announces that its eight-bit tensors will move to another package; the pinned torch has them.
         warnings.filterwarnings("ignore", message=".*quantize.*", category=UserWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         _replace_linears(loaded.model.backbone.lm.model)

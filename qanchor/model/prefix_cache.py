@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """What the suffix of any scenario attends to.
+    """The keys and values that the suffix of any scenario attends to.
 
     Args:
         keys: per layer [users, heads, tokens, head dim], rotated to their positions.
         values: per layer, alike.
-        lengths: int64 [users], tokens of each prefix; what lies right of them is padding.
+        lengths: int64 [users], tokens of each prefix; the rest, on the right, is padding.
     """
 
     keys: tuple[Tensor, ...]
@@ -37,7 +37,7 @@ class PrefixCache:
         return torch.arange(self.tokens, device=self.lengths.device) < self.lengths[:, None]
 
     def take(self, rows: Tensor | slice) -> "PrefixCache":
-        """Some users' prefixes, padding that none of them needs cut off; a slice of rows copies nothing."""
+        """Some users' prefixes, without padding that none of them needs; a slice of rows is not copied."""
         lengths = self.lengths[rows]
         tokens = int(lengths.max()) if len(lengths) else 1
         return PrefixCache(
@@ -55,38 +55,37 @@ class PrefixCache:
         )
 
     @staticmethod
-    def gather(parts: Sequence[tuple[Tensor, "PrefixCache", Tensor]], users: int) -> "PrefixCache":
+    def gather(parts: Sequence["CachedRows"], users: int) -> "PrefixCache":
         """Rows of several caches as one, padded to the longest prefix among them.
 
         Args:
-            parts: where the rows go, int64 [rows]; the cache; which of its rows, int64 [rows]. Together
-                they fill every place from 0 to users - 1 once.
-            users: how many rows there are in all.
+            parts: together they fill every row of the result, from 0 to users - 1, once.
+            users: rows of the result.
         """
-        lengths = parts[0][1].lengths.new_zeros(users)
-        for places, cache, rows in parts:
-            lengths[places] = cache.lengths[rows]
+        lengths = parts[0].cache.lengths.new_zeros(users)
+        for part in parts:
+            lengths[part.targets] = part.cache.lengths[part.rows]
         tokens = int(lengths.max())
 
         def gathered(layers: Sequence[Tensor]) -> Tensor:
             first = layers[0]
             result = first.new_zeros(users, first.shape[1], tokens, first.shape[3])
-            for layer, (places, _, rows) in zip(layers, parts, strict=True):
+            for layer, part in zip(layers, parts, strict=True):
                 kept = min(tokens, layer.shape[2])
-                result[places, :, :kept] = layer[rows, :, :kept]
+                result[part.targets, :, :kept] = layer[part.rows, :, :kept]
             return result
 
-        depth = range(len(parts[0][1].keys))
+        depth = range(len(parts[0].cache.keys))
         return PrefixCache(
-            tuple(gathered([cache.keys[layer] for _, cache, _ in parts]) for layer in depth),
-            tuple(gathered([cache.values[layer] for _, cache, _ in parts]) for layer in depth),
+            tuple(gathered([part.cache.keys[layer] for part in parts]) for layer in depth),
+            tuple(gathered([part.cache.values[layer] for part in parts]) for layer in depth),
             lengths,
         )
 
     def overlay(self) -> Any:
         """A transformers DynamicCache that starts from these tensors.
 
-        Its `update` joins new keys to them in tensors of its own, so this cache never changes.
+        Its `update` joins new keys to them in new tensors, so this cache never changes.
         """
         from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -99,18 +98,33 @@ class PrefixCache:
         return cache
 
 
+@dataclass(frozen=True)
+class CachedRows:
+    """Some rows of a cache, and where they go.
+
+    Args:
+        cache: prefixes of some users.
+        rows: int64 [rows], rows of the cache.
+        targets: int64 [rows], rows of the result.
+    """
+
+    cache: PrefixCache
+    rows: Tensor
+    targets: Tensor
+
+
 class LayerCache:
     """One layer's keys and values, in the form that transformers' attention calls.
 
     Args:
-        before: keys and values [batch, heads, tokens, head dim], or nothing.
+        before: keys and values [batch, heads, tokens, head dim], or empty.
     """
 
     def __init__(self, before: Sequence[Tensor] = ()) -> None:
         self._states = tuple(before)
 
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Join new keys and values to those before, and give all of them."""
+        """Join new keys and values to the earlier ones, and return all of them."""
         if self._states:
             keys = torch.cat([self._states[0], keys], dim=-2)
             values = torch.cat([self._states[1], values], dim=-2)
@@ -124,13 +138,13 @@ class LayerCache:
 
     @staticmethod
     def of(cache: Any, number: int) -> tuple[Tensor, ...]:
-        """Keys and values of one layer of an overlay, or nothing where it has none yet."""
+        """Keys and values of one layer of an overlay; empty where it has none yet."""
         layers = cache.layers
         return (layers[number].keys, layers[number].values) if number < len(layers) else ()
 
     @staticmethod
     def put(cache: Any, number: int, keys: Tensor, values: Tensor) -> None:
-        """Let one layer of an overlay hold these."""
+        """Set the keys and values of one layer of an overlay."""
         if number < len(cache.layers):
             cache.layers[number].keys, cache.layers[number].values = keys, values
         else:

@@ -20,7 +20,7 @@ from qanchor.model.config import (
 )
 from qanchor.model.text_encoder import TransformerTextEncoder
 
-# Linear layers of event text encoders, by family; the names are transformers' own.
+# Linear layers of event text encoders, by family; the names are those of transformers.
 _TEXT_LAYERS = {
     "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
     "modernbert": ("Wqkv", "Wo", "Wi"),
@@ -34,10 +34,10 @@ def with_sources(
     """The configuration with a stored decoder, a stored text encoder, or both, sizes read from them.
 
     Args:
-        config: of a preset.
-        backbone: name or folder; empty: the config's own stays.
-        text_encoder: alike.
-        pooling: of the text encoder.
+        config: configuration of a preset.
+        backbone: name or folder; empty: the config's backbone stays.
+        text_encoder: name or folder; empty: the config's text encoder stays.
+        pooling: pooling of the text encoder.
 
     Raises:
         NotReady: one of them is not on this machine; fetch it, or give the folder of a copy.
@@ -84,7 +84,7 @@ def load_language_model(config: BackboneConfig) -> Any:
     _check_width("backbone", config.source, model, config.width)
     if not hasattr(model, "model"):
         raise WorkspaceInvalid(
-            f"decoders of type {model.config.model_type!r} are built in a way that is not known here",
+            f"decoders of type {model.config.model_type!r} are not supported",
             "Give a causal language model such as Qwen2, Qwen3 or Llama.",
         )
     _adapt(model, config.lora)
@@ -112,7 +112,7 @@ def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
     """A stored tokenizer, its padding id and the id that ends a text.
 
     Raises:
-        NotReady: it is not on this machine, or is no fast tokenizer.
+        NotReady: it is not on this machine, or is not a fast tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -128,7 +128,7 @@ def load_tokenizer(source: str) -> tuple[Tokenizer, int, int]:
     pads = [item for item in free if item is not None and item not in ends[:1]]
     if not ends or not pads:
         raise NotReady(
-            f"the tokenizer of {source} has no padding token of its own, or none that ends a text",
+            f"the tokenizer of {source} has no separate padding token, or none that ends a text",
             "Use a checkpoint whose tokenizer has both.",
         )
     return backend, int(pads[0]), int(ends[0])
@@ -150,7 +150,7 @@ def _from_disk(loader: Any, source: str, **options: Any) -> Any:
 
 
 def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
-    """A model with all its weights; transformers would draw missing ones at random and go on."""
+    """A model with all its weights; transformers would draw missing ones at random and continue."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -161,9 +161,9 @@ def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
     if loading["mismatched_keys"]:
         name, stored, expected = sorted(loading["mismatched_keys"])[0]
         raise NotReady(
-            f"{source} does not hold together: {name} has shape {tuple(stored)}, "
-            f"and its config.json asks for {tuple(expected)}",
-            "Restore config.json and weights of one and the same checkpoint.",
+            f"{source} is inconsistent: {name} has shape {tuple(stored)}, "
+            f"and its config.json says {tuple(expected)}",
+            "Restore config.json and weights of the same checkpoint.",
         )
     # The pooler is not read, and many text encoders are published without one.
     missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
@@ -176,24 +176,24 @@ def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
 
 
 def _folder(source: str) -> str:
-    """The folder of a model: itself, or that of its name in the local cache of the hub's client."""
+    """The folder of a model: the source, or that of its name in the local cache of the hub's client."""
     if Path(source).is_dir():
         return source
-    # With a name, transformers asks the hub for optional files even where it was told not to.
+    # With a name, transformers requests optional files from the hub even where it must not.
     from huggingface_hub import snapshot_download
 
     try:
         return str(snapshot_download(source, local_files_only=True))
     except (OSError, ValueError):
-        raise FileNotFoundError("it is no folder, and no model that was downloaded before") from None
+        raise FileNotFoundError("it is neither a folder nor a downloaded model") from None
 
 
 def _check_width(what: str, source: str, model: Any, width: int) -> None:
-    found = int(model.config.hidden_size)
-    if found != width:
+    stored = int(model.config.hidden_size)
+    if stored != width:
         raise WorkspaceInvalid(
-            f"the {what} {source} has width {found}, and the config says {width}",
-            "Put back the weights that the model was trained with, or train it anew.",
+            f"the {what} {source} has width {stored}, and the config says {width}",
+            "Put back the weights that the model was trained with, or train it again.",
         )
 
 
@@ -224,14 +224,14 @@ def _adapt(model: Any, lora: LoraSpec | None) -> None:
 
 def _full_names(model: nn.Module, endings: Sequence[str]) -> list[str]:
     """The linear layers whose last name is one of the endings; the unread pooler is none of them."""
-    found = [
+    names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in endings and "pooler" not in name
     ]
-    missing = sorted(set(endings) - {name.rpartition(".")[2] for name in found})
+    missing = sorted(set(endings) - {name.rpartition(".")[2] for name in names})
     if missing:
         raise WorkspaceInvalid(
-            f"the model has no layer {missing[0]!r} to adapt", "Name its own layers in the LoRA modules."
+            f"the model has no layer {missing[0]!r} to adapt", "Name layers of the model in the LoRA modules."
         )
-    return found
+    return names

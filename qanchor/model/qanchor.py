@@ -17,7 +17,7 @@ from qanchor.model.suffixes import SuffixBlock
 
 @dataclass(frozen=True)
 class Suffix:
-    """What follows the prefix.
+    """The tokens that follow the prefix.
 
     Args:
         query_ids: int64 [tokens], the same for all users, or [users, tokens] with padding on the right;
@@ -34,9 +34,9 @@ class QAnchor(nn.Module):
 
     Args:
         config: sizes and switches.
-        encoder: histories to prefix tokens.
-        backbone: shared by both towers.
-        pad_id: the tokenizer's padding id.
+        encoder: from histories to prefix tokens.
+        backbone: decoder of both towers.
+        pad_id: padding id of the tokenizer.
 
     Source: arXiv 2602.14492, section 3.2.
     """
@@ -56,10 +56,10 @@ class QAnchor(nn.Module):
         )
 
     def checkpoint_layers(self, on: bool) -> None:
-        """Whether training computes layers twice instead of keeping what they computed.
+        """Whether training computes layers twice instead of keeping their activations.
 
         Raises:
-            WorkspaceInvalid: the decoder's family is not known well enough; choose another.
+            WorkspaceInvalid: the decoder's family is not supported; choose another.
         """
         self.backbone.checkpoint_layers(on)
         inner = getattr(self.encoder.text_encoder, "encoder", None)
@@ -73,7 +73,7 @@ class QAnchor(nn.Module):
 
         Args:
             batch: the histories.
-            text_vectors: as HierarchicalEncoder.forward takes them.
+            text_vectors: vectors of all texts, as for HierarchicalEncoder.forward.
         """
         return self.backbone.prefix(self.encoder(batch, text_vectors), batch.lengths)
 
@@ -89,7 +89,7 @@ class QAnchor(nn.Module):
         """Suffixes that are the same for all users, made ready for `read_out_block` once.
 
         Args:
-            suffixes: query_ids [tokens] each; at least one suffix.
+            suffixes: at least one, with query_ids [tokens].
         """
         parts = []
         for suffix in suffixes:
@@ -108,7 +108,7 @@ class QAnchor(nn.Module):
     def read_out_uncached(self, batch: EventBatch, suffix: Suffix) -> Tensor:
         """The same as `read_out(encode_prefix(batch), suffix)` in one pass over the whole sequence.
 
-        It is what the cache is checked against; float32 [users, dim].
+        The cache is tested against it; float32 [users, dim].
         """
         vectors, valid = self._suffix(suffix, batch.users)
         prefix = self.encoder(batch)
@@ -136,7 +136,7 @@ class QAnchor(nn.Module):
             return normalize(self.projection(hidden.to(dtype)).float(), dim=-1)
 
     def _suffix(self, suffix: Suffix, users: int) -> tuple[Tensor, Tensor]:
-        """Vectors [users, tokens, d_model] and which of them are no padding."""
+        """Vectors [users, tokens, d_model] and which of them are not padding."""
         ids = suffix.query_ids
         ids = ids.expand(users, -1) if ids.dim() == 1 else ids
         vectors, valid = self.backbone.embed(ids), ids != self.pad_id
@@ -149,10 +149,10 @@ class QAnchor(nn.Module):
 
 def _last(valid: Tensor) -> Tensor:
     """Index of each row's last valid token, int64 [batch]."""
-    places = torch.arange(valid.shape[1], device=valid.device)
-    return (valid * places).amax(dim=1)
+    indices = torch.arange(valid.shape[1], device=valid.device)
+    return (valid * indices).amax(dim=1)
 
 
-def _at(hidden: Tensor, place: Tensor) -> Tensor:
+def _at(hidden: Tensor, token: Tensor) -> Tensor:
     """One token of each row: [batch, tokens, dim] -> [batch, dim]."""
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), token]

@@ -1,4 +1,4 @@
-"""On what and in which number format a model runs."""
+"""The device and the number format that a model runs in."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Runtime:
     """A device and a number format.
 
     Args:
-        device: where the weights are.
-        dtype: of the matrix products; weights stay float32.
+        device: device of the weights.
+        dtype: number format of the matrix products; weights stay float32.
     """
 
     device: torch.device

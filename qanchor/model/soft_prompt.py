@@ -17,11 +17,11 @@ KIND = "soft prompt"
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """What prompt tuning learns.
+    """The result of prompt tuning.
 
     Args:
         vectors: float32 [prompt tokens, d_model], put between the prefix and the query.
-        prototypes: float32 [classes, dim], what each class's users lie close to.
+        prototypes: float32 [classes, dim], near the vectors of each class's users.
 
     Source: arXiv 2602.14492, section 3.2.3.
     """
@@ -37,7 +37,7 @@ class StoredPrompt:
     Args:
         prompt: on the CPU.
         metadata: JSON of the run that tuned it.
-        content_hash: identifies it; part of its embedding space's fingerprint.
+        content_hash: identifies the prompt; part of its embedding space's fingerprint.
     """
 
     prompt: SoftPrompt
@@ -50,7 +50,7 @@ def save_prompt(path: Path, prompt: SoftPrompt, metadata: Mapping[str, Any]) -> 
 
     Args:
         path: the folder; must not exist.
-        prompt: to be saved.
+        prompt: the prompt.
         metadata: JSON, such as the scenario and the model's content hash.
 
     Raises:
@@ -80,6 +80,6 @@ def load_prompt(path: Path) -> StoredPrompt:
     manifest = ArtifactFolder.open(path, KIND, FORMAT_VERSION)
     tensors = load_file(str(path / "prompt.safetensors"))
     if set(tensors) != {"vectors", "prototypes"}:
-        raise CheckpointInvalid(f"{path} does not hold a soft prompt", "Tune the scenario anew.")
+        raise CheckpointInvalid(f"{path} does not hold a soft prompt", "Tune the scenario again.")
     prompt = SoftPrompt(tensors["vectors"], tensors["prototypes"])
     return StoredPrompt(prompt, manifest.metadata, manifest.content_hash)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 def fingerprint(
     model_hash: str, prompt_hash: str | None, query: str, width: int, precision: str = "float32"
 ) -> str:
-    """64 hex digits that change with anything that moves the vectors of a scenario.
+    """The name of an embedding space: 64 hex digits that differ whenever a scenario's vectors would.
 
     Args:
         model_hash: content_hash of the model.
         prompt_hash: content_hash of the soft prompt; None without one.
         query: text of the scenario's query.
-        width: of the vectors.
-        precision: the number format that they are made in; int8 keeps 93% of a user's nearest neighbours.
+        width: width of the vectors.
+        precision: number format of the model; int8 keeps 93% of a user's nearest neighbours.
     """
     # Pooling and norm are part of the space; they are named so that a change of either changes the hash.
     parts = {
@@ -38,7 +38,7 @@ def narrowed(vectors: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
     Args:
         vectors: unit vectors, float32 [..., dim].
-        width: numbers kept, at most dim.
+        width: how many numbers are kept; at most dim.
 
     Returns:
         float32 [..., width].

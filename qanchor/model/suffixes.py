@@ -1,7 +1,7 @@
 """Several scenarios' suffixes over the same cached prefixes, in one pass.
 
-Each suffix sees its user's prefix and its own earlier tokens and nothing of its neighbours: attention is
-block-diagonal between suffixes. Positions go on from the prefix in every one of them.
+Each suffix attends to its user's prefix and its earlier tokens alone: attention is block-diagonal between
+suffixes. Positions continue from the prefix in each of them.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from qanchor.model.prefix_cache import PrefixCache
 
-# Told of a layer's number, a piece of the users, and the weights of their tokens that look:
+# Called with a layer's number, a piece of the users, and the attention weights of their query tokens:
 # [users, key heads, suffixes, heads of a key head, tokens, prefix + suffix tokens].
 Watch = Callable[[int, slice, Tensor], None]
 
-# Scores of one piece of a batch: on a CPU they should stay in a core's own cache.
+# Scores of one piece of a batch: on a CPU they should stay in a core's cache.
 _CPU_SCORES, _GPU_SCORES = 2**18, 2**27
 
 
@@ -36,14 +36,14 @@ class SuffixBlock:
 
     @staticmethod
     def of(parts: Sequence[Tensor]) -> "SuffixBlock":
-        """A block of suffixes given as [tokens, d_model] each."""
+        """A block of suffixes, [tokens, d_model] each."""
         lengths = torch.tensor([len(part) for part in parts], device=parts[0].device)
         return SuffixBlock(torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True), lengths)
 
 
 @dataclass(frozen=True)
 class _Queries:
-    """Which suffix tokens look, and at which of their own suffix.
+    """Queries of suffix tokens, and the tokens of their suffix that each attends to.
 
     Args:
         states: [users, key heads, suffixes, heads of a key head, tokens, head dim], scaled and rotated.
@@ -62,8 +62,8 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Wat
     Args:
         decoder: a transformers decoder of a driven family (see Backbone), with full attention in all layers.
         block: the suffixes.
-        prefix: the users'; left as it is.
-        watch: is shown all weights of attention; of the last layer only the tokens that are read look.
+        prefix: prefixes of the users; not changed.
+        watch: is called with all attention weights; in the last layer only those of the tokens that are read.
 
     Returns:
         [users, suffixes, d_model].
@@ -82,7 +82,7 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Wat
         vectors = _after_attention(layer, vectors, mixed)
     layer = decoder.layers[-1]
     keys, values, normed = _keys_and_values(layer, vectors, (cos, sin))
-    # Of the last layer only the tokens that are read have to look.
+    # In the last layer only the tokens that are read need queries.
     rows = torch.arange(suffixes, device=device)
     at, turn = normed[:, rows, last][:, :, None], (cos[:, last], sin[:, last])
     queries = _Queries(_queries(layer.self_attn, at, turn, each=True), (steps <= last[:, None])[:, None])
@@ -150,10 +150,18 @@ def _after_attention(layer: Any, vectors: Tensor, mixed: Tensor) -> Tensor:
 
 
 def _attend(
-    queries: _Queries, own: tuple[Tensor, Tensor], prefix: PrefixCache, layer: int, watch: Watch | None
+    queries: _Queries, suffix: tuple[Tensor, Tensor], prefix: PrefixCache, layer: int, watch: Watch | None
 ) -> Tensor:
-    """Attention over prefixes and each suffix itself, [users, suffixes, tokens, heads * head dim]."""
-    keys, values = own
+    """Attention over prefixes and each suffix, [users, suffixes, tokens, heads * head dim].
+
+    Args:
+        queries: of the suffixes.
+        suffix: keys and values of the suffixes.
+        prefix: of the users.
+        layer: number of the layer.
+        watch: as in `read_block`.
+    """
+    keys, values = suffix
     users, key_heads, suffixes, groups, tokens, width = queries.states.shape
     length = int(prefix.lengths.max())
     scores = key_heads * suffixes * groups * tokens * (length + keys.shape[3])
@@ -184,7 +192,7 @@ def _mixed(
     users, key_heads, suffixes, groups, tokens, _ = states.shape
     rows = states.flatten(2, 4)  # [users, key heads, rows, head dim]
     far = rows @ before[0].transpose(2, 3)
-    near = states.flatten(3, 4) @ keys.transpose(3, 4)  # [users, key heads, suffixes, groups * tokens, own]
+    near = states.flatten(3, 4) @ keys.transpose(3, 4)  # [users, key heads, suffixes, groups * tokens, keys]
     near = near.view(users, key_heads, suffixes, groups, tokens, -1)
     near = near.masked_fill(~queries.sees[None, None, :, None], -math.inf)
     scores = far.new_empty(*rows.shape[:3], length + keys.shape[3])
@@ -195,5 +203,5 @@ def _mixed(
         scores[..., shortest:length].masked_fill_(padding[:, None, None], -math.inf)
     weights = torch.softmax(scores, dim=-1).to(values.dtype)
     mixed = (weights[..., :length] @ before[1]).view(states.shape)
-    own = weights[..., length:].reshape(users, key_heads, suffixes, groups * tokens, -1) @ values
-    return mixed + own.view(states.shape), weights
+    from_suffix = weights[..., length:].reshape(users, key_heads, suffixes, groups * tokens, -1) @ values
+    return mixed + from_suffix.view(states.shape), weights

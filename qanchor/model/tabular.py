@@ -1,7 +1,7 @@
 """Point-in-time aggregates of a user's window: the paper's structured features, worked out from the log.
 
-What an analyst would write by hand (how often, how much, how lately, how regularly), for every modality
-and over several spans, read from all events of the window, those beyond `max_events` included.
+What an analyst would write by hand (how often, how much, how recently, how regularly), for every modality and
+over several spans, read from all events of the window, those beyond `max_events` included.
 
 Source: arXiv 2602.14492, section 3.1 (the tabular modality).
 """
@@ -41,9 +41,9 @@ def tabular_features(
 
     Args:
         arrays: the events.
-        slices: what each request may read; the events that max_events cut are counted here.
+        slices: what each request may read; events that max_events cut are counted, too.
         normaliser: scales the modalities' numbers.
-        config: the model's.
+        config: the model's configuration.
 
     Returns:
         float32 [requests, tabular_width].
@@ -91,7 +91,7 @@ def _modality_columns(events: _ModalityWindow, window_days: int) -> Float64:
     window = events.window
     columns: list[Float64] = []
     for days in tabular_spans(window_days):
-        # Lines of one order share a moment: orders are counted beside lines.
+        # Lines of one order share a moment: the moments count orders.
         columns += [np.log1p(window.of_events(Aggregate(kind, days))) for kind in TABULAR]
         for raw, values in zip(events.raw.T, events.values.T, strict=True):
             total, mean = (

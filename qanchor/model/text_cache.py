@@ -1,8 +1,8 @@
-"""Vectors of event texts on disk: a pre-trained encoder sees each distinct text once, whoever asks.
+"""Vectors of event texts on disk: a pre-trained encoder encodes each distinct text once, for all processes.
 
-One SQLite file for each encoder version, since vectors of two encoders must never meet. Every row carries a
-checksum; a damaged row counts as absent, and a damaged file is begun anew. The cache only ever saves time:
-where it cannot be read or written, texts are encoded as if there were none.
+One SQLite file for each encoder version, since vectors of two encoders must never meet. Every row has a
+checksum; a damaged row counts as absent, and a damaged file is replaced. The cache only saves time: where it
+cannot be read or written, texts are encoded as if there were none.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _TABLE = """
 _CHECK_BYTES = 8
 _KEYS_PER_QUERY = 500
 _BUSY_SECONDS = 30.0
-# Per row beside the vector itself: key, checksum, index entry, and what a half-full page wastes.
+# Per row besides the vector: key, checksum, index entry, and the waste of a half-full page.
 _ROW_OVERHEAD_BYTES = 96
 _KEPT_SHARE = 0.75
 
@@ -35,10 +35,10 @@ class TextVectorCache:
     """Keeps the vectors of one encoder version; several processes may share the file.
 
     Args:
-        folder: made with the first vector.
-        encoder: the encoder's version; another one has another file.
-        width: of a vector.
-        most_bytes: about how large the file may grow; beyond it the oldest quarter is forgotten.
+        folder: created with the first vector.
+        encoder: version of the encoder; each has its file.
+        width: width of a vector.
+        most_bytes: approximate limit of the file; beyond it the oldest quarter is deleted.
     """
 
     def __init__(self, folder: Path, encoder: str, width: int, most_bytes: int) -> None:
@@ -50,8 +50,8 @@ class TextVectorCache:
         """One vector for each text, float32 [texts, width].
 
         Args:
-            texts: what the encoder sees, such as token ids as bytes; each distinct one is encoded once.
-            encode: called with the indices of the texts that are not known, int64; gives [indices, width].
+            texts: input of the encoder, such as token ids as bytes; each distinct one is encoded once.
+            encode: called with the indices of unknown texts, int64; returns [indices, width].
         """
         keys = [hashlib.blake2b(text, digest_size=16).digest() for text in texts]
         known = self._read(sorted(set(keys)))
@@ -61,13 +61,13 @@ class TextVectorCache:
         missing = [key for key in first if key not in known]
         if missing:
             fresh = encode(np.array([first[key] for key in missing], dtype=np.int64))
-            found = dict(zip(missing, np.ascontiguousarray(fresh, dtype=np.float32), strict=True))
-            self._write(found)
-            known |= found
+            encoded = dict(zip(missing, np.ascontiguousarray(fresh, dtype=np.float32), strict=True))
+            self._write(encoded)
+            known |= encoded
         return np.stack([known[key] for key in keys]) if keys else np.empty((0, self._width), np.float32)
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Floats]:
-        found: dict[bytes, Floats] = {}
+        vectors: dict[bytes, Floats] = {}
 
         def read(connection: sqlite3.Connection) -> None:
             for start in range(0, len(keys), _KEYS_PER_QUERY):
@@ -76,14 +76,14 @@ class TextVectorCache:
                 for key, stored in connection.execute(query, some):
                     vector = self._unpacked(key, stored)
                     if vector is not None:
-                        found[key] = vector
+                        vectors[key] = vector
 
         if self.path.exists():
             self._try(read)
-        return found
+        return vectors
 
-    def _write(self, found: dict[bytes, Floats]) -> None:
-        rows = [(key, _packed(key, vector)) for key, vector in found.items()]
+    def _write(self, vectors: dict[bytes, Floats]) -> None:
+        rows = [(key, _packed(key, vector)) for key, vector in vectors.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             # A damaged row has the same key and is replaced.
@@ -97,7 +97,7 @@ class TextVectorCache:
         self._try(write)
 
     def _try(self, action: Callable[[sqlite3.Connection], None]) -> None:
-        """Do it in one transaction; what goes wrong is logged and costs no more than the time to encode."""
+        """Run an action in one transaction; a failure is logged and costs only the time to encode."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_BUSY_SECONDS)) as connection, connection:

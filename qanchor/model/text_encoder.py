@@ -9,7 +9,7 @@ from qanchor.model.config import Pooling
 
 
 class TextEncoder(Protocol):
-    """The role: `h` of arXiv 2602.14492, section 3.2.1, before the numbers join it."""
+    """The role: from event texts to vectors (arXiv 2602.14492, section 3.2.1)."""
 
     def __call__(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
         """One vector for each text.
@@ -28,8 +28,8 @@ class BagTextEncoder(nn.Module):
     """The mean of a text's token vectors, and a small network on it.
 
     Args:
-        vocabulary: tokens.
-        width: of a token's vector and of the result.
+        vocabulary: number of tokens.
+        width: width of a token's vector and of the result.
     """
 
     def __init__(self, vocabulary: int, width: int) -> None:
@@ -41,7 +41,7 @@ class BagTextEncoder(nn.Module):
         )
 
     def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """As TextEncoder."""
+        """One vector for each text, as TextEncoder."""
         weight = text_mask.to(self.embedding.weight.dtype)[:, :, None]
         mean = (self.embedding(text_ids) * weight).sum(1) / weight.sum(1).clamp(min=1)  # [texts, dim]
         result: Tensor = mean + self.mix(mean)
@@ -62,7 +62,7 @@ class TransformerTextEncoder(nn.Module):
         self._pooling = pooling
 
     def forward(self, text_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """As TextEncoder."""
+        """One vector for each text, as TextEncoder."""
         output: Any = self.encoder(input_ids=text_ids, attention_mask=text_mask.to(torch.int64))
         states: Tensor = output.last_hidden_state
         if self._pooling == "cls":

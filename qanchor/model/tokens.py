@@ -21,7 +21,7 @@ class TokenisedTexts:
     Args:
         ids: int64 [texts, tokens], filled up on the right with pad_id.
         lengths: int64 [texts], tokens of each text; at least 1.
-        pad_id: the id that stands for nothing.
+        pad_id: id of padding.
     """
 
     ids: NDArray[np.int64]
@@ -33,10 +33,10 @@ class TextTokenizer:
     """The tokenizer of a model; any text can be encoded.
 
     Args:
-        language: for queries, questions and answers.
-        pad_id: id of the padding token of `language`.
+        language: tokenizer of queries, questions and answers.
+        pad_id: padding id of `language`.
         end_id: id that ends an answer.
-        events: for event texts; None: the same one.
+        events: tokenizer of event texts; None: the same one.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TextTokenizer:
         return str(self._language.decode(list(ids), skip_special_tokens=True)).strip()
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, and event_tokenizer.json where events have one of their own."""
+        """Write tokenizer.json, and event_tokenizer.json where events have another one."""
         self._language.save(str(folder / "tokenizer.json"))
         if self._events is not None:
             self._events.save(str(folder / "event_tokenizer.json"))
@@ -106,8 +106,8 @@ class TextTokenizer:
     @classmethod
     def load(cls, folder: Path, pad_id: int, end_id: int) -> "TextTokenizer":
         """The tokenizer that `save` wrote; the checkpoint has checked the files' hashes."""
-        own = folder / "event_tokenizer.json"
-        events = Tokenizer.from_file(str(own)) if own.exists() else None
+        path = folder / "event_tokenizer.json"
+        events = Tokenizer.from_file(str(path)) if path.exists() else None
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), pad_id, end_id, events)
 
     def _encode(self, texts: Sequence[str], max_tokens: int, last: int) -> Tensor:
@@ -122,9 +122,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, events: Tokenizer | N
     Every byte is a token, so that any text in any script can be encoded.
 
     Args:
-        texts: what it will have to encode; each distinct text once is enough.
-        vocabulary: the most tokens it may have, special ones and the 256 bytes included.
-        events: another tokenizer for event texts; None: the trained one.
+        texts: texts like those to be encoded; each distinct one once is enough.
+        vocabulary: most tokens, special ones and the 256 bytes included.
+        events: tokenizer of event texts; None: the trained one.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -149,5 +149,5 @@ def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[NDArray[np.int6
 
 
 def _first_id(tokenizer: Tokenizer, names: Sequence[str]) -> int:
-    found = [tokenizer.token_to_id(name) for name in names]
-    return int(next((token for token in found if token is not None), 0))
+    ids = [tokenizer.token_to_id(name) for name in names]
+    return int(next((token for token in ids if token is not None), 0))

@@ -1,4 +1,4 @@
-"""The prefixes of many requests, encoded once and kept for every scenario that asks about them."""
+"""The prefixes of many requests, encoded once and kept for every scenario with labels of them."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.model.batch import collate, prefix_lengths
 from qanchor.model.features import Normaliser
-from qanchor.model.prefix_cache import PrefixCache
+from qanchor.model.prefix_cache import CachedRows, PrefixCache
 from qanchor.model.qanchor import QAnchor, Suffix
 from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
@@ -26,8 +26,8 @@ class PrefixBank:
 
     Args:
         model: frozen, in evaluation mode.
-        tokenizer: of the model.
-        normaliser: of the model.
+        tokenizer: tokenizer of the model.
+        normaliser: normaliser of the model.
         workspace: gives windows.
         stored: number format to keep them in; None: the model's. float16 rounds to about 1 part in 2,000
             and takes half of the memory.
@@ -48,7 +48,7 @@ class PrefixBank:
         self._used = next(model.parameters()).dtype
         self._stored = stored or self._used
         self._blocks: list[PrefixCache] = []
-        self._place = np.empty(0, np.int64)
+        self._position = np.empty(0, np.int64)  # of each request in the order of length
 
     @torch.inference_mode()
     def fill(self, arrays: EventArrays, rows: Int64, cutoffs: Int64, progress: Progress) -> None:
@@ -58,13 +58,13 @@ class PrefixBank:
             arrays: the events.
             rows: int64 [requests], user rows; -1 is a user without events.
             cutoffs: int64 [requests], microseconds UTC.
-            progress: told of every request.
+            progress: counts the requests.
         """
         config = self._model.config
         slices = slice_histories(arrays, rows, cutoffs, self._workspace)
         texts = self._tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
         order = np.argsort(prefix_lengths(slices, config), kind="stable")
-        self._place = np.argsort(order, kind="stable")
+        self._position = np.argsort(order, kind="stable")
         self._blocks = []
         progress.start("encoding histories", len(rows))
         for at in range(0, len(rows), _BLOCK):
@@ -74,18 +74,18 @@ class PrefixBank:
 
     @property
     def stored_bytes(self) -> int:
-        """What the keys and values take in memory."""
+        """Memory that the keys and values take."""
         layers = [layer for block in self._blocks for layer in (*block.keys, *block.values)]
         return sum(layer.numel() * layer.element_size() for layer in layers)
 
     def take(self, requests: Int64) -> PrefixCache:
         """The prefixes of some requests, in that order, padded to the longest of them."""
-        place = self._place[requests]
-        block, within = place // _BLOCK, place % _BLOCK
+        block, row = np.divmod(self._position[requests], _BLOCK)
         parts = []
         for number in np.unique(block).tolist():
             members = np.flatnonzero(block == number)
-            parts.append((torch.from_numpy(members), self._blocks[number], torch.from_numpy(within[members])))
+            rows, targets = torch.from_numpy(row[members]), torch.from_numpy(members)
+            parts.append(CachedRows(self._blocks[number], rows, targets))
         return PrefixCache.gather(parts, len(requests)).to(dtype=self._used)
 
     @torch.inference_mode()
@@ -104,8 +104,8 @@ class PrefixBank:
 
     def _by_block(self, requests: Int64) -> Iterator[tuple[Int64, PrefixCache]]:
         """Requests of one block at a time, so that short prefixes meet short ones."""
-        place = self._place[requests]
-        for number in np.unique(place // _BLOCK).tolist():
-            members = np.flatnonzero(place // _BLOCK == number)
-            prefix = self._blocks[number].take(torch.from_numpy(place[members] % _BLOCK))
+        block, row = np.divmod(self._position[requests], _BLOCK)
+        for number in np.unique(block).tolist():
+            members = np.flatnonzero(block == number)
+            prefix = self._blocks[number].take(torch.from_numpy(row[members]))
             yield members, prefix.to(dtype=self._used)

@@ -294,7 +294,7 @@ def test_a_config_that_is_not_of_its_weights_is_refused_with_what_differs(
     folder = shutil.copytree(stored[1], tmp_path / "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
-    with pytest.raises(NotReady, match=r"does not hold together: .* has shape .*24.*asks for .*48"):
+    with pytest.raises(NotReady, match=r"is inconsistent: .* has shape .*24.*says .*48"):
         _world(with_sources(paper(stored), text_encoder=str(folder)))
 
 

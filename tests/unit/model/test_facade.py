@@ -134,7 +134,7 @@ def test_half_precision_stays_close(folder: Path, model: UserModel) -> None:
 def test_a_nested_width_gives_the_first_numbers_and_others_are_refused(model: UserModel) -> None:
     table, dim = event_table(1), model.loaded.config.embedding_width
     whole = model.embed(table, QUERY)[1]
-    with pytest.raises(InputError, match=f"no width 4.*Widths there are: {dim}"):
+    with pytest.raises(InputError, match=f"no width 4.*Its widths are {dim}"):
         model.embed(table, QUERY, width=4)
     config = model.loaded.config.model_copy(update={"nested_widths": (4,)})
     nested = UserModel(replace(model.loaded, config=config))

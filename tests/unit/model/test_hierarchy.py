@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from qanchor.model.features import RECENT_AGE
+from qanchor.model.features import AGE_COLUMN
 from tests.unit.model.worlds import make_world, random_arrays, slices_at
 
 WORLD = make_world(5)
@@ -15,7 +15,7 @@ def test_modality_means_equal_a_slow_loop() -> None:
     batch = WORLD.batch(arrays, slices_at(arrays, [0, 1, 2, -1], [700, 400, 1000, 500]))
     encoder = WORLD.model.encoder
     vectors = encoder.event_vectors(batch)
-    ages = torch.cat([part[:, RECENT_AGE] for part in batch.numbers]) * WORLD.config.window_days
+    ages = torch.cat([part[:, AGE_COLUMN] for part in batch.numbers]) * WORLD.config.window_days
     found = encoder.modality_means(batch, vectors)
     modalities = batch.counts.shape[1]
     for user in range(batch.users):
@@ -37,4 +37,4 @@ def test_the_age_stands_where_the_mean_that_forgets_looks_for_it() -> None:
         batch.numbers, arrays.modalities, slices.start[0], slices.stop[0], strict=True
     ):
         days = (slices.cutoff[0] - events.time[start:stop]) / 86_400_000_000
-        np.testing.assert_allclose(part[:, RECENT_AGE] * WORLD.config.window_days, days, rtol=1e-5)
+        np.testing.assert_allclose(part[:, AGE_COLUMN] * WORLD.config.window_days, days, rtol=1e-5)

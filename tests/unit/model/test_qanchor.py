@@ -10,7 +10,7 @@ from torch import Tensor
 from qanchor.model.backbone import Backbone
 from qanchor.model.build import build_model
 from qanchor.model.config import preset_config
-from qanchor.model.prefix_cache import PrefixCache
+from qanchor.model.prefix_cache import CachedRows, PrefixCache
 from qanchor.model.qanchor import Suffix
 from tests.unit.model.worlds import QUESTIONS, WORKSPACE, World, make_world, random_arrays, slices_at
 
@@ -100,9 +100,12 @@ def test_taking_and_joining_prefixes_changes_nothing() -> None:
     requests = [(0, 900), (1, 30), (-1, 900), (3, 700)]
     whole = prefix_of(WORLD, requests)
     some, first = whole.take(torch.tensor([3, 1])), whole.take(slice(0, 1))
-    places = torch.tensor([2, 0]), torch.tensor([1])
     parts = PrefixCache.gather(
-        [(places[0], some, torch.tensor([0, 1])), (places[1], first, torch.tensor([0]))], users=3
+        [
+            CachedRows(some, torch.tensor([0, 1]), torch.tensor([2, 0])),
+            CachedRows(first, torch.tensor([0]), torch.tensor([1])),
+        ],
+        users=3,
     )
     suffix = Suffix(question(WORLD, 1))
     expected = WORLD.model.read_out(whole, suffix)[[1, 0, 3]]
