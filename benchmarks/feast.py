@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.harness import Bar, arguments, finish, table
+from qanchor.times import DAY_US, HOUR_US, TIMESTAMP
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 END = START + timedelta(days=11)
@@ -119,8 +120,8 @@ def _rows(numbers: Any, day: int, random: np.random.Generator, schema: pa.Schema
     vectors = random.standard_normal((rows, WIDTH), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     begin = int((START + timedelta(days=day)).timestamp()) * 1_000_000
-    moments = begin + random.integers(0, 3_600_000_000, rows)
-    created = moments + np.where(random.random(rows) < 0.1, 86_400_000_000, 60_000_000)
+    moments = begin + random.integers(0, HOUR_US, rows)
+    created = moments + np.where(random.random(rows) < 0.1, DAY_US, 60_000_000)
     columns = [
         pa.array([f"u{number:08d}" for number in numbers]),
         pa.ListArray.from_arrays(
@@ -128,7 +129,7 @@ def _rows(numbers: Any, day: int, random: np.random.Generator, schema: pa.Schema
         ),
         pa.array([f"useru-tiny-{day:08d}"] * rows),
         pa.array(random.integers(0, 2_000, rows)),
-        *(pa.array(values).cast(pa.timestamp("us", "UTC")) for values in (moments - 1, moments, created)),
+        *(pa.array(values).cast(TIMESTAMP) for values in (moments - 1, moments, created)),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -206,12 +207,12 @@ def write_labels(source: Path, users: int, labels: int) -> None:
 
     random = np.random.default_rng(2)
     begin = int((START - timedelta(hours=6)).timestamp()) * 1_000_000
-    moments = begin + random.integers(0, (DAYS + 1) * 86_400_000_000, labels)
+    moments = begin + random.integers(0, (DAYS + 1) * DAY_US, labels)
     pq.write_table(
         pa.table(
             {
                 "user_id": [f"u{number:08d}" for number in random.integers(0, users * 101 // 100, labels)],
-                "event_timestamp": pa.array(moments).cast(pa.timestamp("us", "UTC")),
+                "event_timestamp": pa.array(moments).cast(TIMESTAMP),
                 "label": np.arange(labels),
             }
         ),

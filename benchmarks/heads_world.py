@@ -12,6 +12,7 @@ from qanchor.home import Home
 from qanchor.names import ACTIVITY_VIEW, EMBEDDING_WIDTH, PROFILE_VIEW, embedding_view
 from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
+from qanchor.times import TIMESTAMP
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
 
 SCENARIO = "risk"
@@ -74,7 +75,7 @@ def _write_features(
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """Rows of all views an hour before the labels; what the labels depend on comes back."""
     source, users = FeatureRepository(site.workspace, site.home), len(ids)
-    moments = pa.array([NOON - timedelta(hours=1)] * users, pa.timestamp("us", tz="UTC"))
+    moments = pa.array([NOON - timedelta(hours=1)] * users, TIMESTAMP)
     keys = {"user_id": pa.array(ids), "event_timestamp": moments, "created": moments}
     vectors = random.normal(size=(users, EMBEDDING_WIDTH)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -83,7 +84,7 @@ def _write_features(
         f"emb_{SCENARIO}": pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel())),
         "model_version": pa.array(["m1"] * users),
         "n_events": pa.array([3] * users),
-        "last_event_ts": pa.array([NOON - timedelta(hours=2)] * users, pa.timestamp("us", tz="UTC")),
+        "last_event_ts": pa.array([NOON - timedelta(hours=2)] * users, TIMESTAMP),
     }
     source.write_part(embedding_view(SCENARIO), pa.table(keys | embedding), "rows")
     activity = {name: random.lognormal(size=users) for name in site.workspace.activity_columns}

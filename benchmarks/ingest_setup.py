@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from qanchor.times import DAY_US
+
 REPO = Path(__file__).resolve().parent.parent / "feature_repo"
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def simulated_events(count: int) -> Any:
 
 def as_live(events: Any) -> Any:
     """The same events, in the same order, evenly over two days."""
-    start = int(events["event_time"][0].cast(pa.int64()).as_py()) // _DAY_US * _DAY_US
-    times = start + np.linspace(0, 2 * _DAY_US - 1, events.num_rows).astype(np.int64)
+    start = int(events["event_time"][0].cast(pa.int64()).as_py()) // DAY_US * DAY_US
+    times = start + np.linspace(0, 2 * DAY_US - 1, events.num_rows).astype(np.int64)
     column = pa.array(times).cast(events.schema.field("event_time").type)
     return events.set_column(events.schema.get_field_index("event_time"), "event_time", column)
 

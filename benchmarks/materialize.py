@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Bar, arguments, finish, table
-from qanchor.events.history import EventArrays, Int64, load_event_arrays, microseconds
+from qanchor.events.history import EventArrays, Int64, load_event_arrays
 from qanchor.storage.event_log import EventLog, sort_by_user
+from qanchor.times import to_microseconds
 from qanchor.workspace import Workspace, load_workspace
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _read(bench: Bench) -> EventArrays:
 def _requests(bench: Bench, arrays: EventArrays, users: int) -> tuple[Int64, Int64]:
     """Users spread evenly over the world, so that a part of them has lengths like the whole."""
     rows = np.linspace(0, len(arrays.users) - 1, min(users, len(arrays.users))).astype(np.int64)
-    return rows, np.full(len(rows), microseconds(bench.as_of))
+    return rows, np.full(len(rows), to_microseconds(bench.as_of))
 
 
 def _turns(rounds: int, ways: Sequence[Callable[[], Any]]) -> list[float]:
@@ -222,7 +223,7 @@ def _reading(bench: Bench, ours: float, figures: dict[str, Any]) -> None:
     def read() -> None:
         arrays = _read(bench)
         rows = np.arange(len(arrays.users))
-        slice_histories(arrays, rows, np.full(len(rows), microseconds(bench.as_of)), bench.workspace)
+        slice_histories(arrays, rows, np.full(len(rows), to_microseconds(bench.as_of)), bench.workspace)
         tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
         found[:] = [arrays]
 
@@ -252,7 +253,7 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
 
     def embedded(arrays: EventArrays) -> Any:
         rows = np.arange(len(arrays.users))
-        cutoffs = np.full(len(rows), microseconds(bench.as_of))
+        cutoffs = np.full(len(rows), to_microseconds(bench.as_of))
         return embedder.embed(arrays, rows, cutoffs, bench.queries)
 
     def write(vectors: Any) -> None:

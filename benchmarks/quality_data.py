@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qanchor.events.history import EventArrays, Int64, arrays_from_table
 from qanchor.names import AS_OF, FOLD, LABEL, USER_ID
+from qanchor.times import column_microseconds, from_microseconds
 from qanchor.workspace import Workspace, load_workspace
 
 Floats = NDArray[np.float64]
@@ -85,7 +86,7 @@ def load_data_set(folder: Path) -> DataSet:
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.read_bytes())
-    until = datetime.fromtimestamp(first / 1e6, UTC)
+    until = from_microseconds(first)
     return DataSet(folder.name, workspace, arrays, tasks, until, digest.hexdigest())
 
 
@@ -100,7 +101,7 @@ def _task(name: str, table: pa.Table, aggregates: pa.Table, arrays: EventArrays)
         name,
         users,
         arrays.user_rows(users),
-        np.asarray(table[AS_OF].cast(pa.timestamp("us")).cast(pa.int64())).astype(np.int64),
+        column_microseconds(table[AS_OF]),
         np.asarray(table[LABEL]).astype(np.int64),
         np.asarray(table[FOLD]).astype(np.int64),
         values[[place[user] for user in users]],

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.quality_cache import ResultCache, code_hash
 from benchmarks.quality_data import DataSet
 from benchmarks.quality_model import described
-from qanchor.events.history import microseconds
 from qanchor.names import EVENT_TIME, MODALITY, USER_ID
+from qanchor.times import to_microseconds
 
 Vectors = NDArray[np.float32]
 _ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def peer_vectors(data: DataSet, peer: Peer, run: PeerRun, cache: ResultCache) ->
         subprocess.CalledProcessError: installation or training failed; its output says why.
     """
     cutoffs = np.unique(np.concatenate([task.cutoffs for task in data.tasks.values()]))
-    if cutoffs.tolist() != [microseconds(data.until)]:
+    if cutoffs.tolist() != [to_microseconds(data.until)]:
         raise ValueError(f"the tasks of {data.name} have several cut-offs; a peer embeds users at one")
     settings = {**peer.settings[data.name], "threads": run.threads, "seed": 0}
 
@@ -164,7 +164,7 @@ def _export(data: DataSet, events: Path, path: Path) -> None:
     table = pq.read_table(events)
     time = table[EVENT_TIME].cast(pa.timestamp("us")).cast(pa.int64())
     table = table.set_column(table.column_names.index(EVENT_TIME), EVENT_TIME, time)
-    table = table.filter(pc.less(table[EVENT_TIME], microseconds(data.until)))
+    table = table.filter(pc.less(table[EVENT_TIME], to_microseconds(data.until)))
     order = [(USER_ID, "ascending"), (EVENT_TIME, "ascending"), (MODALITY, "ascending")]
     pq.write_table(table.sort_by(order), path)
 
@@ -178,6 +178,6 @@ def _spec(data: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
         "texts": [name for name, kind in kinds.items() if kind == "text"],
         "numbers": [name for name, kind in kinds.items() if kind == "number"],
         "profiles": [name for name, modality in data.workspace.modalities.items() if modality.profile],
-        "cutoff": microseconds(data.until),
+        "cutoff": to_microseconds(data.until),
         **settings,
     }

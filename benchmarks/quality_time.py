@@ -20,9 +20,9 @@ from qanchor.events.history import EventArrays, Int64, slice_histories
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.tabular import tabular_features
 from qanchor.progress import Progress
+from qanchor.times import DAY_US
 from qanchor.training.prefixes import PrefixBank
 
-_DAY = 86_400_000_000
 _BACK_DAYS = 90
 _READS = tuple(f"benchmarks/quality_{name}.py" for name in ("data", "figures", "heads", "time"))
 TREES_ALONE = "LightGBM, point-in-time aggregates"
@@ -58,7 +58,7 @@ def out_of_time(
 
 def _figures(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str, dict[str, Figures]]:
     later = int(next(iter(data.tasks.values())).cutoffs[0])
-    earlier, users = later - _BACK_DAYS * _DAY, np.arange(len(data.arrays.users))
+    earlier, users = later - _BACK_DAYS * DAY_US, np.arange(len(data.arrays.users))
     # Every user at both moments: request `user` is the earlier one, `users + user` the later one.
     requests = np.tile(users, 2), np.repeat([earlier, later], len(users))
     aggregates = _aggregates(data, loaded, *requests)
@@ -98,9 +98,9 @@ def earlier_labels(name: str, data: DataSet, cutoff: int) -> tuple[Int64, Int64]
         User rows and labels, int64 [rows] each.
     """
     users = np.arange(len(data.arrays.users))
-    seen = _events(data, users, cutoff - 100_000 * _DAY, cutoff).sum(axis=1) > 0
-    bought_before = _events(data, users, cutoff - _BACK_DAYS * _DAY, cutoff)[:, 0] > 0
-    soon, later = (_events(data, users, cutoff, cutoff + days * _DAY) for days in (30, 90))
+    seen = _events(data, users, cutoff - 100_000 * DAY_US, cutoff).sum(axis=1) > 0
+    bought_before = _events(data, users, cutoff - _BACK_DAYS * DAY_US, cutoff)[:, 0] > 0
+    soon, later = (_events(data, users, cutoff, cutoff + days * DAY_US) for days in (30, 90))
     labels: Mapping[str, NDArray[np.bool_]] = {
         "mkt_repurchase30": soon[:, 0] > 0,
         "mkt_spend1000_90": _spent(data.arrays, users, data, cutoff) >= 1_000,
@@ -124,7 +124,7 @@ def _spent(arrays: EventArrays, users: Int64, data: DataSet, cutoff: int) -> NDA
     purchases = arrays.modalities[0]
     amount = data.workspace.modalities[purchases.name].numbers.index("amount")
     sums = np.concatenate([[0.0], np.cumsum(purchases.numbers[:, amount])])
-    end, begin = (_stops(data, users, cutoff + days * _DAY)[:, 0] for days in (_BACK_DAYS, 0))
+    end, begin = (_stops(data, users, cutoff + days * DAY_US)[:, 0] for days in (_BACK_DAYS, 0))
     return np.asarray(sums[end] - sums[begin])
 
 

@@ -32,9 +32,9 @@ from qanchor.metrics import roc_auc
 from qanchor.model.space import narrowed
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
 from qanchor.progress import Silent
+from qanchor.times import DAY_US, column_microseconds
 from qanchor.workspace import Workspace, load_workspace
 
-_DAY = 86_400_000_000
 Floats = NDArray[np.float64]
 
 
@@ -172,7 +172,7 @@ def label_rows(arrays: EventArrays, parts: Sequence[pa.Table]) -> tuple[Rows, In
 
 
 def _rows(arrays: EventArrays, part: pa.Table) -> Rows:
-    cutoffs = np.asarray(part[AS_OF].cast(pa.timestamp("us")).cast(pa.int64())).astype(np.int64)
+    cutoffs = column_microseconds(part[AS_OF])
     users = np.array(part[USER_ID].to_pylist(), dtype=object)
     return Rows(arrays.user_rows(users), cutoffs, np.asarray(part[LABEL]).astype(np.int64))
 
@@ -193,7 +193,7 @@ def activity(arrays: EventArrays, workspace: Workspace, requests: Rows) -> Float
         spec = workspace.modalities[events.name]
         end = stop[:, position]
         for days in ACTIVITY_WINDOWS_DAYS:
-            begin = slice_histories(arrays, requests.rows, requests.cutoffs - days * _DAY, workspace).stop[
+            begin = slice_histories(arrays, requests.rows, requests.cutoffs - days * DAY_US, workspace).stop[
                 :, position
             ]
             columns.append(np.log1p(end - begin))
@@ -203,7 +203,7 @@ def activity(arrays: EventArrays, workspace: Workspace, requests: Rows) -> Float
                 columns.append(np.log1p(np.maximum(sums[end] - sums[begin], 0)))
         known = (requests.rows >= 0) & (end > events.offsets[np.maximum(requests.rows, 0)])
         since = np.full(len(end), 400.0)
-        since[known] = (requests.cutoffs[known] - events.time[end[known] - 1]) / _DAY
+        since[known] = (requests.cutoffs[known] - events.time[end[known] - 1]) / DAY_US
         columns.append(np.log1p(since))
     return np.stack(columns, axis=1).astype(np.float64)
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from qanchor.errors import StoreUnavailable
 from qanchor.events.rolling import RollingActivity
 from qanchor.registry.positions import Position, last_load, move_online, positions
 from qanchor.storage.event_log import EventLog, recover
+from qanchor.times import TIMESTAMP, now
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +133,10 @@ class OnlineSink:
             some = users[start : start + _USERS_PER_WRITE]
             # Of two rows with one moment the store keeps the later made. It has to be taken before the events
             # are looked at: a consumer that is held up here must not overwrite what its successor knew.
-            made = datetime.now(UTC)
+            made = now()
             table = self.rolling.features(some, self.view.newest(some))
             column = table.column_names.index(names.CREATED)
-            created = pa.array([made] * len(table), pa.timestamp("us", tz="UTC"))
+            created = pa.array([made] * len(table), TIMESTAMP)
             self.view.write(table.set_column(column, names.CREATED, created))
             rows += len(table)
         return rows

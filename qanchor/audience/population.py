@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from qanchor.registry.manifests import part_name
 from qanchor.site import Site
 from qanchor.storage.sql import connect
 from qanchor.storage.vectors import Rows, VectorIndex, Vectors
+from qanchor.times import read_moment
 
 Mask = NDArray[np.bool_]
 
@@ -54,7 +55,7 @@ class Population:
     @property
     def as_of(self) -> datetime:
         """The newest cut-off of the vectors, UTC."""
-        return datetime.fromisoformat(self.index.metadata.as_of).astimezone(UTC)
+        return read_moment(self.index.metadata.as_of)
 
     def is_eventless(self, rows: Rows) -> Mask:
         """Which rows are users without events, bool [len(rows)]; False where that is unknown."""

@@ -11,6 +11,7 @@ from qanchor.metrics import psi
 from qanchor.monitoring.checks import Check, Floats, at_most, psi_by_chance, unknown
 from qanchor.monitoring.outcomes import HEAD, SCORE
 from qanchor.names import EVENT_TIMESTAMP
+from qanchor.times import column_microseconds
 from qanchor.workspace import MonitorSpec
 
 Vectors = NDArray[np.float32]
@@ -44,7 +45,7 @@ def score_runs(scores: pa.Table, reference: Floats) -> list[dict[str, object]]:
         scores: published scores.
         reference: the champion's scores of its test rows, (rows,).
     """
-    days = np.asarray(scores[EVENT_TIMESTAMP].cast(pa.timestamp("us"))).astype("datetime64[D]")
+    days = column_microseconds(scores[EVENT_TIMESTAMP]).astype("datetime64[us]").astype("datetime64[D]")
     heads = np.array(scores[HEAD].fill_null("").to_pylist(), dtype=object)
     values = scores[SCORE].to_numpy()
     rows = []

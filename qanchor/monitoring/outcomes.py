@@ -27,7 +27,7 @@ from qanchor.monitoring.checks import (
 from qanchor.names import AS_OF, CREATED, EVENT_TIMESTAMP, LABEL, USER_ID, score_field, score_view
 from qanchor.storage.parts import list_parts
 from qanchor.storage.sql import connect
-from qanchor.times import DAY_SECONDS, DAY_US, TIMESTAMP
+from qanchor.times import DAY_SECONDS, DAY_US, TIMESTAMP, column_microseconds
 from qanchor.workspace import ScenarioSpec
 
 FEWEST: Final = 100  # rows of a month below which its calibration is not judged
@@ -151,7 +151,7 @@ def calibration_cohorts(pairs: pa.Table) -> list[dict[str, Any]]:
     Args:
         pairs: result of `Outcomes.pairs`.
     """
-    months = np.asarray(pairs[AS_OF].cast(pa.timestamp("us"))).astype("datetime64[M]")
+    months = column_microseconds(pairs[AS_OF]).astype("datetime64[us]").astype("datetime64[M]")
     heads = np.array(pairs[HEAD].fill_null("").to_pylist(), dtype=object)
     labels, scores = np.asarray(pairs[LABEL], dtype=np.int64), pairs[SCORE].to_numpy()
     rows = []

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from qanchor.errors import InputError, NotReady
-from qanchor.events.history import EventArrays, microseconds
+from qanchor.events.history import EventArrays
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.config import ModelConfig, preset_config
 from qanchor.model.features import Normaliser
@@ -25,6 +25,7 @@ from qanchor.model.runtime import Runtime
 from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer
 from qanchor.progress import Progress
+from qanchor.times import to_microseconds
 from qanchor.training.batches import BatchBuilder, part_of, points_of_step
 from qanchor.training.forward import forward_points
 from qanchor.training.initial_weights import whiten_projection, widen_fresh_weights
@@ -108,7 +109,7 @@ def train_model(
     """
     began = time.monotonic()
     execution = execution or Execution()
-    until = microseconds(visible.until)
+    until = to_microseconds(visible.until)
     events = visible_events(arrays, until, visible.exclude_users)
     progress.start("making question-answer pairs")
     pairs = _pairs(events, workspace, until, config)

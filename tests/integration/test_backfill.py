@@ -15,7 +15,7 @@ import pytest
 
 from qanchor.embedding.backfill import BackfillResult, backfill
 from qanchor.embedding.job import BackfillRequest
-from qanchor.events.history import load_event_arrays, microseconds
+from qanchor.events.history import load_event_arrays
 from qanchor.events.labels import read_labels
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.checkpoint import load_model, save_model
@@ -29,6 +29,7 @@ from qanchor.registry.versions import active_model, register_model
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog
 from qanchor.storage.features import FeatureRepository
+from qanchor.times import to_microseconds
 from tests.unit.embedding.world import SCENARIOS, World, day, make_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -95,7 +96,7 @@ def test_offline_online_and_the_model_agree(chain: Chain) -> None:
     arrays = load_event_arrays(EventLog(world.home.events, world.workspace), world.workspace)
     embedder = UserEmbedder(load_model(world.home.root / active_model(world.engine).path))
     users = ["ann", "bob", "cyd"]
-    cutoffs = np.full(3, microseconds(result.as_of))
+    cutoffs = np.full(3, to_microseconds(result.as_of))
     question = Query(world.workspace.scenario("takeout").query)
     direct = embedder.embed(arrays, arrays.user_rows(users), cutoffs, [question])[0]
     online = chain.features.online(users, ["user_emb_takeout:emb_takeout"], at=result.as_of)

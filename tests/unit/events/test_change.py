@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qanchor.events.change import history_change
-from qanchor.events.history import EventArrays, arrays_from_table, microseconds
+from qanchor.events.history import EventArrays, arrays_from_table
+from qanchor.times import to_microseconds
 from qanchor.workspace import ModalitySpec, Workspace
 from tests.unit.embedding.world import START, day, make_workspace
 
@@ -38,8 +39,8 @@ def _change(
     workspace: Workspace, events: list[tuple[str, float, str]], before: float | None, after: float, read: int
 ) -> float:
     arrays = _arrays(workspace, events)
-    old = np.array([-1 if before is None else microseconds(day(before))])
-    new, rows = np.array([microseconds(day(after))]), arrays.user_rows(["ann"])
+    old = np.array([-1 if before is None else to_microseconds(day(before))])
+    new, rows = np.array([to_microseconds(day(after))]), arrays.user_rows(["ann"])
     return float(history_change(arrays, rows, old, new, np.array([read]), workspace)[0])
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qanchor.errors import LabelsInvalid
-from qanchor.events.history import EventArrays, arrays_from_table, microseconds, slice_histories
+from qanchor.events.history import EventArrays, arrays_from_table, slice_histories
 from qanchor.events.labels import Labels
 from qanchor.model.batch import collate
 from qanchor.model.build import build_model, make_tokenizer
@@ -21,6 +21,7 @@ from qanchor.model.qanchor import Suffix
 from qanchor.model.runtime import choose_runtime
 from qanchor.model.soft_prompt import SoftPrompt, save_prompt
 from qanchor.progress import Silent
+from qanchor.times import to_microseconds
 from qanchor.training import tune
 from qanchor.training import tune_scenarios as together
 from qanchor.training.prefixes import PrefixBank
@@ -226,7 +227,7 @@ def test_more_rows_than_may_be_kept_are_sampled(loaded: LoadedModel, arrays: Eve
 
 def test_a_bank_gives_every_request_its_own_prefix(loaded: LoadedModel, arrays: EventArrays) -> None:
     rows = np.array([5, -1, 0, 17, 5, 9])
-    cutoffs = np.array([microseconds(UNTIL) - day * 86_400_000_000 for day in (0, 1, 40, 75, 30, 2)])
+    cutoffs = np.array([to_microseconds(UNTIL) - day * 86_400_000_000 for day in (0, 1, 40, 75, 30, 2)])
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, WORKSPACE)
     bank.fill(arrays, rows, cutoffs, Silent())
     question = loaded.tokenizer.encode_queries(["Will this user sail?"])[0]
@@ -245,7 +246,7 @@ def test_a_bank_gives_every_request_its_own_prefix(loaded: LoadedModel, arrays: 
 def test_a_bank_in_half_precision_gives_nearly_the_same_vectors_in_half_the_memory(
     loaded: LoadedModel, arrays: EventArrays
 ) -> None:
-    rows, cutoffs = np.array([5, 0, 17, 9]), np.full(4, microseconds(UNTIL))
+    rows, cutoffs = np.array([5, 0, 17, 9]), np.full(4, to_microseconds(UNTIL))
     question = loaded.tokenizer.encode_queries(["Will this user sail?"])[0]
     vectors, stored = [], []
     for kind in (None, torch.float16):

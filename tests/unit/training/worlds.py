@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qanchor.events.history import arrays_from_table, microseconds
+from qanchor.events.history import arrays_from_table
 from qanchor.model.batch import EventDropout
 from qanchor.model.build import build_model, make_tokenizer
 from qanchor.model.config import BackboneConfig, ModelConfig, TextEncoderConfig, preset_config
 from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
+from qanchor.times import to_microseconds
 from qanchor.training.batches import BatchBuilder, PairBatch, points_of_step
 from qanchor.training.initial_weights import widen_fresh_weights
 from qanchor.training.useru.pairs import UserUConfig, build_pairs
@@ -95,8 +96,8 @@ def tiny_config(workspace: Workspace) -> ModelConfig:
 def tiny_trainee(useru: UserUConfig, points: int = 8) -> tuple[QAnchor, BatchBuilder, PairBatch]:
     """A fresh model, its batches, and one of them with events left out at random."""
     workspace = tiny_workspace()
-    arrays = visible_events(arrays_from_table(tiny_events(), workspace), microseconds(UNTIL), frozenset())
-    pairs = build_pairs(arrays, workspace, microseconds(UNTIL), useru, 0)
+    arrays = visible_events(arrays_from_table(tiny_events(), workspace), to_microseconds(UNTIL), frozenset())
+    pairs = build_pairs(arrays, workspace, to_microseconds(UNTIL), useru, 0)
     config = tiny_config(workspace)
     tokenizer = make_tokenizer(config, [*arrays.texts, *pairs.questions, *pairs.phrases])
     normaliser = Normaliser.fit(arrays, workspace.modalities)

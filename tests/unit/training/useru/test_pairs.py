@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from qanchor.errors import NotReady
-from qanchor.events.history import EventArrays, arrays_from_table, microseconds
-from qanchor.times import DAY_US
+from qanchor.events.history import EventArrays, arrays_from_table
+from qanchor.times import DAY_US, to_microseconds
 from qanchor.training.useru.pairs import PairSet, UserUConfig, build_pairs
 from qanchor.training.useru.points import visible_events
 from qanchor.training.useru.questions import PAST_KINDS, Kind
 from tests.unit.training.worlds import UNTIL, planted_leak, tiny_events, tiny_workspace
 
 CONFIG = UserUConfig(horizons_days=(7, 14, 30), step_days=10, cell=4, questions=3)
-END = microseconds(UNTIL)
+END = to_microseconds(UNTIL)
 WORKSPACE = tiny_workspace()
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from qanchor.events.history import EventArrays, arrays_from_table, microseconds
+from qanchor.events.history import EventArrays, arrays_from_table
 from qanchor.progress import Silent
+from qanchor.times import to_microseconds
 from qanchor.training.useru.build import BuildConfig, Job, build_set
 from qanchor.training.useru.facts import Fact
 from qanchor.training.useru.points import visible_events
@@ -16,7 +17,7 @@ from qanchor.training.useru.store import Manifest, read_pairs
 from qanchor.training.useru.writer import GroundedWriter
 from tests.unit.training.worlds import UNTIL, tiny_events, tiny_workspace
 
-END = microseconds(UNTIL)
+END = to_microseconds(UNTIL)
 WORKSPACE = tiny_workspace()
 LISTED: Mapping[str, tuple[str, ...]] = {
     "northern ports": ("oslo",),
