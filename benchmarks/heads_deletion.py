@@ -140,7 +140,8 @@ def _deletion(
         return None
     pulled = [event.row for event in sorted(one.events, key=lambda event: -abs(event.pull))[:_NAMED]]
     sets = [np.array(rows, dtype=np.int64) for rows in ([], one.together.rows, pulled)]
-    sets += [random.choice(one.readable, _NAMED, replace=False) for _ in range(_DRAWS)]
+    readable = sorted(event.row for event in one.events)
+    sets += [random.choice(readable, _NAMED, replace=False) for _ in range(_DRAWS)]
     raw = raw_scores(explainer, events, cutoff, sets)
     change = np.abs(raw[1:] - raw[0]).tolist()
     return Deletion(change[0], change[1], tuple(change[2:]))

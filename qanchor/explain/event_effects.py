@@ -92,11 +92,6 @@ class EventEffects:
     together: JointEffect
 
     @property
-    def readable(self) -> Int64:
-        """Rows of the events that the vector reads, ascending."""
-        return np.sort(np.array([event.row for event in self.events], dtype=np.int64))
-
-    @property
     def raised(self) -> tuple[EventEffect, ...]:
         """Events without which the score would be lower, the strongest first."""
         return tuple(event for event in self.events if event.effect > 0)

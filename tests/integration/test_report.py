@@ -30,12 +30,12 @@ document.getElementById("page").addEventListener("load", (event) => {{
   const view = event.target.contentWindow, root = view.document.documentElement;
   const wide = [...view.document.body.querySelectorAll("*")].filter((node) =>
     !node.closest(".scroll, .inner, .jump") && node.getBoundingClientRect().right > root.clientWidth + 1);
-  const found = document.createElement("pre");
-  found.id = "found";
-  found.textContent = [view.innerWidth, root.scrollWidth - root.clientWidth, wide.length,
+  const probe = document.createElement("pre");
+  probe.id = "probe";
+  probe.textContent = [view.innerWidth, root.scrollWidth - root.clientWidth, wide.length,
     view.performance.getEntriesByType("resource").length,
     view.getComputedStyle(view.document.body).backgroundColor].join(";");
-  document.body.replaceChildren(found);
+  document.body.replaceChildren(probe);
 }});
 </script>"""
 
@@ -95,8 +95,8 @@ def opened(page: Path, width: int, folder: Path, *flags: str) -> tuple[list[str]
         harness.as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = done.stdout.split('<pre id="found">')[-1].split("</pre>")[0]
-    return found.split(";"), done.stderr
+    probe = done.stdout.split('<pre id="probe">')[-1].split("</pre>")[0]
+    return probe.split(";"), done.stderr
 
 
 @pytest.mark.skipif(_BROWSER is None, reason="no Chromium here: the page's layout is not checked")

@@ -1,4 +1,4 @@
-"""The report's figures are those that scikit-learn finds in the saved scores; a wrong one is found."""
+"""The report's figures equal scikit-learn's on the saved scores; a wrong one is detected."""
 
 import json
 import shutil
@@ -29,15 +29,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_every_figure_equals_an_independent_computation(written: tuple[Path, Path]) -> None:
-    found = check_report(*written)[SCENARIO]
-    assert max(found.values()) <= 1e-9, {name: value for name, value in found.items() if value > 1e-9}
+    differences = check_report(*written)[SCENARIO]
+    assert max(differences.values()) <= 1e-9, {
+        name: value for name, value in differences.items() if value > 1e-9
+    }
     for kind in ("head: auc", "probe: brier", "aggregates: lift_10", "calibration: observed", "ks threshold"):
-        assert kind in found
-    assert sum(name.startswith("segment") for name in found) >= 8
+        assert kind in differences
+    assert sum(name.startswith("segment") for name in differences) >= 8
 
 
 @pytest.mark.parametrize(
-    ("place", "broken"),
+    ("path", "broken"),
     [
         (("head", "metrics", "head", "auc"), "head: auc"),
         (("head", "metrics", "probe", "ece"), "probe: ece"),
@@ -48,17 +50,17 @@ def test_every_figure_equals_an_independent_computation(written: tuple[Path, Pat
     ],
 )
 def test_a_figure_that_is_off_is_found(
-    written: tuple[Path, Path], tmp_path: Path, place: tuple[str | int, ...], broken: str
+    written: tuple[Path, Path], tmp_path: Path, path: tuple[str | int, ...], broken: str
 ) -> None:
     report, home = written
     shutil.copytree(report.parent / "scores", tmp_path / "scores")
     content = json.loads(report.read_text())
     inner = content["scenarios"][0]
-    for step in place[:-1]:
+    for step in path[:-1]:
         inner = inner[step]
-    inner[place[-1]] += 1e-6
+    inner[path[-1]] += 1e-6
     (tmp_path / "report.json").write_text(json.dumps(content))
-    found = check_report(tmp_path / "report.json", home)[SCENARIO]
-    wrong = [name for name, value in found.items() if value > 1e-9 or not np.isfinite(value)]
+    differences = check_report(tmp_path / "report.json", home)[SCENARIO]
+    wrong = [name for name, value in differences.items() if value > 1e-9 or not np.isfinite(value)]
     assert wrong
     assert any(broken in name for name in wrong)

@@ -52,10 +52,10 @@ class RealFeatures:
     scenario: str
 
     def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
-        place = pc.index_in(labels[USER_ID], self.table[USER_ID].combine_chunks())
-        found = self.table.take(place)
-        for name in found.column_names[1:]:
-            labels = labels.append_column(name, found[name])
+        rows = pc.index_in(labels[USER_ID], self.table[USER_ID].combine_chunks())
+        features = self.table.take(rows)
+        for name in features.column_names[1:]:
+            labels = labels.append_column(name, features[name])
         return labels
 
     def online(
@@ -111,7 +111,7 @@ def test_every_figure_on_real_data_equals_an_independent_computation(name: str, 
 
     page = tmp_path / "out" / "report.html"
     write_report(summarise(site, [scenario], Silent()), page)
-    found = check_report(page.with_name("report.json"), home.root)[scenario]
+    differences = check_report(page.with_name("report.json"), home.root)[scenario]
 
-    assert len(found) > 80
-    assert {name: value for name, value in found.items() if not value <= 1e-9} == {}
+    assert len(differences) > 80
+    assert {name: value for name, value in differences.items() if not value <= 1e-9} == {}

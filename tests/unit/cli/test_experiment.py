@@ -45,8 +45,8 @@ def test_plan_says_users_and_days(run: Run) -> None:
     code, out, _ = run(*arguments)
 
     assert code == 0
-    found = json.loads(out)
-    assert (found["control"], found["treatment"], found["days"]) == (3841, 3841, 16)
+    document = json.loads(out)
+    assert (document["control"], document["treatment"], document["days"]) == (3841, 3841, 16)
 
 
 def test_plan_says_what_the_users_there_are_would_show(run: Run) -> None:
@@ -64,13 +64,13 @@ def test_assigned_arms_are_those_of_the_library(run: Run, tmp_path: Path) -> Non
     arms = ["--arm", "a=0.2", "--arm", "b=0.8", "--layer", "calls", "--to", "0.5"]
     code, shown, _ = run(*arguments, *arms, "--out", str(out))
 
-    places = assign(
+    assigned = assign(
         Experiment("spring", {"a": 0.2, "b": 0.8}, "calls", 0.0, 0.5), [f"u{n}" for n in range(300)]
     )
-    found = pacsv.read_csv(out)
+    table = pacsv.read_csv(out)
     assert code == 0
-    assert f"{(places >= 0).sum()} of 300 users take part" in shown
-    assert found["arm"].to_pylist() == [("a", "b")[place] for place in places if place >= 0]
+    assert f"{(assigned >= 0).sum()} of 300 users take part" in shown
+    assert table["arm"].to_pylist() == [("a", "b")[arm] for arm in assigned if arm >= 0]
     code, shown, _ = run(*arguments, "--json")
     assert {row["arm"] for row in json.loads(shown)["users"]} == {"control", "treatment"}
 
@@ -80,13 +80,13 @@ def test_analyse_measures_each_metric_with_cuped_and_at_any_look(run: Run, tmp_p
     arguments = ["experiment", "analyse", str(rows), "--metric", "drawdown", "--metric", "clicks/visits"]
     arguments += ["--covariate", "before", "--planned-users", "2000"]
     code, out, _ = run(*arguments, "--json")
-    found = json.loads(out)
-    first, second = found["results"]
+    document = json.loads(out)
+    first, second = document["results"]
     values = pq.read_table(rows)["drawdown"].to_numpy()
     plain = compare(moments(values[:1000]), moments(values[1000:]))
 
     assert code == 0
-    assert found["ratio_holds"]
+    assert document["ratio_holds"]
     assert first["effect"]["difference"]["value"] == pytest.approx(plain.difference.value)
     # Four standard errors of an outcome whose variance CUPED cuts to 1.
     assert first["adjusted"]["difference"]["value"] == pytest.approx(0.5, abs=0.18)
@@ -118,10 +118,10 @@ def test_evaluate_values_a_policy_on_a_log(run: Run, tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(log), tmp_path / "log.parquet")
     code, out, _ = run("experiment", "evaluate", str(tmp_path / "log.parquet"), "--json")
-    found = json.loads(out)
+    document = json.loads(out)
 
     assert code == 0
-    assert found["snips"]["low"] < 0.5 < found["snips"]["high"]
+    assert document["snips"]["low"] < 0.5 < document["snips"]["high"]
     code, out, _ = run("experiment", "evaluate", str(tmp_path / "log.parquet"))
     assert "self-normalised" in out
 
@@ -152,14 +152,14 @@ def test_mistakes_are_one_line_with_a_remedy(
     (tmp_path / "users.txt").write_text("u1\nu2\n")
     (tmp_path / "twice.csv").write_text("user_id,arm,visits\nu0,control,1\nu1,control,1\nu1,treatment,2\n")
     (tmp_path / "holes.csv").write_text("user_id,arm,visits\nu0,control,1\nu1,treatment,\n")
-    places = {
+    paths = {
         "USERS": tmp_path / "users.txt",
         "ROWS": tmp_path / "rows.parquet",
         "TWICE": tmp_path / "twice.csv",
         "HOLES": tmp_path / "holes.csv",
     }
-    _rows(places["ROWS"], 40, 20)
-    code, _, err = run("experiment", *[str(places.get(argument, argument)) for argument in arguments])
+    _rows(paths["ROWS"], 40, 20)
+    code, _, err = run("experiment", *[str(paths.get(argument, argument)) for argument in arguments])
 
     assert code == 2
     assert err.startswith("error: ")
@@ -192,7 +192,7 @@ def _cohort(plan: CohortPlan, *_: Any) -> Cohort:
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users of whom everything is known at once, in place of lived and embedded ones."""
+    """Users whose whole history is known, instead of simulated and embedded ones."""
     monkeypatch.setattr(Site, "open", lambda: SimpleNamespace(settings=Settings.model_construct()))
     monkeypatch.setattr("qanchor.simulation.online_tests.open_scorer", lambda *_: None)
     monkeypatch.setattr("qanchor.simulation.cohort.make_cohort", _cohort)
@@ -203,25 +203,25 @@ def test_simulate_runs_both_tests_and_leaves_rows_that_analyse_reads(
 ) -> None:
     arguments = ["experiment", "simulate", "--users", "4000", "--pilot-users", "2000"]
     code, out, _ = run(*arguments, "--json", "--out", str(tmp_path / "tests"))
-    found = json.loads(out)
+    document = json.loads(out)
 
     assert code == 0
     for name in ("calls", "lines"):
         values, effect = (
-            found[name]["values"],
-            found[name]["analysis"]["results"][0]["adjusted"]["difference"],
+            document[name]["values"],
+            document[name]["analysis"]["results"][0]["adjusted"]["difference"],
         )
         assert values["random"] < values["treatment"] <= values["oracle"]
         assert values["fixed rule"] < values["treatment"]
         assert effect["low"] > 0
-        replay = found[name]["replay"]["doubly_robust"]
+        replay = document[name]["replay"]["doubly_robust"]
         # Four standard errors: of intervals at 95% one in twenty would miss by chance alone.
         middle, half = (replay["low"] + replay["high"]) / 2, (replay["high"] - replay["low"]) / 2
         assert abs(middle - values["treatment"]) < 4 / 1.96 * half
-    assert found["lines"]["ranking"]["ks"]["low"] > 0
+    assert document["lines"]["ranking"]["ks"]["low"] > 0
     rows = str(tmp_path / "tests" / "calls.parquet")
     code, out, _ = run("experiment", "analyse", rows, "--metric", "drawdown", "--json")
-    plain = found["calls"]["analysis"]["results"][0]["effect"]["difference"]
+    plain = document["calls"]["analysis"]["results"][0]["effect"]["difference"]
     assert json.loads(out)["results"][0]["effect"]["difference"] == plain
 
 

@@ -49,13 +49,13 @@ def test_a_healthy_head_exits_with_zero_and_shows_every_figure(
 def test_an_alarm_is_said_and_exits_with_one(
     service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service.publish(35, service.honest**0.3)
+    service.publish(35, service.calibrated**0.3)
     file = tmp_path / "risk.prom"
     arguments = ["monitor", "--scenario", "risk", "--at", TODAY, "--json", "--textfile", str(file)]
     assert run_command(arguments) == 1
-    (found,) = json.loads(capsys.readouterr().out)
-    assert (found["scenario"], found["alarms"]) == ("risk", ["score_psi"])
-    assert {check["name"]: check["state"] for check in found["checks"]}["score_psi"] == "alarm"
+    (document,) = json.loads(capsys.readouterr().out)
+    assert (document["scenario"], document["alarms"]) == ("risk", ["score_psi"])
+    assert {check["name"]: check["state"] for check in document["checks"]}["score_psi"] == "alarm"
     assert 'qanchor_monitor_alarm{check="score_psi",scenario="risk"} 1.0' in file.read_text()
     assert run_command(["monitor", "--scenario", "risk", "--at", TODAY]) == 1
     assert "alarm: risk: score_psi is" in capsys.readouterr().err

@@ -25,9 +25,9 @@ def test_arms_are_the_same_in_another_process() -> None:
 
 def test_these_arms_never_change() -> None:
     # Written down once: a change of the hash would move users of running experiments to other arms.
-    found = assign(Experiment("spring", HALVES), [f"u{number}" for number in range(12)])
+    arms = assign(Experiment("spring", HALVES), [f"u{number}" for number in range(12)])
 
-    assert found.tolist() == [1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert arms.tolist() == [1, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1]
 
 
 def test_a_user_keeps_the_arm_whoever_else_takes_part() -> None:
@@ -38,12 +38,12 @@ def test_a_user_keeps_the_arm_whoever_else_takes_part() -> None:
 
 @pytest.mark.parametrize("salt", ["a", "b", "layer", "arm", "spring 2026"])
 def test_places_are_uniform(salt: str) -> None:
-    found = positions(USERS, salt)
-    counts = np.histogram(found, bins=100, range=(0.0, 1.0))[0]
+    drawn = positions(USERS, salt)
+    counts = np.histogram(drawn, bins=100, range=(0.0, 1.0))[0]
 
     assert counts.sum() == len(USERS)
     assert stats.chisquare(counts).pvalue > 1e-4
-    assert stats.kstest(found, "uniform").pvalue > 1e-4
+    assert stats.kstest(drawn, "uniform").pvalue > 1e-4
 
 
 def test_arms_get_their_shares() -> None:

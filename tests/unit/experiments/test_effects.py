@@ -10,12 +10,12 @@ def test_the_comparison_is_welchs_test() -> None:
     random = np.random.default_rng(0)
     control, treatment = random.lognormal(size=300), random.lognormal(0.2, 1.3, size=170)
 
-    found = compare(moments(control), moments(treatment), 0.9)
+    effect = compare(moments(control), moments(treatment), 0.9)
     other = stats.ttest_ind(treatment, control, equal_var=False)
     interval = other.confidence_interval(0.9)
 
-    assert found.p_value == pytest.approx(other.pvalue, abs=1e-12)
-    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high))
+    assert effect.p_value == pytest.approx(other.pvalue, abs=1e-12)
+    assert (effect.difference.low, effect.difference.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_intervals_of_difference_and_lift_cover_the_truth() -> None:
@@ -23,11 +23,11 @@ def test_intervals_of_difference_and_lift_cover_the_truth() -> None:
     covered = np.zeros(2)
     for _ in range(1000):
         control, treatment = random.exponential(2.0, 400), random.exponential(2.5, 200)
-        found = compare(moments(control), moments(treatment))
-        assert found.lift is not None
+        effect = compare(moments(control), moments(treatment))
+        assert effect.lift is not None
         covered += (
-            found.difference.low < 0.5 < found.difference.high,
-            found.lift.low < 0.25 < found.lift.high,
+            effect.difference.low < 0.5 < effect.difference.high,
+            effect.lift.low < 0.25 < effect.lift.high,
         )
 
     assert np.all(np.abs(covered / 1000 - 0.95) < 0.025)
@@ -48,10 +48,10 @@ def test_a_ratio_is_the_ratio_of_sums_with_users_as_the_unit() -> None:
     # Users differ in how they click: visits of a user are no independent draws.
     clicks = random.binomial(visits.astype(int), random.beta(2, 6, visits.shape))
     ratios = clicks.sum(axis=1) / visits.sum(axis=1)
-    found = [moments(ratio_outcomes(c, v)) for c, v in zip(clicks, visits, strict=True)]
+    arms = [moments(ratio_outcomes(c, v)) for c, v in zip(clicks, visits, strict=True)]
 
-    assert [one.mean for one in found] == pytest.approx(ratios.tolist())
-    assert np.mean([one.error for one in found]) == pytest.approx(ratios.var(), rel=0.12)
+    assert [one.mean for one in arms] == pytest.approx(ratios.tolist())
+    assert np.mean([one.error for one in arms]) == pytest.approx(ratios.var(), rel=0.12)
 
 
 def test_holm_scales_the_smallest_most_and_keeps_the_order() -> None:
@@ -71,11 +71,11 @@ def test_cuped_cuts_the_variance_by_the_squared_correlation() -> None:
     arms = random.integers(0, 2, 40_000)
     outcomes = 0.7 * before + np.sqrt(1 - 0.49) * random.normal(size=40_000) + 3.0 * arms
 
-    found = adjust(outcomes, before, arms)
+    adjusted = adjust(outcomes, before, arms)
 
-    assert found.variance_cut == pytest.approx(0.49, rel=0.03)
-    assert found.outcomes[arms == 0].var() == pytest.approx(outcomes[arms == 0].var() * 0.51, rel=0.03)
-    assert found.outcomes.mean() == pytest.approx(outcomes.mean())
+    assert adjusted.variance_cut == pytest.approx(0.49, rel=0.03)
+    assert adjusted.outcomes[arms == 0].var() == pytest.approx(outcomes[arms == 0].var() * 0.51, rel=0.03)
+    assert adjusted.outcomes.mean() == pytest.approx(outcomes.mean())
 
 
 def test_cuped_leaves_the_effect_unbiased_with_several_covariates_and_holes() -> None:
@@ -106,14 +106,14 @@ def test_unequal_lengths_and_infinities_are_refused() -> None:
 
 def test_the_sample_ratio_is_pearsons_chi_square_at_a_strict_level() -> None:
     assert sample_ratio([5000, 5200], [1, 1]).is_sound
-    found = sample_ratio([5000, 5400], [0.5, 0.5])
-    assert found.p_value == pytest.approx(stats.chisquare([5000, 5400]).pvalue)
-    assert not found.is_sound
+    ratio = sample_ratio([5000, 5400], [0.5, 0.5])
+    assert ratio.p_value == pytest.approx(stats.chisquare([5000, 5400]).pvalue)
+    assert not ratio.is_sound
     assert sample_ratio([900, 110], [0.9, 0.1]).is_sound
 
 
 @pytest.mark.parametrize(
-    ("found", "shares", "message"),
+    ("users", "shares", "message"),
     [
         ([5, 5], [1.0], "2 arms have users, 1 are planned"),
         ([0, 0], [1, 1], "no users"),
@@ -121,7 +121,7 @@ def test_the_sample_ratio_is_pearsons_chi_square_at_a_strict_level() -> None:
     ],
 )
 def test_ratios_that_cannot_be_checked_are_refused(
-    found: list[int], shares: list[float], message: str
+    users: list[int], shares: list[float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        sample_ratio(found, shares)
+        sample_ratio(users, shares)

@@ -29,8 +29,8 @@ def _log(random: np.random.Generator, rows: int = 4000, model: bool = True) -> t
     return log, float(chances[row, target].mean())
 
 
-def _covers(found: OffPolicy, truth: float) -> list[bool]:
-    intervals = [found.ips, found.snips, found.doubly_robust]
+def _covers(result: OffPolicy, truth: float) -> list[bool]:
+    intervals = [result.ips, result.snips, result.doubly_robust]
     return [one is not None and one.low < truth < one.high for one in intervals]
 
 
@@ -45,10 +45,10 @@ def test_every_estimator_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_a_model_narrows_the_interval_even_where_it_is_biased() -> None:
     log, _ = _log(np.random.default_rng(1), 20_000)
-    found = evaluate(log)
-    assert found.doubly_robust is not None
+    result = evaluate(log)
+    assert result.doubly_robust is not None
 
-    assert found.doubly_robust.high - found.doubly_robust.low < found.snips.high - found.snips.low
+    assert result.doubly_robust.high - result.doubly_robust.low < result.snips.high - result.snips.low
 
 
 def test_the_gain_over_what_was_done_covers_the_truth() -> None:
@@ -57,8 +57,8 @@ def test_the_gain_over_what_was_done_covers_the_truth() -> None:
     done = _log(np.random.default_rng(99), 400_000, model=False)[0].rewards.mean()
     for _ in range(200):
         log, truth = _log(random, model=False)
-        found = evaluate(log)
-        covered += found.gain.low < truth - done < found.gain.high
+        result = evaluate(log)
+        covered += result.gain.low < truth - done < result.gain.high
 
     assert abs(covered / 200 - 0.95) < 0.06
 
@@ -66,11 +66,11 @@ def test_the_gain_over_what_was_done_covers_the_truth() -> None:
 def test_the_logs_own_policy_has_its_mean_reward_and_all_rows() -> None:
     rewards, chances = np.array([0.0, 1.0, 1.0, 0.0]), np.array([0.2, 0.5, 0.7, 0.9])
 
-    found = evaluate(LoggedDecisions(rewards, chances, chances))
+    result = evaluate(LoggedDecisions(rewards, chances, chances))
 
-    assert found.ips.value == found.snips.value == 0.5
-    assert found.effective_rows == 4
-    assert found.warnings == ()
+    assert result.ips.value == result.snips.value == 0.5
+    assert result.effective_rows == 4
+    assert result.warnings == ()
 
 
 def test_clipping_trades_variance_for_bias_and_warns_of_it() -> None:

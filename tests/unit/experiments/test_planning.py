@@ -12,9 +12,9 @@ from qanchor.experiments import Design, detectable_difference, plan_means, plan_
 
 @pytest.mark.parametrize(("effect", "users"), [(0.2, 394), (0.5, 64), (0.8, 26)])
 def test_means_need_the_users_of_cohens_tables(effect: float, users: int) -> None:
-    found = plan_means(effect, 1.0)
+    size = plan_means(effect, 1.0)
 
-    assert (found.control, found.treatment) == (users, users)
+    assert (size.control, size.treatment) == (users, users)
 
 
 def test_proportions_need_the_users_of_fleiss() -> None:
@@ -25,10 +25,10 @@ def test_proportions_need_the_users_of_fleiss() -> None:
 
 def test_planned_means_reach_their_power_when_simulated() -> None:
     design = Design(power=0.9, treated_share=0.3)
-    found = plan_means(0.4, 2.0, design)
+    size = plan_means(0.4, 2.0, design)
     random = np.random.default_rng(1)
-    control = random.normal(0.0, 2.0, (1500, found.control))
-    treatment = random.normal(0.4, 2.0, (1500, found.treatment))
+    control = random.normal(0.0, 2.0, (1500, size.control))
+    treatment = random.normal(0.4, 2.0, (1500, size.treatment))
 
     seen = stats.ttest_ind(treatment, control, axis=1).pvalue < 0.05
 
@@ -36,12 +36,12 @@ def test_planned_means_reach_their_power_when_simulated() -> None:
 
 
 def test_planned_proportions_reach_their_power_when_simulated() -> None:
-    found = plan_proportions(0.2, 0.03, Design(treated_share=0.25))
+    size = plan_proportions(0.2, 0.03, Design(treated_share=0.25))
     random = np.random.default_rng(2)
-    control = random.binomial(found.control, 0.2, 20_000) / found.control
-    treatment = random.binomial(found.treatment, 0.23, 20_000) / found.treatment
-    pooled = (found.control * control + found.treatment * treatment) / found.total
-    error = np.sqrt(pooled * (1 - pooled) * (1 / found.control + 1 / found.treatment))
+    control = random.binomial(size.control, 0.2, 20_000) / size.control
+    treatment = random.binomial(size.treatment, 0.23, 20_000) / size.treatment
+    pooled = (size.control * control + size.treatment * treatment) / size.total
+    error = np.sqrt(pooled * (1 - pooled) * (1 / size.control + 1 / size.treatment))
 
     seen = np.abs(treatment - control) / error > stats.norm.isf(0.025)
 
@@ -50,9 +50,9 @@ def test_planned_proportions_reach_their_power_when_simulated() -> None:
 
 @pytest.mark.parametrize("effect", [0.15, 0.4, 1.1])
 def test_the_planned_power_is_that_of_the_noncentral_t(effect: float) -> None:
-    found = plan_means(effect, 1.0)
+    size = plan_means(effect, 1.0)
     powers = []
-    for arm in (found.control - 1, found.control):
+    for arm in (size.control - 1, size.control):
         reach, shift = stats.t.isf(0.025, 2 * arm - 2), effect * math.sqrt(arm / 2)
         powers.append(stats.nct.sf(reach, 2 * arm - 2, shift) + stats.nct.cdf(-reach, 2 * arm - 2, shift))
 

@@ -36,19 +36,19 @@ def test_the_interval_is_narrowest_at_the_planned_number() -> None:
 def test_the_p_value_and_the_interval_agree() -> None:
     control = Moments(500, 0.0, 1.0)
     for mean in np.linspace(0, 0.5, 60):
-        found = always_valid(compare(control, Moments(500, float(mean), 1.0)), 2000)
+        always = always_valid(compare(control, Moments(500, float(mean), 1.0)), 2000)
 
-        assert (found.p_value < 0.05) == (found.difference.low > 0)
+        assert (always.p_value < 0.05) == (always.difference.low > 0)
 
 
 def test_a_large_effect_is_seen_before_the_planned_end() -> None:
     random = np.random.default_rng(1)
     effect = compare(moments(random.normal(0.0, 1, 600)), moments(random.normal(0.5, 1, 600)))
 
-    found = always_valid(effect, 10_000)
+    always = always_valid(effect, 10_000)
 
-    assert found.difference.low > 0
-    assert found.difference.low < effect.difference.low
+    assert always.difference.low > 0
+    assert always.difference.low < effect.difference.low
 
 
 @pytest.mark.parametrize(

@@ -36,17 +36,17 @@ def events() -> pa.Table:
 
 def test_only_the_events_of_the_users_before_the_moment_are_read() -> None:
     table = event_table(3, 4, 200)
-    found = read_events(Log(table), WORKSPACE, ["u2", "u0", "nobody"], LATER)
-    wanted = {
+    table_read = read_events(Log(table), WORKSPACE, ["u2", "u0", "nobody"], LATER)
+    expected = {
         row["event_id"]
         for row in table.to_pylist()
         if row["user_id"] in ("u0", "u2") and row["event_time"] < LATER
     }
-    assert set(found["event_id"].to_pylist()) == wanted
-    assert len(wanted) < 200
+    assert set(table_read["event_id"].to_pylist()) == expected
+    assert len(expected) < 200
 
 
-def test_rows_stand_in_the_order_of_the_arrays(events: pa.Table) -> None:
+def test_rows_are_in_the_order_of_the_arrays(events: pa.Table) -> None:
     arrays = load_event_arrays(EditedLog(events, [np.empty(0, np.int64)]), WORKSPACE)
     times = np.concatenate([part.time for part in arrays.modalities])
     micros = np.asarray(events["event_time"].cast(pa.int64()))
@@ -75,9 +75,9 @@ def test_each_copy_lacks_its_own_events_alone(events: pa.Table) -> None:
 def test_aggregates_of_a_copy_are_those_of_the_events_that_it_keeps(events: pa.Table) -> None:
     log = EditedLog(events, [np.empty(0, np.int64), np.arange(events.num_rows)[::2]])
     moments = pa.array([LATER, LATER], pa.timestamp("us", tz="UTC"))
-    found = activity_table(log, WORKSPACE, pa.table({"user_id": log.users, "as_of": moments}))
+    aggregates = activity_table(log, WORKSPACE, pa.table({"user_id": log.users, "as_of": moments}))
     since = LATER - timedelta(days=30)
-    kept = [row for place, row in enumerate(events.to_pylist()) if place % 2]
+    kept = [row for number, row in enumerate(events.to_pylist()) if number % 2]
     visits = [row for row in kept if row["modality"] == "visit" and row["event_time"] >= since]
-    assert found["act_visit_count_30d"][1].as_py() == len(visits)
-    assert found["act_visit_count_30d"][0].as_py() > len(visits)
+    assert aggregates["act_visit_count_30d"][1].as_py() == len(visits)
+    assert aggregates["act_visit_count_30d"][0].as_py() > len(visits)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qanchor.events.history import load_event_arrays
 from qanchor.explain.event_effects import (
     EditedLog,
+    EventEffects,
     Explainer,
     ExplainOptions,
     event_effects,
@@ -66,7 +67,7 @@ def head_on(vectors: NDArray[np.float32]) -> LoadedHead:
     spread = (spread / np.linalg.norm(spread, axis=1, keepdims=True)).astype(np.float32)
     odds = (spread - spread.mean(axis=0)) @ np.array([9, -7, 5, 0, 3, 0, -4, 2]) * 3
     labels = (random.random(4000) < 1 / (1 + np.exp(-odds))).astype(np.int64)
-    names = tuple(f"emb_{place:03d}" for place in range(WIDTH))
+    names = tuple(f"emb_{number:03d}" for number in range(WIDTH))
     halves = [FitRows(spread[part], labels[part]) for part in (slice(0, 3000), slice(3000, None))]
     fitted = fit_head(FitTask(halves[0], halves[1], names), FitOptions(rounds=200, patience=30))
     return LoadedHead(card(fitted.calibration), fitted.boosters, Path())
@@ -113,6 +114,11 @@ def explainer() -> Explainer:
     return Explainer(head_on(vectors), UserEmbedder(LOADED), ANCHOR, WORKSPACE, vectors)
 
 
+def readable(effects: EventEffects) -> NDArray[np.int64]:
+    """Rows of the events that the vector reads, ascending."""
+    return np.sort(np.array([event.row for event in effects.events], dtype=np.int64))
+
+
 def events_of(user: str) -> pa.Table:
     return read_events(Log(TABLE), WORKSPACE, [user], LATER)
 
@@ -132,11 +138,11 @@ def test_only_events_that_the_vector_reads_have_a_pull(explainer: Explainer) -> 
     effects = event_effects(explainer, events, LATER)
     base, *without = raw_scores(explainer, events, LATER, [NOTHING, *np.arange(events.num_rows)[:, None]])
     assert effects.raw == base
-    unread = np.setdiff1d(np.arange(events.num_rows), effects.readable)
+    unread = np.setdiff1d(np.arange(events.num_rows), readable(effects))
     # Beyond 30 days or the newest of a modality: leaving it out changes nothing of the vector's events.
     assert len(unread) > 0
     moved = np.abs(np.array(without) - base)
-    assert moved[effects.readable].max() > 0
+    assert moved[readable(effects)].max() > 0
 
 
 def test_effects_are_what_leaving_the_event_out_does(explainer: Explainer) -> None:
@@ -164,13 +170,13 @@ def test_the_direction_is_the_way_in_which_the_head_rises(explainer: Explainer) 
 
 
 def test_named_events_move_the_score_more_than_random_ones(explainer: Explainer) -> None:
-    random, wins, users = np.random.default_rng(1), 0, [f"u{place}" for place in range(7)]
+    random, wins, users = np.random.default_rng(1), 0, [f"u{number}" for number in range(7)]
     pairs = replace(explainer, options=ExplainOptions(together=2))
     for user in users:
         events = events_of(user)
         effects = event_effects(pairs, events, LATER)
         named = np.array(effects.together.rows, dtype=np.int64)
-        draws = [random.choice(effects.readable, 2, replace=False) for _ in range(8)]
+        draws = [random.choice(readable(effects), 2, replace=False) for _ in range(8)]
         raw = raw_scores(explainer, events, LATER, [NOTHING, named, *draws])
         change = np.abs(raw[1:] - raw[0])
         assert effects.together.effect == pytest.approx(raw[0] - raw[1], abs=1e-9)

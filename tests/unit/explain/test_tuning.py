@@ -39,7 +39,7 @@ PART = np.repeat(np.array([0, 1, 2], np.int8), [120, 50, 70])
 
 
 class CountingEmbedder(UserEmbedder):
-    """Says how often it was asked."""
+    """Counts its calls."""
 
     calls: list[int]
 
@@ -48,20 +48,20 @@ class CountingEmbedder(UserEmbedder):
         return super().embed(arrays, rows, cutoffs, questions)
 
 
-def vectors_of(anchor: Query) -> Any:
+def vectors_of(query: Query) -> Any:
     arrays = load_event_arrays(Log(TABLE), WORKSPACE)
     rows = arrays.user_rows([f"u{row % USERS}" for row in range(ROWS)])
-    return UserEmbedder(LOADED).embed(arrays, rows, CUTOFFS, [anchor])[0]
+    return UserEmbedder(LOADED).embed(arrays, rows, CUTOFFS, [query])[0]
 
 
-def scenario(name: str, anchor: Query, fingerprint: str = "f") -> ScenarioRows:
-    """A head's frame whose vectors in service are those of an anchor."""
+def scenario(name: str, query: Query, fingerprint: str = "f") -> ScenarioRows:
+    """A head's frame whose vectors in service are those of a query."""
     table = pa.table(
         {
             "user_id": [f"u{row % USERS}" for row in range(ROWS)],
             "as_of": pa.array(CUTOFFS, pa.int64()).cast(pa.timestamp("us", "UTC")),
             "label": LABELS,
-            f"emb_{name}": pa.array(vectors_of(anchor).tolist(), pa.list_(pa.float32())),
+            f"emb_{name}": pa.array(vectors_of(query).tolist(), pa.list_(pa.float32())),
         }
     )
     level = Calibration("level", (0.0,), (0.0,), 1.0)
@@ -71,19 +71,19 @@ def scenario(name: str, anchor: Query, fingerprint: str = "f") -> ScenarioRows:
 
 @pytest.fixture
 def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Explain scenarios whose anchors are given; the model's place and the log are replaced."""
+    """Explain scenarios with given queries; the stored model and the log are replaced."""
     embedder = CountingEmbedder(LOADED)
     embedder.calls = []
 
     def run(given: list[tuple[ScenarioRows, Query]], options: TuningOptions | None = None) -> Any:
-        anchors = {rows.card.scenario: anchor for rows, anchor in given}
+        queries = {rows.card.scenario: query for rows, query in given}
 
         def spaces(_site: Site, names: list[str], _precision: str) -> list[Space]:
             model = ModelVersion(version="m1", path="models/m1")
-            return [Space(name, anchors[name].text, model, None, None, "f") for name in names]
+            return [Space(name, queries[name].text, model, None, None, "f") for name in names]
 
         def load(_site: Site, chosen: list[Space]) -> Any:
-            return embedder, [anchors[space.scenario] for space in chosen]
+            return embedder, [queries[space.scenario] for space in chosen]
 
         monkeypatch.setattr(tested, "active_spaces", spaces)
         monkeypatch.setattr(tested, "load_embedder", load)
@@ -92,7 +92,7 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         spec = ScenarioSpec(
             domain="risk", query="Will this user buy?", positive="buys tea", negative="no tea"
         )
-        workspace = replace(WORKSPACE, scenarios=dict.fromkeys(anchors, spec))
+        workspace = replace(WORKSPACE, scenarios=dict.fromkeys(queries, spec))
         site = Site.at(workspace, Home(tmp_path), open_engine("sqlite://"))
         rows = [one for one, _ in given]
         return explain_tuning(site, rows, Silent(), options), embedder.calls
@@ -101,15 +101,15 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(look: Any) -> None:
-    anchor = Query(QUESTIONS[0], PROMPT)
-    found, _ = look([(scenario("risk", anchor), anchor)])
-    one = found["risk"]
+    query = Query(QUESTIONS[0], PROMPT)
+    results, _ = look([(scenario("risk", query), query)])
+    one = results["risk"]
     assert isinstance(one, TuningExplanation)
     assert one.gain is not None
     assert (one.gain.rows, one.gain.sampled) == ({"train": 120, "valid": 50, "test": 70}, False)
-    for side, made in (("base", Query(QUESTIONS[0])), ("tuned", anchor)):
+    for side, made in (("base", Query(QUESTIONS[0])), ("tuned", query)):
         vectors = vectors_of(made)
-        train, valid, test = (place == PART for place in range(3))
+        train, valid, test = (part == PART for part in range(3))
         probe = fit_probe(ProbeRows(vectors[train], LABELS[train], vectors[valid], LABELS[valid]))
         expected = roc_auc(LABELS[test], probe.predict(vectors[test]))
         assert getattr(one.gain, side)["auc"] == pytest.approx(expected, abs=1e-9)
@@ -121,9 +121,9 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
 
 
 def test_an_untuned_scenario_has_no_before_and_after(look: Any) -> None:
-    anchor = Query(QUESTIONS[1])
-    found, _ = look([(scenario("risk", anchor), anchor)])
-    one = found["risk"]
+    query = Query(QUESTIONS[1])
+    results, _ = look([(scenario("risk", query), query)])
+    one = results["risk"]
     assert one.gain is None
     assert one.attention.prompt is None
     assert [chart.name for chart in one.maps] == ["pca_tuned", "tsne_tuned"]
@@ -137,33 +137,33 @@ def test_scenarios_of_the_same_histories_are_embedded_in_one_pass_as_if_alone(lo
     alone, _ = look(given[1:])
     # Vectors agree to float32 whoever stands beside them, and so do the figures.
     assert alone["tea"].gain.base == pytest.approx(both["tea"].gain.base, rel=1e-5)
-    shares = [[shift.before for shift in found["tea"].attention.modalities] for found in (alone, both)]
+    shares = [[shift.before for shift in results["tea"].attention.modalities] for results in (alone, both)]
     assert shares[0] == pytest.approx(shares[1], rel=1e-5)
 
 
 def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
-    anchor = Query(QUESTIONS[0], PROMPT)
-    fits = scenario("risk", anchor)
-    found, _ = look([(fits, anchor), (scenario("tea", anchor, fingerprint="other"), anchor)])
-    assert "train the head again" in found["tea"]
-    assert isinstance(found["risk"], TuningExplanation)
+    query = Query(QUESTIONS[0], PROMPT)
+    fits = scenario("risk", query)
+    results, _ = look([(fits, query), (scenario("tea", query, fingerprint="other"), query)])
+    assert "train the head again" in results["tea"]
+    assert isinstance(results["risk"], TuningExplanation)
 
 
 def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
-    anchor = Query(QUESTIONS[0], PROMPT)
-    rows = scenario("risk", anchor)
+    query = Query(QUESTIONS[0], PROMPT)
+    rows = scenario("risk", query)
     empty = pa.nulls(ROWS, pa.list_(pa.float32()))
-    place = rows.frame.table.column_names.index("emb_risk")
-    frame = replace(rows.frame, table=rows.frame.table.set_column(place, "emb_risk", empty))
-    found, calls = look([(replace(rows, frame=frame), anchor)])
-    assert (found["risk"], calls) == ("No test row has an embedding.", [])
+    column = rows.frame.table.column_names.index("emb_risk")
+    frame = replace(rows.frame, table=rows.frame.table.set_column(column, "emb_risk", empty))
+    results, calls = look([(replace(rows, frame=frame), query)])
+    assert (results["risk"], calls) == ("No test row has an embedding.", [])
 
 
 def test_more_rows_than_asked_for_are_sampled_and_said_so(look: Any) -> None:
-    anchor = Query(QUESTIONS[0], PROMPT)
+    query = Query(QUESTIONS[0], PROMPT)
     options = TuningOptions(users=20, points=30, rows={"train": 60, "valid": 50, "test": 50})
-    found, _ = look([(scenario("risk", anchor), anchor)], options)
-    one = found["risk"]
+    results, _ = look([(scenario("risk", query), query)], options)
+    one = results["risk"]
     assert (one.gain.rows, one.gain.sampled) == ({"train": 60, "valid": 50, "test": 50}, True)
     assert one.attention.users == 20
     assert all(sum(len(series.x) for series in chart.series) == 30 for chart in one.maps)

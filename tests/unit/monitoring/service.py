@@ -42,13 +42,13 @@ class Service:
         site: what monitoring reads.
         world: its labels and features.
         head: the champion's version.
-        honest: its scores of every user, which the labels were drawn by.
+        calibrated: its scores of every user, from which the labels were drawn.
     """
 
     site: Site
     world: World
     head: str
-    honest: Floats
+    calibrated: Floats
 
     @property
     def users(self) -> list[str]:
@@ -123,17 +123,17 @@ def vectors_of(world: World) -> Vectors:
 
 
 def copied(service: Service, root: Path) -> Service:
-    """The same in a home of its own, to be spoilt."""
+    """A copy in another home, to be spoilt."""
     site = service.site
     home = Home(root / "home")
     shutil.copytree(site.home.root, home.root)
     engine = open_engine(f"sqlite:///{home.root / 'qanchor.db'}")
-    own = site.with_parts(home=home, engine=engine)
-    return replace(service, site=own, world=replace(service.world, site=own))
+    copy = site.with_parts(home=home, engine=engine)
+    return replace(service, site=copy, world=replace(service.world, site=copy))
 
 
 def healthy_service(root: Path) -> Service:
-    """Two scoring runs, 35 days apart, the first with labels that have come true as often as it said.
+    """Two scoring runs, 35 days apart, the first with labels drawn from its scores.
 
     On day 45 every figure can be judged and none is beyond its limit. What is scored are other users than
     those that the head was fitted on, of the same distribution.
@@ -143,10 +143,10 @@ def healthy_service(root: Path) -> Service:
     card = train_head(world.site, SCENARIO, FAST, Silent()).card
     later = small_world(root / "later", USERS, seed=3)
     table = later.source.training_frame(pa.table({"user_id": later.source.users}), [])
-    honest = load_head(world.site, SCENARIO).score(table)
-    made = Service(world.site, world, card.version, honest)
+    calibrated = load_head(world.site, SCENARIO).score(table)
+    made = Service(world.site, world, card.version, calibrated)
     made.serve(35, vectors_of(later))
     for moment in (0, 35):
-        made.publish(moment, honest)
-    made.label(0, 40, drawn(honest))
+        made.publish(moment, calibrated)
+    made.label(0, 40, drawn(calibrated))
     return made

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a look, and what is kept of it."""
+"""Results on record: the gauges of Prometheus and the history."""
 
 import json
 import re
@@ -51,15 +51,15 @@ def test_each_figure_has_its_value_limit_and_alarm(tmp_path: Path) -> None:
         [look(at_most("score_psi", 0.3, 0.25), at_least("score_coverage", 1.0, 0.9), figure("n", 5))]
     )
     metrics.write(tmp_path / "qanchor.prom")
-    found = samples(tmp_path / "qanchor.prom")
-    assert found["value", "risk", "score_psi"] == 0.3
-    assert found["limit", "risk", "score_psi"] == 0.25
-    assert (found["alarm", "risk", "score_psi"], found["alarm", "risk", "score_coverage"]) == (1, 0)
-    assert found["value", "risk", "n"] == 5
-    assert ("alarm", "risk", "n") not in found
-    assert found["calibration_expected", "risk", "2026-03", "h1"] == 0.25
-    assert found["calibration_observed", "risk", "2026-03", "h1"] == 0.5
-    assert found["last_look_timestamp_seconds", "risk"] == NOW.timestamp()
+    exported = samples(tmp_path / "qanchor.prom")
+    assert exported["value", "risk", "score_psi"] == 0.3
+    assert exported["limit", "risk", "score_psi"] == 0.25
+    assert (exported["alarm", "risk", "score_psi"], exported["alarm", "risk", "score_coverage"]) == (1, 0)
+    assert exported["value", "risk", "n"] == 5
+    assert ("alarm", "risk", "n") not in exported
+    assert exported["calibration_expected", "risk", "2026-03", "h1"] == 0.25
+    assert exported["calibration_observed", "risk", "2026-03", "h1"] == 0.5
+    assert exported["last_look_timestamp_seconds", "risk"] == NOW.timestamp()
 
 
 def test_a_figure_that_cannot_be_measured_any_more_keeps_no_old_value(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_a_figure_that_cannot_be_measured_any_more_keeps_no_old_value(tmp_path: 
     metrics.show([look(at_most("score_psi", 0.3, 0.25))])
     metrics.show([look(unknown("score_psi", "no scores"))])
     metrics.write(path)
-    found = samples(path)
-    assert not {key for key in found if "score_psi" in key}
-    assert found["unknown_checks", "risk"] == 1
+    exported = samples(path)
+    assert not {key for key in exported if "score_psi" in key}
+    assert exported["unknown_checks", "risk"] == 1
 
 
 def test_a_textfile_that_the_collector_would_overlook_is_refused(tmp_path: Path) -> None:
@@ -106,18 +106,18 @@ def test_a_damaged_history_is_named(tmp_path: Path) -> None:
 
 def test_every_series_of_the_dashboard_is_exported_under_that_name() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
-    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
-    asked += dashboard["templating"]["list"][1]["query"]["query"]
-    exported = {family.name for family in MonitorMetrics().registry.collect()}
-    used = set(re.findall(r"qanchor_monitor_\w+", asked))
-    assert used <= exported
-    assert exported - used == {"qanchor_monitor_unknown_checks"}
-    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
-    assert len(places) == len(set(places))
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    queries += dashboard["templating"]["list"][1]["query"]["query"]
+    families = {family.name for family in MonitorMetrics().registry.collect()}
+    used = set(re.findall(r"qanchor_monitor_\w+", queries))
+    assert used <= families
+    assert families - used == {"qanchor_monitor_unknown_checks"}
+    positions = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(positions) == len(set(positions))
 
 
 def test_every_check_of_the_dashboard_is_one_that_monitoring_makes(healthy: Service) -> None:
     made = {check.name for check in healthy.look(45).checks}
-    asked = set(re.findall(r'check=\\?"(\w+)\\?"', DASHBOARD.read_text()))
-    assert asked
-    assert asked <= made
+    shown = set(re.findall(r'check=\\?"(\w+)\\?"', DASHBOARD.read_text()))
+    assert shown
+    assert shown <= made
