@@ -130,6 +130,21 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checked_file(path: Path, expected_hash: str, remedy: str) -> Path:
+    """The path of a file, once its content has the hash that was recorded.
+
+    Raises:
+        CheckpointInvalid: the file is missing or was edited.
+    """
+    try:
+        actual = file_hash(path)
+    except OSError as error:
+        raise CheckpointInvalid(f"{path} cannot be read: {error}", remedy) from error
+    if actual != expected_hash:
+        raise CheckpointInvalid(f"{path} was changed since it was written", remedy)
+    return path
+
+
 @dataclass(frozen=True)
 class ArtifactFolder:
     """A stored folder whose manifest names every file with its hash.

@@ -1,4 +1,4 @@
-"""A linear probe: how much of the answer a straight line finds in the features.
+"""A linear probe: logistic regression on the features, as a measure of what they hold.
 
 Source: arXiv 2602.14492, section 4.1: embeddings are compared by logistic regression on frozen vectors.
 """
@@ -21,8 +21,8 @@ class LinearProbe:
     """A fitted probe.
 
     Args:
-        strength: the inverse regularisation C that did best on the validation rows.
-        valid_auc: its area there.
+        strength: inverse regularisation C that did best on the validation rows.
+        valid_auc: area under the ROC curve on the validation rows.
         pipeline: scaler and logistic regression, as scikit-learn objects.
     """
 
@@ -62,12 +62,13 @@ def fit_probe(
 ) -> LinearProbe:
     """Logistic regression on scaled features, its strength chosen on the validation rows.
 
-    Missing values take the training mean, and a column says that they were missing.
+    Missing values take the training mean, and an indicator column marks them.
 
     Args:
-        rows: training and validation rows; the test rows are never seen here.
-        scale: `quantile` maps each feature to a normal one, which heavy-tailed counts and sums want.
-        seed: of the quantile sample.
+        rows: training and validation rows, no test rows.
+        scale: scaling; `quantile` maps each feature to a normal distribution, for heavy-tailed counts and
+            sums.
+        seed: seed of the quantile sample.
 
     Raises:
         LabelsInvalid: training or validation rows hold one class.
@@ -80,7 +81,7 @@ def fit_probe(
         model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=100)
         return model.fit(train, rows.train_labels)
 
-    # The areas of constant scores name a missing class before scikit-learn words it its own way.
+    # For the error that names a missing class; scikit-learn's is less clear.
     roc_auc(rows.train_labels, np.zeros(len(rows.train_labels)))
     prepare = make_pipeline(*_steps(scale, seed, len(rows.train)))
     train = prepare.fit_transform(rows.train).astype(np.float64)

@@ -164,7 +164,7 @@ def _score_shift(site: Site) -> "ScoreShift | None":
 
     if not active_by_scenario(site.engine, Head, list(site.workspace.scenarios)):
         return None
-    from qanchor.heads.shift import score_shift
+    from qanchor.heads.score import score_shift
 
     return partial(score_shift, site)
 

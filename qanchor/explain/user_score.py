@@ -16,9 +16,8 @@ from qanchor.explain.event_effects import Explainer, ExplainOptions, event_effec
 from qanchor.explain.event_sets import EventEffect
 from qanchor.heads.card import read_stored_frame
 from qanchor.heads.contributions import contributions
-from qanchor.heads.score import LoadedHead, load_head
+from qanchor.heads.score import LoadedHead, check_space, load_head
 from qanchor.heads.spec import column, vectors
-from qanchor.heads.train import check_space
 from qanchor.names import AS_OF, EVENT_ID, EVENT_TIME, MODALITY, USER_ID, embedding_field
 from qanchor.registry.manifests import active_manifests
 from qanchor.site import Site

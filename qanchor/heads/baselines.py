@@ -1,4 +1,4 @@
-"""What a head has to beat on the same rows: a linear probe, and the best head on aggregates alone."""
+"""Baselines of a head on the same rows: a linear probe, and the best head on aggregates alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,8 @@ Scores = NDArray[np.float64]
 def fit_task(frame: HeadFrame, spec: FeatureSpec) -> FitTask:
     """The training and validation rows of a frame as matrices of a spec's columns."""
     train, valid = (
-        FitRows(spec.matrix(frame.table_of(p)), frame.labels[frame.rows(p)]) for p in ("train", "valid")
+        FitRows(spec.matrix(frame.table_of(part)), frame.labels[frame.rows(part)])
+        for part in ("train", "valid")
     )
     return FitTask(train, valid, spec.names, tuple(spec.categories))
 
@@ -48,8 +49,8 @@ def probe_scores(frame: HeadFrame, workspace: Workspace) -> Scores | None:
 def aggregate_scores(frame: HeadFrame, workspace: Workspace, options: FitOptions) -> Scores | None:
     """Every row's score by the better of a boosted and a linear head on aggregates alone.
 
-    The validation rows say which is better. None where no aggregate varies over the training rows. The
-    boosted one is a single one without a search, whatever the head took.
+    The validation rows decide which is better. None where no aggregate varies over the training rows. The
+    boosted head is a single one without a search, whatever the options.
     """
     spec = frame.spec(("activity",), workspace)
     if not frame.varies(spec):

@@ -1,4 +1,4 @@
-"""From a booster's raw score to an honest probability: a rising line through a few points, as JSON."""
+"""Calibration of a booster's raw scores: a rising line through a few points, kept as JSON."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _PARTS, _FEWEST, _TILT = 5, 25, 0.02
 class Calibration:
     """Maps a raw score to log-odds by a piecewise linear function that rises everywhere.
 
-    So the order of users stays, ties and all, and every metric of ranks is that of the raw scores.
+    The order of users stays, ties included, and every ranking metric is that of the raw scores.
 
     Args:
-        method: how the line was found; `level` moves all log-odds by one number.
+        method: method that fitted the line; `level` moves all log-odds by one number.
         raw: raw scores of the knots, ascending.
         log_odds: of label 1 at the knots, ascending.
         slope: log-odds per raw score before the first and after the last knot; above 0.
@@ -38,11 +38,11 @@ class Calibration:
         """Chance of label 1, (rows,).
 
         Args:
-            raw: scores of the booster, (rows,).
+            raw: raw scores, (rows,).
         """
         outside = np.minimum(raw - self.raw[0], 0) + np.maximum(raw - self.raw[-1], 0)
         odds = np.interp(raw, self.raw, self.log_odds) + self.slope * outside
-        # Beyond this a float is 0 or 1, which no score is sure enough to say.
+        # Beyond this a float is 0 or 1, which no score is certain enough for.
         result: Raw = 1 / (1 + np.exp(-np.clip(odds, -36, 36)))
         return result
 
@@ -50,14 +50,14 @@ class Calibration:
 def calibrate(raw: Raw, labels: Labels, choice: Choice = "auto", seed: int = 7) -> Calibration:
     """The better of a logistic and an isotonic curve through the validation rows.
 
-    Which is better is judged by log loss on rows that the judged curve was not fitted on: in five parts,
-    each is fitted on four and judged on the fifth. The chosen one is then fitted on all rows.
+    They are compared by cross-fitted log loss: of five parts, each curve is fitted on four and measured on
+    the fifth. The chosen one is then fitted on all rows.
 
     Args:
-        raw: scores of the booster, (rows,).
+        raw: raw scores, (rows,).
         labels: 0 or 1.
-        choice: `auto`, or the curve to take.
-        seed: of the five parts.
+        choice: the curve, or `auto`.
+        seed: seed of the five parts.
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -77,8 +77,8 @@ def _cross_fitted_loss(
 ) -> float:
     chances, part = np.empty(len(raw)), _stratified_parts(labels, seed)
     for number in range(_PARTS):
-        judged = part == number
-        chances[judged] = fit(raw[~judged], labels[~judged]).probabilities(raw[judged])
+        held_out = part == number
+        chances[held_out] = fit(raw[~held_out], labels[~held_out]).probabilities(raw[held_out])
     return log_loss(labels, chances)
 
 
@@ -93,8 +93,9 @@ def _stratified_parts(labels: Labels, seed: int) -> NDArray[np.int64]:
 def fit_sigmoid(raw: Raw, labels: Labels) -> Calibration:
     """The logistic curve, by Newton's method.
 
-    A curve that would turn the order round, or fits worse than the raw score does, is left out: then
-    only the intercept moves, so that the mean probability is the observed rate.
+    A curve that would reverse the order, or fits worse than the raw score, is dropped: then only the
+    intercept moves, so that the mean probability is the observed rate. The steps are written out, as a stored
+    head's calibration has to come out the same to the last digit when the head is fitted again.
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -135,11 +136,11 @@ def _level(raw: Raw, rate: float) -> Calibration:
 
 
 def fit_isotonic(raw: Raw, labels: Labels) -> Calibration:
-    """Rising rates of neighbouring rows.
+    """Isotonic regression over groups of neighbouring rows.
 
-    Groups hold 25 rows and both labels at least, so that no rate is 0 or 1 by chance alone. Within a group
-    the line rises a little about the group's rate, so that no two raw scores become one. Where the rates do
-    not rise at all, the logistic curve takes over.
+    Each group holds at least 25 rows and both labels, so that no rate is 0 or 1 by chance. Within a group the
+    line rises a little about the group's rate, so that different raw scores stay different. Where the rates
+    do not rise at all, the logistic curve is taken.
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -148,8 +149,8 @@ def fit_isotonic(raw: Raw, labels: Labels) -> Calibration:
 
     sigmoid = fit_sigmoid(raw, labels)
     order = np.argsort(raw, kind="stable")
-    distinct, place, rows = np.unique(raw[order], return_inverse=True, return_counts=True)
-    ones = np.bincount(place, weights=labels[order])
+    distinct, group, rows = np.unique(raw[order], return_inverse=True, return_counts=True)
+    ones = np.bincount(group, weights=labels[order])
     fitted = isotonic_regression(ones / rows, sample_weight=rows)
     begins = np.flatnonzero(np.concatenate(([True], np.diff(fitted) > 0)))
     groups = _merged(

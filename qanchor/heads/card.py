@@ -1,9 +1,7 @@
-"""A head on disk: LightGBM's own text, a JSON card that says what it is, its scored rows and its frame."""
+"""A head on disk: LightGBM's text, a JSON card that describes the head, its scored rows and its frame."""
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as library_version
@@ -15,10 +13,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from qanchor.errors import CheckpointInvalid
-from qanchor.heads.boosters import Boosters
+from qanchor.files import atomic_folder, checked_file, file_hash
 from qanchor.heads.calibrate import Calibration
-from qanchor.heads.fit import FitOptions
-from qanchor.heads.frame import HeadFrame, file_hash, stored_frame
+from qanchor.heads.fit import Boosters, FitOptions
+from qanchor.heads.frame import HeadFrame, stored_frame
 from qanchor.heads.spec import FeatureSpec, Group
 
 FORMAT = 2
@@ -27,12 +25,12 @@ _LIBRARIES = ("lightgbm", "numpy", "scikit-learn", "qanchor")
 
 
 def booster_file(number: int) -> str:
-    """The file of a booster."""
+    """File name of a booster."""
     return f"booster_{number}.txt"
 
 
 class SplitCard(BaseModel, extra="forbid", frozen=True):
-    """How the rows were divided: see `qanchor.heads.split.Division`."""
+    """How the rows were divided; see `qanchor.heads.split.Division`."""
 
     by: str
     begins: dict[str, str]
@@ -47,7 +45,7 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     `segments` holds the head's figures by value of each categorical profile feature. `importance` holds mean
     absolute contributions to the raw score, by `groups` and `features`, over test rows. `unseen` counts
     category values of valid and test rows that training did not have. `scores_hash` is empty in cards of
-    earlier versions, whose scores nothing vouches for.
+    earlier versions: their scores are not checked.
     """
 
     format: int
@@ -90,12 +88,12 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True)
 class HeadFiles:
-    """What stands beside the card.
+    """The other files of a head.
 
     Args:
         boosters: LightGBM's boosters.
-        scores: the label rows with what the head and its baselines say of them.
-        frame: the rows and features that the head was fitted and tested on.
+        scores: label rows with the scores of the head and its baselines.
+        frame: rows and features that the head was fitted and tested on.
     """
 
     boosters: Boosters
@@ -104,7 +102,7 @@ class HeadFiles:
 
 
 def libraries() -> dict[str, str]:
-    """The versions a head depends on."""
+    """Versions of the libraries that a head depends on."""
     return {name: library_version(name) for name in _LIBRARIES}
 
 
@@ -118,36 +116,30 @@ def write_head(folder: Path, card: HeadCard, files: HeadFiles) -> tuple[HeadCard
 
     Args:
         folder: `heads/SCENARIO/VERSION`; must not exist.
-        card: its hashes are filled in here.
-        files: what stands beside it.
+        card: card without hashes.
+        files: boosters, scores and frame.
 
     Returns:
         The card with its hashes, and SHA-256 of its file, for the registry.
+
+    Raises:
+        DiskFull: no space is left; free some.
     """
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    staged.mkdir(parents=True)
-    try:
-        texts = files.boosters.texts
+    texts = files.boosters.texts
+    with atomic_folder(folder) as staged:
         for number, text in enumerate(texts):
             (staged / booster_file(number)).write_text(text, encoding="utf-8")
         frame_hash = files.frame.write(staged / FRAME_FILE)
-        hashes = tuple(text_hash(text) for text in texts)
         pq.write_table(files.scores, staged / SCORES_FILE)
-        found = {
-            "booster_hashes": hashes,
+        hashes = {
+            "booster_hashes": tuple(text_hash(text) for text in texts),
             "frame_hash": frame_hash,
             "scores_hash": file_hash(staged / SCORES_FILE),
         }
-        card = card.model_copy(update=found)
-        written = card.model_dump_json(indent=2)
-        (staged / CARD_FILE).write_text(written, encoding="utf-8")
-        for path in staged.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        staged.rename(folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return card, text_hash(written)
+        card = card.model_copy(update=hashes)
+        content = card.model_dump_json(indent=2)
+        (staged / CARD_FILE).write_text(content, encoding="utf-8")
+    return card, text_hash(content)
 
 
 def _remedy(folder: Path) -> str:
@@ -158,19 +150,14 @@ def read_card(folder: Path, card_hash: str) -> HeadCard:
     """A head's card as it was written.
 
     Args:
-        folder: of the head.
-        card_hash: what the registry recorded.
+        folder: folder of the head.
+        card_hash: hash in the registry.
 
     Raises:
         CheckpointInvalid: it is missing, was edited or has another format; train the head again.
     """
-    path = folder / CARD_FILE
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error
-    if text_hash(content) != card_hash:
-        raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
+    path = checked_file(folder / CARD_FILE, card_hash, _remedy(folder))
+    content = path.read_text(encoding="utf-8")
     written = json.loads(content).get("format")
     if written != FORMAT:
         raise CheckpointInvalid(
@@ -188,17 +175,12 @@ def read_boosters(folder: Path, card: HeadCard) -> Boosters:
     Raises:
         CheckpointInvalid: a file is missing, was edited or cannot be read; train the head again.
     """
-    texts = []
-    for number, expected in enumerate(card.booster_hashes):
-        path = folder / booster_file(number)
-        try:
-            texts.append(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error
-        if text_hash(texts[-1]) != expected:
-            raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
+    paths = [
+        checked_file(folder / booster_file(number), expected, _remedy(folder))
+        for number, expected in enumerate(card.booster_hashes)
+    ]
     try:
-        return Boosters.from_texts(texts)
+        return Boosters.from_texts([path.read_text(encoding="utf-8") for path in paths])
     except ValueError as error:
         raise CheckpointInvalid(
             f"the boosters of {folder} cannot be read: {error}", _remedy(folder)
@@ -212,9 +194,9 @@ def read_scores(folder: Path, card: HeadCard) -> pa.Table:
         CheckpointInvalid: the file is missing or was edited; train the head again.
     """
     path = folder / SCORES_FILE
+    if card.scores_hash:
+        checked_file(path, card.scores_hash, _remedy(folder))
     try:
-        if card.scores_hash and file_hash(path) != card.scores_hash:
-            raise CheckpointInvalid(f"{path} was changed since it was written", _remedy(folder))
         return pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise CheckpointInvalid(f"{path} cannot be read: {error}", _remedy(folder)) from error

@@ -1,4 +1,4 @@
-"""Champion against challenger: two heads of a scenario on the rows that neither has learnt from."""
+"""Champion against challenger: two heads of a scenario on the test rows of both."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,16 +28,16 @@ class HeadComparison:
     """A challenger on the champion's test rows.
 
     Args:
-        scenario: of both.
-        champion: version of the one.
-        challenger: version of the other.
-        rows: test rows that both have.
-        positives: of them.
-        champion_figures: each figure with its 95% interval.
-        challenger_figures: alike.
-        differences: challenger less champion, on the same resamples.
-        auc_test: DeLong's paired test of the areas, challenger less champion.
-        verdict: on the challenger, by that test at the 5% level.
+        scenario: name of the scenario.
+        champion: version of the champion.
+        challenger: version of the challenger.
+        rows: number of test rows that both have.
+        positives: number of these rows with label 1.
+        champion_figures: figures of the champion with their 95% intervals.
+        challenger_figures: figures of the challenger with their 95% intervals.
+        differences: challenger minus champion, on the same resamples.
+        auc_test: DeLong's paired test of the areas, challenger minus champion.
+        verdict: verdict on the challenger, by that test at the 5% level.
     """
 
     scenario: str
@@ -60,13 +60,13 @@ def compare_heads(
     Args:
         site: home, registry, workspace.
         scenario: name of the scenario.
-        challenger: a version; default: the newest head that is not the champion.
-        champion: a version; default: the one that scores.
+        challenger: version; default: the newest head that is not the champion.
+        champion: version; default: the head that scores now.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
         NotReady: there is no such head, or no challenger.
-        LabelsInvalid: the heads share too few test rows of either class; train both with the same split.
+        LabelsInvalid: the heads share too few test rows of a class; train both with the same split.
         CheckpointInvalid: a head's files were edited.
     """
     first = _champion(site, scenario, champion)
@@ -107,7 +107,7 @@ def promote(site: Site, scenario: str, version: str | None = None) -> HeadCard:
     Args:
         site: home, registry, workspace.
         scenario: name of the scenario.
-        version: of the head; default: the newest challenger.
+        version: version of the head; default: the newest challenger.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -160,7 +160,7 @@ def _test_rows(site: Site, head: Head) -> pa.Table:
 
 
 def _common(first: pa.Table, second: pa.Table) -> pa.Table:
-    # A label that was corrected in between is another row.
+    # A label that was corrected in between counts as another row.
     keys = [USER_ID, AS_OF, LABEL]
     joined = first.join(second.rename_columns([*keys, _OTHER]), keys, join_type="inner")
     return joined.sort_by([(USER_ID, "ascending"), (AS_OF, "ascending")])

@@ -1,4 +1,4 @@
-"""Reason codes: how far each feature, and each group of features, moved a score."""
+"""Reason codes: how far each feature, and each group of features, moves a score."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qanchor.heads.boosters import Boosters
+from qanchor.heads.fit import Boosters
 from qanchor.heads.spec import FeatureSpec
 from qanchor.workspace import Workspace
 
@@ -17,7 +17,7 @@ _MOST_ROWS, _TOP_FEATURES = 400, 20
 
 @dataclass(frozen=True)
 class Contributions:
-    """What the raw scores of some rows are made of.
+    """The contributions to the raw scores of some rows.
 
     Args:
         base: raw score before any feature, (rows,).
@@ -32,7 +32,7 @@ class Contributions:
 
     @property
     def raw(self) -> NDArray[np.float64]:
-        """The raw scores that they add up to, (rows,)."""
+        """The raw scores, sums of the base and all groups, (rows,)."""
         return np.asarray(self.base + np.sum(list(self.groups.values()), axis=0))
 
 
@@ -50,16 +50,16 @@ def group_of(feature: str, workspace: Workspace) -> str:
 def contributions(
     boosters: Boosters, spec: FeatureSpec, table: pa.Table, workspace: Workspace
 ) -> Contributions:
-    """What each row's raw score is made of.
+    """The contributions to each row's raw score.
 
     Args:
-        boosters: of the head.
-        spec: the columns that it reads.
+        boosters: boosters of the head.
+        spec: columns that it reads.
         table: feature rows.
-        workspace: names the modalities and profile columns.
+        workspace: workspace with the modalities and profile columns.
     """
     parts = boosters.contributions(spec.matrix(table))
-    features = {name: parts[:, place] for place, name in enumerate(spec.names)}
+    features = {name: parts[:, number] for number, name in enumerate(spec.names)}
     groups: dict[str, NDArray[np.float64]] = {}
     for name, values in features.items():
         group = group_of(name, workspace)
@@ -73,12 +73,12 @@ def mean_contributions(
     """Mean absolute contributions over up to 400 rows spread over a table, for the card.
 
     Returns:
-        `groups`: of each group's sum; `features`: of the twenty largest features.
+        `groups`: mean of each group's sum; `features`: mean of the twenty largest features.
     """
     rows = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, _MOST_ROWS)).astype(np.int64))
-    found = contributions(boosters, spec, table.take(pa.array(rows)), workspace)
-    groups = {name: float(np.abs(values).mean()) for name, values in found.groups.items()}
-    features = {name: float(np.abs(values).mean()) for name, values in found.features.items()}
+    sample = contributions(boosters, spec, table.take(pa.array(rows)), workspace)
+    groups = {name: float(np.abs(values).mean()) for name, values in sample.groups.items()}
+    features = {name: float(np.abs(values).mean()) for name, values in sample.features.items()}
     top = sorted(features, key=lambda name: -features[name])[:_TOP_FEATURES]
     return {
         "groups": dict(sorted(groups.items(), key=lambda item: -item[1])),

@@ -1,4 +1,4 @@
-"""Every figure of a head and of what it has to beat, as cards and reports show them."""
+"""Figures of a head and its baselines, as cards and reports show them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,43 +25,43 @@ def figures(labels: Labels, scores: Scores) -> dict[str, float]:
         LabelsInvalid: only one class is present.
         InputError: a score is no probability.
     """
-    found: dict[str, float] = {}
+    row: dict[str, float] = {}
     intervals = measure.bootstrap_intervals(
         list(measure.FIGURES), labels, scores, options=resampling(len(labels))
     )
     for name, interval in intervals.items():
-        found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    # Where nothing separates the classes the threshold is infinite, which JSON cannot say.
-    found["ks_threshold"] = min(measure.ks(labels, scores).threshold, 1.0)
-    return found | {"rows": float(len(labels)), "positives": float(labels.sum())}
+        row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    # Where nothing separates the classes the threshold is infinite, which JSON cannot hold.
+    row["ks_threshold"] = min(measure.ks(labels, scores).threshold, 1.0)
+    return row | {"rows": float(len(labels)), "positives": float(labels.sum())}
 
 
 def compare_scorers(labels: Labels, scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
-    """Figures of the head and of each baseline, and how far the head's area lies above theirs.
+    """Figures of the head and of each baseline, and how far the head's area is above theirs.
 
     Args:
-        labels: of the test rows.
-        scores: `head` and any baselines, on the same rows.
+        labels: labels of the test rows.
+        scores: scores of `head` and any baselines, on the same rows.
 
     Returns:
-        Figures by scorer; a baseline's `head_gain` is the head's area less its own, with DeLong's interval
+        Figures by scorer; a baseline's `head_gain` is the head's area minus its own, with DeLong's interval
         and p-value, where there are two rows of each label.
 
     Raises:
         LabelsInvalid: only one class is present.
     """
-    found = {name: figures(labels, values) for name, values in scores.items()}
+    rows = {name: figures(labels, values) for name, values in scores.items()}
     ones = int(labels.sum())
-    for name in found.keys() - {"head"}:
+    for name in rows.keys() - {"head"}:
         if min(ones, len(labels) - ones) > 1:
             test = measure.compare_auc(labels, scores["head"], scores[name])
-            found[name] |= {
+            rows[name] |= {
                 "head_gain": test.difference.value,
                 "head_gain_low": test.difference.low,
                 "head_gain_high": test.difference.high,
                 "head_gain_p": test.p_value,
             }
-    return found
+    return rows
 
 
 def drift(part: NDArray[np.str_], scores: Scores) -> dict[str, float]:
@@ -72,7 +72,7 @@ def drift(part: NDArray[np.str_], scores: Scores) -> dict[str, float]:
 
     Args:
         part: train, valid or test, (rows,).
-        scores: of the rows.
+        scores: scores of the rows.
     """
     pairs = {"psi_train_test": ("train", "test"), "psi_valid_test": ("valid", "test")}
     return {
@@ -87,29 +87,29 @@ def segment_rows(
     """The head's figures by value of each categorical profile feature, as JSON rows.
 
     Args:
-        labels: of the test rows.
-        scores: of the head.
-        features: values by name.
+        labels: labels of the test rows.
+        scores: scores of the head.
+        features: values of each row, by feature.
 
     Raises:
         LabelsInvalid: only one class is present.
     """
     rows = []
-    for one in measure.compare_segments(labels, scores, features):
+    for segment in measure.compare_segments(labels, scores, features):
         row: dict[str, Any] = {
-            "feature": one.feature,
-            "value": one.value,
-            "rows": one.rows,
-            "positives": one.positives,
-            "rate": one.rate,
-            "mean_score": one.mean_score,
+            "feature": segment.feature,
+            "value": segment.value,
+            "rows": segment.rows,
+            "positives": segment.positives,
+            "rate": segment.rate,
+            "mean_score": segment.mean_score,
         }
         for name in ("auc", "auc_gap", "calibration_gap"):
-            interval = getattr(one, name)
+            interval = getattr(segment, name)
             row |= {
                 name: interval.value if interval else None,
                 f"{name}_low": interval.low if interval else None,
                 f"{name}_high": interval.high if interval else None,
             }
-        rows.append(row | {"flags": list(one.flags)})
+        rows.append(row | {"flags": list(segment.flags)})
     return rows

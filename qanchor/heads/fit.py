@@ -1,7 +1,7 @@
-"""Fitting a LightGBM head: early stopping, class imbalance, calibrated probabilities, the same every time."""
+"""Fitting a LightGBM head, deterministically: early stopping, class imbalance, calibrated probabilities."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qanchor.errors import InputError
-from qanchor.heads.boosters import Boosters, Floats
 from qanchor.heads.calibrate import Calibration, Choice, calibrate
 from qanchor.metrics import roc_auc
 
 ClassWeight = Literal["root", "balanced", "none"]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How long and how carefully to fit.
+    """Options of fitting a head.
 
     Args:
-        rounds: most trees.
-        patience: trees without gain on the validation rows before stopping.
-        seed: the same seed and rows give the same file.
-        threads: of LightGBM; 0: all cores. Changes nothing but the time.
-        class_weight: of a row with label 1: `root` of the imbalance, `balanced` by it, or `none`.
-        seeds: boosters whose scores are averaged, each with a seed of its own.
-        search_seconds: time to look for better parameters; 0: two well-tried sets alone.
-        calibration: the curve; `auto`: the better one.
-        monotone: 1 (never falls) or -1 (never rises) by feature name.
+        rounds: most trees of a booster.
+        patience: number of trees without gain on the validation rows before stopping.
+        seed: random seed; the same seed and rows give the same file.
+        threads: LightGBM's threads; 0: all cores. Changes nothing but the time.
+        class_weight: weight of a row with label 1: `root` of the imbalance, `balanced` by it, or `none`.
+        seeds: number of boosters whose scores are averaged, each with another seed.
+        search_seconds: seconds of search for better parameters; 0: only two fixed sets are tried.
+        calibration: calibration curve; `auto`: the better one.
+        monotone: 1 (never falls) or -1 (never rises), by feature name.
     """
 
     rounds: int = 450
@@ -58,13 +58,13 @@ class FitRows:
 
 @dataclass(frozen=True)
 class FitTask:
-    """What a head is fitted on.
+    """Rows and columns to fit a head on.
 
     Args:
         train: rows to fit on.
-        valid: rows that stop, choose and calibrate.
-        names: of the columns.
-        categorical: names of columns that hold category codes.
+        valid: rows that decide when to stop, which parameters to take and how to calibrate.
+        names: names of the columns.
+        categorical: names of the columns that hold category codes.
     """
 
     train: FitRows
@@ -74,15 +74,71 @@ class FitTask:
 
 
 @dataclass(frozen=True)
+class Boosters:
+    """One or several boosters of the same columns, whose raw scores are averaged.
+
+    Args:
+        members: instances of lightgbm.Booster, cut at their best round.
+    """
+
+    members: tuple[Any, ...]
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[str]) -> "Boosters":
+        """Boosters from LightGBM's text form.
+
+        Raises:
+            ValueError: a text cannot be read.
+        """
+        import lightgbm
+
+        try:
+            return cls(tuple(lightgbm.Booster(model_str=text) for text in texts))
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def texts(self) -> list[str]:
+        """Text form of each booster."""
+        return [member.model_to_string() for member in self.members]
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """Number of trees of each booster."""
+        return tuple(int(member.num_trees()) for member in self.members)
+
+    def raw(self, features: Floats, threads: int = 0) -> NDArray[np.float64]:
+        """Mean raw score, (rows,).
+
+        Args:
+            features: (rows, features); NaN is missing.
+            threads: LightGBM's threads; 0: as many as the process may use.
+        """
+        scores = [member.predict(features, raw_score=True, num_threads=threads) for member in self.members]
+        return np.asarray(np.mean(scores, axis=0), dtype=np.float64)
+
+    def contributions(self, features: Floats) -> NDArray[np.float64]:
+        """SHAP values of each feature on the raw score, (rows, features + 1).
+
+        The last column is the base; a row sums to its raw score.
+
+        Args:
+            features: (rows, features); NaN is missing.
+        """
+        parts = [member.predict(features, pred_contrib=True) for member in self.members]
+        return np.asarray(np.mean(parts, axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True)
 class FittedHead:
     """Boosters with their calibration.
 
     Args:
-        boosters: whose raw scores are averaged.
-        calibration: of that mean, from the validation rows.
-        valid_auc: area on the validation rows.
-        parameters: of LightGBM; each booster adds its number to the seed.
-        tried: parameter sets that were fitted to choose these.
+        boosters: boosters whose raw scores are averaged.
+        calibration: calibration of that mean, from the validation rows.
+        valid_auc: area under the ROC curve on the validation rows.
+        parameters: LightGBM's parameters; each booster adds its number to the seed.
+        tried: number of parameter sets that were fitted to choose these.
     """
 
     boosters: Boosters
@@ -103,8 +159,8 @@ class FittedHead:
 def fit_head(task: FitTask, options: FitOptions) -> FittedHead:
     """A gradient-boosted head with the parameters that do best on the validation rows.
 
-    Tried are a cautious and a freer set, then random ones as long as the search has time. Rows with label 1
-    weigh more where they are rare; the calibration takes that out of the probabilities again.
+    Candidates are one set with small and one with large trees, then random ones until the search time is
+    over. Rows with label 1 weigh more where they are rare; the calibration corrects the probabilities for it.
 
     Args:
         task: rows and columns.
@@ -122,37 +178,37 @@ def fit_head(task: FitTask, options: FitOptions) -> FittedHead:
             "training rows",
             "Run `qanchor-cli backfill` at the labels' times, or take other --features.",
         )
-    best: tuple[float, dict[str, Any], Any] = (-1.0, {}, None)
-    tried = 0
+    best_area, tried = -1.0, 0
+    chosen: dict[str, Any] = {}
+    best = None
     for parameters in _candidates(task, options):
         booster = _fit_one(task, parameters, options)
         area = roc_auc(task.valid.labels, booster.predict(task.valid.features, raw_score=True))
         tried += 1
-        if area > best[0]:
-            best = (area, parameters, booster)
-    return _finished(task, options, (best[1], best[2]), tried)
+        if area > best_area:
+            best_area, chosen, best = area, parameters, booster
+    return _finished(task, options, chosen, best, tried)
 
 
 def refit_head(task: FitTask, options: FitOptions, parameters: dict[str, Any]) -> FittedHead:
-    """The head of known parameters, as `fit_head` made it when it chose them.
+    """The head that `fit_head` made when it chose these parameters.
 
     Args:
-        task: the rows and columns of that time.
-        options: of that time.
-        parameters: what it chose.
+        task: rows and columns of that fit.
+        options: options of that fit.
+        parameters: parameters that it chose.
     """
-    return _finished(task, options, (parameters, _fit_one(task, parameters, options)), 1)
+    return _finished(task, options, parameters, _fit_one(task, parameters, options), 1)
 
 
 def _finished(
-    task: FitTask, options: FitOptions, first: tuple[dict[str, Any], Any], tried: int
+    task: FitTask, options: FitOptions, parameters: dict[str, Any], first: Any, tried: int
 ) -> FittedHead:
-    parameters, booster = first
     others = [
         _fit_one(task, parameters | {"seed": parameters["seed"] + number}, options)
         for number in range(1, options.seeds)
     ]
-    boosters = Boosters((booster, *others))
+    boosters = Boosters((first, *others))
     raw = boosters.raw(task.valid.features)
     calibration = calibrate(raw, task.valid.labels, options.calibration, options.seed)
     return FittedHead(boosters, calibration, roc_auc(task.valid.labels, raw), parameters, tried)
@@ -216,17 +272,17 @@ def _fit_one(task: FitTask, parameters: dict[str, Any], options: FitOptions) -> 
         valid_sets=[lightgbm.Dataset(task.valid.features, task.valid.labels, reference=data)],
         callbacks=[lightgbm.early_stopping(options.patience, verbose=False)],
     )
-    # Through the text form, so that what is scored now is what the file will score.
+    # Through the text form, so that this booster scores like the one read from the file.
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
 def any_varies(features: Floats) -> bool:
-    """Whether any column of a matrix has two values, or both values and holes."""
+    """Whether any column of a matrix has two values, or both values and gaps."""
     return not all(_is_constant(values) for values in features.T)
 
 
 def constant_columns(features: Floats, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the columns that say nothing: one value, or none at all."""
+    """Names of the columns that hold one value, or none at all."""
     return tuple(name for name, values in zip(names, features.T, strict=True) if _is_constant(values))
 
 

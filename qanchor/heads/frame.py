@@ -1,6 +1,5 @@
-"""Training frames: every labelled row with its features as of its own time, and its part."""
+"""Training frames: every labelled row with its features as of the label's time, and its part."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from qanchor.errors import CheckpointInvalid, FeaturesInvalid, NotReady
+from qanchor.errors import FeaturesInvalid, NotReady
 from qanchor.events.labels import Labels
+from qanchor.files import checked_file, file_hash
 from qanchor.heads.fit import any_varies
-from qanchor.heads.spec import FeatureSpec, Group, column, refuse_broken_vectors, vector_width, vectors
+from qanchor.heads.spec import (
+    FeatureSpec,
+    Group,
+    column,
+    model_version_column,
+    refuse_broken_vectors,
+    vector_width,
+    vectors,
+)
 from qanchor.heads.split import Division, part_names
 from qanchor.names import (
     ACTIVITY_VIEW,
     AS_OF,
     LABEL,
     LAST_EVENT_TS,
-    MODEL_VERSION,
     PROFILE_VIEW,
     SPLITS,
     USER_ID,
@@ -32,7 +39,7 @@ from qanchor.site import Site
 from qanchor.workspace import Workspace
 
 PART = "part"
-_PLACE = "_part"
+_PART_INDEX = "_part"
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,11 @@ class HeadFrame:
     """The labelled rows of a scenario with all their features.
 
     Args:
-        scenario: its name.
+        scenario: name of the scenario.
         table: user_id, as_of, label and every feature column.
-        part: place in SPLITS of each row, (rows,).
-        width: of the embedding; 0 where no row has one.
-        model_version: what wrote the vectors; None where there are none.
+        part: index into SPLITS of each row, (rows,).
+        width: dimensions of the embedding; 0 where no row has one.
+        model_version: version of the model that wrote the vectors; None where there are none.
     """
 
     scenario: str
@@ -75,8 +82,8 @@ class HeadFrame:
         """The columns of these groups; categories are those of the training rows.
 
         Args:
-            groups: embedding; activity, which takes the profile along.
-            workspace: names the activity and profile columns.
+            groups: feature groups; activity includes the profile.
+            workspace: workspace with the activity and profile columns.
         """
         if "activity" not in groups:
             return FeatureSpec(self.scenario, self.width, (), {})
@@ -94,14 +101,14 @@ class HeadFrame:
 
     @property
     def without_embedding(self) -> int:
-        """Rows with no vector."""
+        """Number of rows without a vector."""
         if not self.width:
             return int(self.table.num_rows)
-        found = vectors(column(self.table, embedding_field(self.scenario)), self.width)
-        return int(np.isnan(found[:, 0]).sum())
+        matrix = vectors(column(self.table, embedding_field(self.scenario)), self.width)
+        return int(np.isnan(matrix[:, 0]).sum())
 
     def varies(self, spec: FeatureSpec) -> bool:
-        """Whether any column of these has two values, or holes, over the training rows."""
+        """Whether any of these columns has two values, or gaps, over the training rows."""
         return any_varies(spec.matrix(self.table_of("train")))
 
     def has_activity(self, workspace: Workspace) -> bool:
@@ -116,7 +123,7 @@ class HeadFrame:
         """Keep the frame as Parquet.
 
         Returns:
-            SHA-256 of the file: a head that names it can be fitted again exactly.
+            SHA-256 of the file, for the head's card.
         """
         # The same rows give the same file, however many parts they were read from.
         table = self.table.append_column(PART, pa.array(self.part_names, pa.string())).combine_chunks()
@@ -126,72 +133,49 @@ class HeadFrame:
 
 
 def read_frame(site: Site, labels: Labels, division: Division) -> HeadFrame:
-    """Every labelled row that has a part, with its features as of its own time.
+    """Every labelled row that has a part, with its features as of the label's time.
 
     Args:
         site: feature repository, which joins no row that happened or was created after a label's time.
-        labels: the scenario's labels.
-        division: each label's part.
+        labels: labels of the scenario.
+        division: part of each label.
 
     Raises:
-        NotReady: vectors of several models stand in the view; run the backfill again.
+        NotReady: the view holds vectors of several models; run the backfill again.
         FeaturesInvalid: a vector holds NaN, or has read an event at or after its label's time.
     """
-    kept = division.places >= 0
-    asked = labels.table.filter(pa.array(kept)).select([USER_ID, AS_OF, LABEL])
-    asked = asked.append_column(_PLACE, pa.array(division.places[kept]))
+    kept = division.parts >= 0
+    rows = labels.table.filter(pa.array(kept)).select([USER_ID, AS_OF, LABEL])
+    rows = rows.append_column(_PART_INDEX, pa.array(division.parts[kept]))
     views = [embedding_view(labels.scenario), ACTIVITY_VIEW]
     if site.workspace.profile_columns:
         views.append(PROFILE_VIEW)
-    table = site.features.training_frame(asked, views)
-    part = np.asarray(table[_PLACE], dtype=np.int8)
-    frame = _frame(labels.scenario, table.drop_columns(_PLACE), part)
+    table = site.features.training_frame(rows, views)
+    part = np.asarray(table[_PART_INDEX], dtype=np.int8)
+    frame = _frame(labels.scenario, table.drop_columns(_PART_INDEX), part)
     refuse_broken_vectors(frame.table, labels.scenario)
     _refuse_later_events(frame.table, labels.scenario)
     return frame
 
 
 def stored_frame(scenario: str, path: Path, expected_hash: str) -> HeadFrame:
-    """The frame that a head was fitted on, as it was written.
+    """A frame as `HeadFrame.write` wrote it.
 
     Args:
-        scenario: of the head.
-        path: the Parquet file.
-        expected_hash: what the head's card says.
+        scenario: name of the scenario.
+        path: Parquet file.
+        expected_hash: hash in the head's card.
 
     Raises:
-        CheckpointInvalid: the file is missing or was changed; train the head again.
+        CheckpointInvalid: the file is missing or was edited; train the head again.
     """
     remedy = f"Run `qanchor-cli head train --scenario {scenario}` again."
-    try:
-        found = file_hash(path)
-    except OSError as error:
-        raise CheckpointInvalid(f"{path} cannot be read: {error}", remedy) from error
-    if found != expected_hash:
-        raise CheckpointInvalid(f"{path} was changed since it was written", remedy)
-    table = pq.read_table(path)
+    table = pq.read_table(checked_file(path, expected_hash, remedy))
     part = np.asarray(pc.index_in(table[PART], pa.array(SPLITS)), dtype=np.int8)
     return _frame(scenario, table.drop_columns(PART), part)
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _frame(scenario: str, table: pa.Table, part: NDArray[np.int8]) -> HeadFrame:
-    versions = _versions(table, scenario)
-    width = vector_width(column(table, embedding_field(scenario)))
-    return HeadFrame(scenario, table, part, width, versions[0] if versions else None)
-
-
-def model_version_column(scenario: str) -> str:
-    """The column of a frame that says which model wrote the scenario's vectors."""
-    return f"{embedding_view(scenario)}__{MODEL_VERSION}"
-
-
-def _versions(table: pa.Table, scenario: str) -> list[str]:
     values = column(table, model_version_column(scenario))
     versions = sorted(str(version) for version in pc.unique(values.drop_null()).to_pylist())
     if len(versions) > 1:
@@ -199,11 +183,12 @@ def _versions(table: pa.Table, scenario: str) -> list[str]:
             f"labels of {scenario} meet vectors of {len(versions)} models: {', '.join(versions)}",
             f"Run `qanchor-cli backfill --scenario {scenario}` so that one model wrote them all.",
         )
-    return versions
+    width = vector_width(column(table, embedding_field(scenario)))
+    return HeadFrame(scenario, table, part, width, versions[0] if versions else None)
 
 
 def _refuse_later_events(table: pa.Table, scenario: str) -> None:
-    """A vector says which event it read last: none may lie at or after the label's time."""
+    """A row holds the time of the last event its vector read: it must be before the label's time."""
     name = f"{embedding_view(scenario)}__{LAST_EVENT_TS}"
     if name not in table.column_names:
         return

@@ -1,4 +1,4 @@
-"""A head fitted again from the frame that it keeps: the same to the last tree, or a reason why not."""
+"""A head fitted again on its stored frame, and compared with the stored head."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,16 @@ from qanchor.site import Site
 
 @dataclass(frozen=True)
 class Refit:
-    """What a second fit came to.
+    """A second fit compared with the stored head.
 
     Args:
-        scenario: of the head.
-        version: of the head.
-        rows: of the frame.
-        same_trees: whether every booster's text is the stored one.
-        same_calibration: whether the calibration is.
-        largest_difference: of the probability of any row of the frame.
-        changed_libraries: those of another version than then, with both versions.
+        scenario: name of the scenario.
+        version: version of the head.
+        rows: number of rows of the frame.
+        same_trees: whether every booster's text equals the stored one.
+        same_calibration: whether the calibration equals the stored one.
+        largest_difference: largest difference in probability over the rows of the frame.
+        changed_libraries: both versions of each library that has changed since.
     """
 
     scenario: str
@@ -37,7 +37,7 @@ class Refit:
 
     @property
     def exact(self) -> bool:
-        """Whether the head is the same."""
+        """Whether the two heads are the same."""
         return self.same_trees and self.same_calibration and self.largest_difference == 0
 
 
@@ -47,7 +47,7 @@ def refit(site: Site, scenario: str, version: str | None = None) -> Refit:
     Args:
         site: home, registry, workspace.
         scenario: name of the scenario.
-        version: of the head; default: the champion.
+        version: version of the head; default: the champion.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -59,10 +59,10 @@ def refit(site: Site, scenario: str, version: str | None = None) -> Refit:
     frame = read_stored_frame(head.folder, card)
     again = refit_head(fit_task(frame, card.spec), card.options, card.parameters)
     stored = read_scores(head.folder, card)
-    places = {key: place for place, key in enumerate(_keys(stored))}
-    order = np.array([places[key] for key in _keys(frame.table)])
+    rows = {key: row for row, key in enumerate(_keys(stored))}
+    order = np.array([rows[key] for key in _keys(frame.table)])
     difference = np.abs(again.predict(card.spec.matrix(frame.table)) - stored["head"].to_numpy()[order])
-    now = libraries()
+    current = libraries()
     return Refit(
         scenario=scenario,
         version=card.version,
@@ -71,9 +71,9 @@ def refit(site: Site, scenario: str, version: str | None = None) -> Refit:
         same_calibration=again.calibration == card.calibration,
         largest_difference=float(difference.max()),
         changed_libraries={
-            name: f"{then} -> {now.get(name)}"
+            name: f"{then} -> {current.get(name)}"
             for name, then in card.libraries.items()
-            if now.get(name) != then
+            if current.get(name) != then
         },
     )
 

@@ -1,9 +1,10 @@
-"""`head score`: what a trained head says of users, from the online store or from the offline one."""
+"""Scoring users with a trained head, on features of the online or the offline store."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -13,34 +14,47 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
 
-from qanchor.errors import FeaturesInvalid, FingerprintMismatch, NotReady
-from qanchor.heads.boosters import Boosters
+from qanchor.errors import CheckpointInvalid, FeaturesInvalid, FingerprintMismatch, NotReady
 from qanchor.heads.card import HeadCard, read_boosters, read_card
-from qanchor.heads.frame import model_version_column
-from qanchor.heads.spec import FeatureSpec, refuse_broken_vectors
-from qanchor.heads.train import check_space
+from qanchor.heads.fit import Boosters
+from qanchor.heads.spec import FeatureSpec, model_version_column, refuse_broken_vectors
 from qanchor.home import Home
-from qanchor.names import AS_OF, CREATED, EVENT_TIMESTAMP, USER_ID, embedding_view, score_field, score_view
+from qanchor.metrics import psi
+from qanchor.names import (
+    AS_OF,
+    CREATED,
+    EVENT_TIMESTAMP,
+    USER_ID,
+    embedding_field,
+    embedding_view,
+    score_field,
+    score_view,
+)
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import Head
 from qanchor.registry.versions import active_head, list_heads
 from qanchor.site import Site
 from qanchor.threads import thread_count
+from qanchor.times import TIMESTAMP, as_utc, now
+
+log = logging.getLogger(__name__)
 
 Store = Literal["online", "offline"]
 Unseen = Literal["refuse", "missing"]
-_CHUNK = 20_000
-_PIECE = 10_000
+Vectors = NDArray[np.float32]
+_CHUNK_USERS = 20_000
+_SHIFT_USERS = 20_000
+_PIECE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class LoadedHead:
-    """A head as it was stored.
+    """A stored head.
 
     Args:
-        card: what it is.
-        boosters: whose raw scores are averaged.
-        folder: where its files lie.
+        card: description of the head.
+        boosters: boosters whose raw scores are averaged.
+        folder: folder of its files.
     """
 
     card: HeadCard
@@ -49,15 +63,15 @@ class LoadedHead:
 
     def raw(self, table: pa.Table) -> NDArray[np.float64]:
         """Raw score of every row of a feature table, (rows,)."""
-        if table.num_rows <= _PIECE:
+        if table.num_rows <= _PIECE_ROWS:
             return self.boosters.raw(self.card.spec.matrix(table))
 
         def score_piece(begin: int) -> NDArray[np.float64]:
-            return self.boosters.raw(self.card.spec.matrix(table.slice(begin, _PIECE)), threads=1)
+            return self.boosters.raw(self.card.spec.matrix(table.slice(begin, _PIECE_ROWS)), threads=1)
 
-        # A piece's matrix stays in the cache, and building it takes both cores as predicting does.
+        # The matrix of one piece fits in the cache, and its building is parallel as predicting is.
         with ThreadPoolExecutor(thread_count()) as pool:
-            return np.concatenate(list(pool.map(score_piece, range(0, table.num_rows, _PIECE))))
+            return np.concatenate(list(pool.map(score_piece, range(0, table.num_rows, _PIECE_ROWS))))
 
     def score(self, table: pa.Table) -> NDArray[np.float64]:
         """Chance of label 1 for every row of a feature table, (rows,)."""
@@ -66,13 +80,13 @@ class LoadedHead:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Whom to score, and on what.
+    """Users to score, and the features to score them on.
 
     Args:
-        users: whom; None: everybody with a vector in the offline store.
-        store: where to take the features from.
-        moment: features as of then, so long as their time to live had not run out; None: now.
-        unseen: what to do with category values that training did not have.
+        users: ids of the users; None: everybody with a vector in the offline store.
+        store: store of the features.
+        moment: moment of the features, which must be within their time to live then; None: now.
+        unseen: treatment of category values that training did not have.
     """
 
     users: Sequence[str] | None = None
@@ -86,11 +100,11 @@ class Scored:
     """Scores of users.
 
     Args:
-        table: user_id, score in [0, 1], in the order asked for.
-        head: version of the head that gave them.
-        store: where the features came from.
-        moment: the moment that they are of; UTC.
-        without_embedding: users scored without a vector, as one without history.
+        table: user_id and score in [0, 1], in the order of the request.
+        head: version of the head.
+        store: store of the features.
+        moment: moment of the features, UTC.
+        without_embedding: number of users scored without a vector, like one without history.
     """
 
     table: pa.Table
@@ -106,7 +120,7 @@ def load_head(site: Site, scenario: str, version: str | None = None) -> LoadedHe
     Args:
         site: home, registry, workspace.
         scenario: name of the scenario.
-        version: of the head; default: the champion.
+        version: version of the head; default: the champion.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -124,15 +138,36 @@ def find_head(site: Site, scenario: str, version: str) -> Head:
     """A registered head by its version, or the beginning of it.
 
     Raises:
-        NotReady: there is none, or more than one begins so; the message lists those there are.
+        NotReady: no version or more than one begins so; the message lists the existing ones.
     """
     heads = list_heads(site.engine, scenario)
-    found = [head for head in heads if head.version.startswith(version)]
-    if len(found) != 1:
+    matches = [head for head in heads if head.version.startswith(version)]
+    if len(matches) != 1:
         known = ", ".join(head.version for head in heads[:5]) or "none"
-        problem = "has no head" if not found else f"has {len(found)} heads"
-        raise NotReady(f"{scenario} {problem} {version!r}", f"Heads there are: {known}.")
-    return found[0]
+        problem = "has no head" if not matches else f"has {len(matches)} heads"
+        raise NotReady(f"{scenario} {problem} {version!r}", f"Existing heads: {known}.")
+    return matches[0]
+
+
+def check_space(site: Site, scenario: str, fingerprint: str, remedy: str = "") -> None:
+    """Refuse a feature view whose vectors are of another embedding space.
+
+    Args:
+        site: feature repository.
+        scenario: name of the scenario.
+        fingerprint: expected fingerprint.
+        remedy: remedy for the message; default: run the backfill.
+
+    Raises:
+        FingerprintMismatch: they differ.
+    """
+    actual = site.features.fingerprint(scenario)
+    if actual != fingerprint:
+        raise FingerprintMismatch(
+            f"the Feast view of {scenario} holds vectors of {actual[:12] if actual else 'no'} "
+            f"fingerprint, expected is {fingerprint[:12]}",
+            remedy or f"Run `qanchor-cli backfill --scenario {scenario}`.",
+        )
 
 
 def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) -> Scored:
@@ -141,7 +176,7 @@ def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) 
     Args:
         site: feature repository, home, registry, workspace.
         scenario: name of the scenario.
-        request: whom, on what; default: everybody, online, now.
+        request: users and features; default: everybody, online, now.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -150,7 +185,7 @@ def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) 
         FingerprintMismatch: the store's vectors are of another embedding space than the head's.
         FeaturesInvalid: a vector holds NaN, or a category is new; the message names row or column.
     """
-    asked = request or ScoreRequest()
+    request = request or ScoreRequest()
     head = load_head(site, scenario)
     if head.card.width:
         check_space(
@@ -159,30 +194,30 @@ def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) 
             head.card.fingerprint,
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
-    users = list(asked.users) if asked.users is not None else _everybody(scenario, site.home)
-    when = asked.moment or _now()
+    users = list(request.users) if request.users is not None else _everybody(scenario, site.home)
+    moment = request.moment or now()
     scores, without = [], 0
-    for begin in range(0, len(users), _CHUNK):
-        table = _features(head.card.spec, site, users[begin : begin + _CHUNK], asked.store, when)
+    for begin in range(0, len(users), _CHUNK_USERS):
+        table = _features(head.card.spec, site, users[begin : begin + _CHUNK_USERS], request.store, moment)
         without += _check_vectors(head.card, table)
-        if asked.unseen == "refuse":
+        if request.unseen == "refuse":
             _refuse_unseen(head.card.spec, table)
         scores.append(head.score(table))
     if head.card.width and without == len(users):
         raise NotReady(
-            f"the {asked.store} store holds no fresh vector of {scenario} for these {len(users):,} users "
-            f"at {when:%Y-%m-%d}",
+            f"the {request.store} store holds no fresh vector of {scenario} for these {len(users):,} users "
+            f"at {moment:%Y-%m-%d}",
             f"Run `qanchor-cli backfill --scenario {scenario}`, or {_older(site, scenario)}.",
         )
     result = pa.table({USER_ID: pa.array(users, pa.string()), "score": np.concatenate(scores)})
-    return Scored(result, head.card.version, asked.store, when, without)
+    return Scored(result, head.card.version, request.store, moment, without)
 
 
 def publish_scores(site: Site, scenario: str, scored: Scored) -> int:
-    """Put scores in service as features of their own: offline with their moment, online through Feast.
+    """Publish scores as features: offline with their moment, online through Feast.
 
-    A row's `event_timestamp` is the moment that its features are of, `created` is now: no label before now
-    can be joined to it. Scoring again with the same head at the same moment replaces the rows.
+    A row's `event_timestamp` is the moment of its features, `created` is now: no label before now can be
+    joined to it. Scoring again with the same head at the same moment replaces the rows.
 
     Args:
         site: offline and online store.
@@ -190,36 +225,32 @@ def publish_scores(site: Site, scenario: str, scored: Scored) -> int:
         scored: scores to publish.
 
     Returns:
-        Users that the online store holds scores of.
+        Number of users with a score in the online store.
 
     Raises:
         NotReady: Feast does not know the view; run `feast apply` with the template's definitions.py.
-        FeaturesInvalid: a user stands in the scores twice.
+        FeaturesInvalid: a user has two scores.
     """
     users = scored.table[USER_ID]
     if pc.count_distinct(users).as_py() != len(users):
-        raise FeaturesInvalid("a user stands in the scores twice", "Score each user once.")
+        raise FeaturesInvalid("a user has two scores", "Score each user once.")
     field, view, rows = score_field(scenario), score_view(scenario), scored.table.num_rows
-    moments = (pa.array([moment] * rows, pa.timestamp("us", tz="UTC")) for moment in (scored.moment, _now()))
     columns = {
         USER_ID: users,
         field: scored.table["score"],
         f"{field}_head": pa.array([scored.head] * rows, pa.string()),
-        **dict(zip((EVENT_TIMESTAMP, CREATED), moments, strict=True)),
+        EVENT_TIMESTAMP: pa.array([scored.moment] * rows, TIMESTAMP),
+        CREATED: pa.array([now()] * rows, TIMESTAMP),
     }
     site.features.write_part(view, pa.table(columns), f"{scored.moment:%Y%m%dT%H%M%S%f}-{scored.head}")
     return site.features.materialize([view], scored.moment)[view]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _older(site: Site, scenario: str) -> str:
-    """How to score as of the vectors that there are."""
+    """The remedy of scoring as of the existing vectors' moment."""
     manifest = active_manifests(site.engine, [scenario]).get(scenario)
     if manifest is None or manifest.as_of is None:
-        return "give the --as-of of the vectors there are"
+        return "give the --as-of of the existing vectors"
     return f"give --as-of {manifest.as_of:%Y-%m-%dT%H:%M:%S}"
 
 
@@ -228,9 +259,9 @@ def _features(
 ) -> pa.Table:
     views = spec.views(site.workspace)
     if store == "online":
-        wanted = [f"{view}:{name}" for view, names in views.items() for name in names]
-        return site.features.online(users, wanted, at=moment)
-    times = pa.array([moment] * len(users), pa.timestamp("us", tz="UTC"))
+        features = [f"{view}:{name}" for view, names in views.items() for name in names]
+        return site.features.online(users, features, at=moment)
+    times = pa.array([moment] * len(users), TIMESTAMP)
     return site.features.training_frame(
         pa.table({USER_ID: pa.array(users, pa.string()), AS_OF: times}), list(views)
     )
@@ -247,7 +278,7 @@ def _refuse_unseen(spec: FeatureSpec, table: pa.Table) -> None:
 
 
 def _check_vectors(card: HeadCard, table: pa.Table) -> int:
-    """Count rows without a vector; refuse those of another model and broken ones."""
+    """The number of rows without a vector; broken vectors and those of another model are refused."""
     if not card.width:
         return 0
     refuse_broken_vectors(table, card.scenario)
@@ -271,3 +302,44 @@ def _everybody(scenario: str, home: Home) -> list[str]:
             f"Run `qanchor-cli backfill --scenario {scenario}`.",
         )
     return [str(user) for user in users]
+
+
+def score_shift(site: Site, scenario: str, users: Sequence[str], old: Vectors, new: Vectors) -> float | None:
+    """How far a scenario's champion moves between two sets of vectors of one space.
+
+    Activity and profile are those of the vectors in service, both times: what moves is due to the vectors
+    alone.
+
+    Args:
+        site: feature repository, home, registry, workspace.
+        scenario: name of the scenario.
+        users: ids of the users.
+        old: their vectors in service, float32 [users, width].
+        new: their new vectors, float32 [users, width].
+
+    Returns:
+        PSI of the scores; None where no head can be read, or it reads no vectors of the space in service.
+    """
+    manifest = active_manifests(site.engine, [scenario]).get(scenario)
+    if manifest is None or manifest.as_of is None:
+        return None
+    try:
+        head = load_head(site, scenario)
+    except (NotReady, CheckpointInvalid) as error:
+        log.warning("no score shift scenario=%s reason=%s", scenario, error.problem)
+        return None
+    if not head.card.width or head.card.fingerprint != manifest.fingerprint:
+        return None
+    sample = list(users[:_SHIFT_USERS])
+    times = pa.array([as_utc(manifest.as_of)] * len(sample), TIMESTAMP)
+    rows = pa.table({USER_ID: pa.array(sample, pa.string()), AS_OF: times})
+    table = site.features.training_frame(rows, list(head.card.spec.views(site.workspace)))
+    before, after = (_scores(head, scenario, table, vectors[:_SHIFT_USERS]) for vectors in (old, new))
+    return psi(before, after)
+
+
+def _scores(head: LoadedHead, scenario: str, table: pa.Table, vectors: Vectors) -> NDArray[np.float64]:
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    name = embedding_field(scenario)
+    return head.score(table.set_column(table.column_names.index(name), name, column))

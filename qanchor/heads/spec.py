@@ -29,10 +29,10 @@ class FeatureSpec:
     """The columns of a head's matrix.
 
     Args:
-        scenario: whose embedding is used.
-        width: of the embedding; 0 where it is not used.
+        scenario: name of the scenario.
+        width: dimensions of the embedding; 0 where it is not used.
         numbers: activity and profile columns that are numbers.
-        categories: profile columns that are text, with their training values; a value's place is its code.
+        categories: profile columns that are text, with their training values; a value's index is its code.
     """
 
     scenario: str
@@ -43,7 +43,7 @@ class FeatureSpec:
     @property
     def embedding_names(self) -> tuple[str, ...]:
         """emb_000, emb_001, ..."""
-        return tuple(f"emb_{place:03d}" for place in range(self.width))
+        return tuple(f"emb_{number:03d}" for number in range(self.width))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,15 +53,15 @@ class FeatureSpec:
     def views(self, workspace: Workspace) -> dict[str, list[str]]:
         """The Feast views that hold these columns, with the fields to read of each."""
         scenario, columns = self.scenario, (*self.numbers, *self.categories)
-        found = {
+        views = {
             embedding_view(scenario): [embedding_field(scenario), MODEL_VERSION] if self.width else [],
             ACTIVITY_VIEW: [name for name in columns if name in workspace.activity_columns],
             PROFILE_VIEW: [name for name in columns if name in workspace.profile_columns],
         }
-        return {view: fields for view, fields in found.items() if fields}
+        return {view: fields for view, fields in views.items() if fields}
 
     def matrix(self, table: pa.Table) -> Floats:
-        """The table's rows as numbers, (rows, features); NaN where a value is missing or a category is new.
+        """The rows as numbers, (rows, features); NaN where a value is missing or a category is new.
 
         Raises:
             NotReady: a column is absent; run `feast apply` and the backfill again.
@@ -72,25 +72,25 @@ class FeatureSpec:
             matrix[:, : self.width] = vectors(column(table, embedding_field(self.scenario)), self.width)
         # Columns are gathered first and turned once: writing each into rows of its own costs twice the time.
         columns = np.empty((len(self.names) - self.width, table.num_rows), dtype=np.float32)
-        for place, name in enumerate(self.numbers):
-            columns[place] = column(table, name).cast(pa.float64()).to_numpy()
-        for place, (name, known) in enumerate(self.categories.items(), len(self.numbers)):
+        for number, name in enumerate(self.numbers):
+            columns[number] = column(table, name).cast(pa.float64()).to_numpy()
+        for number, (name, known) in enumerate(self.categories.items(), len(self.numbers)):
             codes = pc.index_in(column(table, name), pa.array(known, pa.string()))
-            columns[place] = codes.cast(pa.float64()).to_numpy()
+            columns[number] = codes.cast(pa.float64()).to_numpy()
         columns[np.isinf(columns)] = np.nan
         matrix[:, self.width :] = columns.T
         return matrix
 
     def unseen(self, table: pa.Table) -> dict[str, dict[str, int]]:
-        """Category values that training did not have, with their rows, by column."""
-        found: dict[str, dict[str, int]] = {}
+        """Number of rows of each category value that training did not have, by column."""
+        unseen: dict[str, dict[str, int]] = {}
         for name, known in self.categories.items():
             values = column(table, name).drop_null()
             new = values.filter(pc.invert(pc.is_in(values, pa.array(known, pa.string()))))
             if len(new):
                 counts = pc.value_counts(new)
-                found[name] = {str(item["values"]): int(item["counts"]) for item in counts.to_pylist()}
-        return found
+                unseen[name] = {str(item["values"]): int(item["counts"]) for item in counts.to_pylist()}
+        return unseen
 
 
 def column(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -108,7 +108,7 @@ def column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def vectors(values: pa.ChunkedArray, width: int) -> Floats:
-    """A list column as a matrix, (rows, width); a row is all NaN where its vector is absent or holds a NaN.
+    """A list column as a matrix, (rows, width); a row is NaN where its vector is absent or holds NaN.
 
     Raises:
         InputError: a vector has another width.
@@ -135,7 +135,7 @@ def vectors(values: pa.ChunkedArray, width: int) -> Floats:
 
 
 def vector_width(values: pa.ChunkedArray) -> int:
-    """How wide the vectors of a list column are; 0 where there is none."""
+    """The width of a list column's vectors; 0 where there is none."""
     return 0 if pa.types.is_null(values.type) else int(pc.max(pc.list_value_length(values)).as_py() or 0)
 
 
@@ -159,6 +159,11 @@ def refuse_broken_vectors(table: pa.Table, scenario: str) -> None:
             f"row {broken[0] + 1:,}, column {name}: the vector of user {user!r} holds NaN{others}",
             f"Run `qanchor-cli backfill --scenario {scenario}` again.",
         )
+
+
+def model_version_column(scenario: str) -> str:
+    """The column of a frame that holds the version of the model that wrote a scenario's vectors."""
+    return f"{embedding_view(scenario)}__{MODEL_VERSION}"
 
 
 def _one_array(values: pa.ChunkedArray) -> pa.Array:

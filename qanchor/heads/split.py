@@ -1,8 +1,7 @@
-"""Which labelled rows a head is fitted on, chosen with, and reported on."""
+"""The division of labelled rows into training, validation and test parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,24 +11,24 @@ from numpy.typing import NDArray
 from qanchor.errors import LabelsInvalid
 from qanchor.events.labels import Labels, hash_share
 from qanchor.names import AS_OF, SPLITS, USER_ID
+from qanchor.times import DAY_US, from_microseconds
 
 SplitBy = Literal["fold", "time", "user"]
-Places = NDArray[np.int8]
+Parts = NDArray[np.int8]
 _TEST_SHARE, _VALID_SHARE = 0.2, 0.1
-_DAY_US = 86_400_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """How to divide.
+    """How to divide labelled rows into parts.
 
     Args:
-        by: `fold`: the labels' own split or fold column, or a hash of the user where they have neither;
-            `time`: the latest rows are tested; `user`: a hash of the user, whatever columns there are.
-        test_fold: another test fold than the highest; with `fold` alone.
-        horizon_days: how long after its time a label is known; with `time`, later known rows are left out.
-        prompt_fold: the test fold of the prompt behind the vectors; None where folds play no part.
+        by: `fold`: the labels' split or fold column, or a hash of the user where they have neither; `time`:
+            the latest rows are tested; `user`: a hash of the user, whatever columns there are.
+        test_fold: fold of the test part, in place of the highest; for `fold` only.
+        horizon_days: days after its time until a label is known; with `time`, rows known too late are left
+            out.
+        prompt_fold: test fold of the prompt behind the vectors; None without folds.
         tuned: whether there is such a prompt.
     """
 
@@ -42,39 +41,39 @@ class SplitRequest:
 
 @dataclass(frozen=True)
 class Division:
-    """Each row's part.
+    """The part of each row.
 
     Args:
-        by: `split`, `fold` or `user` (what the labels' own rule came to), or `time`.
-        places: index into SPLITS of each row; -1 is left out, (rows,).
-        test_fold: the fold that is tested on; None without folds.
+        by: rule that divided the rows: `split`, `fold`, `user` or `time`.
+        parts: index into SPLITS of each row; -1: left out, (rows,).
+        test_fold: fold of the test part; None without folds.
         begins: first time of the valid and test parts, ISO 8601, where the split is by time.
-        left_out: rows that no part may have, by reason.
+        left_out: number of rows left out, by reason.
     """
 
     by: str
-    places: Places
+    parts: Parts
     test_fold: int | None = None
     begins: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def divide(labels: Labels, request: SplitRequest) -> Division:
-    """Put every labelled row in a part, or leave it out.
+    """Assign every labelled row to a part, or leave it out.
 
     A row never goes to a later part than the one in which the vectors' prompt has seen it: a label that
     tuned the prompt is not tested on.
 
     Args:
-        labels: the scenario's.
-        request: how.
+        labels: labels of the scenario.
+        request: how to divide them.
 
     Raises:
-        LabelsInvalid: there is no such fold, a fold is asked for without folds, the prompt has seen the test
-            fold, or the rows have too few times to be split by.
+        LabelsInvalid: there is no such fold, there are no folds, the prompt has seen the test fold, or the
+            rows have too few times for a split by time.
     """
     if request.by == "fold":
-        return _own(labels, request)
+        return _by_columns(labels, request)
     if request.test_fold is not None:
         raise LabelsInvalid(
             f"--test-fold {request.test_fold} does not go with --split {request.by}", "Give one of the two."
@@ -83,7 +82,7 @@ def divide(labels: Labels, request: SplitRequest) -> Division:
     return _without_seen(labels, request, division) if request.tuned else division
 
 
-def _own(labels: Labels, request: SplitRequest) -> Division:
+def _by_columns(labels: Labels, request: SplitRequest) -> Division:
     fold = labels.test_fold(request.test_fold)
     if request.tuned and request.prompt_fold != fold:
         raise LabelsInvalid(
@@ -106,7 +105,7 @@ def _by_time(labels: Labels, request: SplitRequest) -> Division:
     moments = np.asarray(labels.table[AS_OF].cast(pa.int64()))
     test_from = _begin_of_last(moments, _TEST_SHARE, labels.scenario)
     # What became known after the test part began could not have been learnt from then.
-    known = (moments < test_from) & (moments + request.horizon_days * _DAY_US <= test_from)
+    known = (moments < test_from) & (moments + request.horizon_days * DAY_US <= test_from)
     before = np.unique(moments[known])
     if len(before) < 2:
         raise LabelsInvalid(
@@ -116,15 +115,15 @@ def _by_time(labels: Labels, request: SplitRequest) -> Division:
             "Load labels of earlier times, or split by fold or user.",
         )
     valid_from = _begin_of_last(moments[known], _VALID_SHARE / (1 - _TEST_SHARE), labels.scenario)
-    places = np.where(moments >= test_from, 2, np.where(moments >= valid_from, 1, 0)).astype(np.int8)
-    lost = (places < 2) & ~known
-    places[lost] = -1
+    parts = np.where(moments >= test_from, 2, np.where(moments >= valid_from, 1, 0)).astype(np.int8)
+    unknown = (parts < 2) & ~known
+    parts[unknown] = -1
     begins = {"valid": _iso(valid_from), "test": _iso(test_from)}
-    return Division("time", places, None, begins, _counted(not_yet_known_at_the_test=lost))
+    return Division("time", parts, None, begins, _counted(not_yet_known_at_the_test=unknown))
 
 
 def _begin_of_last(moments: NDArray[np.int64], share: float, scenario: str) -> int:
-    """The time from which on about the last `share` of the rows lie; never the first time."""
+    """The time at which about the last `share` of the rows begins; never the first time."""
     times, counts = np.unique(moments, return_counts=True)
     if len(times) < 2:
         raise LabelsInvalid(
@@ -136,21 +135,22 @@ def _begin_of_last(moments: NDArray[np.int64], share: float, scenario: str) -> i
 
 
 def _without_seen(labels: Labels, request: SplitRequest, division: Division) -> Division:
-    own = labels.part_indexes(labels.test_fold(request.prompt_fold))
-    seen = division.places > own
+    # The part in which the prompt's tuning used each row.
+    earliest = labels.part_indexes(labels.test_fold(request.prompt_fold))
+    seen = division.parts > earliest
     left_out = {**division.left_out, **_counted(seen_by_the_prompt=seen)}
-    places = np.where(seen, -1, division.places).astype(np.int8)
-    return Division(division.by, places, division.test_fold, division.begins, left_out)
+    parts = np.where(seen, -1, division.parts).astype(np.int8)
+    return replace(division, parts=parts, left_out=left_out)
 
 
 def _counted(**rows: NDArray[np.bool_]) -> dict[str, int]:
-    return {reason: int(found.sum()) for reason, found in rows.items() if found.any()}
+    return {reason: int(mask.sum()) for reason, mask in rows.items() if mask.any()}
 
 
 def _iso(micros: int) -> str:
-    return (_EPOCH + timedelta(microseconds=micros)).isoformat()
+    return from_microseconds(micros).isoformat()
 
 
-def part_names(places: Places) -> list[str]:
-    """The parts' names, one for each row."""
-    return [SPLITS[place] for place in places]
+def part_names(parts: Parts) -> list[str]:
+    """The name of each row's part."""
+    return [SPLITS[part] for part in parts]

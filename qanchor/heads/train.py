@@ -1,8 +1,7 @@
-"""`head train`: from labels and the offline store to a head that is measured, stored and registered."""
+"""Training a head: from labels and the offline store to a head that is measured, stored and registered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 
 from qanchor.errors import (
     CheckpointInvalid,
-    FingerprintMismatch,
     InputError,
     LabelsInvalid,
     NotReady,
@@ -23,6 +21,7 @@ from qanchor.heads.contributions import mean_contributions
 from qanchor.heads.figures import compare_scorers, drift, segment_rows
 from qanchor.heads.fit import FitOptions, FittedHead, constant_columns
 from qanchor.heads.frame import PART, HeadFrame, read_frame
+from qanchor.heads.score import check_space
 from qanchor.heads.spec import FeatureSpec, Group
 from qanchor.heads.split import Division, SplitBy, SplitRequest, divide
 from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
@@ -32,6 +31,7 @@ from qanchor.registry.session import transaction
 from qanchor.registry.tables import EmbeddingManifest, Head, PromptVersion, new_version
 from qanchor.registry.versions import active_by_scenario, register_head
 from qanchor.site import Site
+from qanchor.times import now
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]
@@ -40,14 +40,14 @@ SCORERS = ("head", "probe", "aggregates")
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `head train` was asked for.
+    """Options of training a head.
 
     Args:
-        groups: feature groups of the head; the baselines are fitted whatever it uses.
-        test_fold: another test fold than the highest.
-        fit: rounds, patience, seeds, search, weights; its constraints come on top of scenarios.yaml's.
-        split: how rows are divided.
-        promote: whether the head takes over at once, whatever the champion is.
+        groups: feature groups of the head; the baselines do not depend on them.
+        test_fold: fold of the test part, in place of the highest.
+        fit: rounds, patience, seeds, search, weights; its constraints are added to those of scenarios.yaml.
+        split: rule that divides the rows.
+        promote: whether the head becomes the champion at once, whatever the champion is.
     """
 
     groups: tuple[Group, ...] = ("embedding", "activity")
@@ -59,10 +59,10 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """A head that was stored.
+    """A head that was trained and stored.
 
     Args:
-        card: what it is; its metrics are of the test rows.
+        card: description of the head; its metrics are of the test rows.
         champion: whether it scores users now; else it is a challenger.
     """
 
@@ -82,14 +82,14 @@ class _Fit:
 def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progress) -> TrainedHead:
     """Fit, measure, store and register a scenario's head.
 
-    The head becomes the champion where there is none, or where the champion cannot score any more: its files
-    are damaged, or it reads another embedding space. Otherwise it is a challenger.
+    The head becomes the champion where there is none, or where the champion can no longer score because its
+    files are damaged or it reads another embedding space. Otherwise it is a challenger.
 
     Args:
         site: feature repository, home, registry, workspace.
         scenario: name of the scenario.
         options: feature groups, split, how to fit.
-        progress: told of each stage.
+        progress: display of the four stages.
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
@@ -123,34 +123,13 @@ def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progr
     }
     progress.advance(note="baselines")
     known = {name: values for name, values in scores.items() if values is not None}
-    done = _Fit(frame, division, spec, fitted, known)
-    card = _card(done, labels, manifest, site.workspace).model_copy(
+    fit_result = _Fit(frame, division, spec, fitted, known)
+    card = _card(fit_result, labels, manifest, site.workspace).model_copy(
         update={"groups": options.groups, "options": fit}
     )
-    trained = _store(card, done, site, options.promote)
+    trained = _store(site, card, fit_result, options.promote)
     progress.advance(note=f"auc {card.metrics['head']['auc']:.4f}")
     return trained
-
-
-def check_space(site: Site, scenario: str, fingerprint: str, remedy: str = "") -> None:
-    """Refuse a feature view whose vectors lie in another embedding space.
-
-    Args:
-        site: feature repository.
-        scenario: name of the scenario.
-        fingerprint: of the vectors or head at hand.
-        remedy: what to do; default: run the backfill.
-
-    Raises:
-        FingerprintMismatch: they differ.
-    """
-    tagged = site.features.fingerprint(scenario)
-    if tagged != fingerprint:
-        raise FingerprintMismatch(
-            f"the Feast view of {scenario} holds vectors of {tagged[:12] if tagged else 'no'} "
-            f"fingerprint, wanted is {fingerprint[:12]}",
-            remedy or f"Run `qanchor-cli backfill --scenario {scenario}`.",
-        )
 
 
 def _split_request(
@@ -170,7 +149,7 @@ def _split_request(
 
 
 def _fit_options(spec: FeatureSpec, workspace: Workspace, options: TrainOptions) -> FitOptions:
-    """The options with the scenario's own constraints beneath those asked for."""
+    """The options with the scenario's constraints added; the options' constraints take precedence."""
     monotone = {**workspace.scenario(spec.scenario).monotone, **options.fit.monotone}
     for name, direction in monotone.items():
         if name not in workspace.activity_columns and name not in workspace.profile_columns:
@@ -197,9 +176,9 @@ def _check_frame(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace
     for part in SPLITS:
         held = set(frame.labels[frame.rows(part)].tolist())
         if len(held) < 2:
-            found = f"only label {held.pop()}" if held else "no rows"
+            content = f"only label {held.pop()}" if held else "no rows"
             raise LabelsInvalid(
-                f"part {part} of {frame.scenario} has {found}",
+                f"part {part} of {frame.scenario} has {content}",
                 "Load labels with both classes in every part.",
             )
     if "embedding" in groups and frame.without_embedding == frame.table.num_rows:
@@ -214,17 +193,17 @@ def _check_frame(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace
         )
 
 
-def _card(done: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Workspace) -> HeadCard:
-    frame, spec, fitted = done.frame, done.spec, done.fitted
+def _card(fit: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Workspace) -> HeadCard:
+    frame, spec, fitted, division = fit.frame, fit.spec, fit.fitted, fit.division
     test = frame.rows("test")
-    metrics = compare_scorers(frame.labels[test], {name: s[test] for name, s in done.scores.items()})
-    metrics["head"] |= drift(frame.part_names, done.scores["head"])
+    metrics = compare_scorers(frame.labels[test], {name: s[test] for name, s in fit.scores.items()})
+    metrics["head"] |= drift(frame.part_names, fit.scores["head"])
     held_out = frame.table.filter(pa.array(~frame.rows("train")))
     return HeadCard(
         format=FORMAT,
         scenario=frame.scenario,
         version=new_version(),
-        created_at=datetime.now(UTC),
+        created_at=now(),
         fingerprint=manifest.fingerprint,
         model_version=frame.model_version,
         prompt_version=manifest.prompt_version,
@@ -238,10 +217,8 @@ def _card(done: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Wo
         rounds=fitted.boosters.rounds,
         tried=fitted.tried,
         valid_auc=fitted.valid_auc,
-        test_fold=done.division.test_fold,
-        split=SplitCard(
-            by=done.division.by, begins=dict(done.division.begins), left_out=dict(done.division.left_out)
-        ),
+        test_fold=division.test_fold,
+        split=SplitCard(by=division.by, begins=dict(division.begins), left_out=dict(division.left_out)),
         labels_hash=labels.content_hash,
         frame_hash="",
         rows={part: int(frame.rows(part).sum()) for part in SPLITS},
@@ -249,7 +226,7 @@ def _card(done: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Wo
         constant=constant_columns(spec.matrix(frame.table_of("train")), spec.names),
         unseen=spec.unseen(held_out),
         metrics=metrics,
-        segments=segment_rows(frame.labels[test], done.scores["head"][test], _segments(frame, workspace)),
+        segments=segment_rows(frame.labels[test], fit.scores["head"][test], _segments(frame, workspace)),
         importance=mean_contributions(fitted.boosters, spec, frame.table_of("test"), workspace),
         booster_hashes=(),
         libraries=libraries(),
@@ -272,9 +249,9 @@ def _score_table(frame: HeadFrame, scores: Mapping[str, Scores]) -> pa.Table:
     return table
 
 
-def _store(card: HeadCard, done: _Fit, site: Site, promote: bool) -> TrainedHead:
+def _store(site: Site, card: HeadCard, fit: _Fit, promote: bool) -> TrainedHead:
     folder = site.home.heads / card.scenario / card.version
-    files = HeadFiles(done.fitted.boosters, _score_table(done.frame, done.scores), done.frame)
+    files = HeadFiles(fit.fitted.boosters, _score_table(fit.frame, fit.scores), fit.frame)
     card, card_hash = write_head(folder, card, files)
     row = register_head(
         site.engine,

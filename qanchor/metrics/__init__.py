@@ -1,4 +1,4 @@
-"""How well scores separate two classes, how honest they are, and how sure one may be of it; numpy only.
+"""Metrics of binary scores: separation, calibration, and their confidence intervals; numpy only.
 
 `labels` are 0 or 1 and `scores` are finite, higher meaning likelier 1; both have shape (rows,).
 """

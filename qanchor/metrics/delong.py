@@ -1,4 +1,4 @@
-"""How sure an area under the ROC curve is, and whether two of the same rows differ, without resampling.
+"""The interval of an area under the ROC curve, and a test of two on the same rows, without resampling.
 
 Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); by mid-ranks as in Sun and Xu, IEEE Signal
 Processing Letters 21 (2014).
@@ -22,9 +22,9 @@ class AucTest:
 
     Args:
         difference: first minus second, with its interval.
-        standard_error: of the difference.
+        standard_error: standard error of the difference.
         z: difference over standard error; 0 where both are the same.
-        p_value: two-sided, of no difference.
+        p_value: two-sided p-value of no difference.
     """
 
     difference: Interval
@@ -37,9 +37,9 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, confidence: float = 0.95)
     """An area with its normal interval, cut to [0, 1].
 
     Args:
-        labels: 0 or 1, two of each at least.
-        scores: of the rows.
-        confidence: two-sided, in (0, 1).
+        labels: 0 or 1, at least two of each.
+        scores: scores of the rows.
+        confidence: two-sided confidence, in (0, 1).
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -54,10 +54,10 @@ def compare_auc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, confiden
     """DeLong's paired test of two scorers on the same rows.
 
     Args:
-        labels: 0 or 1, two of each at least.
-        first: scores.
+        labels: 0 or 1, at least two of each.
+        first: scores of the rows.
         second: other scores of the same rows.
-        confidence: of the difference's interval.
+        confidence: confidence of the difference's interval.
 
     Raises:
         LabelsInvalid: only one class is present.
@@ -67,7 +67,7 @@ def compare_auc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, confiden
     difference = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = math.sqrt(max(variance, 0.0))
-    # Scorers that order all rows alike leave rounding errors in place of a variance.
+    # Where both scorers order all rows alike the variance is a rounding error.
     z = 0.0 if error < 1e-12 else difference / error
     reach = normal_quantile(confidence) * error
     interval = Interval(difference, difference - reach, difference + reach)
@@ -75,7 +75,7 @@ def compare_auc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, confiden
 
 
 def normal_quantile(confidence: float) -> float:
-    """How many standard errors a two-sided normal interval reaches to either side."""
+    """Half the width of a two-sided normal interval, in standard errors."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
@@ -101,6 +101,6 @@ def _areas(labels: ArrayLike, *scorers: ArrayLike) -> tuple[Floats, Floats]:
 
 def _midranks(values: Floats) -> Floats:
     """Ranks from 1, equal values sharing their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[place])
+    return np.asarray((ends - (counts - 1) / 2)[group])

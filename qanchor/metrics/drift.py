@@ -1,4 +1,4 @@
-"""How far a distribution of scores moved."""
+"""The shift between two distributions of scores."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from qanchor.errors import InputError
 from qanchor.metrics.tally import Floats
 
-# An empty bin counts as a ten-thousandth, the customary floor, or one empty bin would be infinite drift.
+# The customary floor of an empty bin's share; else one empty bin would be infinite drift.
 SMALLEST_SHARE = 1e-4
 
 
@@ -15,7 +15,7 @@ def psi(expected: ArrayLike, actual: ArrayLike, bins: int = 10) -> float:
 
     Args:
         expected: the reference; its quantiles are the bins.
-        actual: what is compared with it.
+        actual: values to compare with the reference.
         bins: number of quantile bins; equal values share one.
 
     Raises:

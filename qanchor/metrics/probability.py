@@ -1,4 +1,4 @@
-"""How honest probabilities are: their distance to the labels, and predicted against observed rates."""
+"""Quality of probabilities: their distance to the labels, and predicted against observed rates."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class CalibrationBins:
     Args:
         predicted: mean probability of each bin.
         observed: share of label 1 in each bin.
-        rows: rows of each bin.
+        rows: number of rows in each bin.
     """
 
     predicted: Floats
@@ -41,16 +41,12 @@ def tallied_log_loss(counts: Tally) -> Floats:
 def tallied_calibration_error(counts: Tally, bins: int = 10) -> Floats:
     """`expected_calibration_error` of every resample, (...)."""
     chances = counts.scores
-    place = _equal_width(chances, bins)
-    # The scores descend, so the rows of a bin stand side by side.
-    starts = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1])))
+    bin_of = np.minimum((chances * bins).astype(np.int64), bins - 1)
+    # The scores descend, so the rows of a bin are adjacent.
+    starts = np.flatnonzero(np.concatenate(([True], bin_of[1:] != bin_of[:-1])))
     surplus = (counts.positives + counts.negatives) * chances - counts.positives
     gaps = np.abs(np.add.reduceat(surplus, starts, axis=-1)).sum(axis=-1)
     return np.asarray(gaps / (counts.all_positives + counts.all_negatives))
-
-
-def _equal_width(chances: Floats, bins: int) -> NDArray[np.int64]:
-    return np.minimum((chances * bins).astype(np.int64), bins - 1)
 
 
 def _probability_tally(labels: ArrayLike, probabilities: ArrayLike) -> Tally:
@@ -64,7 +60,7 @@ def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a score is no probability.
+        InputError: a score is outside [0, 1].
     """
     return float(tallied_brier(_probability_tally(labels, probabilities)))
 
@@ -74,7 +70,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a score is no probability.
+        InputError: a score is outside [0, 1].
     """
     return float(tallied_log_loss(_probability_tally(labels, probabilities)))
 
@@ -84,7 +80,7 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a score is no probability.
+        InputError: a score is outside [0, 1].
     """
     return float(tallied_calibration_error(_probability_tally(labels, probabilities), bins))
 
@@ -94,15 +90,15 @@ def calibration_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a score is no probability.
+        InputError: a score is outside [0, 1].
     """
     truth, values = checked(labels, probabilities)
     check_probabilities(values)
-    # Of the inner edges alone each is taken once: where many rows share the lowest score they are a bin.
+    # Inner edges only, each once: many rows that share the lowest score are one bin.
     edges = np.unique(np.percentile(values, 100 * np.linspace(0, 1, bins + 1)[1:-1]))
-    places = np.searchsorted(edges, values, side="left")
-    rows = np.bincount(places)
-    held = rows > 0
-    predicted = np.bincount(places, weights=values)[held] / rows[held]
-    observed = np.bincount(places, weights=truth)[held] / rows[held]
-    return CalibrationBins(predicted, observed, rows[held])
+    bin_of = np.searchsorted(edges, values, side="left")
+    rows = np.bincount(bin_of)
+    filled = rows > 0
+    predicted = np.bincount(bin_of, weights=values)[filled] / rows[filled]
+    observed = np.bincount(bin_of, weights=truth)[filled] / rows[filled]
+    return CalibrationBins(predicted, observed, rows[filled])

@@ -1,4 +1,4 @@
-"""How well scores put label 1 above label 0; rows with equal scores are one group, not ordered by chance."""
+"""How well scores put label 1 above label 0; rows with equal scores are one group."""
 
 from dataclasses import dataclass
 
@@ -26,11 +26,11 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Separation:
-    """The Kolmogorov-Smirnov statistic and where it is reached.
+    """The Kolmogorov-Smirnov statistic and its threshold.
 
     Args:
         statistic: largest true minus false positive rate, in [0, 1].
-        threshold: the highest score that reaches it, taking score >= threshold; +inf where none separates.
+        threshold: highest score that reaches it, taking score >= threshold; +inf where none separates.
     """
 
     statistic: float
@@ -55,7 +55,7 @@ def tallied_ks(counts: Tally) -> Floats:
 def tallied_pr_auc(counts: Tally) -> Floats:
     """`pr_auc` of every resample, (...)."""
     caught = counts.true_positives
-    # A resample may leave the best scores out: nothing is taken there and nothing added.
+    # A resample may lack the best scores: nothing is taken there and nothing added.
     precision = caught / np.maximum(caught + counts.false_positives, 1)
     return np.asarray(np.sum(precision * counts.positives, axis=-1) / counts.all_positives)
 
@@ -64,10 +64,10 @@ def tallied_gain(counts: Tally, share: float) -> Floats:
     """`gain_at` of every resample, (...).
 
     Raises:
-        InputError: the share lies outside (0, 1].
+        InputError: the share is outside (0, 1].
     """
     if not 0 < share <= 1:
-        raise InputError(f"share {share} lies outside (0, 1]", "Give the part of rows to take, such as 0.1.")
+        raise InputError(f"share {share} is outside (0, 1]", "Give the part of rows to take, such as 0.1.")
     rows = np.cumsum(counts.positives + counts.negatives, axis=-1)
     taken = share * rows[..., -1:]
     last = np.sum(rows < taken, axis=-1, keepdims=True)
@@ -76,9 +76,14 @@ def tallied_gain(counts: Tally, share: float) -> Floats:
     )
     reached = np.take_along_axis(rows, last, axis=-1)
     held = here + np.take_along_axis(counts.negatives, last, axis=-1)
-    # The group that the boundary cuts counts at its own rate.
+    # The group across the boundary counts at its mean rate.
     missing = here * (reached - taken) / np.maximum(held, 1)
     return np.asarray((caught - missing)[..., 0] / counts.all_positives)
+
+
+def tallied_lift(counts: Tally, share: float) -> Floats:
+    """`lift_at` of every resample, (...)."""
+    return tallied_gain(counts, share) / share
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
@@ -128,15 +133,15 @@ def pr_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 def gain_at(labels: ArrayLike, scores: ArrayLike, share: float) -> float:
     """Share of all positives among the best-scored `share` of rows, in [0, 1].
 
-    A tie across the boundary counts at its own rate, which is its mean over all orders of the tied rows.
+    A tie across the boundary counts at its rate, the mean over all orders of the tied rows.
 
     Args:
         labels: 0 or 1.
         scores: higher means likelier 1.
-        share: part of the rows taken, in (0, 1].
+        share: share of the rows to take, in (0, 1].
 
     Raises:
-        InputError: the share lies outside (0, 1].
+        InputError: the share is outside (0, 1].
         LabelsInvalid: only one class is present.
     """
     return float(tallied_gain(tally(labels, scores), share))
@@ -146,7 +151,7 @@ def lift_at(labels: ArrayLike, scores: ArrayLike, share: float) -> float:
     """How many times more positives the best-scored `share` of rows holds than a random draw.
 
     Raises:
-        InputError: the share lies outside (0, 1].
+        InputError: the share is outside (0, 1].
         LabelsInvalid: only one class is present.
     """
     return gain_at(labels, scores, share) / share

@@ -2,35 +2,35 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qanchor.metrics.probability import tallied_brier, tallied_calibration_error, tallied_log_loss
-from qanchor.metrics.ranking import tallied_auc, tallied_gain, tallied_ks, tallied_pr_auc
+from qanchor.metrics.ranking import tallied_auc, tallied_gain, tallied_ks, tallied_lift, tallied_pr_auc
 from qanchor.metrics.tally import Floats, Int64, Tallier, Tally, check_probabilities
 
 SHARES = {"1": 0.01, "5": 0.05, "10": 0.10, "20": 0.20}
 _PROBABILITIES = ("brier", "log_loss", "ece")
-# Counts of this many rows are held at once: enough to keep numpy busy, little enough for the caches.
+# Counts held at once: enough to keep numpy busy, few enough for the caches.
 _CELLS = 1_000_000
 
 
-def _gain(share: float) -> Callable[[Tally], Floats]:
-    return lambda counts: tallied_gain(counts, share)
-
-
-def _lift(share: float) -> Callable[[Tally], Floats]:
-    return lambda counts: tallied_gain(counts, share) / share
-
-
 # Every figure that a tally gives, by the name that cards and reports use.
-FIGURES: Mapping[str, Callable[[Tally], Floats]] = {
+FIGURES: Final[Mapping[str, Callable[[Tally], Floats]]] = {
     "auc": tallied_auc,
     "ks": tallied_ks,
     "pr_auc": tallied_pr_auc,
-    **{f"gain_{name}": _gain(share) for name, share in SHARES.items()},
-    **{f"lift_{name}": _lift(share) for name, share in SHARES.items()},
+    "gain_1": partial(tallied_gain, share=0.01),
+    "gain_5": partial(tallied_gain, share=0.05),
+    "gain_10": partial(tallied_gain, share=0.10),
+    "gain_20": partial(tallied_gain, share=0.20),
+    "lift_1": partial(tallied_lift, share=0.01),
+    "lift_5": partial(tallied_lift, share=0.05),
+    "lift_10": partial(tallied_lift, share=0.10),
+    "lift_20": partial(tallied_lift, share=0.20),
     "brier": tallied_brier,
     "log_loss": tallied_log_loss,
     "ece": tallied_calibration_error,
@@ -42,7 +42,7 @@ class Interval:
     """A figure with its interval.
 
     Args:
-        value: on all rows.
+        value: value on all rows.
         low: lower end.
         high: upper end.
     """
@@ -54,11 +54,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How to resample.
+    """Options of resampling.
 
     Args:
-        draws: resamples.
-        confidence: two-sided, in (0, 1).
+        draws: number of resamples.
+        confidence: two-sided confidence, in (0, 1).
         seed: the same seed gives the same interval.
     """
 
@@ -77,40 +77,40 @@ def bootstrap_intervals(
     """Percentile bootstrap intervals, resampled within each class so that both stay present.
 
     Args:
-        names: of FIGURES.
+        names: keys of FIGURES.
         labels: 0 or 1.
-        scores: of the rows.
-        baseline: other scores of the same rows; given, the intervals are of the paired difference of
+        scores: scores of the rows.
+        baseline: other scores of the same rows; with them, the intervals are of the paired difference of
             scores and baseline, both on the same resamples.
         options: draws, confidence and seed.
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a figure needs probabilities and a score is none.
+        InputError: a figure needs probabilities and a score is outside [0, 1].
     """
     chosen = options or Bootstrap()
     talliers = [Tallier(labels, scores)] + ([] if baseline is None else [Tallier(labels, baseline)])
     if set(names) & set(_PROBABILITIES):
-        for one in talliers:
-            check_probabilities(one.scores)
+        for tallier in talliers:
+            check_probabilities(tallier.scores)
     values = _values(names, talliers, None)
     draws = [_values(names, talliers, weights) for weights in _resamples(talliers[0].labels, chosen)]
     tail = (1 - chosen.confidence) / 2
-    found = {}
+    intervals = {}
     for name in names:
         low, high = np.quantile(np.concatenate([draw[name] for draw in draws]), (tail, 1 - tail))
-        found[name] = Interval(float(values[name]), float(low), float(high))
-    return found
+        intervals[name] = Interval(float(values[name]), float(low), float(high))
+    return intervals
 
 
 def _values(names: Sequence[str], talliers: Sequence[Tallier], weights: Int64 | None) -> dict[str, Floats]:
-    counts = [one.count(weights) for one in talliers]
-    values = {name: [FIGURES[name](one) for one in counts] for name in names}
-    return {name: found[0] - found[1] if len(found) > 1 else found[0] for name, found in values.items()}
+    counts = [tallier.count(weights) for tallier in talliers]
+    values = {name: [FIGURES[name](each) for each in counts] for name in names}
+    return {name: each[0] - each[1] if len(each) > 1 else each[0] for name, each in values.items()}
 
 
 def _resamples(labels: NDArray[np.int64], options: Bootstrap) -> Iterator[Int64]:
-    """How often each row is drawn, (draws, rows), some draws at a time."""
+    """Number of times that each row is drawn, (draws, rows), some draws at a time."""
     random = np.random.default_rng(options.seed)
     groups = [np.flatnonzero(labels == label) for label in (0, 1)]
     at_once = max(1, _CELLS // len(labels))

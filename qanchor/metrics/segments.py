@@ -1,4 +1,4 @@
-"""Figures by segment of the users, and which segments fare differently from the rest."""
+"""Figures by segment of the users, and the segments that differ from the rest."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ class Segment:
     """The rows that hold one value of a feature, compared with all other rows.
 
     Args:
-        feature: its name.
-        value: of the rows; values beyond the twelve most frequent are one segment.
-        rows: how many.
-        positives: rows with label 1.
+        feature: name of the feature.
+        value: value of the rows; values beyond the twelve most frequent are one segment.
+        rows: number of rows.
+        positives: number of rows with label 1.
         rate: share of label 1.
         mean_score: mean probability.
-        auc: area within the segment; None where too few rows of a class.
-        auc_gap: that area less the other rows' one; None where either is unknown.
-        calibration_gap: mean probability less the rate; None where too few rows.
+        auc: area within the segment; None where a class has too few rows.
+        auc_gap: that area minus the other rows' one; None where either is unknown.
+        calibration_gap: mean probability minus the rate; None where there are too few rows.
         flags: `ranks worse`, `ranks better`, `scored too high`, `scored too low`, where the interval of
-            the gap leaves 0 out, widened for the number of segments looked at.
+            the gap excludes 0, widened for the number of segments.
     """
 
     feature: str
@@ -54,19 +54,19 @@ def compare_segments(
 ) -> list[Segment]:
     """A row for every value of every feature.
 
-    The intervals of the gaps share the error out over all segments (Bonferroni), so that a table in which
-    all segments fare alike has no flag in `confidence` of the cases.
+    The intervals of the gaps divide the error over all segments (Bonferroni), so that a table without real
+    differences has no flag in `confidence` of the cases.
 
     Args:
         labels: 0 or 1.
-        probabilities: of label 1.
-        features: values by name, one for each row; None is missing.
-        confidence: of the whole table.
-        fewest: rows of each class that an area needs.
+        probabilities: probability of label 1.
+        features: value of each row, by feature; None is missing.
+        confidence: confidence of the whole table.
+        fewest: least number of rows of each class for an area.
 
     Raises:
         LabelsInvalid: only one class is present.
-        InputError: a score is no probability.
+        InputError: a score is outside [0, 1].
     """
     truth, chances = checked(labels, probabilities)
     check_probabilities(chances)
@@ -76,77 +76,76 @@ def compare_segments(
         for value, rows in _members(values).items()
     }
     each = 1 - (1 - confidence) / max(len(members), 1)
-    return [
-        _segment(name, rows, (truth, chances), (confidence, each), fewest) for name, rows in members.items()
-    ]
+    comparison = _Comparison(truth, chances, confidence, normal_quantile(each), fewest)
+    return [comparison.segment(feature, value, rows) for (feature, value), rows in members.items()]
 
 
 def _members(values: Sequence[str | None]) -> dict[str, NDArray[np.bool_]]:
     """Which rows hold each value, the most frequent values first."""
     texts = np.array([MISSING if value is None else value for value in values], dtype=object)
-    found, place, counts = np.unique(texts, return_inverse=True, return_counts=True)
+    distinct, code, counts = np.unique(texts, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    members = {str(found[code]): place == code for code in order[:_MOST_VALUES]}
+    members = {str(distinct[number]): code == number for number in order[:_MOST_VALUES]}
     if len(order) > _MOST_VALUES:
-        members[OTHER] = np.isin(place, order[_MOST_VALUES:])
+        members[OTHER] = np.isin(code, order[_MOST_VALUES:])
     return members
 
 
-def _segment(
-    name: tuple[str, str],
-    rows: NDArray[np.bool_],
-    all_rows: tuple[NDArray[np.int64], Floats],
-    confidence: tuple[float, float],
-    fewest: int,
-) -> Segment:
-    truth, chances = all_rows
-    reach = normal_quantile(confidence[1])
-    held, mean = truth[rows], chances[rows]
-    # The spread that honest probabilities would have: that of few rows with one label would be none.
-    error = math.sqrt(float((mean * (1 - mean)).sum())) / len(mean)
-    enough = len(held) >= 2 * fewest
-    calibration = _around(float((mean - held).mean()), reach * error) if enough else None
-    inside, outside = (_area(truth[r], chances[r], confidence[0], fewest) for r in (rows, ~rows))
-    gap = None
-    if inside is not None and outside is not None:
-        # Different rows: the variances add up.
-        spread = math.hypot(_error(inside, confidence[0]), _error(outside, confidence[0]))
-        gap = _around(inside.value - outside.value, reach * spread)
-    flags = [words for words, found in _judge(gap, calibration) if found]
-    return Segment(
-        feature=name[0],
-        value=name[1],
-        rows=len(held),
-        positives=int(held.sum()),
-        rate=float(held.mean()),
-        mean_score=float(mean.mean()),
-        auc=inside,
-        auc_gap=gap,
-        calibration_gap=calibration,
-        flags=tuple(flags),
-    )
+@dataclass(frozen=True)
+class _Comparison:
+    """The rows of all segments, and how their intervals are made."""
+
+    truth: NDArray[np.int64]
+    chances: Floats
+    confidence: float
+    reach: float
+    fewest: int
+
+    def segment(self, feature: str, value: str, rows: NDArray[np.bool_]) -> Segment:
+        """The rows of a mask, bool [rows], compared with all other rows."""
+        labels, probabilities = self.truth[rows], self.chances[rows]
+        # The spread that honest probabilities would have: that of few rows with one label would be none.
+        error = math.sqrt(float((probabilities * (1 - probabilities)).sum())) / len(probabilities)
+        enough = len(labels) >= 2 * self.fewest
+        calibration = (
+            _interval(float((probabilities - labels).mean()), self.reach * error) if enough else None
+        )
+        inside, outside = (self._area(part) for part in (rows, ~rows))
+        gap = None
+        if inside is not None and outside is not None:
+            # Different rows: the variances add up.
+            spread = math.hypot(self._error(inside), self._error(outside))
+            gap = _interval(inside.value - outside.value, self.reach * spread)
+        flags = (
+            ("ranks worse", gap is not None and gap.high < 0),
+            ("ranks better", gap is not None and gap.low > 0),
+            ("scored too high", calibration is not None and calibration.low > 0),
+            ("scored too low", calibration is not None and calibration.high < 0),
+        )
+        return Segment(
+            feature=feature,
+            value=value,
+            rows=len(labels),
+            positives=int(labels.sum()),
+            rate=float(labels.mean()),
+            mean_score=float(probabilities.mean()),
+            auc=inside,
+            auc_gap=gap,
+            calibration_gap=calibration,
+            flags=tuple(flag for flag, applies in flags if applies),
+        )
+
+    def _area(self, rows: NDArray[np.bool_]) -> Interval | None:
+        truth = self.truth[rows]
+        ones = int(truth.sum())
+        if min(ones, len(truth) - ones) < max(self.fewest, 2):
+            return None
+        return auc_interval(truth, self.chances[rows], self.confidence)
+
+    def _error(self, area: Interval) -> float:
+        # The wider side: an interval may be cut at 0 or 1.
+        return max(area.high - area.value, area.value - area.low) / normal_quantile(self.confidence)
 
 
-def _judge(gap: Interval | None, calibration: Interval | None) -> list[tuple[str, bool]]:
-    return [
-        ("ranks worse", gap is not None and gap.high < 0),
-        ("ranks better", gap is not None and gap.low > 0),
-        ("scored too high", calibration is not None and calibration.low > 0),
-        ("scored too low", calibration is not None and calibration.high < 0),
-    ]
-
-
-def _area(truth: NDArray[np.int64], chances: Floats, confidence: float, fewest: int) -> Interval | None:
-    ones = int(truth.sum())
-    if min(ones, len(truth) - ones) < max(fewest, 2):
-        return None
-    return auc_interval(truth, chances, confidence)
-
-
-def _error(area: Interval, confidence: float) -> float:
-    # The wider side: an interval may be cut at 0 or 1.
-    return max(area.high - area.value, area.value - area.low) / normal_quantile(confidence)
-
-
-def _around(value: float, reach: float) -> Interval:
+def _interval(value: float, reach: float) -> Interval:
     return Interval(value, value - reach, value + reach)

@@ -1,10 +1,9 @@
-"""Counts of both classes at each distinct score: what every metric here is computed from.
+"""Counts of both classes at each distinct score, from which every metric here is computed.
 
 A tally may hold many resamples of the same rows at once; then every metric of it is one number per resample.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,14 +39,14 @@ class Tally:
         return np.asarray(np.cumsum(self.negatives, axis=-1))
 
     @property
-    def all_positives(self) -> Any:
+    def all_positives(self) -> Int64:
         """Rows with label 1, (...)."""
-        return self.positives.sum(axis=-1)
+        return np.asarray(self.positives.sum(axis=-1))
 
     @property
-    def all_negatives(self) -> Any:
+    def all_negatives(self) -> Int64:
         """Rows with label 0, (...)."""
-        return self.negatives.sum(axis=-1)
+        return np.asarray(self.negatives.sum(axis=-1))
 
 
 class Tallier:
@@ -75,7 +74,7 @@ class Tallier:
         """The tally of the rows.
 
         Args:
-            weights: how often each row counts, (draws, rows); default: once each.
+            weights: count of each row, (draws, rows); default: 1.
         """
         ordered = np.ones(len(self._order), np.int64) if weights is None else weights[..., self._order]
         positives = ordered * self._ones
@@ -132,7 +131,7 @@ def check_probabilities(scores: Floats) -> None:
     """Refuse scores that are no probabilities.
 
     Raises:
-        InputError: a score lies outside [0, 1].
+        InputError: a score is outside [0, 1].
     """
     if scores.min() < 0 or scores.max() > 1:
-        raise InputError("scores lie outside [0, 1]", "Give probabilities to this metric.")
+        raise InputError("scores are outside [0, 1]", "Give probabilities to this metric.")

@@ -21,10 +21,9 @@ from qanchor.explain.event_effects import (
     read_events,
     score_direction,
 )
-from qanchor.heads.boosters import Boosters
 from qanchor.heads.calibrate import Calibration
 from qanchor.heads.card import FORMAT, HeadCard, SplitCard
-from qanchor.heads.fit import FitOptions, FitRows, FitTask, fit_head
+from qanchor.heads.fit import Boosters, FitOptions, FitRows, FitTask, fit_head
 from qanchor.heads.score import LoadedHead
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder

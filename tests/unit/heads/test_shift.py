@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qanchor.heads.shift import score_shift
+from qanchor.heads.score import score_shift
 from qanchor.heads.train import train_head
 from qanchor.progress import Silent
 from qanchor.registry.manifests import active_manifest, note_manifest

@@ -30,7 +30,7 @@ def labels(days: list[int], folds: list[int] | None = None) -> Labels:
 
 def counts(division: Division) -> list[int]:
     """Rows left out, of train, valid and test."""
-    return [int((division.places == part).sum()) for part in (-1, 0, 1, 2)]
+    return [int((division.parts == part).sum()) for part in (-1, 0, 1, 2)]
 
 
 def test_the_labels_own_folds_are_the_rule() -> None:
@@ -44,7 +44,7 @@ def test_without_columns_users_are_hashed_and_stay_together() -> None:
     some = labels([0, 30] * 300)
     own, asked = divide(some, SplitRequest()), divide(some, SplitRequest("user"))
     assert own.by == asked.by == "user"
-    np.testing.assert_array_equal(own.places, asked.places)
+    np.testing.assert_array_equal(own.parts, asked.parts)
     share = np.array(counts(asked)) / 600
     assert share == pytest.approx([0, 0.7, 0.1, 0.2], abs=0.05)
 
@@ -56,11 +56,11 @@ def test_no_training_row_was_known_later_than_the_first_test_row(weeks: list[int
         division = divide(labels(days), SplitRequest("time", horizon_days=horizon))
     except LabelsInvalid:
         return
-    found = {part: [d for d, p in zip(days, division.places, strict=True) if p == part] for part in range(3)}
+    found = {part: [d for d, p in zip(days, division.parts, strict=True) if p == part] for part in range(3)}
     assert all(found.values())
     assert max(found[0]) < min(found[1]) < min(found[2])
     assert max(found[0] + found[1]) + horizon <= min(found[2])
-    assert sum(division.left_out.values()) == (division.places == -1).sum()
+    assert sum(division.left_out.values()) == (division.parts == -1).sum()
 
 
 def test_a_split_by_time_says_when_its_parts_begin_and_what_it_leaves_out() -> None:
@@ -89,8 +89,8 @@ def test_rows_that_tuned_the_prompt_are_never_tested_on() -> None:
     for by in ("user", "time"):
         division = divide(some, SplitRequest("user" if by == "user" else "time", prompt_fold=4, tuned=True))
         seen_as = some.part_indexes(4)
-        kept = division.places >= 0
-        assert (division.places[kept] <= seen_as[kept]).all()
+        kept = division.parts >= 0
+        assert (division.parts[kept] <= seen_as[kept]).all()
         assert division.left_out["seen_by_the_prompt"] == counts(division)[0] > 0
     with pytest.raises(LabelsInvalid, match="tuned with test fold 4 and has seen labels of fold 2"):
         divide(some, SplitRequest(test_fold=2, prompt_fold=4, tuned=True))

@@ -133,7 +133,7 @@ def test_vectors_or_aggregates_absent_everywhere_name_the_backfill(world: World)
 
 def test_a_view_of_another_fingerprint_is_refused(world: World) -> None:
     world.source.fingerprints[SCENARIO] = "e" * 32
-    with pytest.raises(FingerprintMismatch, match=r"eeeeeeeeeeee.*wanted is ffffffffffff.*backfill"):
+    with pytest.raises(FingerprintMismatch, match=r"eeeeeeeeeeee.*expected is ffffffffffff.*backfill"):
         train_head(world.site, SCENARIO, FAST, Silent())
     world.source.fingerprints.clear()
     with pytest.raises(FingerprintMismatch, match="of no fingerprint"):
