@@ -1,15 +1,26 @@
 """`qanchor-cli backfill`: scenario embeddings into both stores."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.groups import with_options
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qanchor.embedding.backfill import BackfillResult
+    from qanchor.embedding.cluster import ClusterOptions
+    from qanchor.embedding.gates import ScoreShift
+    from qanchor.embedding.job import BackfillRequest
+    from qanchor.embedding.worker import Engine
 
 _SHOWN_ASIDE = 10
 
@@ -21,18 +32,10 @@ class EngineName(StrEnum):
     RAY = "ray"
 
 
-if TYPE_CHECKING:
-    from datetime import datetime
+@dataclass(frozen=True)
+class BackfillOptions:
+    """What is embedded, and what becomes of it."""
 
-    from qanchor.embedding.backfill import BackfillResult
-    from qanchor.embedding.cluster import ClusterOptions
-    from qanchor.embedding.gates import ScoreShift
-    from qanchor.embedding.worker import Engine
-
-
-def run(
-    scenario: ScenariosOption = None,
-    every: AllOption = False,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -40,26 +43,56 @@ def run(
             metavar="DATE",
             help="Cut-off of the current snapshot, UTC; default: just after the newest event.",
         ),
-    ] = None,
+    ] = None
     at_labels: Annotated[
         bool, typer.Option("--at-labels", help="Embed at the times of labels only, without a snapshot.")
-    ] = False,
+    ] = False
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True,
+    ] = True
     put_in_service: Annotated[
         bool,
         typer.Option(
             "--promote/--no-promote", help="Whether embeddings that pass their gates are put in service."
         ),
-    ] = True,
-    force: Annotated[
-        bool, typer.Option("--force", help="Put in service even if a quality gate fails.")
-    ] = False,
+    ] = True
+    force: Annotated[bool, typer.Option("--force", help="Put in service even if a quality gate fails.")] = (
+        False
+    )
     shard_users: Annotated[
         int, typer.Option(min=1, help="Users per shard: the work that a killed worker repeats.")
-    ] = 8_192,
-    engine: Annotated[EngineName, typer.Option(help="Where shards are computed.")] = EngineName.LOCAL,
+    ] = 8_192
+
+    def request(self, site: Site, scenarios: "Sequence[str]", precision: str) -> "BackfillRequest":
+        """The request that the options describe.
+
+        Raises:
+            InputError: the date is invalid, or of no use.
+        """
+        from qanchor.embedding.job import BackfillRequest
+        from qanchor.errors import InputError
+        from qanchor.times import read_moment
+
+        if self.at_labels and self.as_of is not None:
+            raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
+        return BackfillRequest(
+            scenarios,
+            None if self.as_of is None else read_moment(self.as_of, "--as-of"),
+            self.at_labels,
+            self.online,
+            self.put_in_service,
+            self.force,
+            self.shard_users,
+            precision,
+            site.settings.events.by_user,
+        )
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where shards are computed."""
+
+    engine: Annotated[EngineName, typer.Option(help="Where shards are computed.")] = EngineName.LOCAL
     ray_address: Annotated[
         str | None,
         typer.Option(
@@ -67,16 +100,49 @@ def run(
             metavar="HOST:PORT",
             help="Running Ray cluster; default: one is started here for this command.",
         ),
-    ] = None,
+    ] = None
     workers: Annotated[
         int | None, typer.Option(min=1, help="ray: number of workers; default: as many as fit.")
-    ] = None,
-    cpus_per_worker: Annotated[
-        int | None, typer.Option(min=1, help="ray: CPUs of a worker; default: 1.")
-    ] = None,
+    ] = None
+    cpus_per_worker: Annotated[int | None, typer.Option(min=1, help="ray: CPUs of a worker; default: 1.")] = (
+        None
+    )
     gpus_per_worker: Annotated[
         float | None, typer.Option(min=0, help="ray: GPUs of a worker, or a fraction of one; default: none.")
-    ] = None,
+    ] = None
+
+    def cluster(self) -> "ClusterOptions | None":
+        """The Ray cluster that the options describe; None without one.
+
+        Raises:
+            InputError: there are options of a cluster without --engine ray.
+            NotReady: Ray is not installed.
+        """
+        from qanchor.errors import InputError
+
+        if self.engine is EngineName.LOCAL:
+            if self.workers or self.cpus_per_worker or self.gpus_per_worker:
+                raise InputError("workers and their sizes are for a cluster", "Add --engine ray.")
+            return None
+        from qanchor.embedding.cluster import LOCAL, ClusterOptions, require_ray
+
+        require_ray()
+        return ClusterOptions(
+            self.ray_address or LOCAL,
+            self.workers or 0,
+            self.cpus_per_worker or 1,
+            self.gpus_per_worker or 0.0,
+        )
+
+
+@with_options(BackfillOptions)
+@with_options(EngineOptions)
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    *,
+    options: BackfillOptions,
+    engine_options: EngineOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Write embeddings to the offline and online stores.
@@ -93,60 +159,35 @@ def run(
     """
     from qanchor.embedding.backfill import backfill
     from qanchor.embedding.gates import describe_blocked
-    from qanchor.embedding.job import BackfillRequest
     from qanchor.embedding.spaces import settled_precision
-    from qanchor.errors import GatesFailed, InputError
+    from qanchor.errors import GatesFailed
     from qanchor.registry.versions import sync_scenarios
 
     site = Site.open()
-    if at_labels and as_of is not None:
-        raise InputError("--at-labels takes no snapshot, so --as-of means nothing", "Give one of them.")
-    names = chosen(site.workspace, scenario, every)
-    cluster = _cluster(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
+    names, cluster = chosen(site.workspace, scenario, every), engine_options.cluster()
     precision = settled_precision(site.settings.compute, cluster.gpus > 0 if cluster else None)
-    request = BackfillRequest(
-        names,
-        moment_of(as_of),
-        at_labels,
-        online,
-        put_in_service,
-        force,
-        shard_users,
-        precision,
-        site.settings.events.by_user,
-    )
+    request = options.request(site, names, precision)
     sync_scenarios(site.engine, site.workspace)
     with progress() as bar:
         result = backfill(site, request, bar, _engine(site, cluster), _score_shift(site))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    for user, reason in list(result.set_aside.items())[:_SHOWN_ASIDE]:
-        typer.echo(f"warning: set aside {user}: {reason}", err=True)
+    warn_set_aside(result.set_aside)
     if as_json:
         print_json(_as_json(result))
     else:
         _show(result, len(names))
-    if result.blocked and not force:
+    if result.blocked and not options.force:
         raise GatesFailed(
             f"gates keep embeddings out of service: {describe_blocked(result.blocked)}",
             "Look into it; `qanchor-cli promote --force` puts them in service all the same.",
         )
 
 
-def _cluster(
-    engine: EngineName, address: str | None, workers: int | None, cpus: int | None, gpus: float | None
-) -> "ClusterOptions | None":
-    """What was asked of Ray; None where it was not asked for."""
-    from qanchor.errors import InputError
-
-    if engine is EngineName.LOCAL:
-        if workers or cpus or gpus:
-            raise InputError("workers and their sizes are for a cluster", "Add --engine ray.")
-        return None
-    from qanchor.embedding.cluster import LOCAL, ClusterOptions, require_ray
-
-    require_ray()
-    return ClusterOptions(address or LOCAL, workers or 0, cpus or 1, gpus or 0.0)
+def warn_set_aside(set_aside: "Mapping[str, str]") -> None:
+    """Print the first users that could not be embedded, with the reasons."""
+    for user, reason in list(set_aside.items())[:_SHOWN_ASIDE]:
+        typer.echo(f"warning: set aside {user}: {reason}", err=True)
 
 
 def _engine(site: Site, cluster: "ClusterOptions | None") -> "Engine | None":
@@ -173,34 +214,13 @@ def _show(result: "BackfillResult", scenarios: int) -> None:
     print_table("Embeddings", _rows(result))
     rate = result.embedded / max(result.seconds, 1e-9)
     if result.as_of is not None:
-        typer.echo(f"now is {result.as_of:%Y-%m-%d %H:%M:%S} UTC, just after the newest event unless given")
+        typer.echo(f"now is {result.as_of:%Y-%m-%d %H:%M:%S} UTC: --as-of, or just after the newest event")
     if len(result.set_aside) > _SHOWN_ASIDE:
         typer.echo(f"{len(result.set_aside):,} users were set aside: `qanchor-cli jobs show {result.job_id}`")
     others = result.pairs - result.embedded
     work = f"{result.embedded:,} histories x {scenarios} scenarios"
     rest = f"; {others:,} were done before or by other workers" if others else ""
     typer.echo(f"{work} in {result.seconds:.1f} s: {rate:,.0f} users/s{rest}")
-
-
-def moment_of(text: str | None) -> "datetime | None":
-    """The moment that an option names, UTC where it has no zone.
-
-    Raises:
-        InputError: it is no date.
-    """
-    from datetime import UTC, datetime
-
-    from qanchor.errors import InputError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"--as-of {text!r} is no date", "Write it like 2026-11-01 or 2026-11-01T12:00."
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _rows(result: "BackfillResult") -> list[dict[str, Any]]:

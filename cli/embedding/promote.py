@@ -53,8 +53,8 @@ def run(
             "no embeddings wait for promotion",
             "Run `qanchor-cli backfill`; `qanchor-cli promote --list` shows what there is.",
         )
-    found = {name: failed_gates(recorded_gates(manifest)) for name, manifest in waiting.items()}
-    blocked = {name: results for name, results in found.items() if results}
+    failed = {name: failed_gates(recorded_gates(manifest)) for name, manifest in waiting.items()}
+    blocked = {name: results for name, results in failed.items() if results}
     if blocked and not force:
         raise GatesFailed(
             f"gates keep embeddings out of service: {describe_blocked(blocked)}",

@@ -1,12 +1,13 @@
-"""`qanchor-cli refresh`: new vectors for users whose history has changed, once or again and again."""
+"""`qanchor-cli refresh`: new vectors for users whose history has changed, once or repeatedly."""
 
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.embedding.backfill import moment_of
+from cli.embedding.backfill import warn_set_aside
+from cli.groups import with_options
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import progress
@@ -18,28 +19,47 @@ if TYPE_CHECKING:
 
     from qanchor.embedding.refresh import RefreshRequest, ScenarioRefresh
 
-_SHOWN_ASIDE = 10
 
+@dataclass(frozen=True)
+class RefreshOptions:
+    """Which users are embedded again, and as of when."""
 
-def run(
-    scenario: ScenariosOption = None,
-    every: AllOption = False,
     as_of: Annotated[
         str | None,
         typer.Option("--as-of", metavar="DATE", help="Cut-off, UTC; default: just after the newest event."),
-    ] = None,
+    ] = None
     budget: Annotated[
         float | None,
         typer.Option(
             min=0, max=1, help="Largest change that may wait; default: refresh_budget of scenarios.yaml."
         ),
-    ] = None,
+    ] = None
     expired: Annotated[
         bool, typer.Option("--expired", help="Include users whose events have only expired.")
-    ] = False,
+    ] = False
     online: Annotated[
         bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True,
+    ] = True
+
+    def request(self, scenarios: "Sequence[str]", precision: str) -> "RefreshRequest":
+        """The request that the options describe.
+
+        Raises:
+            InputError: the date is invalid.
+        """
+        from qanchor.embedding.refresh import RefreshRequest
+        from qanchor.times import read_moment
+
+        as_of = None if self.as_of is None else read_moment(self.as_of, "--as-of")
+        return RefreshRequest(scenarios, as_of, self.budget, self.online, self.expired, precision)
+
+
+@with_options(RefreshOptions)
+def run(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    *,
+    options: RefreshOptions,
     index: Annotated[
         bool, typer.Option("--index/--no-index", help="Whether existing indexes are updated as well.")
     ] = True,
@@ -63,24 +83,32 @@ def run(
 
     Example: qanchor-cli refresh --all --watch 300
     """
-    from qanchor.embedding.refresh import RefreshRequest
     from qanchor.embedding.spaces import settled_precision
     from qanchor.errors import InputError
     from qanchor.registry.manifests import active_manifests
 
     site = Site.open()
-    if watch is not None and as_of is not None:
+    if watch is not None and options.as_of is not None:
         raise InputError("--watch follows the newest event, so --as-of means nothing", "Give one of them.")
     ready = list(active_manifests(site.engine, list(site.workspace.scenarios)))
     names = chosen(site.workspace, scenario, every, ready)
     if not names:
         raise InputError("no scenario has embeddings yet", "Run `qanchor-cli backfill --all`.")
-    precision = settled_precision(site.settings.compute)
-    request = RefreshRequest(names, moment_of(as_of), budget, online, expired, precision)
+    request = options.request(names, settled_precision(site.settings.compute))
     if watch is None:
         _show(_refresh(site, request, index), as_json)
-    else:
-        _watch(site, request, index, watch, metrics_port, as_json)
+        return
+    gauges = {} if metrics_port is None else _served_gauges(metrics_port)
+
+    def step() -> None:
+        result = _refresh(site, request, index)
+        for gauge, values in _values(result).items() if gauges else ():
+            for name, value in values.items():
+                gauges[gauge].labels(name).set(value)
+        if any(one.embedded for one in result.values()):
+            _show(result, as_json)
+
+    run_until_signal(step, watch)
 
 
 def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, ScenarioRefresh]":
@@ -101,40 +129,19 @@ def _refresh(site: Site, request: "RefreshRequest", index: bool) -> "dict[str, S
     return result
 
 
-def _watch(
-    site: Site,
-    request: "RefreshRequest",
-    index: bool,
-    seconds: float,
-    metrics_port: int | None,
-    as_json: bool,
-) -> None:
-    gauges = _gauges(metrics_port)
-
-    def step() -> None:
-        result = _refresh(site, request, index)
-        _note(result, gauges)
-        if any(scenario.embedded for scenario in result.values()):
-            _show(result, as_json)
-
-    run_until_signal(step, seconds)
-
-
-def _gauges(port: int | None) -> "dict[str, Gauge]":
-    if port is None:
-        return {}
+def _served_gauges(port: int) -> "dict[str, Gauge]":
     from prometheus_client import CollectorRegistry, Gauge
 
     from qanchor.metrics_server import MetricsServer
 
-    registry = CollectorRegistry()
     texts = {
-        "as_of_timestamp_seconds": "Moment up to which a scenario's users are known",
-        "staleness_seconds": "How long ago that is",
-        "pending_users": "Users whose change lies within the budget",
-        "largest_pending_change": "The greatest change that was left, 0 to 1",
+        "as_of_timestamp_seconds": "Cut-off of a scenario's newest vectors",
+        "staleness_seconds": "Age of that cut-off",
+        "pending_users": "Users whose change is within the budget",
+        "largest_pending_change": "Largest change that was left, 0 to 1",
         "refreshed_users": "Users that the last refresh embedded",
     }
+    registry = CollectorRegistry()
     gauges = {
         name: Gauge(f"qanchor_embedding_{name}", text, ["scenario"], registry=registry)
         for name, text in texts.items()
@@ -143,38 +150,38 @@ def _gauges(port: int | None) -> "dict[str, Gauge]":
     return gauges
 
 
-def _note(result: "Mapping[str, ScenarioRefresh]", gauges: "Mapping[str, Gauge]") -> None:
+def _values(result: "Mapping[str, ScenarioRefresh]") -> dict[str, dict[str, float]]:
+    """Value of each gauge by scenario."""
+    import time
+
     from qanchor.embedding.refresh import staleness_seconds
 
-    for name, found in result.items() if gauges else ():
-        age = staleness_seconds(found.manifest)
-        values = {
-            "as_of_timestamp_seconds": time.time() - age,
-            "staleness_seconds": age,
-            "pending_users": found.pending,
-            "largest_pending_change": found.largest_pending,
-            "refreshed_users": found.embedded,
-        }
-        for gauge, value in values.items():
-            gauges[gauge].labels(name).set(value)
+    now = time.time()
+    ages = {name: staleness_seconds(one.manifest, now) for name, one in result.items()}
+    return {
+        "as_of_timestamp_seconds": {name: now - age for name, age in ages.items()},
+        "staleness_seconds": ages,
+        "pending_users": {name: one.pending for name, one in result.items()},
+        "largest_pending_change": {name: one.largest_pending for name, one in result.items()},
+        "refreshed_users": {name: one.embedded for name, one in result.items()},
+    }
 
 
 def _show(result: "Mapping[str, ScenarioRefresh]", as_json: bool) -> None:
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             "scenario": name,
-            "changed": found.touched,
-            "embedded": found.embedded,
-            "pending": found.pending,
-            "largest_pending": round(found.largest_pending, 4),
-            "manifest": found.manifest.id,
-            "as_of": found.manifest.as_of,
+            "changed": one.touched,
+            "embedded": one.embedded,
+            "pending": one.pending,
+            "largest_pending": round(one.largest_pending, 4),
+            "manifest": one.manifest.id,
+            "as_of": one.manifest.as_of,
         }
-        for name, found in result.items()
+        for name, one in result.items()
     ]
-    aside = {user: reason for found in result.values() for user, reason in found.set_aside.items()}
-    for user, reason in list(aside.items())[:_SHOWN_ASIDE]:
-        typer.echo(f"warning: set aside {user}: {reason}", err=True)
+    aside = {user: reason for one in result.values() for user, reason in one.set_aside.items()}
+    warn_set_aside(aside)
     if as_json:
         print_json({"scenarios": rows, "set_aside": aside})
     else:
