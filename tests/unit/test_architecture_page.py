@@ -30,9 +30,5 @@ def test_every_file_that_the_page_names_exists() -> None:
     names = re.findall(r"[\w/]+\.py\b", _PAGE)
     tops = ("qanchor", "consumers", "feature_repo")
     files = [path.as_posix() for top in tops for path in (_ROOT / top).rglob("*.py")]
-        path.as_posix()
-        for top in ("qanchor", "consumers", "feature_repo")
-        for path in (_ROOT / top).rglob("*.py")
-    ]
     assert names
     assert [name for name in names if not any(file.endswith(f"/{name}") for file in files)] == []
