@@ -1,4 +1,4 @@
-"""What of an ablation's difference is noise: a paired bootstrap over the users of the test."""
+"""Noise of an ablation's difference: a paired bootstrap over the test users."""
 
 from typing import Final
 
@@ -15,10 +15,10 @@ _TAIL: Final = 0.025
 
 
 def difference(measured: Measured, base: Measured) -> Interval:
-    """Mean difference in AUC over the scenarios that both were measured on, with its 95% interval.
+    """Mean difference in AUC over the scenarios of both, with its 95% interval.
 
-    A user's rows of all scenarios are drawn together, and for both ablations alike: what is left is how far
-    the difference depends on who was tested. How far it depends on the training's seed it does not say.
+    A user's rows of all scenarios are drawn together, and the same for both ablations: the interval covers
+    the choice of test users, not the seed of training.
     """
     gaps, draws = [], []
     for name in (name for name in measured.scores if name in base.scores):
@@ -33,6 +33,6 @@ def difference(measured: Measured, base: Measured) -> Interval:
 
 
 def _weights(rows: int) -> NDArray[np.int64]:
-    """How often each row is drawn, (draws, rows): the same for every scenario of so many rows."""
+    """How often each row is drawn, (draws, rows): the same for all scenarios with this number of rows."""
     random = np.random.default_rng(7)
     return random.multinomial(rows, np.full(rows, 1 / rows), size=_DRAWS)

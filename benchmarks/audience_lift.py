@@ -1,15 +1,14 @@
-"""How much better than chance lists of lookalikes are, on label sets that no part of the model has seen.
+"""Lift of lookalike lists over chance, on label sets outside all training of the model.
 
     python -m benchmarks.audience_lift DEMO/work [--truth truth.parquet] [--quick] [--json FILE]
 
 DEMO/work is the workspace of a finished `qanchor-cli demo`, simulated or real. For every scenario the test
-rows are a population: half of those with label 1 are seeds (200 at most); the others are held out and looked
-for among all rows that are no seeds. Labels choose nothing: the method is chosen by `auto`, from the seeds
-alone. Beside it: cosine to the centroid of raw activity aggregates (what the issue names), the same after
-logarithms and standardising, the plain cosine centroid of the embeddings, and, where the world tells them,
-the list that the true probabilities would give (`most possible`). Means over random choices of seeds; the
-interval is that of this mean and knows nothing of other test users. The last columns are an audience in
-words, the scenario's `positive` answer without any seed, against all rows.
+rows are a population: half of those with label 1 are seeds (200 at most); the others are the targets among
+all rows that are no seeds. Labels select nothing: `auto` chooses the method from the seeds alone. Baselines:
+cosine to the centroid of raw activity aggregates, the same after logarithms and standardising, the plain
+cosine centroid of the embeddings, and, with --truth, the list by the true probabilities (`most possible`).
+Means over random choices of seeds; the interval is that of this mean and ignores other test users. The last
+columns are an audience in words, the scenario's `positive` answer without any seed, against all rows.
 """
 
 from argparse import Namespace
@@ -89,7 +88,7 @@ def _options() -> Namespace:
 
 
 def read_rows(site: Site, scenario: str, truth: pa.Table | None) -> TestRows:
-    """The test rows of a scenario, with vectors and aggregates as of their own moments."""
+    """The test rows of a scenario, with vectors and aggregates as of each row's moment."""
     from qanchor.events.labels import read_labels
     from qanchor.names import ACTIVITY_VIEW, AS_OF, LABEL, USER_ID, embedding_field, embedding_view
 
@@ -112,12 +111,12 @@ def read_rows(site: Site, scenario: str, truth: pa.Table | None) -> TestRows:
 def _truth_of(truth: pa.Table | None, scenario: str, users: list[str]) -> Floats | None:
     if truth is None or scenario not in truth.column_names:
         return None
-    told = dict(zip(truth["user_id"].to_pylist(), truth[scenario].to_pylist(), strict=True))
-    return np.array([told[user] for user in users])
+    probability = dict(zip(truth["user_id"].to_pylist(), truth[scenario].to_pylist(), strict=True))
+    return np.array([probability[user] for user in users])
 
 
 def word_scores(site: Site, scenario: str, test: TestRows) -> Floats:
-    """What an audience in words gives the test rows: the scenario's positive answer."""
+    """Scores of the test rows by an audience in words: the scenario's positive answer."""
     from qanchor.audience.describe import read_words
     from qanchor.audience.population import open_population
 
@@ -130,15 +129,15 @@ def measure(test: TestRows, words: Floats, repeats: int) -> dict[str, Any]:
     """Mean lifts over repetitions; `low` and `high` are the 95% interval of the mean."""
     from qanchor.metrics import roc_auc
 
-    found: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     methods: list[str] = []
     for seed in range(repeats):
         for name, (value, method) in _once(test, seed).items():
-            found.setdefault(name, []).append(value)
+            values_of.setdefault(name, []).append(value)
             methods += [method] if method else []
-    lifts = np.array(found["lift"])
+    lifts = np.array(values_of["lift"])
     reach = 1.96 * lifts.std(ddof=1) / len(lifts) ** 0.5
-    means = {name: float(np.mean(values)) for name, values in found.items()}
+    means = {name: float(np.mean(values)) for name, values in values_of.items()}
     return {
         "rows": len(test.labels),
         "rate": float(test.labels.mean()),
@@ -153,7 +152,7 @@ def measure(test: TestRows, words: Floats, repeats: int) -> dict[str, Any]:
 
 
 def _once(test: TestRows, seed: int) -> dict[str, tuple[float, str]]:
-    """Lift at 5% of each way to rank, with one choice of seeds; and the method that was chosen."""
+    """Lift at 5% of each ranking, with one choice of seeds; and the chosen method."""
     from qanchor.audience.lookalike import LookalikeRequest, find_lookalikes
     from qanchor.audience.population import Population
     from qanchor.storage.vectors import IndexMetadata, IndexPlan, build_index
@@ -189,11 +188,11 @@ def _centroid(rows: Floats, seeds: NDArray[np.int64]) -> Floats:
     return np.asarray(rows @ centre / np.maximum(lengths, 1e-12))
 
 
-def _lift(scores: Floats, wanted: NDArray[np.bool_]) -> float:
-    """Share of the wanted among the best 5%, over that share; equal scores in the order of the rows."""
+def _lift(scores: Floats, targets: NDArray[np.bool_]) -> float:
+    """Share of all targets in the best 5%, over 5%; equal scores in the order of the rows."""
     k = round(SHARE * len(scores))
     best = np.argsort(-scores, kind="stable")[:k]
-    return float(wanted[best].sum() / wanted.sum() / (k / len(scores)))
+    return float(targets[best].sum() / targets.sum() / (k / len(scores)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.experiments [--home HOME REPO] [--quick] [--json FILE]
 
---home takes a finished home of the simulated world (`qanchor-cli demo` leaves one) with its feature
-repository; the policy tests run on it, on fresh users that no model has seen.
+--home is a finished home of the simulated world (`qanchor-cli demo` makes one) with its feature repository;
+the policy tests run on it, on fresh users outside all training.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def main() -> None:
         from benchmarks.experiments_policies import measure_policies
 
         users = (2_000, 4_000) if options.quick else (options.pilot_users, options.users)
-        found, more = measure_policies(tuple(options.home), users, options.seed, options.after)
-        figures |= found
+        policy_figures, more = measure_policies(tuple(options.home), users, options.seed, options.after)
+        figures |= policy_figures
         bars += more
     finish(figures, bars, options.json)
 
@@ -64,20 +64,20 @@ def _options() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--home", nargs=2, type=Path, metavar=("HOME", "REPO"))
-    parser.add_argument("--users", type=int, default=16_000, help="of the policy tests")
+    parser.add_argument("--users", type=int, default=16_000, help="users of the policy tests")
     parser.add_argument(
         "--after",
         type=int,
         default=0,
-        help="users before those of the tests: an earlier run has looked at them",
+        help="users of an earlier run, left out of the tests",
     )
-    parser.add_argument("--pilot-users", type=int, default=8_000, help="whom the policies learn from")
-    parser.add_argument("--seed", type=int, default=2026, help="of the world that they live in")
+    parser.add_argument("--pilot-users", type=int, default=8_000, help="users that the policies learn from")
+    parser.add_argument("--seed", type=int, default=2026, help="seed of the world")
     return parser.parse_args()
 
 
 def _null_experiments(experiments: int) -> dict[str, float]:
-    """Share of experiments without an effect that find one, arms by the salted hash of each."""
+    """Share of false positives among experiments without an effect, arms by the salted hash of each."""
     random, users = np.random.default_rng(1), [f"u{number:07d}" for number in range(_USERS)]
     positive = {"proportion": 0, "skewed": 0, "cuped": 0, "sample_ratio": 0}
     for number in range(experiments):
@@ -100,7 +100,7 @@ def _null_experiments(experiments: int) -> dict[str, float]:
 
 def _cuped(experiments: int) -> dict[str, float]:
     """Variance of the difference over many experiments, with CUPED by without; theory: 1 - correlation^2."""
-    found, worst = {}, 0.0
+    figures, worst = {}, 0.0
     for correlation in _CORRELATIONS:
         random, users = np.random.default_rng(2), 300
         differences = np.empty((experiments, 2))
@@ -111,13 +111,13 @@ def _cuped(experiments: int) -> dict[str, float]:
             pair = (outcomes, adjust(outcomes, before, arms).outcomes)
             differences[row] = [values[arms == 1].mean() - values[arms == 0].mean() for values in pair]
         raw, adjusted = differences.var(axis=0)
-        found[f"cuped_saved_{correlation}"] = saved = float(1 - adjusted / raw)
+        figures[f"cuped_saved_{correlation}"] = saved = float(1 - adjusted / raw)
         worst = max(worst, abs(saved / correlation**2 - 1))
-    return found | {"cuped_worst": worst}
+    return figures | {"cuped_worst": worst}
 
 
 def _peeking(experiments: int) -> dict[str, float]:
-    """Share of experiments without an effect in which some look finds one; a look at every pair of users."""
+    """Share of experiments without an effect with any false positive, tested after every pair of users."""
     random, crossed = np.random.default_rng(3), np.zeros(2)
     counts = np.arange(1, _PEEKED + 1, dtype=np.float64)
     for _ in range(experiments):

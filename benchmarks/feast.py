@@ -2,8 +2,8 @@
 
     python -m benchmarks.feast [--quick] [--only materialize|frame|memory] [--json FILE]
 
-Every measurement is a process of its own and reads the same part files; its peak memory is the whole
-process's, Feast's imports included. What each variant wrote or joined is hashed, and the hashes must agree.
+Every measurement is a new process and reads the same part files; its peak memory is that of the whole
+process, Feast's imports included. The results of all variants are hashed, and the hashes must agree.
 """
 
 import json
@@ -30,7 +30,7 @@ SCENARIO = "bench"
 VIEW = f"user_emb_{SCENARIO}"
 FEATURES = [f"{VIEW}:emb_{SCENARIO}", f"{VIEW}:model_version", f"{VIEW}:n_events"]
 DAYS, WIDTH, PART_ROWS = 10, 128, 50_000
-# Feast as it comes; Feast with all that its documentation offers; the plug-ins.
+# Stock Feast; Feast with all options of its documentation; the plug-ins.
 STOCK, TUNED, OURS = "stock Feast, dask", "Feast tuned, DuckDB", "plug-ins"
 _OFFLINE = {
     STOCK: "dask",
@@ -45,7 +45,7 @@ def open_store(kind: str, folder: Path, source: Path) -> Any:
 
     Args:
         kind: one of the variants.
-        folder: its registry and online store.
+        folder: folder of the registry and the online store.
         source: home of the part files.
     """
     from feast import FeatureStore, RepoConfig
@@ -135,7 +135,7 @@ def _rows(numbers: Any, day: int, random: np.random.Generator, schema: pa.Schema
 
 
 def materialize(kind: str, folder: Path, source: Path) -> dict[str, Any]:
-    """Rows per second of `FeatureStore.materialize`, which is what `feast materialize` calls; twice."""
+    """Rows per second of `FeatureStore.materialize`, as `feast materialize` calls it; twice."""
     store = open_store(kind, folder, source)
     figures: dict[str, Any] = {"kind": kind}
     for run in ("first", "again"):
@@ -221,7 +221,7 @@ def write_labels(source: Path, users: int, labels: int) -> None:
 
 
 def memory(kind: str, folder: Path, source: Path) -> dict[str, Any]:
-    """Peak memory of one process that puts the rows of `source` into all three sinks, after each."""
+    """Peak memory of one process that writes the rows of `source` into all three sinks, after each sink."""
     import pyarrow.parquet as pq
 
     from qanchor.home import Home
@@ -275,7 +275,7 @@ _PARTS: dict[str, Callable[[str, Path, Path], dict[str, Any]]] = {
 
 
 def measure(part: str, kind: str, source: Path) -> dict[str, Any]:
-    """One measurement in a process and folder of its own."""
+    """One measurement in a new process and folder."""
     environment = {**os.environ, "TZ": "UTC", "PYTHONWARNINGS": "ignore", "FEAST_USAGE": "False"}
     with tempfile.TemporaryDirectory(dir=source) as folder:
         done = subprocess.run(
@@ -292,7 +292,7 @@ def measure(part: str, kind: str, source: Path) -> dict[str, Any]:
 
 
 def compare_materialize(users: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
-    """All variants on the same rows, in turns; the bars are on medians of the first run."""
+    """All variants on the same rows, alternating; the bars are on medians of the first run."""
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), users)
         rows = [
@@ -308,7 +308,7 @@ def compare_materialize(users: int, rounds: int) -> tuple[list[dict[str, Any]], 
 
 
 def compare_frames(users: int, labels: int, rounds: int) -> tuple[list[dict[str, Any]], list[Bar]]:
-    """Feast's own DuckDB join and the plug-in's on the same rows and labels."""
+    """The DuckDB joins of Feast and of the plug-in on the same rows and labels."""
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), users, DAYS)
         write_labels(Path(folder), users, labels)
@@ -346,14 +346,14 @@ def _median(rows: list[dict[str, Any]], kind: str, figure: str) -> float:
 
 
 def main() -> None:
-    """Measure what was asked for and print it."""
+    """Measure the selected parts and print them."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--only", choices=sorted(_PARTS), help="one of the three alone")
+    parser.add_argument("--only", choices=sorted(_PARTS), help="only one of the three")
     parser.add_argument(
         "--users", type=int, help="users of the memory measurement, in place of its three sizes"
     )
-    parser.add_argument("--rounds", type=int, default=1, help="how often each variant runs")
-    parser.add_argument("--child", nargs=4, help="for the benchmark's own processes")
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each variant")
+    parser.add_argument("--child", nargs=4, help="internal: one measurement")
     options = parser.parse_args()
     if options.child:
         part, kind, folder, source = options.child
@@ -361,7 +361,7 @@ def main() -> None:
         return
     quick = options.quick
     users = 20_000 if quick else 100_000
-    # With fewer rows the memory of Feast's imports would be all that is compared.
+    # With fewer rows the memory of Feast's imports would dominate.
     framed, labels = (50_000, 500_000) if quick else (100_000, 1_000_000)
     sizes = [options.users] if options.users else [40_000] if quick else [250_000, 500_000, 1_000_000]
     runs: dict[str, Callable[[], tuple[list[dict[str, Any]], list[Bar]]]] = {
@@ -372,9 +372,9 @@ def main() -> None:
     figures: dict[str, Any] = {}
     bars: list[Bar] = []
     for part in [options.only] if options.only else runs:
-        rows, found = runs[part]()
+        rows, part_bars = runs[part]()
         print(f"\n{part}\n{table(rows)}", flush=True)
-        bars += found
+        bars += part_bars
         figures |= {f"{part} {i} {name}": value for i, row in enumerate(rows) for name, value in row.items()}
     finish(figures, bars, options.json)
 

@@ -1,4 +1,4 @@
-"""Users at random for timing heads: vectors and a hundred other features in a real feature repository."""
+"""Random users for the timing of heads: vectors and a hundred other features in a feature repository."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,8 +25,8 @@ class HeadWorld:
     """A home with labels and features, ready for `train_head`.
 
     Args:
-        site: what heads read and write.
-        features: columns beside the vector.
+        site: site of the home.
+        features: number of columns without the vector.
     """
 
     site: Site
@@ -38,8 +38,8 @@ def make_world(root: Path, users: int, seed: int = 0) -> HeadWorld:
 
     Args:
         root: empty folder.
-        users: one label each.
-        seed: of everything.
+        users: number of users, each with one label.
+        seed: seed of every draw.
     """
     from qanchor.registry.migrate import prepare
     from qanchor.registry.session import open_engine
@@ -50,7 +50,7 @@ def make_world(root: Path, users: int, seed: int = 0) -> HeadWorld:
     prepare(engine, url)
     site = Site.at(workspace, home, engine)
     random = np.random.default_rng(seed)
-    ids = [f"u{place:06d}" for place in range(users)]
+    ids = [f"u{number:06d}" for number in range(users)]
     hidden = _write_features(site, ids, random)
     chances = 1 / (1 + np.exp(1.6 - hidden))
     _load_labels(site, root, ids, (random.random(users) < chances).astype(np.int8))
@@ -62,7 +62,7 @@ def make_world(root: Path, users: int, seed: int = 0) -> HeadWorld:
 def _workspace(root: Path) -> Workspace:
     """Ten modalities with nine aggregates each, a profile with five more and five fields: 100 features."""
     amount = {"amount": FieldSpec(type="number", amount=True)}
-    modalities = {f"kind_{place}": ModalitySpec(text="", fields=amount) for place in range(10)}
+    modalities = {f"kind_{number}": ModalitySpec(text="", fields=amount) for number in range(10)}
     fields = {name: FieldSpec(type="number") for name in ("age", "limit", "tenure")}
     fields |= {name: FieldSpec(type="text") for name in ("city", "job")}
     modalities["profile"] = ModalitySpec(text="{city} {job}", fields=fields, profile=True)
@@ -73,7 +73,7 @@ def _workspace(root: Path) -> Workspace:
 def _write_features(
     site: Site, ids: list[str], random: np.random.Generator
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Rows of all views an hour before the labels; what the labels depend on comes back."""
+    """Write rows of all views an hour before the labels; returns the signal that the labels depend on."""
     source, users = FeatureRepository(site.workspace, site.home), len(ids)
     moments = pa.array([NOON - timedelta(hours=1)] * users, TIMESTAMP)
     keys = {"user_id": pa.array(ids), "event_timestamp": moments, "created": moments}

@@ -1,11 +1,11 @@
-"""How fast Kafka messages become rows of the event log, against what kafka-python can do at all.
+"""Throughput from Kafka messages to rows of the event log, against the limit of kafka-python.
 
     python -m benchmarks.ingest [--quick] [--events N] [--rounds N] [--json FILE]
 
-One embedded broker in a process of its own; every figure from a fresh process that reads the same topic
-from its start. `bare` polls and throws away. Rounds alternate, ratios are taken within a round, and their
-median counts: the machine's speed drifts. Two streams: `live`, whose events are of two days, as a
-stream's are, and `replay`, a year of history at once, where every write makes a file for each day.
+One embedded broker in a separate process; every figure comes from a new process that reads the same topic
+from its start. `bare` polls and discards. Rounds alternate, ratios are within a round, and figures are
+medians, because the machine's speed drifts. Two streams: `live`, with events of two days, and `replay`, a
+year of history at once, where every write makes a file for each day.
 """
 
 import argparse
@@ -31,10 +31,10 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Rounds:
-    """What every role did in every round, on one topic.
+    """Figures of every role in every round, on one topic.
 
     Args:
-        rounds: by role its figures, one entry for each round.
+        rounds: figures by role, one entry per round.
     """
 
     rounds: Mapping[str, list[dict[str, float]]]
@@ -45,28 +45,28 @@ class Rounds:
 
     def ratios(self, per: str = "seconds") -> list[float]:
         """By round: consume's rate over the faster bare rate of that round."""
-        found = []
+        shares = []
         for number, one in enumerate(self.rounds[_CONSUME]):
             bare = max(
                 self.rounds[r][number]["events"] / self.rounds[r][number][per] for r in (_BARE, _TUNED)
             )
-            found.append(one["events"] / one[per] / bare)
-        return found
+            shares.append(one["events"] / one[per] / bare)
+        return shares
 
     @property
     def fsync_costs(self) -> list[float]:
-        """By round: the share of time that forcing files to the disk adds."""
+        """By round: the share of time of forcing files to the disk."""
         pairs = zip(self.rounds[_CONSUME], self.rounds[_UNSYNCED], strict=True)
         return [synced["seconds"] / unsynced["seconds"] - 1 for synced, unsynced in pairs]
 
 
 def run_rounds(bench: Bench, topic: str, rounds: int) -> Rounds:
-    """Every role once a round, on one topic."""
-    found: dict[str, list[dict[str, float]]] = {role: [] for role in _ROLES}
+    """Run every role once per round, on one topic."""
+    figures: dict[str, list[dict[str, float]]] = {role: [] for role in _ROLES}
     for number in range(rounds):
         for role in list(_ROLES) if number % 2 == 0 else list(_ROLES)[::-1]:
-            found[role].append(bench.play(topic, *_ROLES[role]))
-    return Rounds(found)
+            figures[role].append(bench.play(topic, *_ROLES[role]))
+    return Rounds(figures)
 
 
 def _rows(stream: str, measured: Rounds) -> list[dict[str, Any]]:
@@ -96,9 +96,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--events", type=int, help="messages in a stream; default 600,000, quick 300,000")
-    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
-    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
+    parser.add_argument("--events", type=int, help="messages in a stream; default: 600,000, quick 300,000")
+    parser.add_argument("--rounds", type=int, help="number of rounds; default: 5, quick 3")
+    parser.add_argument("--folder", type=Path, help="working folder; default: the system's temporary folder")
     options = parser.parse_args()
     options.events = options.events or (300_000 if options.quick else 600_000)
     options.rounds = options.rounds or (3 if options.quick else 5)
@@ -106,7 +106,7 @@ def _options() -> argparse.Namespace:
 
 
 def measure(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Any], list[Bar]]:
-    """All figures and the issue's bars."""
+    """All figures and bars."""
     events = simulated_events(options.events)
     figures: dict[str, Any] = {}
     bars: list[Bar] = []

@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.ingest` that need a live stream: takeover after kill -9, and fresh online rows."""
+"""The parts of `benchmarks.ingest` on a live stream: takeover after kill -9, and freshness of online rows."""
 
 import signal
 import time
@@ -19,11 +19,11 @@ def takeover(bench: Bench, number: int = 0) -> float:
     """Kill one of two members of a group under load.
 
     Args:
-        bench: where.
-        number: of this repetition; each has a topic of its own.
+        bench: broker and folder.
+        number: number of the repetition; each has its topic.
 
     Returns:
-        Seconds from the kill until the ledger has moved on in every partition again.
+        Seconds from the kill until the ledger advances in every partition again.
     """
     topic = f"takeover-{number}"
     env = bench.environment(topic, session_seconds=SESSION_SECONDS, flush_seconds=0.2)
@@ -44,14 +44,14 @@ def takeover(bench: Bench, number: int = 0) -> float:
 
 
 def _wait_for_both(events: Path) -> None:
-    """Return once both members have written again and again for a while, so each owns partitions."""
+    """Wait until both members write regularly, so that each owns partitions."""
     deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
     looks = 0
     while time.monotonic() < deadline:
         since = time.time() - 1.0
         newest = [path for path in events.glob("*/*.parquet") if _written(path) > since]
         both = {path.name.split("-")[0] for path in newest} == {"one", "two"}
-        looks = looks + 1 if both else 0  # one alone may still be on its way into the group
+        looks = looks + 1 if both else 0  # a single member may still be joining the group
         if looks * 0.1 >= _STEADY_SECONDS:
             return
         time.sleep(0.1)
@@ -83,11 +83,11 @@ def _until_all_move(env: dict[str, str], topic: str, since: float) -> float:
 
 
 def freshness(bench: Bench, seconds: int) -> dict[str, float]:
-    """Produce at a steady rate and look when each event's user has an online row that knows of it.
+    """Produce at a steady rate and measure when the online row of each event's user includes the event.
 
     Args:
-        bench: where.
-        seconds: how long; the first seconds, in which all is imported and the group forms, do not count.
+        bench: broker and folder.
+        seconds: duration; the first seconds, of imports and joining the group, are left out.
     """
     env = bench.environment("fresh")
     bench.start(env, "prepare").communicate()

@@ -1,4 +1,4 @@
-"""What `benchmarks.ingest` runs on: a broker, homes, streams of simulated events."""
+"""Setup of `benchmarks.ingest`: a broker, homes, streams of simulated events."""
 
 import json
 import os
@@ -25,18 +25,18 @@ REPO = Path(__file__).resolve().parent.parent / "feature_repo"
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a run happens.
+    """Broker and folder of a run.
 
     Args:
-        folder: for the broker's log and the homes.
-        address: of the broker.
+        folder: folder of the broker's log and the homes.
+        address: address of the broker.
     """
 
     folder: Path
     address: str
 
     def environment(self, topic: str, **kafka: Any) -> dict[str, str]:
-        """What a process of a run sees; every one has a home of its own."""
+        """Environment variables of a process; each process has its home."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("QANCHOR_")}
         settings = {"brokers": self.address, "topic": topic, "group": topic, **kafka}
         home = tempfile.mkdtemp(prefix="home-", dir=self.folder)
@@ -48,7 +48,7 @@ class Bench:
         }
 
     def play(self, topic: str, *role: str) -> dict[str, float]:
-        """One role of the worker, to its end."""
+        """Run one role of the worker to its end."""
         env = self.environment(topic)
         figures = finished(self.start(env, *role))
         shutil.rmtree(env["QANCHOR_HOME"])
@@ -56,13 +56,13 @@ class Bench:
 
     @staticmethod
     def start(env: dict[str, str], *role: str) -> "subprocess.Popen[str]":
-        """One role of the worker, under way."""
+        """Start one role of the worker."""
         command = [sys.executable, "-m", "benchmarks.ingest_worker", *role]
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finished(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """What a worker printed at its end."""
+    """The output of a finished worker."""
     out, err = process.communicate()
     if process.returncode:
         raise SystemExit(f"{process.args!r} failed: {err[-2000:]}")
@@ -72,7 +72,7 @@ def finished(process: "subprocess.Popen[str]") -> dict[str, float]:
 
 @contextmanager
 def running_broker(folder: Path) -> Iterator[str]:
-    """The embedded broker in a process of its own; yields its address."""
+    """The embedded broker in a separate process; yields its address."""
     ready = folder / "ready"
     options = ("broker", "--port", "0", "--data-dir", str(folder / "broker"), "--ready-file", str(ready))
     env = {**os.environ, "QANCHOR_HOME": str(folder), "QANCHOR_REPO": str(REPO)}
@@ -100,7 +100,7 @@ def simulated_events(count: int) -> Any:
         block += 1
     events = pa.concat_tables(parts)
     order = pc.sort_indices(events, [("event_time", "ascending")])
-    # The whole year's worth of blocks, thinned: a slice would hold the year's first weeks only.
+    # A sample of the whole year: a slice would have the year's first weeks only.
     keep = np.linspace(0, events.num_rows - 1, count).astype(np.int64)
     return events.take(order.take(pa.array(keep)))
 

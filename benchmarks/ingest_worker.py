@@ -1,4 +1,4 @@
-"""What `benchmarks.ingest` measures, each in a process of its own: one role, one line of JSON.
+"""The measurements of `benchmarks.ingest`, each in its process: one role, one line of JSON.
 
 Settings come from QANCHOR_ environment variables, as everywhere.
 """
@@ -44,7 +44,7 @@ def _peak_mib() -> float:
 
 
 class _Clock:
-    """Wall and CPU seconds of this process since it was made."""
+    """Wall-clock and CPU seconds since the clock was created."""
 
     def __init__(self) -> None:
         self.start()
@@ -62,7 +62,7 @@ class _Clock:
 
 
 class _FromStart(Silent):
-    """Restarts a clock when the consumer is connected and begins."""
+    """Restarts a clock when the consumer is connected."""
 
     def __init__(self, clock: _Clock) -> None:
         self._clock = clock
@@ -73,8 +73,8 @@ class _FromStart(Silent):
 
 
 def _assigned_client(settings: Settings) -> tuple[Any, int]:
-    """A consumer at the start of every partition, and how many messages lie before it."""
-    # As the event consumer is set up, save that nobody else shares the topic.
+    """A consumer at the start of every partition, and the number of messages ahead of it."""
+    # Configured like the event consumer, but without a group.
     options = {**consumer_options(settings, "bare", skip_deleted=True), "group_id": None}
     options.pop("group_instance_id")
     client = KafkaConsumer(**options)
@@ -86,7 +86,7 @@ def _assigned_client(settings: Settings) -> tuple[Any, int]:
 
 
 def bare(settings: Settings, tuned_gc: bool) -> dict[str, float]:
-    """kafka-python's poll alone; what it returns is thrown away."""
+    """kafka-python's poll alone; the messages are discarded."""
     if tuned_gc:
         gc.set_threshold(50_000, 20, 100)
     client, total = _assigned_client(settings)
@@ -99,7 +99,7 @@ def bare(settings: Settings, tuned_gc: bool) -> dict[str, float]:
 
 
 def consume(settings: Settings, sync: bool) -> dict[str, float]:
-    """`qanchor-cli consume --stop-at-end`; without `sync` nothing is forced to the disk."""
+    """`qanchor-cli consume --stop-at-end`; without `sync` files are not forced to the disk."""
     site = Site(settings)
     if not sync:
         _never_sync(site.engine)
@@ -107,7 +107,7 @@ def consume(settings: Settings, sync: bool) -> dict[str, float]:
     progress = _FromStart(clock)
     options = ConsumeOptions(name="measured", rule=StopRule(at_end=True))
     summary = run_consumer(site, options, threading.Event(), progress)
-    # CPU with joining the group, without connecting; wall from the first poll to the last commit.
+    # CPU time includes joining the group, not connecting; wall clock from the first poll to the last commit.
     return {**clock.read(summary.events), "seconds": summary.seconds, "writes": summary.writes}
 
 
@@ -137,7 +137,7 @@ def decode(settings: Settings) -> dict[str, float]:
 
 
 def pace(settings: Settings, rate: int, seconds: int) -> dict[str, float]:
-    """Send events that happen now, at a steady rate."""
+    """Send events with the current time, at a steady rate."""
     decoder = EventDecoder(load_workspace(settings.repo_path), settings.events)
     some = as_live(simulated_events(50_000))
     moment = str(some["event_time"][0].as_py().isoformat(timespec="microseconds")).replace("+00:00", "Z")
@@ -155,7 +155,7 @@ def pace(settings: Settings, rate: int, seconds: int) -> dict[str, float]:
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
         for number in range(sent, min(due, rate * seconds)):
             key, (head, _, tail) = messages[number % len(messages)]
-            # Every event is sent once: its id is that of the simulated one, with the round before it.
+            # Every event is sent once: its id is the round and the id of the simulated event.
             value = (head + now + tail).replace(
                 b'"event_id":"', b'"event_id":"%d-' % (number // len(messages))
             )
@@ -175,12 +175,12 @@ def _stopped_by_signal() -> threading.Event:
 
 
 def member(settings: Settings, name: str) -> None:
-    """A consumer of a group, until it is told to stop."""
+    """Run a consumer of a group until a signal stops it."""
     run_consumer(Site(settings), ConsumeOptions(name=name), _stopped_by_signal(), Silent())
 
 
 class _OnlineTimes(ConsumerMetrics):
-    """Keeps each event's time and its seconds to the online row."""
+    """Records each event's time and its seconds to the online row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,13 +188,13 @@ class _OnlineTimes(ConsumerMetrics):
         self.waits: list[Any] = []
 
     def shown(self, written: Written) -> None:
-        """Note a write's events."""
+        """Record a write's events."""
         self.sent.append(np.asarray(written.table["event_time"].cast(pa.int64())))
         self.waits.append((time.time_ns() // 1000 - self.sent[-1]) / 1e6)
 
 
 def online(settings: Settings, ignored_seconds: float) -> dict[str, float]:
-    """`qanchor-cli consume --online`; seconds from each event to the online row that knows of it."""
+    """`qanchor-cli consume --online`; seconds from each event to the online row that includes it."""
     metrics = _OnlineTimes()
     options = ConsumeOptions(name="fresh", online=True)
     run_consumer(Site(settings), options, _stopped_by_signal(), Silent(), metrics)

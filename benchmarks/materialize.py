@@ -1,9 +1,9 @@
-"""How fast users' histories become vectors, against the straightforward way.
+"""Throughput from users' histories to vectors, against the straightforward way.
 
     python -m benchmarks.materialize [--quick] [--users N] [--json FILE]
 
 Ten scenarios, preset tiny, simulated world; the weights are untrained, which changes no cost. All figures
-come from one run: the ways take turns, and the median of each counts.
+come from one run: the two ways alternate, and the figures are medians.
 """
 
 import tempfile
@@ -36,15 +36,15 @@ SHARDS = 5
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part measures on.
+    """Inputs of all measurements.
 
     Args:
-        log: the event log of a simulated world.
-        workspace: the shipped one.
-        as_of: the snapshot's cut-off.
-        loaded: an untrained tiny model.
-        queries: those of its scenarios, each with a random prompt.
-        rounds: how often each way takes its turn.
+        log: event log of a simulated world.
+        workspace: the shipped workspace.
+        as_of: cut-off of the snapshot.
+        loaded: untrained tiny model.
+        queries: queries of the scenarios, each with a random prompt.
+        rounds: repetitions of each way.
     """
 
     log: EventLog
@@ -58,7 +58,7 @@ class Bench:
 def main() -> None:
     """Simulate a world, measure, print."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--users", type=int, help="of the world; default 2,000, with --quick 1,000")
+    parser.add_argument("--users", type=int, help="users of the world; default: 2,000, with --quick 1,000")
     options = parser.parse_args()
     from qanchor.threads import limit_threads
 
@@ -115,10 +115,10 @@ def write_log(root: Path, workspace: Workspace, plan: Any, together: int = 1) ->
     """The events of a simulated world as an event log, written as `events load` writes them.
 
     Args:
-        root: the log's folder.
-        workspace: names its columns.
-        plan: of the world.
-        together: blocks of users that share their files.
+        root: folder of the log.
+        workspace: names of the columns.
+        plan: plan of the world.
+        together: number of blocks of users per file.
     """
     from qanchor.simulation.world import simulate_block
 
@@ -139,19 +139,19 @@ def write_log(root: Path, workspace: Workspace, plan: Any, together: int = 1) ->
 
 
 def _read(bench: Bench) -> EventArrays:
-    """What a snapshot reads: the window before its cut-off."""
+    """The events of a snapshot: the window before its cut-off."""
     after = bench.as_of - timedelta(days=bench.workspace.window_days)
     return load_event_arrays(bench.log, bench.workspace, before=bench.as_of, after=after)
 
 
 def _requests(bench: Bench, arrays: EventArrays, users: int) -> tuple[Int64, Int64]:
-    """Users spread evenly over the world, so that a part of them has lengths like the whole."""
+    """Evenly spaced users, so that a part has the same distribution of lengths as the whole."""
     rows = np.linspace(0, len(arrays.users) - 1, min(users, len(arrays.users))).astype(np.int64)
     return rows, np.full(len(rows), to_microseconds(bench.as_of))
 
 
 def _turns(rounds: int, ways: Sequence[Callable[[], Any]]) -> list[float]:
-    """Median seconds of each way; they take turns, so that a busy machine disturbs all alike."""
+    """Median seconds of each way; the ways alternate, so that a busy machine affects all alike."""
     seconds = np.empty((rounds, len(ways)))
     for turn in range(rounds):
         for number, way in enumerate(ways):
@@ -186,7 +186,7 @@ def _against_straightforward(bench: Bench, arrays: EventArrays, figures: dict[st
 
 
 def _one_more_scenario(bench: Bench, arrays: EventArrays, figures: dict[str, Any]) -> None:
-    """What the tenth scenario adds to the cost of one, against what it adds to the tokens."""
+    """The tenth scenario's added cost, against its added tokens."""
     from qanchor.events.history import slice_histories
     from qanchor.model.batch import prefix_lengths
     from qanchor.model.embedder import UserEmbedder
@@ -195,7 +195,7 @@ def _one_more_scenario(bench: Bench, arrays: EventArrays, figures: dict[str, Any
     rows, cutoffs = _requests(bench, arrays, 1000)
     counts = [1, len(bench.queries)]
     ways = [
-        lambda asked=count: embedder.embed(arrays, rows, cutoffs, bench.queries[:asked]) for count in counts
+        lambda number=count: embedder.embed(arrays, rows, cutoffs, bench.queries[:number]) for count in counts
     ]
     alone, all_ = _turns(bench.rounds, ways)
     lengths = prefix_lengths(slice_histories(arrays, rows, cutoffs, bench.workspace), config)
@@ -214,23 +214,23 @@ def _one_more_scenario(bench: Bench, arrays: EventArrays, figures: dict[str, Any
 
 
 def _reading(bench: Bench, ours: float, figures: dict[str, Any]) -> None:
-    """Users a second from the event log to token ids, against what the model takes."""
+    """Users per second from the event log to token ids, against the model's rate."""
     from qanchor.events.history import slice_histories
 
     config, tokenizer = bench.loaded.config, bench.loaded.tokenizer
-    found: list[EventArrays] = []
+    latest: list[EventArrays] = []
 
     def read() -> None:
         arrays = _read(bench)
         rows = np.arange(len(arrays.users))
         slice_histories(arrays, rows, np.full(len(rows), to_microseconds(bench.as_of)), bench.workspace)
         tokenizer.tokenise_events(arrays.texts, config.text_encoder.max_tokens)
-        found[:] = [arrays]
+        latest[:] = [arrays]
 
     seconds = _turns(bench.rounds, [read])[0]
-    figures["events read"] = sum(len(part.time) for part in found[0].modalities)
-    figures["users/s, read and tokenised"] = len(found[0].users) / seconds
-    figures["read and tokenised by the model's rate"] = len(found[0].users) / seconds / ours
+    figures["events read"] = sum(len(part.time) for part in latest[0].modalities)
+    figures["users/s, read and tokenised"] = len(latest[0].users) / seconds
+    figures["read and tokenised by the model's rate"] = len(latest[0].users) / seconds / ours
 
 
 def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
@@ -257,8 +257,8 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
         return embedder.embed(arrays, rows, cutoffs, bench.queries)
 
     def write(vectors: Any) -> None:
-        for number, found in enumerate(vectors):
-            flat = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+        for number, block in enumerate(vectors):
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), block.shape[1])
             pq.write_table(pa.table({"vector": flat}), folder / f"{number}.parquet", compression="lz4")
 
     def in_turn() -> None:
@@ -276,7 +276,7 @@ def _in_shards(bench: Bench, figures: dict[str, Any]) -> None:
 
 
 def bars(figures: dict[str, Any]) -> list[Bar]:
-    """What is asked for."""
+    """The bars."""
     return [
         Bar(
             "users/s against the straightforward way",

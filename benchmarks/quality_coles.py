@@ -2,7 +2,7 @@
 
     python quality_coles.py FOLDER OUT
 
-FOLDER holds events.parquet, by user and time, and spec.json; OUT becomes a Parquet file of user_id and
+FOLDER has events.parquet, by user and time, and spec.json; OUT is the output, a Parquet file of user_id and
 embedding, with the seconds of training in its metadata.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _columns(events: pd.DataFrame, spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Codes by frequency from 1 on, logarithms of numbers, days, and how many codes each text has."""
+    """Codes by frequency from 1, logarithms of numbers, days, and the number of codes of each text."""
     columns: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for name in ("modality", *spec["texts"]):
@@ -116,9 +116,9 @@ def _embed(encoder: Any, histories: Sequence[dict[str, Any]]) -> list[np.ndarray
     vectors: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(histories)
     for at in range(0, len(order), _BATCH):
         chosen = order[at : at + _BATCH]
-        found = encoder(collate_feature_dict([histories[place] for place in chosen])).numpy()
-        for place, vector in zip(chosen, found, strict=True):
-            vectors[place] = vector
+        batch = encoder(collate_feature_dict([histories[row] for row in chosen])).numpy()
+        for row, vector in zip(chosen, batch, strict=True):
+            vectors[row] = vector
     return vectors
 
 

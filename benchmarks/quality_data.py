@@ -27,9 +27,9 @@ class Task:
     """One task's label rows.
 
     Args:
-        name: the scenario's.
+        name: name of the scenario.
         users: object [rows], user ids.
-        rows: int64 [rows], places in EventArrays.users.
+        rows: int64 [rows], indices into EventArrays.users.
         cutoffs: int64 [rows], microseconds UTC.
         labels: int64 [rows], 0 or 1.
         folds: int64 [rows], 0 to 4.
@@ -50,12 +50,12 @@ class DataSet:
     """A data set with its tasks.
 
     Args:
-        name: of its folder.
-        workspace: of the example of that name.
+        name: name of the folder.
+        workspace: workspace of the example of that name.
         arrays: all events, those after the cut-offs included.
-        tasks: by name, in the order of the workspace's scenarios.
-        until: the earliest cut-off of any task, UTC: pre-training sees nothing from there on.
-        content_hash: of the files read.
+        tasks: tasks by name, in the order of the workspace's scenarios.
+        until: earliest cut-off of any task, UTC, where pre-training ends.
+        content_hash: hash of the files.
     """
 
     name: str
@@ -70,7 +70,7 @@ def load_data_set(folder: Path) -> DataSet:
     """Events, labels and aggregates of one folder.
 
     Args:
-        folder: holds events.parquet, aggregates.parquet and labels/TASK.parquet.
+        folder: folder of events.parquet, aggregates.parquet and labels/TASK.parquet.
     """
     workspace = load_workspace(_EXAMPLES / folder.name)
     arrays = arrays_from_table(pq.read_table(folder / "events.parquet"), workspace)
@@ -92,7 +92,7 @@ def load_data_set(folder: Path) -> DataSet:
 
 def _task(name: str, table: pa.Table, aggregates: pa.Table, arrays: EventArrays) -> Task:
     users = np.array(table[USER_ID].to_pylist(), dtype=object)
-    place = {user: row for row, user in enumerate(aggregates[USER_ID].to_pylist())}
+    row_of = {user: row for row, user in enumerate(aggregates[USER_ID].to_pylist())}
     columns = [column for column in aggregates.column_names if column != USER_ID]
     values = np.stack(
         [aggregates[column].cast(pa.float64()).to_numpy() for column in columns], axis=1
@@ -104,5 +104,5 @@ def _task(name: str, table: pa.Table, aggregates: pa.Table, arrays: EventArrays)
         column_microseconds(table[AS_OF]),
         np.asarray(table[LABEL]).astype(np.int64),
         np.asarray(table[FOLD]).astype(np.int64),
-        values[[place[user] for user in users]],
+        values[[row_of[user] for user in users]],
     )

@@ -1,4 +1,4 @@
-"""Areas and KS by fold, their means over tasks, and paired bootstrap intervals that draw people, not rows."""
+"""AUC and KS by fold, their means over tasks, and paired bootstrap intervals over users, not rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from qanchor.metrics.tally import Tallier
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-# Scores of every task, by its name.
+# Scores of every task, by name.
 Scores = Mapping[str, Floats]
 _AT_ONCE = 50
 _TAIL = 0.025
@@ -24,8 +24,8 @@ class Figures:
     """AUC and KS, each a mean over five folds.
 
     Args:
-        auc: in [0, 1].
-        ks: in [0, 1].
+        auc: area under the ROC curve, in [0, 1].
+        ks: Kolmogorov-Smirnov statistic, in [0, 1].
     """
 
     auc: float
@@ -40,11 +40,11 @@ def figures_of(task: Task, scores: Floats) -> Figures:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better scores are than others of the same rows, on the mean over tasks.
+    """Difference of scores from other scores of the same rows, on the mean over tasks.
 
     Args:
-        auc: difference with its 95% interval.
-        ks: alike.
+        auc: difference in AUC with its 95% interval.
+        ks: difference in KS with its 95% interval.
     """
 
     auc: Interval
@@ -52,12 +52,12 @@ class Gain:
 
 
 class Resampler:
-    """Draws people of each data set, the same ones for all of its tasks and for both sides of a comparison.
+    """Draws users of each data set, the same ones for all of its tasks and for both sides of a comparison.
 
     Args:
-        data: the data sets; their tasks count alike.
-        draws: resamples.
-        seed: of the draws.
+        data: data sets; their tasks have equal weight.
+        draws: number of resamples.
+        seed: seed of the draws.
     """
 
     def __init__(self, data: Sequence[DataSet], draws: int = 1_000, seed: int = 7) -> None:
@@ -70,8 +70,8 @@ class Resampler:
         """The mean difference over all tasks.
 
         Args:
-            scores: by task.
-            baseline: by task.
+            scores: scores by task.
+            baseline: baseline scores by task.
         """
         tasks = [task for one in self._data for task in one.tasks.values()]
         values = [
@@ -87,25 +87,25 @@ class Resampler:
             axis=0,
         )  # [draws, auc and ks]
         low, high = np.quantile(drawn, (_TAIL, 1 - _TAIL), axis=0)
-        auc, ks = (Interval(float(point[place]), float(low[place]), float(high[place])) for place in range(2))
+        auc, ks = (Interval(float(point[i]), float(low[i]), float(high[i])) for i in range(2))
         return Gain(auc, ks)
 
     def _drawn(self, data: DataSet, task: Task, scores: Floats) -> NDArray[np.float64]:
-        """AUC and KS of every resample, [draws, 2]; kept, for many comparisons share a side."""
+        """AUC and KS of every resample, [draws, 2]; cached, because many comparisons share a side."""
         key = hash((data.name, task.name, scores.tobytes()))
         if key not in self._kept:
-            # Every task of a data set walks through the same draws of its people.
+            # All tasks of a data set have the same draws of its users.
             random = np.random.default_rng([self._seed, len(data.arrays.users)])
-            found = []
+            resampled = []
             for begin in range(0, self._draws, _AT_ONCE):
                 people = _weights(random, min(_AT_ONCE, self._draws - begin), len(data.arrays.users))
-                found.append(np.stack(_by_draw(task, scores, people[:, task.rows]), axis=1))
-            self._kept[key] = np.concatenate(found)
+                resampled.append(np.stack(_by_draw(task, scores, people[:, task.rows]), axis=1))
+            self._kept[key] = np.concatenate(resampled)
         return self._kept[key]
 
 
 def _weights(random: np.random.Generator, draws: int, people: int) -> Ints:
-    """How often each person is drawn, int64 [draws, people]."""
+    """How often each user is drawn, int64 [draws, users]."""
     chosen = random.integers(0, people, (draws, people)) + np.arange(draws)[:, None] * people
     return np.bincount(chosen.ravel(), minlength=draws * people).reshape(draws, people)
 

@@ -1,4 +1,4 @@
-"""The models of the quality benchmark, pre-trained or untrained; kept on disk."""
+"""The models of the quality benchmark, pre-trained or untrained; cached on disk."""
 
 import time
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from qanchor.training.tune import TuneConfig
 
 _CODE = ("qanchor/events", "qanchor/model", "qanchor/training", "qanchor/metrics", "qanchor/workspace.py")
 _READS = ("benchmarks/quality_data.py", "benchmarks/quality_model.py")
-# No part of pre-training.
+# Not part of pre-training.
 _LATER = ("tune", "prefixes", "record")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set's model is trained and tuned.
+    """Settings of a data set's model.
 
     Args:
-        pretrain: without labels, on what lies before the earliest cut-off.
-        tune: with the labels of the other folds.
+        pretrain: pre-training without labels, on events before the earliest cut-off.
+        tune: tuning with the labels of the other folds.
     """
 
     pretrain: PretrainConfig
@@ -34,12 +34,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model and what it took.
+    """A model with its training time.
 
     Args:
         loaded: the model.
-        seconds: wall clock, pairs included.
-        cpu_seconds: of the process.
+        seconds: wall-clock time, pairs included.
+        cpu_seconds: CPU time of the process.
     """
 
     loaded: LoadedModel
@@ -52,13 +52,13 @@ def train_model(
 ) -> TrainedModel:
     """The model of a configuration, from the cache where the same one was trained on the same files before.
 
-    An interrupted training begins anew, for its seconds are a figure of the benchmark.
+    An interrupted training starts again, because its seconds are a figure of the benchmark.
 
     Args:
-        data: gives the events; only those before `data.until` are seen.
-        config: how to pre-train; `steps` of 0 leaves a model of the same shape untrained.
-        cache: of earlier models.
-        progress: told of every step.
+        data: data set; only its events before `data.until` are read.
+        config: settings of pre-training; with `steps` of 0 the model stays untrained.
+        cache: cache of earlier models.
+        progress: bar that advances with every step.
     """
 
     def make(path: Path) -> None:
@@ -79,7 +79,7 @@ def train_model(
 
 
 def described(data: DataSet) -> Mapping[str, object]:
-    """Identifies what is read: the files' content and the example's yaml."""
+    """Hashes of the inputs: the files' content and the example's yaml."""
     modalities = {name: spec.model_dump_json() for name, spec in data.workspace.modalities.items()}
     scenarios = {name: spec.query for name, spec in data.workspace.scenarios.items()}
     return {

@@ -1,8 +1,8 @@
 """Other event models in the quality benchmark: CoLES (pytorch-lifestream) and pragmatiq.
 
-Each is installed from PyPI into a virtual environment of its own and trained there, in a child process, on
-the same events before the cut-off and on no label. Events go in and embeddings come back as Parquet; the same
-code that probes our embeddings probes theirs.
+Each is installed from PyPI into its virtual environment and trained there, in a child process, on the same
+events before the cut-off and on no label. Events and embeddings are exchanged as Parquet; one code probes all
+embeddings.
 """
 
 import json
@@ -29,7 +29,7 @@ from qanchor.times import to_microseconds
 
 Vectors = NDArray[np.float32]
 _ROOT = Path(__file__).parents[1]
-# The build that the project itself is pinned to: any other one brings gigabytes of GPU libraries.
+# The build of the project's constraints: any other one brings gigabytes of GPU libraries.
 _TORCH = "torch==2.13.0"
 
 
@@ -38,11 +38,11 @@ class Peer:
     """Another model.
 
     Args:
-        name: as the tables say it.
-        script: of the child, beside this module.
-        requirements: what pip installs with its dependencies.
-        alone: what pip installs without them.
-        settings: of each data set, for the child.
+        name: name in the tables.
+        script: script of the child process, in this folder.
+        requirements: requirements that pip installs with dependencies.
+        alone: requirements that pip installs without dependencies.
+        settings: settings of the child process by data set.
     """
 
     name: str
@@ -60,7 +60,7 @@ PEERS = {
             *("pytorch-lightning", "torchmetrics", "omegaconf", "hydra-core", "duckdb", "dask"),
             *("pymonad", "transformers", "pandas", "pyarrow", "scikit-learn", "onnxruntime"),
         ),
-        # It asks for a spacy that has no wheel for this numpy, and does not need it to train on events.
+        # It requires a spacy without a wheel for this numpy, and does not use it for events.
         ("pytorch-lifestream==0.7.0",),
         {"online_retail": {"width": 128, "epochs": 30}, "uci_credit_default": {"width": 64, "epochs": 3}},
     ),
@@ -79,8 +79,8 @@ class PeerVectors:
     """A peer's embeddings of one data set.
 
     Args:
-        by_task: float32 [rows, width] for each task, in the order of its rows.
-        seconds: wall clock of its training.
+        by_task: float32 [rows, width] by task, in the order of its rows.
+        seconds: wall-clock time of the training.
     """
 
     by_task: Mapping[str, Vectors]
@@ -89,12 +89,12 @@ class PeerVectors:
 
 @dataclass(frozen=True)
 class PeerRun:
-    """Where and how a child runs.
+    """Folders and threads of a child process.
 
     Args:
         source: folder of the data sets.
-        environments: holds the virtual environments; created as needed.
-        threads: of the child; 0: all cores.
+        environments: folder of the virtual environments; created as needed.
+        threads: threads of the child process; 0: all cores.
     """
 
     source: Path
@@ -106,14 +106,14 @@ def peer_vectors(data: DataSet, peer: Peer, run: PeerRun, cache: ResultCache) ->
     """Embeddings by another model, trained on the events before the labels' cut-off.
 
     Args:
-        data: one cut-off for all tasks.
-        peer: the model.
-        run: where and how.
-        cache: of earlier embeddings.
+        data: data set with one cut-off for all tasks.
+        peer: the other model.
+        run: folders and threads of the child process.
+        cache: cache of earlier embeddings.
 
     Raises:
         ValueError: the tasks have several cut-offs.
-        subprocess.CalledProcessError: installation or training failed; its output says why.
+        subprocess.CalledProcessError: installation or training failed; its output has the cause.
     """
     cutoffs = np.unique(np.concatenate([task.cutoffs for task in data.tasks.values()]))
     if cutoffs.tolist() != [to_microseconds(data.until)]:
@@ -127,7 +127,7 @@ def peer_vectors(data: DataSet, peer: Peer, run: PeerRun, cache: ResultCache) ->
             _export(data, run.source / data.name / "events.parquet", folder / "events.parquet")
             (folder / "spec.json").write_text(json.dumps(_spec(data, settings)))
             child = [str(python), str(Path(__file__).with_name(peer.script)), name, str(path.resolve())]
-            # A folder of its own to work in: some libraries leave logs where they run.
+            # A separate working folder, because some libraries write logs there.
             subprocess.run(child, check=True, stdout=sys.stderr, cwd=name)
 
     decided_by = {
@@ -137,30 +137,30 @@ def peer_vectors(data: DataSet, peer: Peer, run: PeerRun, cache: ResultCache) ->
         "code": code_hash(f"benchmarks/{peer.script}", "benchmarks/quality_peers.py"),
     }
     table = pq.read_table(cache.keep(f"{data.name}: {peer.name}", f"{peer.name}.parquet", decided_by, make))
-    place = {user: row for row, user in enumerate(table[USER_ID].to_pylist())}
+    row_of = {user: row for row, user in enumerate(table[USER_ID].to_pylist())}
     vectors = np.stack(table["embedding"].to_numpy()).astype(np.float32)
-    by_task = {name: vectors[[place[user] for user in task.users]] for name, task in data.tasks.items()}
+    by_task = {name: vectors[[row_of[user] for user in task.users]] for name, task in data.tasks.items()}
     return PeerVectors(by_task, float(table.schema.metadata[b"seconds"]))
 
 
 def _environment(peer: Peer, environments: Path) -> Path:
-    """The interpreter of the peer's own environment, made where it is not there yet."""
+    """The interpreter of the peer's environment, created if it does not exist."""
     folder = environments.resolve() / peer.name
     python, done = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join([_TORCH, *peer.requirements, "alone:", *peer.alone])
-    if not done.exists() or done.read_text() != wanted:
+    requirements = "\n".join([_TORCH, *peer.requirements, "alone:", *peer.alone])
+    if not done.exists() or done.read_text() != requirements:
         venv.create(folder, clear=True, with_pip=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         constrained = [*pip, "--constraint", str(_ROOT / "constraints.txt")]
         subprocess.run([*constrained, _TORCH, *peer.requirements], check=True)
         if peer.alone:
             subprocess.run([*pip, "--no-deps", *peer.alone], check=True)
-        done.write_text(wanted)
+        done.write_text(requirements)
     return python
 
 
 def _export(data: DataSet, events: Path, path: Path) -> None:
-    """Events before the cut-off, by user and time; nothing at or after it leaves this process."""
+    """Export events before the cut-off, by user and time; no later event leaves this process."""
     table = pq.read_table(events)
     time = table[EVENT_TIME].cast(pa.timestamp("us")).cast(pa.int64())
     table = table.set_column(table.column_names.index(EVENT_TIME), EVENT_TIME, time)
@@ -170,7 +170,7 @@ def _export(data: DataSet, events: Path, path: Path) -> None:
 
 
 def _spec(data: DataSet, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a child has to know of the columns, and its settings."""
+    """The columns and settings for a child process."""
     kinds: dict[str, str] = {}
     for modality in data.workspace.modalities.values():
         kinds |= {name: spec.type for name, spec in modality.fields.items()}

@@ -2,7 +2,7 @@
 
     python quality_pragmatiq.py FOLDER OUT
 
-FOLDER holds events.parquet, by user and time, and spec.json; OUT becomes a Parquet file of user_id and
+FOLDER has events.parquet, by user and time, and spec.json; OUT is the output, a Parquet file of user_id and
 embedding, with the seconds of training in its metadata.
 """
 
@@ -20,12 +20,12 @@ from pragmatiq import api
 
 _MAP = pa.map_(pa.string(), pa.string())
 _LIFELONG = pa.list_(pa.struct([("key", pa.string()), ("ts", pa.timestamp("us"))]))
-# Its own setting for a small run on a CPU.
+# pragmatiq's setting for a small run on a CPU.
 _TOKEN_BUDGET = 8_192
 
 
 def main() -> None:
-    """Bring the events into its form, train, embed, write."""
+    """Convert the events, train, embed, write."""
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     spec = json.loads((folder / "spec.json").read_text())
     if spec["threads"]:
@@ -48,9 +48,9 @@ def main() -> None:
     }
     run = api.pretrain(folder / "tokens", "run", "nano", settings, runs_root=folder / "runs")
     seconds = time.monotonic() - began
-    api.embed(folder / "tokens", run["run_dir"], folder / "found.parquet", device="cpu")
-    found = pq.read_table(folder / "found.parquet")
-    pq.write_table(found.replace_schema_metadata({"seconds": str(seconds)}), out)
+    api.embed(folder / "tokens", run["run_dir"], folder / "embedded.parquet", device="cpu")
+    embedded = pq.read_table(folder / "embedded.parquet")
+    pq.write_table(embedded.replace_schema_metadata({"seconds": str(seconds)}), out)
 
 
 def _fields(row: dict[str, Any], spec: dict[str, Any]) -> list[tuple[str, str]]:

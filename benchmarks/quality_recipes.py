@@ -1,4 +1,4 @@
-"""How each data set's model is trained: chosen on inner folds, never on test folds."""
+"""Settings of each data set's model, chosen on inner folds, never on test folds."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from qanchor.training.tune import TuneConfig
 from qanchor.training.useru.pairs import UserUConfig
 from qanchor.training.useru.summaries import SummaryShares
 
-# Kinds of questions, in the order of Kind: the scenarios' own most of all.
+# Shares of the kinds of questions, in the order of Kind: mostly the scenarios' queries.
 _SHARES = (0.25, 0.15, 0.05, 0.4, 0.05, 0.05, 0.05)
-# What labels ask is how often, how much and how soon; what of, less so than in a world of many services. Of
-# the events a few are enough at a time: with half of them in sight the model learns 4,000 users by heart.
+# Labels depend on how often, how much and how soon; less on the texts than in a world of many services. Most
+# events are hidden in a step: with half of them visible the model memorises 4,000 users.
 _RETAIL = Recipe(
     PretrainConfig(
         steps=1_000,
@@ -32,7 +32,7 @@ _RETAIL = Recipe(
     ),
     TuneConfig(learning_rate=5e-3, steps=160),
 )
-# A month's status is a word or two, and everybody has as many statements.
+# A month's status has one or two words, and all users have the same number of statements.
 _CREDIT = Recipe(
     PretrainConfig(
         steps=280,
@@ -59,8 +59,8 @@ def recipe_of(name: str, quick: bool = False) -> Recipe:
     """The recipe of a data set.
 
     Args:
-        name: of the data set.
-        quick: train a tenth as long.
+        name: name of the data set.
+        quick: whether to train a tenth as long.
     """
     recipe = {"online_retail": _RETAIL, "uci_credit_default": _CREDIT}[name]
     if not quick:

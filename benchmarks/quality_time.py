@@ -1,6 +1,6 @@
-"""Out of time: heads fitted on online_retail's users at 2011-06-11, judged on its labels of 2011-09-09.
+"""Out of time: heads fitted on online_retail's users at 2011-06-11, evaluated on its labels of 2011-09-09.
 
-The labels of the earlier day are worked out from the events up to the later one, which pre-training saw too.
+The labels of the earlier day come from the events up to the later one, which pre-training read as well.
 """
 
 import json
@@ -34,19 +34,19 @@ FUSED = "logistic, both"
 def out_of_time(
     data: DataSet, loaded: LoadedModel, cache: ResultCache, progress: Progress
 ) -> dict[str, dict[str, Figures]]:
-    """AUC and KS at the labels' cut-off of what was fitted 90 days before, by row and task.
+    """AUC and KS at the labels' cut-off of heads fitted 90 days earlier, by row and task.
 
     Args:
-        data: online_retail.
-        loaded: its model.
-        cache: of earlier results.
-        progress: told of every history.
+        data: data set online_retail.
+        loaded: model of the data set.
+        cache: cache of earlier results.
+        progress: bar that advances with every history.
     """
 
     def make(path: Path) -> None:
-        found = _figures(data, loaded, progress)
+        figures = _figures(data, loaded, progress)
         path.write_text(
-            json.dumps({row: {n: astuple(f) for n, f in some.items()} for row, some in found.items()})
+            json.dumps({row: {n: astuple(f) for n, f in some.items()} for row, some in figures.items()})
         )
 
     decided_by = {**described(data), "model": loaded.content_hash, "code": code_hash("qanchor", *_READS)}
@@ -64,7 +64,7 @@ def _figures(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str
     aggregates = _aggregates(data, loaded, *requests)
     bank = PrefixBank(loaded.model, loaded.tokenizer, loaded.normaliser, data.workspace)
     bank.fill(data.arrays, *requests, progress)
-    found: dict[str, dict[str, Figures]] = {}
+    figures: dict[str, dict[str, Figures]] = {}
     for name, task in data.tasks.items():
         rows, labels = earlier_labels(name, data, earlier)
         chosen = np.concatenate([rows, len(users) + task.rows])
@@ -82,17 +82,17 @@ def _figures(data: DataSet, loaded: LoadedModel, progress: Progress) -> dict[str
             (FUSED, LINEAR, [written, base]),
         ):
             scores = fit_outside(blocks, every, train, folds, among)
-            found.setdefault(row, {})[name] = figures_of(task, scores)
-    return found
+            figures.setdefault(row, {})[name] = figures_of(task, scores)
+    return figures
 
 
 def earlier_labels(name: str, data: DataSet, cutoff: int) -> tuple[Int64, Int64]:
-    """Users who are asked about at a cut-off, and their labels, by the README's words.
+    """Users with a label at a cut-off, and the labels, as the README defines them.
 
     Args:
-        name: of the task.
-        data: online_retail.
-        cutoff: microseconds UTC; at least 90 days before the last event.
+        name: name of the task.
+        data: data set online_retail.
+        cutoff: cut-off, microseconds UTC; at least 90 days before the last event.
 
     Returns:
         User rows and labels, int64 [rows] each.
@@ -107,8 +107,8 @@ def earlier_labels(name: str, data: DataSet, cutoff: int) -> tuple[Int64, Int64]
         "risk_return90": later[:, 1] > 0,
         "eng_lapse90_active": later[:, 0] == 0,
     }
-    asked = np.flatnonzero(seen & (bought_before if name == "eng_lapse90_active" else True))
-    return asked.astype(np.int64), labels[name][asked].astype(np.int64)
+    labelled = np.flatnonzero(seen & (bought_before if name == "eng_lapse90_active" else True))
+    return labelled.astype(np.int64), labels[name][labelled].astype(np.int64)
 
 
 def _stops(data: DataSet, users: Int64, moment: int) -> Int64:

@@ -1,11 +1,11 @@
-"""How far the embeddings get on a simulated world, between chance and the reachable ceiling.
+"""AUC of the embeddings on a simulated world, between chance and the reachable ceiling.
 
     qanchor-cli simulate --users 4000 --out world
     python -m benchmarks.quality_world world [--quick] [--json FILE]
 
 Linear probes (logistic regression, its strength chosen on the valid part, fitted on the train part) of
-activity aggregates, of the untuned and of the tuned embedding, on users and times unseen in training; beside
-them the prototypes of tuning, and the scenario's words alone, without any label.
+activity aggregates, of the untuned and of the tuned embedding, on users and times outside training; also the
+prototypes of tuning, and the scenario's words alone, without any label.
 """
 
 import argparse
@@ -81,10 +81,12 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("world", type=Path, help="folder with events.parquet, labels/ and ceilings.json")
-    parser.add_argument("--repo", type=Path, default=Path("feature_repo"), help="its feature repository")
-    parser.add_argument("--minutes", type=float, help="budget of pre-training")
+    parser.add_argument(
+        "--repo", type=Path, default=Path("feature_repo"), help="feature repository of the world"
+    )
+    parser.add_argument("--minutes", type=float, help="minutes of pre-training")
     parser.add_argument("--steps", type=int, help="steps of pre-training")
-    parser.add_argument("--points", type=int, help="users at a cut-off that pre-training keeps")
+    parser.add_argument("--points", type=int, help="points (a user at a cut-off) of pre-training")
     parser.add_argument("--widths", type=int, nargs="*", default=[], help="nested widths, probed as well")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -100,7 +102,7 @@ def _ceilings(world: Path) -> dict[str, float]:
 def measure(
     options: argparse.Namespace, workspace: Workspace, arrays: EventArrays, labels: list[Labels]
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-    """Test AUCs of every scenario by what was probed, and figures of the run."""
+    """Test AUCs of every scenario by probed features, and figures of the run."""
     from qanchor.audience.zero_label import read_answers
     from qanchor.model.checkpoint import LoadedModel
     from qanchor.model.runtime import choose_runtime
@@ -156,7 +158,7 @@ def measure(
 
 
 def vocabulary(arrays: EventArrays) -> Counter[str]:
-    """Words of the events' texts, as `qanchor.audience.describe.event_words` finds them in a log."""
+    """Words of the events' texts, like `qanchor.audience.describe.event_words` of a log."""
     words: Counter[str] = Counter()
     for text in arrays.texts:
         words.update(set(re.findall(r"[^\W_]+", text.lower())))
@@ -164,7 +166,7 @@ def vocabulary(arrays: EventArrays) -> Counter[str]:
 
 
 def label_rows(arrays: EventArrays, parts: Sequence[pa.Table]) -> tuple[Rows, Int64]:
-    """The label rows of all parts one after the other, and where one part ends and the next begins."""
+    """The label rows of all parts in order, and the boundaries of the parts."""
     pieces = [_rows(arrays, part) for part in parts]
     columns = ([getattr(piece, name) for piece in pieces] for name in ("rows", "cutoffs", "labels"))
     every = Rows(*(np.concatenate(column) for column in columns))
@@ -186,7 +188,7 @@ def _probe(vectors: NDArray[Any], labels: Int64, bounds: Int64) -> float:
 
 
 def activity(arrays: EventArrays, workspace: Workspace, requests: Rows) -> Floats:
-    """What the activity view holds, as logarithms, [requests, features]: counts, sums and recency."""
+    """The activity view as logarithms, [requests, features]: counts, sums and recency."""
     stop = slice_histories(arrays, requests.rows, requests.cutoffs, workspace).stop
     columns = []
     for position, events in enumerate(arrays.modalities):

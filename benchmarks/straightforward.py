@@ -1,7 +1,7 @@
-"""The straightforward way to embed users, which the project's own way is measured against.
+"""The straightforward way to embed users, the baseline of the project's way.
 
-As the public code of arXiv 2602.14492 does it: for every scenario the whole sequence anew, all event texts
-encoded anew, every modality padded to its most events, every text and query to a fixed length.
+Like the public code of arXiv 2602.14492: for every scenario the whole sequence and all event texts are
+encoded again, every modality is padded to its maximum of events, every text and query to a fixed length.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ BATCH_USERS = 32
 class StraightforwardEmbedder:
     """Embeds users as the paper's public code does.
 
-    It is spared two things, which favours it: texts are turned into token ids once, and events that are
-    padding pass through the text encoder only, not through the adapters.
+    Two simplifications favour it: texts are tokenised once, and padding events pass through the text encoder
+    only, not through the adapters.
 
     Args:
-        loaded: the model.
+        loaded: model of the embeddings.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -39,7 +39,7 @@ class StraightforwardEmbedder:
         self._workspace = loaded.config.workspace()
         limits = [spec.max_events for spec in loaded.config.modalities.values()]
         self._slots = sum(limits)
-        # Where each modality's start token stands, once the user, modality and tabular tokens have passed.
+        # Positions of the modalities' start tokens, after the user, modality and tabular tokens.
         heads = 1 + len(limits) + loaded.config.tabular_tokens
         self._starts = heads + np.cumsum([0, *(limit + 2 for limit in limits)])
         self._tokens = int(self._starts[-1])

@@ -1,9 +1,9 @@
-"""How hard the simulated world is: reachable ceilings, and what simple models get.
+"""Difficulty of the simulated world: reachable ceilings, and the AUCs of simple models.
 
     python -m benchmarks.world [--quick] [--users N] [--seed S] [--json FILE]
 
 Three models without any embedding: logistic regression and LightGBM on raw activity aggregates, and logistic
-regression on recency-weighted counts of event texts beside the aggregates. `way` is
+regression on recency-weighted counts of event texts with the aggregates. `way` is
 (AUC - 0.5) / (ceiling - 0.5).
 Every AUC is the expected one under the test rows' true probabilities, as the ceiling is; training sees labels
 that happened. The last column is the text model's AUC on the test labels that happened.
@@ -45,7 +45,7 @@ BOOSTER: dict[str, Any] = {
 
 
 class WorldLog(EventLog):
-    """A world's event files, read as the event log would be after loading them."""
+    """A world's event files, read like an event log."""
 
     def connect(
         self, threads: int = 1, memory_limit: str | None = None, files: Sequence[Path] | None = None
@@ -64,7 +64,7 @@ class WorldLog(EventLog):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the simple models read.
+    """Inputs of the simple models.
 
     Args:
         aggregates: raw activity aggregates, (rows, columns).
@@ -102,7 +102,7 @@ def _texts(log: EventLog, requests: pa.Table, known: NDArray[np.bool_]) -> Any:
     text = "concat_ws(' ', modality, " + ", ".join(f'"{name}"' for name in names) + ")"
     with log.connect() as connection:
         connection.register("requests", requests.append_column("row", pa.array(range(len(requests)))))
-        found = connection.execute(
+        counts = connection.execute(
             f"""
             WITH aged AS (SELECT r.row, {text} AS text, epoch(r.as_of - e.event_time) / 86400 AS age
                 FROM requests r JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
@@ -111,9 +111,10 @@ def _texts(log: EventLog, requests: pa.Table, known: NDArray[np.bool_]) -> Any:
                 sum(exp(-age / 80)) AS old FROM aged GROUP BY row, aged.text ORDER BY row, text
             """
         ).fetchnumpy()
-    shape = (len(requests), int(found["text"].max()) + 1)
+    shape = (len(requests), int(counts["text"].max()) + 1)
     parts = [
-        sparse.csr_matrix((np.log1p(found[w]), (found["row"], found["text"])), shape) for w in ("new", "old")
+        sparse.csr_matrix((np.log1p(counts[w]), (counts["row"], counts["text"])), shape)
+        for w in ("new", "old")
     ]
     both = sparse.hstack(parts).tocsr()
     mean = np.asarray(both[known].mean(axis=0)).ravel()
@@ -153,8 +154,8 @@ def measure(world: Path) -> list[dict[str, Any]]:
     rows = []
     for scenario, known in ceilings.items():
         labels = pq.read_table(world / "labels" / f"{scenario}.parquet")["label"].to_numpy().astype(np.int64)
-        found = scores(inputs, labels)
-        judged = {name: _judge(score, truth[scenario].to_numpy()) for name, score in found.items()}
+        by_model = scores(inputs, labels)
+        judged = {name: _judge(score, truth[scenario].to_numpy()) for name, score in by_model.items()}
         way = {name: (value - 0.5) / (known["expected"] - 0.5) for name, value in judged.items()}
         rows.append(
             {
@@ -164,7 +165,7 @@ def measure(world: Path) -> list[dict[str, Any]]:
                 **judged,
                 "way of the best head": max(way["aggregates linear"], way["aggregates LightGBM"]),
                 "way of texts": way["texts linear"],
-                "measured on labels": roc_auc(labels[inputs.test], found["texts linear"]),
+                "measured on labels": roc_auc(labels[inputs.test], by_model["texts linear"]),
             }
         )
     return rows
@@ -177,7 +178,7 @@ def _judge(score: Floats, probability: Floats) -> float:
 
 
 def bars(rows: list[dict[str, Any]]) -> list[Bar]:
-    """What is asked of the world."""
+    """The bars of the world."""
     hard = sum(row["way of the best head"] <= HARD_WAY for row in rows)
     return [
         Bar(
