@@ -1,7 +1,7 @@
-"""`qanchor-cli head explain`: why one user has their score."""
+"""`qanchor-cli head explain`: the features and events behind one user's score."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -27,46 +27,45 @@ def explain(
 ) -> None:
     """Show which features and events move a user's score.
 
-    Contributions are SHAP values of the raw score, in log-odds before calibration; with the base they add up
-    to it. Events are measured: each is left out of the history, vector and aggregates are computed again, and
-    the effect is what the raw score loses. Effects do not add up; which events move the score most together
-    is searched for among the strongest by effect and by gradient times input.
+    Contributions are SHAP values of the raw score, in log-odds before calibration; base and contributions sum
+    to it. The effect of an event is measured: it is left out of the history, vector and aggregates are
+    computed again, and the raw score is compared. Effects do not sum: the events with the largest joint
+    effect are searched for among the strongest by effect and by gradient times input.
 
     Example: qanchor-cli head explain --scenario takeout --user u000042
     """
     from qanchor.explain.user_score import ExplainRequest, explain_user
+    from qanchor.times import as_utc
 
     site = Site.open()
-    moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
-    request = ExplainRequest(scenario, user, moment, features, events)
+    request = ExplainRequest(scenario, user, as_utc(as_of) if as_of else None, features, events)
     with working("explaining the score"):
-        found = explain_user(site, request)
+        explanation = explain_user(site, request)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(explanation))
         return
     typer.echo(
-        f"{scenario}: {user} scores {found.score:.4f} as of {found.as_of:%Y-%m-%d %H:%M} UTC "
-        f"(raw {found.raw:+.3f}, of which base {found.base:+.3f})"
+        f"{scenario}: {user} scores {explanation.score:.4f} as of {explanation.as_of:%Y-%m-%d %H:%M} UTC "
+        f"(raw {explanation.raw:+.3f}, of which base {explanation.base:+.3f})"
     )
-    print_table("groups", [{"group": k, "moves by": _signed(v)} for k, v in found.groups.items()])
-    rows = [row | {"contribution": _signed(row["contribution"])} for row in found.features]
+    print_table("groups", [{"group": k, "contribution": _signed(v)} for k, v in explanation.groups.items()])
+    rows = [row | {"contribution": _signed(row["contribution"])} for row in explanation.features]
     print_table("aggregates and profile", rows)
-    if found.recomputed is None:
+    if explanation.recomputed is None:
         return
-    print_table("events that raised the score", [_event(row) for row in found.raised])
-    print_table("events that lowered the score", [_event(row) for row in found.lowered])
-    if found.together_effect:
+    print_table("events that raised the score", [_event(row) for row in explanation.raised])
+    print_table("events that lowered the score", [_event(row) for row in explanation.lowered])
+    if explanation.together_effect:
         print_table(
-            f"{len(found.together)} events that move the score most together: "
-            f"{_signed(found.together_effect)}",
-            [_event(row) for row in found.together],
+            f"{len(explanation.together)} events with the largest joint effect: "
+            f"{_signed(explanation.together_effect)}",
+            [_event(row) for row in explanation.together],
         )
-    elif found.together:
-        typer.echo(f"no {len(found.together)} events were found that move the score together")
-    if abs(found.recomputed - found.raw) > 1e-6:
+    elif explanation.together:
+        typer.echo(f"no {len(explanation.together)} events move the score together")
+    if abs(explanation.recomputed - explanation.raw) > 1e-6:
         typer.echo(
-            f"the events before that moment give {found.recomputed:+.3f}: the stored features are of an "
-            "earlier one"
+            f"the events before that time give {explanation.recomputed:+.3f}: the stored features are older"
         )
 
 
@@ -77,7 +76,7 @@ def _signed(value: float) -> str:
 def _event(row: dict[str, Any]) -> dict[str, Any]:
     fields = ", ".join(f"{name} {value}" for name, value in row["fields"].items())
     return {
-        "moves by": _signed(row["effect"]),
+        "effect": _signed(row["effect"]),
         "time": f"{row['event_time']:%Y-%m-%d %H:%M}",
         "modality": row["modality"],
         "event": fields,
