@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError
 
 from qanchor.errors import DatabaseUnavailable, NotReady, StateError
-from qanchor.registry.session import open_engine, sqlite_file
+from qanchor.registry.session import open_engine, sqlite_file, unavailable
 from qanchor.shipped import migrations_folder
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,7 @@ def revision_of(engine: Engine) -> str | None:
         with engine.connect() as connection:
             return _revision(connection)
     except DatabaseError as error:
-        raise DatabaseUnavailable(
-            f"the registry database does not answer: {error.orig}", "Start it, or fix QANCHOR_DATABASE__URL."
-        ) from error
+        raise unavailable(engine, error) from error
 
 
 def upgrade_engine(engine: Engine) -> None:

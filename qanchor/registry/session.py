@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from qanchor.errors import DatabaseUnavailable, NotReady, WorkspaceInvalid
@@ -78,6 +78,19 @@ def sqlite_file(url: str) -> Path | None:
     return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
+def unavailable(engine: Engine, error: DatabaseError) -> DatabaseUnavailable:
+    """The error of a database that failed: a file has permissions, a server has to be started."""
+    if engine.dialect.name == "sqlite":
+        return DatabaseUnavailable(
+            f"the registry database failed: {error.orig}",
+            f"Check the permissions and the disk of {engine.url.database}, and run the command again.",
+        )
+    return DatabaseUnavailable(
+        f"the registry database does not answer: {error.orig}",
+        "Start it, or correct QANCHOR_DATABASE__URL, and run the command again.",
+    )
+
+
 def require_schema(engine: Engine) -> None:
     """Check that the database answers and has every table.
 
@@ -88,10 +101,7 @@ def require_schema(engine: Engine) -> None:
     try:
         present = set(inspect(engine).get_table_names())
     except OperationalError as error:
-        raise DatabaseUnavailable(
-            f"the registry database does not answer: {error.orig}",
-            "Start it, or correct QANCHOR_DATABASE__URL.",
-        ) from error
+        raise unavailable(engine, error) from error
     missing = sorted(set(Base.metadata.tables) - present)
     if missing:
         raise NotReady(f"the registry has no table {missing[0]!r}", _UPGRADE)
@@ -108,6 +118,4 @@ def transaction(engine: Engine) -> Iterator[Session]:
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
     except OperationalError as error:
-        raise DatabaseUnavailable(
-            f"the registry database failed: {error.orig}", "Start it and run the command again."
-        ) from error
+        raise unavailable(engine, error) from error
