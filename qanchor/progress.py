@@ -1,10 +1,10 @@
-"""How long work reports that it moves; the CLI draws it, the library only calls it."""
+"""Progress of long work: the library reports it, the CLI draws it."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """A counter that somebody may be watching."""
+    """A counter of steps that may be displayed."""
 
     def start(self, label: str, total: int | None = None) -> None:
         """Begin a stage of `total` steps (None: unknown)."""
@@ -16,7 +16,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not displayed."""
 
     def start(self, label: str, total: int | None = None) -> None:
         """Do nothing."""

@@ -1,7 +1,7 @@
-"""The one place where thread counts are set, and work that is done ahead in a thread.
+"""Thread counts, which are set here alone, and items that a thread prepares ahead.
 
-On two shared cores, OpenMP pools that fight each other cost a factor of ten: a thread that waits by
-spinning takes the core from the one it waits for.
+On two shared cores, OpenMP pools that compete cost a factor of ten: a thread that waits by spinning takes the
+core from the one that it waits for.
 """
 
 import os
@@ -17,7 +17,7 @@ _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def calm_threads() -> None:
-    """Let native threads sleep while they wait. Call it before numpy, torch, faiss or lightgbm are loaded."""
+    """Let native threads sleep while they wait; call it before numpy, torch, faiss or lightgbm are loaded."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -42,19 +42,19 @@ def limit_threads(threads: int) -> int:
 
 def thread_count() -> int:
     """Native threads of this process: what the environment or `limit_threads` set, else the usable cores."""
-    said = os.environ.get(_POOLS[0], "").partition(",")[0]
-    return int(said) if said.isdigit() and int(said) else len(os.sched_getaffinity(0))
+    value = os.environ.get(_POOLS[0], "").partition(",")[0]
+    return int(value) if value.isdigit() and int(value) else len(os.sched_getaffinity(0))
 
 
 def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
-    """The items in their order, made by a thread of their own, up to `most` before they are asked for.
+    """The items in their order, prepared by another thread, up to `most` ahead of the caller.
 
-    An error of the maker is raised where its item would have come. A caller that stops early waits for the
-    item in the making, and no other is begun.
+    An error of an item is raised in its turn. A caller that stops early waits for the item that is being
+    prepared, and no other is begun.
 
     Args:
-        items: made by iterating.
-        most: how many may lie ready.
+        items: prepared by iterating.
+        most: how many may be ready.
     """
     source = iter(items)
     pool = ThreadPoolExecutor(1, "ahead")

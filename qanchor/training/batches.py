@@ -1,6 +1,6 @@
 """Pre-training batches: which cells meet at a step, and their tensors.
 
-A step's batch depends on the seed and the step alone, so that a resumed run sees what it would have seen.
+A step's batch depends on the seed and the step alone, so that a resumed run sees the same batches.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -162,7 +162,7 @@ def part_of(batch: PairBatch, points: range, pad_id: int) -> PairBatch:
     """The points of a range as a batch; the batch itself where that is all of them.
 
     A part is cut out of the whole batch, not built again, so that it holds the same events whatever was left
-    out at random; and it is cut to its own longest text, question and answer.
+    out at random; and it is cut to its longest text, question and answer.
 
     Args:
         batch: the whole, on any device.

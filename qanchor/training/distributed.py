@@ -1,7 +1,7 @@
 """Several processes that train one model, as torchrun starts them.
 
-Every process builds the same batch and works on its own share of it. What they exchange is small: the
-vectors of the batch, and the gradients' sum.
+Every process builds the same batch and works on its share of it. They exchange little: the vectors of the
+batch, and the sum of the gradients.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ class Ranks:
     """This process among those of its run.
 
     Args:
-        rank: from 0 to count - 1; the first one writes and speaks.
-        count: processes.
+        rank: from 0 to count - 1; the first process writes files and shows progress.
+        count: number of processes.
     """
 
     rank: int = 0
@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     def share(self, points: int) -> range:
@@ -48,9 +48,9 @@ class Ranks:
         """All processes' rows, [total, ...], without a gradient.
 
         Args:
-            rows: this process's, [own, ...].
-            start: where they stand among all.
-            total: how many there are.
+            rows: rows of this process, [rows, ...].
+            start: index of the first of them among all rows.
+            total: number of all rows.
         """
         if self.count == 1:
             return rows.detach()
@@ -65,15 +65,15 @@ class Ranks:
         return tensor
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
-        """Give every weight the sum of all processes' gradients; None where no process has one."""
+        """Set every weight's gradient to the sum over all processes; None where no process has one."""
         if self.count == 1:
             return
         has = torch.tensor([float(weight.grad is not None) for weight in weights], device=weights[0].device)
         flat = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         joint = self.summed(torch.cat([*(part.flatten() for part in flat), has]))
         parts = torch.split(joint[: -len(weights)], [weight.numel() for weight in weights])
-        for weight, part, somebody in zip(weights, parts, joint[-len(weights) :].tolist(), strict=True):
-            weight.grad = part.view_as(weight).clone() if somebody else None
+        for weight, part, holders in zip(weights, parts, joint[-len(weights) :].tolist(), strict=True):
+            weight.grad = part.view_as(weight).clone() if holders else None
 
     def any(self, claim: bool) -> bool:
         """Whether the claim holds in some process."""
@@ -84,7 +84,7 @@ class Ranks:
         return number if self.count == 1 else int(self.summed(self._number(number * self.is_first)).item())
 
     def same_start(self, weights: Sequence[Tensor]) -> None:
-        """Give all processes the first one's weights: on different devices they may begin a little apart."""
+        """Copy the first process's weights to all: on different devices they may begin a little different."""
         if self.count > 1:
             for weight in weights:
                 distributed.broadcast(weight.detach(), 0)
@@ -96,10 +96,10 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process's place among those that torchrun started, and its device; alone without torchrun.
+    """This process's rank among those that torchrun started, and its device; rank 0 of 1 without torchrun.
 
     Args:
-        device: asked for; of several GPUs each process of a machine takes its own.
+        device: the requested device; of several GPUs each process of a machine takes another one.
     """
     if not distributed.is_torchelastic_launched():
         yield Ranks(), device

@@ -1,4 +1,4 @@
-"""Fresh weights that begin where training can take hold."""
+"""Initial weights from which training makes progress at once."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ _EMBEDDING_SPREAD = 0.05
 
 
 def widen_fresh_weights(backbone: nn.Module, seed: int) -> None:
-    """Draw a from-scratch decoder's weights anew, with a spread of 1 / sqrt(inputs).
+    """Draw a from-scratch decoder's weights again, with a spread of 1 / sqrt(inputs).
 
     transformers draws every weight with a spread of 0.02, made for widths of thousands. At a width of 64 a
-    layer then adds a hundredth of what it reads, the user's history hardly reaches `<|user_emb|>`, and the
-    first hundred steps go by before anything is learned.
+    layer then adds a hundredth of its input, the user's history hardly reaches `<|user_emb|>`, and the first
+    hundred steps bring no progress.
 
     Args:
         backbone: qanchor.model.backbone.Backbone without stored weights.
-        seed: of the draw; the global generator is left as it was.
+        seed: seed of the draw; the global generator is not touched.
     """
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -29,11 +29,11 @@ def widen_fresh_weights(backbone: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def whiten_projection(projection: nn.Sequential, forward: Callable[[], object]) -> None:
-    """Begin the shared head where users' vectors point in all directions.
+    """Initialise the shared head so that users' vectors point in all directions.
 
     A fresh decoder's hidden states differ by a few hundredths from one user to the next: unit vectors would
-    all begin alike, and hundreds of steps go into pulling them apart. The first layer is made to read the
-    centred and whitened hidden states of a few batches, and the last one to give a mean of zero.
+    all begin alike, and hundreds of steps would only pull them apart. The first layer is set to centre and
+    whiten the hidden states of a few batches, and the last one to give a mean of zero.
 
     Args:
         projection: Linear, ReLU, Linear.
@@ -61,9 +61,9 @@ _WHITENING_FLOOR = 0.02
 
 
 def _inputs(layer: nn.Linear, forward: Callable[[], object]) -> list[Tensor]:
-    """What the layer reads, anchors and answers apart: [rows, width] each."""
+    """The input of a layer, of anchors and of answers: [rows, width] each."""
     calls: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: calls.append(given[0].float()))
+    handle = layer.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].float()))
     forward()
     handle.remove()
     return [torch.cat(calls[tower::2]) for tower in (0, 1)]

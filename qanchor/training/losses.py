@@ -20,12 +20,12 @@ def contrastive_loss(
     never_negative: Tensor | None = None,
     form: Form = "paper",
 ) -> Tensor:
-    """Pull each anchor to its own answer, away from the batch's others.
+    """Pull each anchor to its answer, away from the others of the batch.
 
     A negative that is closer than the positive by more than `margin` is probably a false one and is
     left out. The paper masks a pair (i, j) as a whole, by anchor-anchor and anchor-answer
-    similarity, and counts three terms; the authors' code masks each term by its own similarity,
-    counts answer-anchor instead of answer-answer.
+    similarity, and counts three terms; the authors' code masks each term by that term's similarity,
+    and counts answer-anchor instead of answer-answer.
 
     Args:
         anchor: unit vectors, [batch, dim].
@@ -64,7 +64,7 @@ def same_user_or_answer(users: Tensor, answers: Tensor) -> Tensor:
     """Which pairs of a batch must not be negatives of each other.
 
     Args:
-        users: any integer identity of the user, [batch].
+        users: integer id of each row's user, [batch].
         answers: padded token ids, [batch, tokens].
 
     Returns:
@@ -82,7 +82,7 @@ def prompt_loss(
     temperature: float = 0.07,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """How badly the class prototypes tell the users' classes from their vectors.
+    """How badly the class prototypes predict the users' classes from their vectors.
 
     Args:
         vectors: unit vectors, [batch, dim].
@@ -100,31 +100,31 @@ def prompt_loss(
     return loss
 
 
-def summary_loss(foretold: Tensor, summaries: Tensor) -> Tensor:
-    """How far what is read from the embedding lies from the asked span's summary.
+def summary_loss(predicted: Tensor, summaries: Tensor) -> Tensor:
+    """How badly the embedding predicts the summary of the question's span.
 
     The next-token loss reaches `<|user_emb|>` through the answer's first token alone, and the contrastive
-    one through whatever tells a batch's answers apart; this one asks the embedding for all of the span.
+    one through the differences between a batch's answers; this one needs all of the span in the embedding.
 
     Args:
-        foretold: read linearly from unit vectors, [batch, numbers].
-        summaries: standardised, [batch, numbers].
+        predicted: linear function of unit vectors, [batch, numbers].
+        summaries: standardised summaries, [batch, numbers].
 
     Returns:
-        Mean squared error, shape (); 1 where nothing is foretold.
+        Mean squared error, shape (); 1 for a prediction of zero.
     """
-    loss: Tensor = (foretold - summaries).square().mean()
+    loss: Tensor = (predicted - summaries).square().mean()
     return loss
 
 
 def at_widths(vectors: Tensor, widths: tuple[int, ...]) -> list[Tensor]:
-    """The vectors at each width and as they are, with zeros where a narrower one has no numbers.
+    """The vectors at each width and whole, with zeros beyond a narrower width.
 
-    Products of two such vectors are those of the narrowed ones, so a loss takes them as it takes whole ones.
+    Products of two such vectors are those of the narrowed ones, so a loss takes them like whole ones.
 
     Args:
         vectors: unit vectors, [batch, dim].
-        widths: below dim, at most it; those that are dim itself say nothing.
+        widths: at most dim; dim itself adds nothing.
 
     Returns:
         Unit vectors [batch, dim] each, the whole ones last.
@@ -132,6 +132,6 @@ def at_widths(vectors: Tensor, widths: tuple[int, ...]) -> list[Tensor]:
     Source: Kusupati et al., arXiv 2205.13147 (Matryoshka representations).
     """
     whole: Any = vectors.shape[-1]
-    places = torch.arange(whole, device=vectors.device)
-    narrow = [F.normalize(vectors * (places < width), dim=-1) for width in sorted(widths) if width < whole]
+    column = torch.arange(whole, device=vectors.device)
+    narrow = [F.normalize(vectors * (column < width), dim=-1) for width in sorted(widths) if width < whole]
     return [*narrow, vectors]

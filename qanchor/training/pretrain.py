@@ -158,7 +158,7 @@ def _pairs(events: EventArrays, workspace: Workspace, until: int, config: Pretra
 
 
 def _at_widths(model: QAnchor, builder: BatchBuilder) -> dict[str, float]:
-    """How often the first numbers alone find the user's own answer; empty without held-out points."""
+    """Retrieval of the user's answer at each nested width; empty without held-out points."""
     by_width = {width: check_retrieval(model, builder, width=width) for width in model.config.nested_widths}
     name = "retrieval_at_1"
     return {f"{name}_width_{width}": some[name] for width, some in by_width.items() if name in some}

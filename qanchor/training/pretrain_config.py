@@ -13,39 +13,39 @@ class PretrainConfig:
     """How to pre-train.
 
     Args:
-        preset: of the model: tiny, small or paper.
+        preset: preset of the model: tiny, small or paper.
         steps: optimiser steps.
-        minutes: if set, as many steps as fill so many minutes, what is prepared for each included; planned
-            by a trial, and again on the way. Reading events and making pairs come on top.
-        points: users at a cut-off in a batch; each asks `useru.questions` questions.
-        learning_rate: at its peak.
-        warm_up: share of the steps.
-        weight_decay: of AdamW.
+        minutes: train for this time instead, the preparation of batches included; planned by a trial, and
+            again on the way. Reading events and making pairs come on top.
+        points: users at a cut-off in a batch, with `useru.questions` questions each.
+        learning_rate: peak learning rate.
+        warm_up: share of the steps in which the learning rate rises.
+        weight_decay: weight decay of AdamW.
         clip: largest norm of the gradient.
-        temperature: of the contrastive loss.
-        margin: of the contrastive loss.
+        temperature: temperature of the contrastive loss.
+        margin: margin of the contrastive loss.
         margin_from: share of the steps before which no negative is left out. At the beginning all
-            vectors are alike: the mask would leave out every negative, and nothing would push them apart.
-        form: of the contrastive loss.
-        contrastive_weight: of L_cl. It is what lets words find users, and it takes from what a probe reads.
-        next_token_weight: of L_ntp.
-        summary_weight: of the summary loss, which asks the embedding itself what happened in the span.
+            vectors are alike: the mask would leave out every negative, and no term would push them apart.
+        form: form of the contrastive loss.
+        contrastive_weight: weight of L_cl. It makes texts find users, and costs accuracy of a linear probe.
+        next_token_weight: weight of L_ntp.
+        summary_weight: weight of the summary loss, which predicts the span's counts from the embedding.
         next_token_questions: how many of a point's questions carry L_ntp.
         event_dropout: share of events left out of a training history.
-        aggregate_dropout: share of its aggregates hidden.
-        grad_cache: points that are computed at a time, to the same result; 0: all of a process's share.
-        checkpointing: compute the decoder's layers again in the backward pass instead of keeping them.
+        aggregate_dropout: share of hidden aggregates of a training history.
+        grad_cache: points computed at a time, to the same result; 0: all of a process's share.
+        checkpointing: whether the backward pass computes layers again instead of keeping their activations.
         backbone: name or folder of a pre-trained decoder; empty: the preset's.
         text_encoder: name or folder of a pre-trained encoder of event texts; empty: the preset's.
-        text_pooling: which vector of a pre-trained encoder is a text's.
+        text_pooling: pooling of a pre-trained text encoder.
         user_token: whether the prefix begins with a token of the whole user.
-        modality_tokens: whether it has a token of each modality.
-        widths: nested widths: the losses also hold for the first so many numbers of every vector, which can
-            then be served alone; empty: for the whole vector only.
-        seed: of everything.
+        modality_tokens: whether the prefix has a token of each modality.
+        widths: nested widths: the losses are averaged over these first numbers of every vector, too, which
+            can then be served alone; empty: the whole vector only.
+        seed: seed of all randomness.
         save_every: steps between saved states of an unfinished run.
-        useru: the pairs that are made on the fly.
-        pairs: folder of a built set of pairs to train on instead; empty: they are made on the fly.
+        useru: configuration of pairs that are made on the fly.
+        pairs: folder of a built set of pairs; empty: they are made on the fly.
     """
 
     preset: str = "tiny"
@@ -80,7 +80,7 @@ class PretrainConfig:
     pairs: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result, the learning rate left out; JSON."""
+        """The fields that decide the result, without the learning rate; JSON."""
         # These change how a step is computed, not what it computes.
         without = {"learning_rate", "grad_cache", "checkpointing", "save_every"}
         return {name: value for name, value in asdict(self).items() if name not in without}
@@ -93,19 +93,18 @@ class PretrainConfig:
 
 
 def settings_of(preset: str, **changes: Any) -> PretrainConfig:
-    """How to pre-train a preset: `paper` as its authors do, the others as suits minutes on a CPU.
+    """How to pre-train a preset: `paper` as its authors do, the others for minutes on a CPU.
 
     Args:
         preset: tiny, small or paper.
-        **changes: fields to set otherwise.
+        **changes: fields of PretrainConfig with other values.
 
     The margin mask sets in when the learning rate has warmed up: before, all vectors are alike.
 
     Source: arXiv 2602.14492, section 4: AdamW, 2e-4, decay 1e-5, 2,000 of 50,000 steps to warm up, clip 1.0,
         2,048 pairs in a batch.
     """
-    own = _PAPER if preset == "paper" else PretrainConfig()
-    return replace(own, preset=preset, **changes)
+    return replace(_PAPER if preset == "paper" else PretrainConfig(), preset=preset, **changes)
 
 
 _QUESTIONS = UserUConfig.questions

@@ -1,4 +1,4 @@
-"""Whether a model finds held-out users' own answers."""
+"""Retrieval of held-out users' answers."""
 
 import numpy as np
 import torch
@@ -14,15 +14,15 @@ from qanchor.training.losses import at_widths
 def check_retrieval(
     model: QAnchor, builder: BatchBuilder, most: int = 256, width: int | None = None
 ) -> dict[str, float]:
-    """How often held-out users' own answer is the nearest among those of a cell, and its mean rank.
+    """How often a held-out user's answer is the nearest among those of a cell, and its mean rank.
 
-    All points of a cell are asked the same; an answer equal to the user's own does not count against it.
+    All points of a cell have the same questions; an answer equal to the user's does not count against it.
 
     Args:
-        model: of the vectors.
-        builder: gives the held-out points.
-        most: of them.
-        width: first numbers of a vector that are compared; None: all.
+        model: both towers.
+        builder: source of the held-out points.
+        most: most points to check.
+        width: how many first numbers of a vector are compared; None: all.
 
     Returns:
         retrieval_at_1 (share), mean_rank (1 is best) and chance_rank; empty without held-out points.
@@ -54,11 +54,11 @@ def check_retrieval(
 
 
 def _ranks(anchor: Tensor, answer: Tensor, answer_ids: Tensor, slot: int) -> tuple[Tensor, Tensor]:
-    """Rank of each point's own answer to one question, and among how many different ones; int64 [points]."""
-    points, asked = answer_ids.shape[:2]
-    own = answer.view(points, asked, -1)[:, slot]
+    """Rank of each point's answer to one question, and the number of different answers; int64 [points]."""
+    points, questions = answer_ids.shape[:2]
+    answers = answer.view(points, questions, -1)[:, slot]
     _, same = torch.unique(answer_ids[:, slot], dim=0, return_inverse=True)
-    scores = anchor.view(points, asked, -1)[:, slot] @ own.T  # [points, points]
+    scores = anchor.view(points, questions, -1)[:, slot] @ answers.T  # [points, points]
     other = same[:, None] != same[None, :]
     better = (scores > scores.diagonal()[:, None]) & other
     return better.sum(1) + 1, other.sum(1) + 1

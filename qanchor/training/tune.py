@@ -84,7 +84,7 @@ class LabelledRequests:
 
 @dataclass(frozen=True)
 class TunedPrompt:
-    """A scenario's prompt and what it brought.
+    """A scenario's prompt and its figures.
 
     Args:
         vectors: float32 [tokens, d_model].
@@ -181,7 +181,7 @@ class _Tuner:
         self._checks: list[tuple[int, float]] = []
 
     def run(self, progress: Progress) -> None:
-        """Steps until the validation part has nothing more to gain."""
+        """Steps until the validation part gains no more."""
         config, train = self._config, self._task.train
         groups = [
             {"params": [self.prompt], "lr": config.learning_rate},
@@ -266,7 +266,7 @@ class _Tuner:
             self._best = _Best(auc, step, prompt, prototypes)
 
     def _initial_prompt(self) -> Tensor:
-        """The query's own vectors, repeated as needed, with a little noise to tell them apart."""
+        """The vectors of the query's tokens, repeated as needed, with a little noise to make them differ."""
         words = self._model.backbone.embed(self._query_ids[None, :-1])[0].detach().float()
         tokens = self._config.tokens
         noise = torch.from_numpy(self._chance.normal(0.0, 0.02, (tokens, words.shape[1])).astype(np.float32))

@@ -20,8 +20,8 @@ Floats = NDArray[np.float32]
 def initial_prototypes(vectors: Floats, labels: Int64, classes: int, temperature: float) -> Tensor:
     """One direction for each class, whose differences are the linear discriminants on the base vectors.
 
-    The vectors lie in a narrow cone, where the class means differ less than chance moves them; the
-    discriminant starts the tuning from what a linear probe would see.
+    The vectors are in a narrow cone, where the class means differ less than by chance; from the
+    discriminants, tuning starts at the accuracy of a linear probe.
 
     Args:
         vectors: unit vectors, [rows, dim].
@@ -125,7 +125,7 @@ def spread_of(vectors: Floats) -> dict[str, float]:
 
 
 def _rest_scores(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far each class's score lies above the best of the others, [rows, classes]."""
+    """Each class's score minus the best of the others, [rows, classes]."""
     every = scores.astype(np.float64)
     best = np.sort(every, axis=1)
     others = np.where(every == best[:, -1:], best[:, -2:-1], best[:, -1:])
