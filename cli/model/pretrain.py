@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.groups import with_options
+from cli.model.options import UntilOption
 from cli.output import JsonOption, print_json, print_table
 from cli.stages import progress
 from qanchor.site import Site
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 class PretrainOptions:
     """The options of `pretrain`; None stands for the preset's value."""
 
-    until: Annotated[
-        str | None,
-        typer.Option(
-            "--until",
-            metavar="DATE",
-            help="Read events before this moment, UTC; default: the first cut-off of test labels.",
-        ),
-    ] = None
+    until: UntilOption = None
     preset: Annotated[
         str, typer.Option("--preset", metavar="tiny|small|paper", help="Size of the model.")
     ] = "tiny"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.groups import command_group, with_options
+from cli.model.options import UntilOption
 from cli.model.useru_show import Samples, show_set
 from cli.model.useru_writer import WriterOptions
 from cli.output import JsonOption
-from cli.stages import progress, working
+from cli.stages import progress
 from qanchor.errors import InputError, NotReady
 from qanchor.site import Site
 
@@ -25,14 +26,7 @@ _HORIZONS = "7,30,60,90"
 class SetOptions:
     """Contents of a set."""
 
-    until: Annotated[
-        str | None,
-        typer.Option(
-            "--until",
-            metavar="DATE",
-            help="Read events before this moment, UTC; default: the first cut-off of test labels.",
-        ),
-    ] = None
+    until: UntilOption = None
     users: Annotated[
         int | None, typer.Option("--users", min=1, help="Number of users, sampled; default: all.")
     ] = None
@@ -101,12 +95,8 @@ def build(
 
     Example: qanchor-cli useru build --users 1000 --out pairs
     """
-    from qanchor.events.history import load_event_arrays
-    from qanchor.events.labels import earliest_cutoff, holdout_users
-    from qanchor.times import now, read_moment, to_microseconds
-    from qanchor.training.use_cases import choose_until
-    from qanchor.training.useru.build import Job, build_set
-    from qanchor.training.useru.points import visible_events
+    from qanchor.times import now, read_moment
+    from qanchor.training.useru.build import BuildRequest, Job, build_from_log
     from qanchor.training.useru.pool import read_topics
     from qanchor.training.useru.store import check_new_folder
 
@@ -117,13 +107,9 @@ def build(
     listed = read_topics(options.topic_file)
     answer_writer, budget = writer.choose(site)
     until = None if options.until is None else read_moment(options.until, "--until")
-    end = choose_until(until, earliest_cutoff(site.home))
-    with working("reading events"):
-        arrays = load_event_arrays(site.event_log, site.workspace, before=end)
-    visible = visible_events(arrays, to_microseconds(end), holdout_users(site.home))
-    job = Job(answer_writer, listed, folder, budget)
+    request = BuildRequest(Job(answer_writer, listed, folder, budget), config, until)
     with progress() as bar:
-        build_set(visible, site.workspace, to_microseconds(end), config, job, bar)
+        build_from_log(site, request, bar)
     show_set(folder, Samples(samples=0), as_json=as_json)
 
 

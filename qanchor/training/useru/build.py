@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,22 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from qanchor.errors import NotReady, QAnchorError, WriterUnavailable
-from qanchor.events.history import EventArrays
+from qanchor.events.history import EventArrays, load_event_arrays
+from qanchor.events.labels import earliest_cutoff, holdout_users
 from qanchor.files import atomic_folder
 from qanchor.progress import Progress
-from qanchor.times import DAY_US, from_microseconds, now
+from qanchor.site import Site
+from qanchor.times import DAY_US, from_microseconds, now, to_microseconds
 from qanchor.training.useru.facts import gather_facts
 from qanchor.training.useru.future import FuturePlan, FutureQuestion, FutureQuestions, scenario_pool
 from qanchor.training.useru.llm_writer import Budget, CapReached
-from qanchor.training.useru.points import PointPlan, choose_points, first_day, fitting_horizons
+from qanchor.training.useru.points import (
+    PointPlan,
+    choose_points,
+    first_day,
+    fitting_horizons,
+    visible_events,
+)
 from qanchor.training.useru.pool import PoolTopic, build_pool, rank_topics, topics_by_word
 from qanchor.training.useru.profile import ProfileReader
 from qanchor.training.useru.questions import topic_question
@@ -86,6 +95,46 @@ class Job:
     listed: Mapping[str, tuple[str, ...]]
     folder: Path
     budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A set to build from the event log of a site.
+
+    Args:
+        job: writer and folder.
+        config: size of the set.
+        until: end of the events, UTC; None: the first cut-off of test labels.
+    """
+
+    job: Job
+    config: BuildConfig
+    until: datetime | None = None
+
+
+def build_from_log(site: Site, request: BuildRequest, progress: Progress) -> Manifest:
+    """Build a set from the events of a site; users of a test split are left out.
+
+    Args:
+        site: site of the event log and the labels.
+        request: writer, folder and size of the set.
+        progress: bar that advances with every point.
+
+    Returns:
+        The manifest, as `build_set` returns it.
+
+    Raises:
+        InputError: the folder exists, no end is known, or it is after the first test label.
+        NotReady: the events before the end are too few.
+        WriterUnavailable: the model does not answer; finished pairs are kept.
+    """
+    from qanchor.training.use_cases import choose_until
+
+    end = choose_until(request.until, earliest_cutoff(site.home))
+    arrays = load_event_arrays(site.event_log, site.workspace, before=end)
+    until = to_microseconds(end)
+    visible = visible_events(arrays, until, holdout_users(site.home))
+    return build_set(visible, site.workspace, until, request.config, request.job, progress)
 
 
 def build_set(
