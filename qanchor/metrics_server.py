@@ -20,7 +20,7 @@ Probe = Callable[[], str | None]
 
 
 class MetricsServer:
-    """Serves in a thread of its own until it is closed.
+    """Serves in a background thread until it is closed.
 
     A probe's page has status 200 and the body `ok`, or status 503 and the problem.
 

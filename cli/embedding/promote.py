@@ -1,4 +1,4 @@
-"""`qanchor-cli promote`: embeddings that wait, put in service."""
+"""`qanchor-cli promote`: puts waiting embeddings in service."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 

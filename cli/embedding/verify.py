@@ -1,4 +1,4 @@
-"""`qanchor-cli verify`: do offline store, online store and index hold the same vectors?"""
+"""`qanchor-cli verify`: compares the vectors of offline store, online store and index."""
 
 from typing import TYPE_CHECKING, Annotated
 

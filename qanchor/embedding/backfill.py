@@ -17,10 +17,9 @@ from sqlalchemy import select
 
 from qanchor.embedding.gates import GateResult, ScoreShift, failed_gates, judge
 from qanchor.embedding.job import BackfillJob, BackfillRequest, current_users, join
-from qanchor.embedding.load import load_embedder
 from qanchor.embedding.plan import remove_plan
 from qanchor.embedding.publish import JobOutput, new_manifest, promote, write_shared
-from qanchor.embedding.spaces import active_spaces
+from qanchor.embedding.spaces import active_spaces, load_embedder
 from qanchor.embedding.worker import (
     WAIT_SECONDS,
     Engine,

@@ -132,7 +132,7 @@ class RayEngine:
 
 
 def room_for(options: ClusterOptions, nodes: Sequence[Mapping[str, float]], database_url: str) -> int:
-    """How many workers a cluster can hold.
+    """How many workers fit on a cluster.
 
     Args:
         options: number and size of the workers.

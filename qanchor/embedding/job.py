@@ -185,9 +185,9 @@ def _plan_of(site: Site, job_id: int) -> str:
 
 
 def _refuse_others(site: Site, but: int | None = None) -> None:
-    """Of two different backfills the later steps back; one whose workers are dead is given up.
+    """Refuse the later of two different backfills; one whose workers are dead is ended.
 
-    Even of other scenarios: activity and profile are written for all of them.
+    Also of other scenarios: activity and profile are written for all of them.
     """
     with transaction(site.engine) as session:
         unfinished = list(session.scalars(select(Job).where(Job.kind == KIND, Job.key.is_not(None))))

@@ -22,11 +22,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qanchor.embedding.changes import Changes, find_changes
-from qanchor.embedding.load import load_embedder
 from qanchor.embedding.pairs import Pairs, just_after, pairs_table, union_of
 from qanchor.embedding.publish import JobOutput, new_manifest, promote
 from qanchor.embedding.shard import Shard, ShardResult, ShardRunner, targets_of
-from qanchor.embedding.spaces import FLOAT32, Space, active_spaces
+from qanchor.embedding.spaces import FLOAT32, Space, active_spaces, load_embedder
 from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, NotReady
 from qanchor.events.activity import activity_table, profile_table

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from qanchor.embedding.job import BackfillJob
-from qanchor.embedding.load import load_embedder
 from qanchor.embedding.plan import plans_folder, read_plan
-from qanchor.embedding.spaces import Space
+from qanchor.embedding.spaces import Space, load_embedder
 from qanchor.embedding.worker import LoadEmbedder, LocalEngine, WorkerProgress
 from qanchor.errors import NotReady
 from qanchor.progress import Silent

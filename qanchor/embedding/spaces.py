@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from qanchor.errors import InputError
+from qanchor.errors import CheckpointInvalid, InputError
+from qanchor.home import Home
 from qanchor.names import EMBEDDING_WIDTH
 from qanchor.registry.tables import ModelVersion, PromptVersion
 from qanchor.registry.versions import active_by_scenario, active_model
 from qanchor.settings import ComputeSettings
 from qanchor.site import Site
 from qanchor.workspace import Workspace
+
+if TYPE_CHECKING:
+    from qanchor.model.embedder import Query, UserEmbedder
+    from qanchor.model.soft_prompt import SoftPrompt
 
 FLOAT32: Final = "float32"
 BFLOAT16: Final = "bfloat16"
@@ -46,7 +51,7 @@ class Space:
 
 
 def settled_precision(compute: ComputeSettings, on_gpu: bool | None = None) -> str:
-    """The number format that `auto` stands for here: float32, bfloat16 or int8.
+    """The number format that `auto` means here: float32, bfloat16 or int8.
 
     Args:
         compute: device and number format of the settings.
@@ -115,3 +120,44 @@ def _served_width(workspace: Workspace, scenario: str, model: ModelVersion) -> i
             f"Set `width` in scenarios.yaml to one of these, or run `qanchor-cli pretrain --widths {width}`.",
         )
     return int(width)
+
+
+def load_embedder(site: Site, spaces: Sequence[Space]) -> "tuple[UserEmbedder, list[Query]]":
+    """The model of the spaces, and the query of each of them in their order.
+
+    Args:
+        site: models, modalities and device.
+        spaces: spaces of one model and number format.
+
+    Raises:
+        CheckpointInvalid: a folder is missing, damaged or not the one that was registered, or the model was
+            trained on other modalities.
+    """
+    from qanchor.model.embedder import Query, UserEmbedder
+    from qanchor.model.inference import load_for_inference
+
+    # The spaces decide: `auto` may mean another format on the machine that named them.
+    model, precision = spaces[0].model, spaces[0].precision
+    loaded = load_for_inference(site.home.root / model.path, site.settings.compute.device, precision)
+    loaded.config.check_workspace(site.workspace)
+    _check("model", model.version, model.content_hash, loaded.content_hash)
+    embedder = UserEmbedder(loaded, text_cache=site.home.cache / "texts")
+    return embedder, [Query(space.query, _prompt(site.home, space)) for space in spaces]
+
+
+def _prompt(home: Home, space: Space) -> "SoftPrompt | None":
+    from qanchor.model.soft_prompt import load_prompt
+
+    if space.prompt is None:
+        return None
+    stored = load_prompt(home.root / space.prompt.path)
+    _check("prompt", space.prompt.version, space.prompt.content_hash, stored.content_hash)
+    return stored.prompt
+
+
+def _check(kind: str, version: str, registered: str, stored: str) -> None:
+    if registered != stored:
+        raise CheckpointInvalid(
+            f"the folder of {kind} {version} has another {kind} than the registered one",
+            "Restore it, or train it again.",
+        )

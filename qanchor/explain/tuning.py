@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from qanchor.audience.describe import event_words
 from qanchor.charts.chart import Chart
 from qanchor.charts.embedding_maps import pca_chart, sample_rows, tsne_chart
-from qanchor.embedding.load import load_embedder
-from qanchor.embedding.spaces import Space, active_spaces, settled_precision
+from qanchor.embedding.spaces import Space, active_spaces, load_embedder, settled_precision
 from qanchor.errors import NotReady
 from qanchor.events.history import EventArrays, Int64, load_event_arrays
 from qanchor.explain.attention_shift import AttentionShift, attention_chart, attention_shift

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qanchor.embedding.load import load_embedder
-from qanchor.embedding.spaces import active_spaces, settled_precision
+from qanchor.embedding.spaces import active_spaces, load_embedder, settled_precision
 from qanchor.errors import FingerprintMismatch, NotReady
 from qanchor.explain.event_effects import Explainer, ExplainOptions, event_effects, read_events
 from qanchor.explain.event_sets import EventEffect

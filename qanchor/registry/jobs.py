@@ -1,6 +1,7 @@
 """Jobs: one row for each long command, with what was requested, how far it is, how it ended and what it made.
 
-A job in shards has a key while it can be resumed: it is opened once for each key and found again by it.
+A job in shards has a key while it can be resumed: it is opened once for each key, and a later run looks it up
+by the key.
 """
 
 import time

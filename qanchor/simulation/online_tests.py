@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qanchor.embedding.load import load_embedder
-from qanchor.embedding.spaces import active_spaces
+from qanchor.embedding.spaces import active_spaces, load_embedder
 from qanchor.errors import FingerprintMismatch
 from qanchor.experiments import OffPolicy
 from qanchor.heads.score import load_head

@@ -161,7 +161,7 @@ def open_chain(folder: Path) -> Chain:
 
 
 @pytest.mark.parametrize(("name", "call"), [("write_part", 1), ("activate_manifests", 1)])
-def test_a_backfill_that_got_sigkill_is_mended_by_the_next(
+def test_a_backfill_that_got_sigkill_is_completed_by_the_next(
     chain: Chain, tmp_path: Path, name: str, call: int
 ) -> None:
     before = chain.backfill()

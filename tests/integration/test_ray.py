@@ -122,14 +122,14 @@ def test_workers_that_keep_dying_end_the_backfill_and_another_engine_goes_on(tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         ({"address": "127.0.0.1:1"}, StoreUnavailable, "no Ray cluster answers at 127.0.0.1:1: Connection"),
         ({"address": "nowhere"}, InputError, "no address of a Ray cluster"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_named(
-    tmp_path: Path, options: dict[str, Any], error: type[Exception], said: str
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         _backfill(make_world(tmp_path), HashWorker, **options)

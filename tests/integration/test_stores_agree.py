@@ -1,4 +1,4 @@
-"""`verify` on real stores: whatever was damaged is found, counted, and mended where that is possible."""
+"""`verify` on real stores: damage is counted, and repaired where that is possible."""
 
 import sqlite3
 from collections.abc import Iterator

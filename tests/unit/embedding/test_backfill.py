@@ -177,7 +177,7 @@ def test_an_online_store_that_takes_too_few_rows_is_not_trusted(world: World) ->
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "said"),
+    ("spoil", "error", "message"),
     [
         (lambda world: world.home.events.rename(world.home.root / "gone"), NotReady, "event log is empty"),
         (lambda world: (world.home.labels / "money.parquet").unlink(), NotReady, "has no labels"),
@@ -185,16 +185,16 @@ def test_an_online_store_that_takes_too_few_rows_is_not_trusted(world: World) ->
     ids=["no events", "no labels"],
 )
 def test_a_step_that_has_to_come_first_is_named(
-    world: World, spoil: Callable[[World], Any], error: type[Exception], said: str
+    world: World, spoil: Callable[[World], Any], error: type[Exception], message: str
 ) -> None:
     spoil(world)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         world.backfill("money", labels_only=True)
 
 
-@pytest.mark.parametrize(("as_of", "said"), [(day(-400), "no user"), (day(400_000), "future")])
-def test_an_absurd_as_of_is_refused(world: World, as_of: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+@pytest.mark.parametrize(("as_of", "message"), [(day(-400), "no user"), (day(400_000), "future")])
+def test_an_absurd_as_of_is_refused(world: World, as_of: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         world.backfill("money", as_of=as_of)
 
 
@@ -261,7 +261,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, World]:
 
 
 @pytest.mark.parametrize(("name", "call", "changed"), _POINTS)
-def test_a_killed_backfill_is_mended_by_the_next(  # fixtures
+def test_a_killed_backfill_is_completed_by_the_next(  # fixtures
     world: World,
     clean: dict[bool, World],
     monkeypatch: pytest.MonkeyPatch,

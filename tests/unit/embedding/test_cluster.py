@@ -1,4 +1,4 @@
-"""What a Ray cluster is asked for, and what its workers are told; no Ray is needed here."""
+"""The room of a Ray cluster and the orders of its workers; no Ray is needed here."""
 
 import pickle
 from pathlib import Path
@@ -51,16 +51,18 @@ def _order(folder: Path) -> WorkerOrder:
 
 def test_an_order_arrives_in_another_process_as_it_was_given(tmp_path: Path) -> None:
     order = _order(tmp_path)
-    found: WorkerOrder = pickle.loads(pickle.dumps(order))
-    assert found.settings == order.settings
-    assert [(s.fingerprint, s.model.version) for s in found.spaces] == [(order.spaces[0].fingerprint, "m1")]
+    received: WorkerOrder = pickle.loads(pickle.dumps(order))
+    assert received.settings == order.settings
+    assert [(s.fingerprint, s.model.version) for s in received.spaces] == [
+        (order.spaces[0].fingerprint, "m1")
+    ]
 
 
 @pytest.mark.parametrize("error", [NotReady("no model", "Train one."), UnknownScenario("x", ["y"])])
 def test_an_error_arrives_from_another_process_as_it_was_raised(error: QAnchorError) -> None:
-    found = pickle.loads(pickle.dumps(error))
-    assert (type(found), str(found), found.remedy) == (type(error), str(error), error.remedy)
-    assert vars(found) == vars(error)
+    received = pickle.loads(pickle.dumps(error))
+    assert (type(received), str(received), received.remedy) == (type(error), str(error), error.remedy)
+    assert vars(received) == vars(error)
 
 
 def test_a_node_that_does_not_see_the_home_says_so(tmp_path: Path) -> None:

@@ -177,8 +177,8 @@ def test_an_event_of_a_consumer_whose_clock_is_behind_is_noticed_within_a_minute
     assert _refreshed(world, monkeypatch) == noticed
     # What is further behind is the nightly backfill's.
     world.backfill("takeout", as_of=day(11))
-    found = {row["user_id"]: row["n_events"] for row in world.rows("user_emb_takeout")}
-    assert found["bob"] == 2
+    events = {row["user_id"]: row["n_events"] for row in world.rows("user_emb_takeout")}
+    assert events["bob"] == 2
 
 
 def test_a_worker_whose_clock_is_ahead_takes_no_lease_early(
@@ -213,7 +213,7 @@ def test_another_number_format_is_another_space(world: World, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "on_gpu", "settled"),
+    ("precision", "device", "on_gpu", "settled"),
     [
         ("auto", "cpu", None, "float32"),
         ("auto", "auto", False, "float32"),
@@ -223,6 +223,6 @@ def test_another_number_format_is_another_space(world: World, monkeypatch: pytes
     ],
 )
 def test_auto_is_settled_before_the_space_is_named(
-    asked: Any, device: str, on_gpu: bool | None, settled: str
+    precision: Any, device: str, on_gpu: bool | None, settled: str
 ) -> None:
-    assert settled_precision(ComputeSettings(device=device, precision=asked), on_gpu) == settled
+    assert settled_precision(ComputeSettings(device=device, precision=precision), on_gpu) == settled

@@ -32,7 +32,7 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _vectors(seed: int = 0, rows: int = 300) -> NDArray[np.float32]:
-    """Clusters around a common centre, as real embeddings lie."""
+    """Clusters around a common centre, as real embeddings form."""
     random = np.random.default_rng(seed)
     return _unit(
         1.0 + random.normal(size=(12, 128))[np.arange(rows) % 12] + 0.3 * random.normal(size=(rows, 128))

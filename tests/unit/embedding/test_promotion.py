@@ -84,7 +84,7 @@ def test_two_generations_are_kept_and_older_files_go(world: World) -> None:
     assert folders == ["00000003", "00000004"]
 
 
-def test_nothing_to_go_back_to_is_said(world: World) -> None:
+def test_a_rollback_without_earlier_embeddings_is_refused(world: World) -> None:
     world.backfill("takeout")
     with pytest.raises(NotReady, match="no earlier embeddings"):
         rollback_target(world.site, "takeout")

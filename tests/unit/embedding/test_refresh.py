@@ -26,7 +26,7 @@ _SECOND = 1 / 86_400
 
 
 class OnlineRows:
-    """Stands for the online view: rows by user, the newest kept."""
+    """A fake of the online view: rows by user, the newest kept."""
 
     def __init__(self, features: Any, view: str) -> None:
         self._rows, self._view = features.online_rows.setdefault(view, {}), view
@@ -59,8 +59,8 @@ def _newest(world: World, view: str = "user_emb_takeout") -> dict[str, tuple[dat
 def test_only_who_did_something_is_embedded_and_as_a_backfill_would(world: World, tmp_path: Path) -> None:
     before = _newest(world)
     add_events(world.home, world.workspace, [("bob", 12, "bill"), ("dan", 13, "bill")])
-    found = _refresh(world)["takeout"]
-    assert (found.touched, found.embedded, found.pending) == (2, 2, 0)
+    takeout = _refresh(world)["takeout"]
+    assert (takeout.touched, takeout.embedded, takeout.pending) == (2, 2, 0)
     after = _newest(world)
     assert {user for user in after if after[user] != before.get(user)} == {"bob", "dan"}
     twin = make_world(tmp_path / "twin")
@@ -90,14 +90,14 @@ def test_nothing_new_changes_nothing_and_loads_no_model(
 ) -> None:
     before = active_manifest(world.engine, "takeout").id
     monkeypatch.setattr(world, "load", lambda *_: pytest.fail("no model is needed"))
-    assert {name: found.embedded for name, found in _refresh(world).items()} == dict.fromkeys(SCENARIOS, 0)
+    assert {name: one.embedded for name, one in _refresh(world).items()} == dict.fromkeys(SCENARIOS, 0)
     assert active_manifest(world.engine, "takeout").id == before
 
 
 def test_an_event_at_the_cutoff_is_not_read(world: World) -> None:
     add_events(world.home, world.workspace, [("bob", 12, "bill"), ("cyd", 12, "bill"), ("ann", 11.5, "bill")])
-    found = _refresh(world, "takeout", as_of=day(12))["takeout"]
-    assert found.embedded == 1
+    takeout = _refresh(world, "takeout", as_of=day(12))["takeout"]
+    assert takeout.embedded == 1
     assert _newest(world)["ann"][0] == day(12)
 
 
@@ -106,8 +106,8 @@ def test_a_late_event_is_noticed(world: World) -> None:
     _refresh(world)
     late = [("ann", 4, "bill")]
     _add_late(world, late, arrived=14)
-    found = _refresh(world, "takeout")["takeout"]
-    assert found.embedded == 1
+    takeout = _refresh(world, "takeout")["takeout"]
+    assert takeout.embedded == 1
     row = next(row for row in reversed(world.rows("user_emb_takeout")) if row["user_id"] == "ann")
     assert row["n_events"] == 4
 
@@ -137,13 +137,13 @@ def _add_late(world: World, rows: Sequence[tuple[str, float, str]], arrived: flo
 
 def test_events_that_left_the_window_count(world: World) -> None:
     add_events(world.home, world.workspace, [("eve", 95, "bill")])
-    found = _refresh(world, "takeout", expired=True)["takeout"]
-    assert found.embedded == 3  # eve is new, ann and bob have lost events, cyd's has not left yet
+    takeout = _refresh(world, "takeout", expired=True)["takeout"]
+    assert takeout.embedded == 3  # eve is new, ann and bob have lost events, cyd's has not left yet
     rows = {row["user_id"]: row["n_events"] for row in world.rows("user_emb_takeout")}
     assert (rows["bob"], rows["eve"]) == (0, 1)
 
 
-def test_silent_users_wait_for_the_backfill_unless_they_are_asked_for(world: World) -> None:
+def test_users_with_expired_events_wait_for_the_backfill_by_default(world: World) -> None:
     add_events(world.home, world.workspace, [("eve", 95, "bill")])
     assert _refresh(world, "takeout")["takeout"].embedded == 1
 
@@ -168,8 +168,8 @@ def test_budgets_are_the_scenarios_own(world: World, monkeypatch: pytest.MonkeyP
     specs["money"] = specs["money"].model_copy(update={"refresh_budget": 0.9})
     monkeypatch.setattr(type(world.workspace), "scenario", lambda _self, name: specs[name])
     add_events(world.home, world.workspace, [("ann", 11, "bill")])
-    found = _refresh(world)
-    assert {name: result.embedded for name, result in found.items()} == {"money": 0, "takeout": 1, "quiet": 1}
+    embedded = {name: one.embedded for name, one in _refresh(world).items()}
+    assert embedded == {"money": 0, "takeout": 1, "quiet": 1}
 
 
 def test_refreshes_follow_each_other_and_can_be_taken_back(world: World) -> None:
@@ -195,7 +195,7 @@ def test_a_refresh_that_was_killed_is_done_again(
         patch.setattr(refresh_module, name, killed)
         with pytest.raises(Killed):
             _refresh(world)
-    assert {name: found.embedded for name, found in _refresh(world).items()} == dict.fromkeys(SCENARIOS, 1)
+    assert {name: one.embedded for name, one in _refresh(world).items()} == dict.fromkeys(SCENARIOS, 1)
     for scenario in SCENARIOS:
         manifest = active_manifest(world.engine, scenario)
         assert generation_checksum(world.home.root / manifest.path, scenario) == manifest.content_hash

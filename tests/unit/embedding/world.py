@@ -35,7 +35,7 @@ SCENARIOS = ("money", "takeout", "quiet")
 
 
 class Killed(BaseException):
-    """Stands for a process that is gone from one instruction to the next."""
+    """The sudden end of a process."""
 
 
 def day(number: float) -> datetime:
