@@ -63,10 +63,10 @@ def _row(summary: "ScenarioSummary") -> dict[str, Any]:
         "labels": None if labels is None else f"{labels:,} {summary.positive_share:.0%}",
         "tuned": _age(summary.prompt, summary.prompt_is_stale),
         "vectors": summary.vectors,
-        "as of": summary.as_of and f"{summary.as_of:%Y-%m-%d}",
+        "as_of": summary.as_of and f"{summary.as_of:%Y-%m-%d}",
         "space": summary.fingerprint and summary.fingerprint[:6],
         "index": _age(summary.indexed, summary.index_is_behind),
-        "AUC": summary.head_auc and f"{summary.head_auc:.3f}{' old' if summary.head_is_behind else ''}",
+        "auc": summary.head_auc and f"{summary.head_auc:.3f}{' old' if summary.head_is_behind else ''}",
     }
 
 
