@@ -117,13 +117,13 @@ def _embedded(site: Site, scenario: list[str] | None, every: bool) -> list[str]:
 def _plan(site: Site) -> "IndexPlan":
     from qanchor.storage.vectors import IndexPlan
 
-    asked = site.settings.index
+    settings = site.settings.index
     return IndexPlan(
-        kind=asked.kind,
-        exact_below=asked.exact_below,
-        recall=asked.recall,
-        memory_bytes=int(asked.memory_gib * 2**30),
-        shard_rows=asked.shard_users,
+        kind=settings.kind,
+        exact_below=settings.exact_below,
+        recall=settings.recall,
+        memory_bytes=int(settings.memory_gib * 2**30),
+        shard_rows=settings.shard_users,
     )
 
 

@@ -16,7 +16,7 @@ Method = Literal["auto", "centroid", "centroids", "nearest", "classifier"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What a search can be told; a command offers all of them or some."""
+    """Options of a search; a command offers all of them or some."""
 
     scenario: ScenarioOption
     seeds: Annotated[

@@ -1,6 +1,6 @@
 """`qanchor-cli head`: LightGBM heads over point-in-time features."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,44 +28,6 @@ class Features(StrEnum):
     all = "all"
 
 
-class Split(StrEnum):
-    """How rows are divided into train, valid and test."""
-
-    fold = "fold"
-    time = "time"
-    user = "user"
-
-
-class ClassWeight(StrEnum):
-    """What a row with label 1 weighs."""
-
-    root = "root"
-    balanced = "balanced"
-    none = "none"
-
-
-class CalibrationCurve(StrEnum):
-    """The curve from raw scores to probabilities."""
-
-    auto = "auto"
-    sigmoid = "sigmoid"
-    isotonic = "isotonic"
-
-
-class Store(StrEnum):
-    """Where features are read for scoring."""
-
-    online = "online"
-    offline = "offline"
-
-
-class Unseen(StrEnum):
-    """What to do with a category that training did not have."""
-
-    refuse = "refuse"
-    missing = "missing"
-
-
 @app.command()
 def train(
     scenario: ScenariosOption = None,
@@ -74,11 +36,11 @@ def train(
         list[Features] | None, typer.Option(help="Group of features; repeatable. Default: all.")
     ] = None,
     split: Annotated[
-        Split,
+        Literal["fold", "time", "user"],
         typer.Option(
             help="What divides the rows: the labels' fold or split column, time, or a hash of the user."
         ),
-    ] = Split.fold,
+    ] = "fold",
     test_fold: Annotated[
         int | None, typer.Option(help="Fold of the test part; default: the highest.")
     ] = None,
@@ -86,13 +48,13 @@ def train(
         float, typer.Option(min=0, metavar="SECONDS", help="Time to search for better parameters.")
     ] = 0.0,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Number of boosters to average.")] = 1,
-    class_weight: Annotated[ClassWeight, typer.Option(help="Weight of rows with label 1.")] = (
-        ClassWeight.root
-    ),
+    class_weight: Annotated[
+        Literal["root", "balanced", "none"], typer.Option(help="Weight of rows with label 1.")
+    ] = "root",
     calibration: Annotated[
-        CalibrationCurve,
+        Literal["auto", "sigmoid", "isotonic"],
         typer.Option(help="Calibration curve; auto: the better one by cross-fitted log loss."),
-    ] = CalibrationCurve.auto,
+    ] = "auto",
     monotone: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,8 +71,8 @@ def train(
     """Train a head on features as of each label's time.
 
     It is measured on the test part. Features: embedding is the scenario's vector; activity is the rolling
-    aggregates with the profile; all, the default, is both. Beside the head, a linear probe on the embedding
-    and the best head on aggregates alone are measured on the same rows. A head remembers the fingerprint of
+    aggregates with the profile; all, the default, is both. A linear probe on the embedding and the best head
+    on aggregates alone are measured on the same rows. A head remembers the fingerprint of
     its vectors and keeps its training frame.
 
     The first head of a scenario is its champion, which scores users. A later one is a challenger until
@@ -126,14 +88,14 @@ def train(
     fit = FitOptions(
         seed=seed,
         threads=site.settings.compute.threads,
-        class_weight=class_weight.value,
+        class_weight=class_weight,
         seeds=seeds,
         search_seconds=search_seconds,
-        calibration=calibration.value,
+        calibration=calibration,
         monotone=_constraints(monotone or []),
     )
-    options = TrainOptions(_groups(features), test_fold, fit, split.value, promote_now)
-    parameters = {"scenarios": names, "features": list(options.groups), "split": split.value, "seed": seed}
+    options = TrainOptions(_groups(features), test_fold, fit, split, promote_now)
+    parameters = {"scenarios": names, "features": list(options.groups), "split": split, "seed": seed}
     with recorded_progress(site, "head train", parameters) as job:
         heads = []
         for name in names:
@@ -148,26 +110,26 @@ def train(
             typer.echo(line)
 
 
-def _constraints(asked: list[str]) -> dict[str, int]:
+def _constraints(texts: list[str]) -> dict[str, int]:
     from qanchor.errors import InputError
 
-    found = {}
-    for text in asked:
+    directions = {}
+    for text in texts:
         name, _, direction = text.partition("=")
         if direction not in ("1", "+1", "-1"):
             raise InputError(
                 f"--monotone {text!r} is not FEATURE=+1 or FEATURE=-1",
                 "Write it like --monotone act_bill_count_30d=+1.",
             )
-        found[name] = int(direction)
-    return found
+        directions[name] = int(direction)
+    return directions
 
 
 def _groups(features: list[Features] | None) -> tuple[Literal["embedding", "activity"], ...]:
-    asked = set(features or [Features.all])
-    if Features.all in asked or len(asked) == 2:
+    groups = set(features or [Features.all])
+    if Features.all in groups or len(groups) == 2:
         return ("embedding", "activity")
-    return ("embedding",) if Features.embedding in asked else ("activity",)
+    return ("embedding",) if Features.embedding in groups else ("activity",)
 
 
 def _with_labels(site: Site) -> list[str]:
@@ -223,12 +185,14 @@ def score(
     scenario: ScenarioOption,
     users: UsersOption = None,
     out: OutOption = None,
-    store: Annotated[Store, typer.Option("--from", help="Store to read features from.")] = Store.online,
+    store: Annotated[
+        Literal["online", "offline"], typer.Option("--from", help="Store to read features from.")
+    ] = "online",
     as_of: Annotated[datetime | None, typer.Option(help="Moment of the features, UTC; default: now.")] = None,
     unseen: Annotated[
-        Unseen,
+        Literal["refuse", "missing"],
         typer.Option(help="Categories that training did not have: refuse them, or score them as missing."),
-    ] = Unseen.refuse,
+    ] = "refuse",
     publish: Annotated[
         bool, typer.Option("--publish", help="Write the scores to the offline and online stores as features.")
     ] = False,
@@ -244,12 +208,12 @@ def score(
     Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
     """
     from qanchor.heads.score import ScoreRequest, publish_scores, score_users
+    from qanchor.times import as_utc
     from qanchor.user_files import read_user_list, write_result
 
     site = Site.open()
     listed = list(dict.fromkeys(read_user_list(users))) if users else None
-    moment = (as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)) if as_of else None
-    request = ScoreRequest(listed, store.value, moment, unseen.value)
+    request = ScoreRequest(listed, store, as_utc(as_of) if as_of else None, unseen)
     with working("scoring users"):
         scored = score_users(site, scenario, request)
     if out:

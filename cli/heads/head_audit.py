@@ -58,26 +58,26 @@ def compare(
     from qanchor.heads.compare import compare_heads
 
     with working("comparing heads"):
-        found = compare_heads(Site.open(), scenario, challenger, champion)
+        comparison = compare_heads(Site.open(), scenario, challenger, champion)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(comparison))
         return
     rows = [
         {
             "figure": name,
-            "champion": found.champion_figures[name].value,
-            "challenger": found.challenger_figures[name].value,
-            "difference": found.differences[name].value,
-            "from": found.differences[name].low,
-            "to": found.differences[name].high,
+            "champion": comparison.champion_figures[name].value,
+            "challenger": comparison.challenger_figures[name].value,
+            "difference": comparison.differences[name].value,
+            "from": comparison.differences[name].low,
+            "to": comparison.differences[name].high,
         }
         for name in _SHOWN
     ]
-    print_table(f"{scenario}: {found.challenger} against champion {found.champion}", rows)
+    print_table(f"{scenario}: {comparison.challenger} against champion {comparison.champion}", rows)
     typer.echo(
-        f"the challenger ranks {found.verdict.replace('no clear', 'with no clear')}: AUC "
-        f"{found.auc_test.difference.value:+.4f}, DeLong p = {found.auc_test.p_value:.3g}, "
-        f"{found.rows:,} test rows with {found.positives:,} positives"
+        f"the challenger ranks {comparison.verdict.replace('no clear', 'with no clear')}: AUC "
+        f"{comparison.auc_test.difference.value:+.4f}, DeLong p = {comparison.auc_test.p_value:.3g}, "
+        f"{comparison.rows:,} test rows with {comparison.positives:,} positives"
     )
 
 
@@ -117,17 +117,17 @@ def refit(
     from qanchor.heads.refit import refit as fit_again
 
     with working("training the head again"):
-        found = fit_again(Site.open(), scenario, head)
+        second = fit_again(Site.open(), scenario, head)
     if as_json:
-        print_json(asdict(found) | {"exact": found.exact})
-    elif found.exact:
-        typer.echo(f"{scenario}: {found.version} comes out the same on its {found.rows:,} rows")
+        print_json(asdict(second) | {"exact": second.exact})
+    elif second.exact:
+        typer.echo(f"{scenario}: {second.version} comes out the same on its {second.rows:,} rows")
     else:
-        changed = ", ".join(f"{name} {versions}" for name, versions in found.changed_libraries.items())
+        changed = ", ".join(f"{name} {versions}" for name, versions in second.changed_libraries.items())
         typer.echo(
-            f"{scenario}: {found.version} comes out differently, by up to {found.largest_difference:.3g} in "
-            f"probability; changed libraries: {changed or 'none'}",
+            f"{scenario}: {second.version} comes out differently, by up to "
+            f"{second.largest_difference:.3g} in probability; changed libraries: {changed or 'none'}",
             err=True,
         )
-    if not found.exact:
+    if not second.exact:
         raise typer.Exit(1)

@@ -26,11 +26,9 @@ def score(
 ) -> None:
     """Score users by a scenario's positive and negative answer.
 
-    A score is how much nearer a user is to the positive answer than to the negative one.
-
-    The answers stand in scenarios.yaml; no label is read. What was understood of them is shown: words of
-    the log, activity, spending, and whether they say so or deny it. A score ranks users; it is no
-    probability.
+    A score is how much closer a user is to the positive answer than to the negative one; it ranks users and
+    is no probability. The answers are those of scenarios.yaml; no label is read. The output shows how they
+    were understood: words of the log, activity, spending, and whether they affirm or deny them.
 
     Example: qanchor-cli zero-label score --scenario takeout --out scores.csv
     """
@@ -40,15 +38,15 @@ def score(
     if out is not None:
         check_result_file(out)
     site = Site.open()
-    asked = None if users is None else read_user_list(users)
+    listed = None if users is None else read_user_list(users)
     with working("scoring users"):
-        scores = score_by_words(site, scenario, asked)
+        scores = score_by_words(site, scenario, listed)
     if out is not None:
         write_result(scores.table, out)
     spec, scorer = site.workspace.scenario(scenario), scores.scorer
     answers = [
-        {"answer": name, "words": text, "understood": _understood(said)}
-        for name, text, said in (
+        {"answer": name, "words": text, "understood": _understood(statement)}
+        for name, text, statement in (
             ("positive", spec.positive, scorer.positive),
             ("negative", spec.negative, scorer.negative),
         )
@@ -65,11 +63,11 @@ def score(
         typer.echo(f"note: {note}", err=True)
 
 
-def _understood(said: "Statement") -> str:
-    subjects = [*said.words, *(name for name in ("activity", "spending") if getattr(said, name))]
+def _understood(statement: "Statement") -> str:
+    subjects = [*statement.words, *(name for name in ("activity", "spending") if getattr(statement, name))]
     if not subjects:
         return "nothing"
-    return f"{'little' if said.denied else 'much'} of {', '.join(subjects)}"
+    return f"{'little' if statement.denied else 'much'} of {', '.join(subjects)}"
 
 
 def _notes(is_tuned: bool, is_empty: bool, without_vector: int) -> list[str]:
@@ -77,7 +75,7 @@ def _notes(is_tuned: bool, is_empty: bool, without_vector: int) -> list[str]:
     if is_tuned:
         notes.append("the users were read with a soft prompt, which no words were aligned with")
     if is_empty:
-        notes.append("neither answer nor question speaks of anything that the log knows: this tells little")
+        notes.append("neither answer nor query names anything that the log knows: the scores tell little")
     if without_vector:
         notes.append(f"{without_vector:,} of the users have no vector and no score")
     return notes
