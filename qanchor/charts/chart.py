@@ -47,7 +47,7 @@ class Axis:
     """One axis.
 
     Args:
-        label: what it measures; a horizontal axis without one is not drawn.
+        label: measured quantity; a horizontal axis without a label is not drawn.
         low: left or lower end.
         high: right or upper end.
         percent: whether the values are shares.

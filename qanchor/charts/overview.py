@@ -19,7 +19,7 @@ class Mark:
     """One AUC on a scenario's row.
 
     Args:
-        kind: what the AUC is of.
+        kind: scorer or embedding of the AUC.
         value: area under the ROC curve.
     """
 

@@ -22,7 +22,7 @@ class TuningCurves:
         metrics: metrics of the prompt in service; empty where untuned.
         steps: validation AUC by step; None where it was not recorded.
         tokens: validation AUC by prompt tokens; None with fewer than two numbers of them.
-        missing: for each absent chart, why and how to get it.
+        missing: reason and remedy for each absent chart.
     """
 
     metrics: Mapping[str, Any]

@@ -25,7 +25,7 @@ def score_drift(reference: Floats, current: Floats, limits: MonitorSpec) -> Chec
 
     Args:
         reference: the champion's scores of its test rows, (rows,).
-        current: its newest published score of every user, (users,).
+        current: newest published score of every user, (users,).
         limits: limits of the scenario.
     """
     name = "score_psi"

@@ -46,7 +46,7 @@ def embedding_freshness(
 
     Args:
         manifest: manifest in service.
-        current: its newest vector of every user.
+        current: newest vector of every user.
         active: users with recent events.
         spec: the scenario.
         at: time of the check, UTC.

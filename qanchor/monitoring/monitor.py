@@ -79,7 +79,7 @@ class _Champion:
 
     Args:
         card: card of the head.
-        test_scores: its scores of the test rows, (rows,).
+        test_scores: scores of the test rows, (rows,).
         vectors: vectors of its training rows, (rows, dim); None where it reads none of those in service.
     """
 
