@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 
-from qanchor.charts.chart import Series
 from qanchor.charts.overview import MARK_NAMES, OverviewRow, scale
 from qanchor.report.findings import headline
 from qanchor.report.summary import ReportSummary, ScenarioSummary
@@ -41,7 +39,7 @@ def render(summary: ReportSummary, drawings: Mapping[tuple[str, str], str]) -> s
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # our own file
         script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),  # our own file
         drawings={chart: Markup(drawing) for chart, drawing in drawings.items()},  # their text is escaped
-        legend=_legend,
+        legend=lambda series: [one for one in series if one.name],
         marks=_marks_present(rows),
         ticks=_ticks(low, high),
         at=lambda value: f"{100 * (value - low) / (high - low):.2f}%",
@@ -52,18 +50,26 @@ def render(summary: ReportSummary, drawings: Mapping[tuple[str, str], str]) -> s
 
 def _filters() -> dict[str, Callable[..., str]]:
     return {
-        "count": _count,
-        "area": _area,
-        "signed": _signed,
-        "share": _share,
-        "change": _change,
-        "day": _day,
+        "count": lambda value: _formatted(value, ",.0f"),
+        "area": lambda value, digits=3: _formatted(value, f".{digits}f"),
+        "signed": lambda value, digits=3: _formatted(value, f"+.{digits}f"),
+        "share": lambda value, digits=1: _formatted(value, f".{digits}%"),
+        # Adding 0 turns a rounded -0 into 0.
+        "change": lambda value: f"{round(100 * value) + 0:+d}%",
+        "day": lambda value: _ABSENT if value is None else str(value)[:10],
         "code": _code,
     }
 
 
-def _legend(series: tuple[Series, ...]) -> list[Series]:
-    return [one for one in series if one.name]
+def _formatted(value: float | None, form: str) -> str:
+    return _ABSENT if value is None else format(value, form)
+
+
+def _code(text: str) -> str:
+    """The escaped text with `commands` as code elements."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _marks_present(rows: list[OverviewRow]) -> list[tuple[str, str]]:
@@ -101,34 +107,3 @@ def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     # A mean over some scenarios is not comparable with a mean over all.
     return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _code(text: str) -> str:
-    """The escaped text with `commands` as code elements."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _count(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:,.0f}"
-
-
-def _area(value: float | None, digits: int = 3) -> str:
-    return _ABSENT if value is None else f"{value:.{digits}f}"
-
-
-def _signed(value: float | None, digits: int = 3) -> str:
-    return _ABSENT if value is None else f"{value:+.{digits}f}"
-
-
-def _share(value: float | None, digits: int = 1) -> str:
-    return _ABSENT if value is None else f"{100 * value:.{digits}f}%"
-
-
-def _change(value: float | None) -> str:
-    return _ABSENT if value is None else f"{round(100 * value) + 0:+d}%"
-
-
-def _day(value: datetime | str | None) -> str:
-    return _ABSENT if value is None else str(value)[:10]
