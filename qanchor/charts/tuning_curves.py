@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from qanchor.charts.chart import Axis, Chart, Series, Tick
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import PromptVersion
+from qanchor.site import Site
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,15 @@ class TuningCurves:
         return tuple(chart for chart in (self.steps, self.tokens) if chart is not None)
 
 
-def tuning_curves(engine: Engine, scenario: str, prompt_version: str | None) -> TuningCurves:
+def tuning_curves(site: Site, scenario: str, prompt_version: str | None) -> TuningCurves:
     """The curves of a scenario's prompt.
 
     Args:
-        engine: the registry.
+        site: registry.
         scenario: name of the scenario.
         prompt_version: version of the prompt in service; None where untuned.
     """
-    with transaction(engine) as session:
+    with transaction(site.engine) as session:
         active = session.get(PromptVersion, prompt_version) if prompt_version else None
         if active is None:
             untuned = (

@@ -244,7 +244,7 @@ def _scenario(
         tuning=tuning,
         tuning_absent=explanation if isinstance(explanation, str) else "",
         tuning_charts=tuning.charts if tuning else _map_in_service(stored),
-        curves=tuning_curves(site.engine, name, card.prompt_version),
+        curves=tuning_curves(site, name, card.prompt_version),
         lookalikes=sample_lookalikes(site, name, stored.scores),
         warnings=warnings,
         scores=_with_probes(stored, tuning),

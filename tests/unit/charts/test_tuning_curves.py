@@ -49,7 +49,7 @@ def test_tokens_are_compared_over_all_tunings_of_the_model(tmp_path: Path) -> No
     add_prompt(engine, "p2", {"tokens": 2, "valid_auc_tuned_probe": 0.60})
     add_prompt(engine, "p3", {"tokens": 2, "valid_auc_tuned_probe": 0.65})
     add_prompt(engine, "p4", COURSE | {"valid_auc_tuned_probe": 0.70})
-    curves = tuning_curves(engine, SCENARIO, "p4")
+    curves = tuning_curves(world.site, SCENARIO, "p4")
     assert [chart.name for chart in curves.charts] == ["tuning_steps", "tuning_tokens"]
     assert curves.tokens is not None
     assert (curves.tokens.series[0].x, curves.tokens.series[0].y) == ([2, 6], [0.65, 0.70])
@@ -59,10 +59,10 @@ def test_tokens_are_compared_over_all_tunings_of_the_model(tmp_path: Path) -> No
 def test_what_was_not_recorded_is_said_to_be_absent(tmp_path: Path) -> None:
     world = small_world(tmp_path)
     add_manifest(world, prompt_fold=4)
-    curves = tuning_curves(world.site.engine, SCENARIO, "p1")
+    curves = tuning_curves(world.site, SCENARIO, "p1")
     assert curves.charts == ()
     assert "not recorded" in curves.missing[0]
     assert "--tokens 2" in curves.missing[1]
-    untuned = tuning_curves(world.site.engine, SCENARIO, None)
+    untuned = tuning_curves(world.site, SCENARIO, None)
     assert untuned.charts == ()
     assert "untuned" in untuned.missing[0]
