@@ -17,67 +17,20 @@ from qanchor.storage.spaces import read_fingerprints, vector_widths
 from qanchor.workspace import Workspace
 
 TYPES = {"text": String, "number": Float64}
+USER = Entity(name="user", join_keys=[names.USER_ID], value_type=ValueType.STRING, description="one user")
 
 
 def define(workspace: Workspace, home: Home) -> dict[str, object]:
     """Every Feast object of a workspace, by name."""
-    user = Entity(name="user", join_keys=[names.USER_ID], value_type=ValueType.STRING, description="one user")
-    fingerprints, widths = read_fingerprints(home), vector_widths(workspace, home)
     window = timedelta(days=workspace.window_days)
-
-    def view(name: str, fields: list[Field], ttl: timedelta, description: str, **tags: str) -> FeatureView:
-        source = FileSource(
-            name=f"{name}_parts",
-            path=str(home.view(name)),
-            file_format=ParquetFormat(),
-            timestamp_field=names.EVENT_TIMESTAMP,
-            created_timestamp_column=names.CREATED,
-        )
-        schema = [Field(name=names.USER_ID, dtype=String), *fields]
-        return FeatureView(
-            name=name,
-            entities=[user],
-            schema=schema,
-            source=source,
-            ttl=ttl,
-            description=description,
-            tags=tags,
-        )
-
-    def embedding_view(scenario: str) -> FeatureView:
-        spec = workspace.scenarios[scenario]
-        vector = Field(
-            name=names.embedding_field(scenario),
-            dtype=Array(Float32),
-            vector_index=True,
-            vector_length=widths[scenario],
-            vector_search_metric="COSINE",
-            description=spec.query,
-            # A changed tag of a field makes a new version of the view; a changed tag of the view does not.
-            tags={"fingerprint": fingerprints[scenario]} if scenario in fingerprints else {},
-        )
-        facts = [
-            Field(name=names.MODEL_VERSION, dtype=String),
-            Field(name=names.N_EVENTS, dtype=Int64),
-            Field(name=names.LAST_EVENT_TS, dtype=UnixTimestamp),
-        ]
-        ttl = timedelta(days=spec.ttl_days)
-        return view(names.embedding_view(scenario), [vector, *facts], ttl, spec.query, domain=spec.domain)
-
-    embeddings = {scenario: embedding_view(scenario) for scenario in workspace.scenarios}
+    embeddings = {scenario: _embedding_view(workspace, home, scenario) for scenario in workspace.scenarios}
     activity = [Field(name=name, dtype=Float64) for name in workspace.activity_columns]
-    shared = [view(names.ACTIVITY_VIEW, activity, window, "counts, sums and days since the last event")]
+    words = "counts, sums and days since the last event"
+    shared = [_view(home, names.ACTIVITY_VIEW, activity, window, words)]
     if workspace.profile_columns:
         profile = [Field(name=name, dtype=TYPES[kind]) for name, kind in workspace.profile_columns.items()]
-        shared.append(view(names.PROFILE_VIEW, profile, window, "the newest profile event"))
-
-    def score_view(scenario: str) -> FeatureView:
-        spec, field = workspace.scenarios[scenario], names.score_field(scenario)
-        fields = [Field(name=field, dtype=Float64), Field(name=f"{field}_head", dtype=String)]
-        words = f"what the head says: {spec.query}"
-        return view(names.score_view(scenario), fields, window, words, domain=spec.domain)
-
-    scores = [score_view(scenario) for scenario in workspace.scenarios]
+        shared.append(_view(home, names.PROFILE_VIEW, profile, window, "the newest profile event"))
+    scores = [_score_view(workspace, home, scenario) for scenario in workspace.scenarios]
     services = [
         FeatureService(
             name=names.service_name(domain),
@@ -88,7 +41,56 @@ def define(workspace: Workspace, home: Home) -> dict[str, object]:
         for domain in names.DOMAINS
         if workspace.domain(domain)
     ]
-    return {item.name: item for item in [user, *embeddings.values(), *shared, *scores, *services]}
+    return {item.name: item for item in [USER, *embeddings.values(), *shared, *scores, *services]}
+
+
+def _view(
+    home: Home, name: str, fields: list[Field], ttl: timedelta, description: str, **tags: str
+) -> FeatureView:
+    return FeatureView(
+        name=name,
+        entities=[USER],
+        schema=[Field(name=names.USER_ID, dtype=String), *fields],
+        source=FileSource(
+            name=f"{name}_parts",
+            path=str(home.view(name)),
+            file_format=ParquetFormat(),
+            timestamp_field=names.EVENT_TIMESTAMP,
+            created_timestamp_column=names.CREATED,
+        ),
+        ttl=ttl,
+        description=description,
+        tags=tags,
+    )
+
+
+def _embedding_view(workspace: Workspace, home: Home, scenario: str) -> FeatureView:
+    spec, fingerprints = workspace.scenarios[scenario], read_fingerprints(home)
+    vector = Field(
+        name=names.embedding_field(scenario),
+        dtype=Array(Float32),
+        vector_index=True,
+        vector_length=vector_widths(workspace, home)[scenario],
+        vector_search_metric="COSINE",
+        description=spec.query,
+        # A changed tag of a field makes a new version of the view; a changed tag of the view does not.
+        tags={"fingerprint": fingerprints[scenario]} if scenario in fingerprints else {},
+    )
+    facts = [
+        Field(name=names.MODEL_VERSION, dtype=String),
+        Field(name=names.N_EVENTS, dtype=Int64),
+        Field(name=names.LAST_EVENT_TS, dtype=UnixTimestamp),
+    ]
+    ttl = timedelta(days=spec.ttl_days)
+    view = names.embedding_view(scenario)
+    return _view(home, view, [vector, *facts], ttl, spec.query, domain=spec.domain)
+
+
+def _score_view(workspace: Workspace, home: Home, scenario: str) -> FeatureView:
+    spec, field = workspace.scenarios[scenario], names.score_field(scenario)
+    fields = [Field(name=field, dtype=Float64), Field(name=f"{field}_head", dtype=String)]
+    words, window = f"what the head says: {spec.query}", timedelta(days=workspace.window_days)
+    return _view(home, names.score_view(scenario), fields, window, words, domain=spec.domain)
 
 
 # Feast collects the objects that it finds as attributes of this module.

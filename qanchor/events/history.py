@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from string import Formatter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,9 @@ from qanchor.storage.event_log import EventSource, time_conditions
 from qanchor.storage.sql import Connection, connect_table, literal, quote
 from qanchor.times import DAY_US, to_microseconds
 from qanchor.workspace import ModalitySpec, Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Int64 = NDArray[np.int64]
 microseconds = to_microseconds
@@ -121,7 +124,9 @@ def load_event_arrays(
         return _scan(connection, workspace, before, after, users)
 
 
-def arrays_from_table(table: Any, workspace: Workspace, *, is_text: bool = False) -> EventArrays:
+def arrays_from_table(
+    table: "pa.Table | pd.DataFrame", workspace: Workspace, *, is_text: bool = False
+) -> EventArrays:
     """Sorted arrays of a table of events held in memory, checked as `qanchor-cli events load` checks a file.
 
     Args:
@@ -254,7 +259,7 @@ def _rendered(spec: ModalitySpec) -> str:
     return f"concat({', '.join(parts)})" if parts else "''"
 
 
-def _from_pandas(frame: Any) -> pa.Table:
+def _from_pandas(frame: "pd.DataFrame") -> pa.Table:
     if not hasattr(frame, "columns"):
         raise EventsInvalid(
             f"events of type {type(frame).__name__} cannot be read",

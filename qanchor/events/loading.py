@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,7 +67,7 @@ class _DeadLetterFile:
         self._opened = opened
         self._file: TextIO | None = None
 
-    def write(self, row: int, reason: str, detail: str, event: Any) -> None:
+    def write(self, row: int, reason: str, detail: str, event: Mapping[str, Any] | str) -> None:
         if self._file is None:
             staged = self._opened.enter_context(atomic_file(self.path))
             self._file = self._opened.enter_context(staged.open("w", encoding="utf-8"))

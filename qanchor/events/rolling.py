@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from qanchor import names
 from qanchor.aggregates import ACTIVITY_WINDOWS_DAYS
@@ -214,5 +215,5 @@ def _first_of_each(rows: Rows) -> Rows:
     return rows if len(first) == len(rows) else rows[np.sort(first)]
 
 
-def _times(micros: Any) -> pa.Array:
+def _times(micros: Sequence[int] | NDArray[np.int64]) -> pa.Array:
     return pa.array(np.ascontiguousarray(micros, np.int64)).cast(TIMESTAMP)

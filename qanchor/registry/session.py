@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
@@ -18,7 +17,7 @@ from qanchor.registry.tables import Base
 _UPGRADE = "Run `qanchor-cli db upgrade`."
 
 
-def _tune_sqlite(connection: Any, _record: Any) -> None:
+def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor = connection.cursor()
     _switch_to_wal(cursor)
     # FULL, because the ledger's transaction is the consumer's commit point: a power cut must not undo it.

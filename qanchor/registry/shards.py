@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, CursorResult, Engine, and_, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CursorResult,
+    Engine,
+    Result,
+    and_,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from qanchor.errors import NotReady, QAnchorError, StateError
@@ -332,7 +343,7 @@ def _has_token(token: str) -> ColumnElement[bool]:
     return JobShard.owner.endswith(f"/{token}", autoescape=True)
 
 
-def _count(result: Any) -> int:
+def _count(result: Result[Any]) -> int:
     return int(result.rowcount) if isinstance(result, CursorResult) else 0
 
 

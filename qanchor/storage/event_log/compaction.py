@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine
 
@@ -163,7 +164,7 @@ class Compactor:
             ).to_arrow_reader(self._request.batch_rows)
             self._write(event_date, batches, staged)
 
-    def _write(self, event_date: str, batches: Any, staged: list[StagedFile]) -> None:
+    def _write(self, event_date: str, batches: pa.RecordBatchReader, staged: list[StagedFile]) -> None:
         """Write batches to one staged file after another, each up to the size of a file."""
         options = parquet_options(batches.schema)
         for batch in batches:

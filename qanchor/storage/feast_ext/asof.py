@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from feast import FeatureView
 from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.saved_dataset import SavedDatasetStorage
 
 from qanchor import names
 from qanchor.errors import FeaturesInvalid
@@ -49,7 +51,7 @@ class ViewJoin:
     ttl: timedelta
 
 
-def view_join(view: Any, feature_refs: Sequence[str], full_feature_names: bool) -> ViewJoin | None:
+def view_join(view: FeatureView, feature_refs: Sequence[str], full_feature_names: bool) -> ViewJoin | None:
     """How a view is joined, or None where it does not lie in part files.
 
     Args:
@@ -124,7 +126,7 @@ class Labels:
         return column.cast(pa.string())
 
 
-def read_labels(entity_df: Any) -> Labels:
+def read_labels(entity_df: pd.DataFrame | str) -> Labels:
     """The entity frame of a request to Feast.
 
     Args:
@@ -220,7 +222,9 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
 
-    def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
+    ) -> None:
         """Write the frame to a saved data set of Feast."""
         frame = ibis.memtable(self._to_arrow_internal(timeout))
         target = storage.to_data_source()

@@ -3,12 +3,15 @@
 It never reports rows that it did not write: `written` counts them, view by view.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
-from feast.infra.common.materialization_job import MaterializationJobStatus
+from feast import FeatureView
+from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
 from feast.infra.compute_engines.local.compute import LocalComputeEngine, LocalComputeEngineConfig
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
+from feast.infra.registry.base_registry import BaseRegistry
 from pydantic import Field
 
 from qanchor.storage.feast_ext.packing import TakesPackedRows, pack_rows
@@ -45,7 +48,12 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         self.written: dict[str, int] = {}
 
     def update(
-        self, project: str, views_to_delete: Any, views_to_keep: Any, *rest: Any, **named: Any
+        self,
+        project: str,
+        views_to_delete: Sequence[FeatureView],
+        views_to_keep: Sequence[FeatureView],
+        *rest: Any,
+        **named: Any,
     ) -> None:
         """Give every view a zero-row part, so that materialize and joins work before the first row."""
         super().update(project, views_to_delete, views_to_keep, *rest, **named)
@@ -54,7 +62,7 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
             if folder is not None:
                 ensure_part(folder, part_schema(view))
 
-    def _materialize_one(self, registry: Any, task: Any, **options: Any) -> Any:
+    def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **options: Any) -> Any:
         view = task.feature_view
         folder = part_folder(view)
         if folder is None or not view.online or not isinstance(self.online_store, TakesPackedRows):

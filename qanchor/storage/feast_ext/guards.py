@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
+from feast import FeatureView
 
 from qanchor.errors import FeaturesInvalid
 from qanchor.times import to_microseconds
@@ -12,7 +13,7 @@ from qanchor.times import to_microseconds
 _ALWAYS: Final = -(2**62)
 
 
-def check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
+def check_vectors(view: FeatureView, rows: Iterable[dict[str, Any]]) -> None:
     """Refuse vectors that would poison a search or a head.
 
     Args:
@@ -32,7 +33,7 @@ def check_vectors(view: Any, rows: Iterable[dict[str, Any]]) -> None:
                 )
 
 
-def check_future(view: Any, event_us: Iterable[int], limit: datetime) -> None:
+def check_future(view: FeatureView, event_us: Iterable[int], limit: datetime) -> None:
     """Refuse rows that would shut out every later one.
 
     Args:
@@ -50,6 +51,6 @@ def check_future(view: Any, event_us: Iterable[int], limit: datetime) -> None:
         )
 
 
-def oldest_served(view: Any, now: datetime, ttl_on_read: bool) -> int:
+def oldest_served(view: FeatureView, now: datetime, ttl_on_read: bool) -> int:
     """The event time, microseconds UTC, of the oldest row of the view that is served."""
     return to_microseconds(now - view.ttl) if ttl_on_read and view.ttl else _ALWAYS

@@ -1,9 +1,15 @@
 """Feast's DuckDB offline store over folders of part files, joined as of each label's moment."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureView, RepoConfig
+from feast.data_source import DataSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from pydantic import StrictStr
 
@@ -25,11 +31,11 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0913, PLR0917  # Feast's signature
-        config: Any,
-        feature_views: list[Any],
+        config: RepoConfig,
+        feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: Any,
-        registry: Any,
+        entity_df: pd.DataFrame | str,
+        registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
         **_options: Any,
@@ -60,7 +66,9 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         return AsofRetrievalJob(labels, ours, on_demand, full_feature_names, feature_refs, config.repo_path)
 
     @staticmethod
-    def offline_write_batch(config: Any, feature_view: Any, table: Any, progress: Any) -> None:
+    def offline_write_batch(
+        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
         """Refused for part files: Feast reads the whole source, adds the rows and rewrites it in place.
 
         Raises:
@@ -73,7 +81,7 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
             )
         DuckDBOfflineStore.offline_write_batch(config, feature_view, table, progress)
 
-    def validate_data_source(self, config: Any, data_source: Any) -> None:
+    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """As Feast's, but silent about a folder that this `feast apply` is about to create."""
         path = getattr(data_source, "path", "")
         if not Path(path).is_absolute() or Path(path).exists():

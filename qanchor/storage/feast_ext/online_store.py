@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from feast import Entity, FeatureView, RepoConfig
 from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
 from feast.infra.online_stores.sqlite import _alter_table_add_column_if_missing as add_column
 from feast.infra.online_stores.sqlite import _quote_id as quote
 from feast.infra.online_stores.sqlite import _table_id as table_id
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from pydantic import Field, StrictStr
 
@@ -74,13 +76,13 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         return datetime.now(UTC)
 
     @staticmethod
-    def _get_db_path(config: Any) -> str:
+    def _get_db_path(config: RepoConfig) -> str:
         if not config.online_store.path:
             return str(home_of(config.repo_path).online_store)
         path = Path(config.online_store.path).expanduser()
         return str(path if path.is_absolute() else home_of(config.repo_path).root / path)
 
-    def _get_conn(self, config: Any) -> sqlite3.Connection:
+    def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
         if self._conn is None:
             path = Path(self._get_db_path(config))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,12 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
             self._conn = None
 
     def update(
-        self, config: Any, tables_to_delete: Any, tables_to_keep: Any, *rest: Any, **named: Any
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        *rest: Any,
+        **named: Any,
     ) -> None:
         """Create the tables of the views that stay and drop the others, as `feast apply` asks."""
         super().update(config, tables_to_delete, [], *rest, **named)
@@ -113,24 +120,28 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
             # The primary key begins with the same column; the stock store's index doubles a write's cost.
             connection.execute(f"DROP INDEX IF EXISTS {quote(table + '_ek')}")
 
-    def plan(self, config: Any, desired_registry_proto: Any) -> list[Any]:  # noqa: ARG002  # Feast's signature
+    def plan(self, config: RepoConfig, desired_registry_proto: Any) -> list[Any]:  # noqa: ARG002  # Feast's signature
         """Nothing: tables follow views. Feast remembers planned tables of its two classes alone, and would
         report those of any other store as new each time."""
         return []
 
-    def teardown(self, config: Any, tables: Any, entities: Any) -> None:
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Delete the file, with what WAL keeps beside it."""
         super().teardown(config, tables, entities)
         for suffix in ("-wal", "-shm"):
             Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
 
     @staticmethod
-    def _table(config: Any, view: Any) -> str:
+    def _table(config: RepoConfig, view: FeatureView) -> str:
         name: str = table_id(config.project, view, config.registry.enable_online_feature_view_versioning)
         return name
 
     def online_write_batch(
-        self, config: Any, table: Any, data: Sequence[Any], progress: Callable[[int], Any] | None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: Sequence[Any],
+        progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows that Feast packed itself (`write_to_online_store`, `push`, stock engines).
 
@@ -148,7 +159,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         if progress:
             progress(len(data))
 
-    def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
+    def write_packed(self, config: RepoConfig, table: FeatureView, packed: PackedRows) -> None:
         """Write rows that are packed already; their vectors were checked as they were packed.
 
         Raises:
@@ -156,13 +167,13 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         """
         self._upsert(config, table, list(packed.stored()))
 
-    def clear(self, config: Any, table: Any) -> None:
+    def clear(self, config: RepoConfig, table: FeatureView) -> None:
         """Delete every row of a view: a rollback must get past the guard."""
         name = quote(self._table(config, table))
         with self._writing, _answering(table.name), self._get_conn(config) as connection:
             connection.execute(f"DELETE FROM {name}")  # quoted
 
-    def _upsert(self, config: Any, view: Any, rows: Sequence[StoredRow]) -> None:
+    def _upsert(self, config: RepoConfig, view: FeatureView, rows: Sequence[StoredRow]) -> None:
         limit = self.now() + timedelta(seconds=config.online_store.future_seconds)
         check_future(view, (row[4] for row in rows), limit)
         table = quote(self._table(config, view))
@@ -177,8 +188,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
 
     def online_read(
         self,
-        config: Any,
-        table: Any,
+        config: RepoConfig,
+        table: FeatureView,
         entity_keys: Sequence[Any],
         requested_features: Sequence[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
@@ -193,7 +204,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         return [rows.get(key, (None, None)) for key in keys]
 
     def _read(
-        self, config: Any, view: Any, keys: Sequence[bytes], features: Sequence[str] | None
+        self, config: RepoConfig, view: FeatureView, keys: Sequence[bytes], features: Sequence[str] | None
     ) -> Iterator[tuple[bytes, str, bytes, int]]:
         connection, table = self._get_conn(config), quote(self._table(config, view))
         oldest = oldest_served(view, self.now(), config.online_store.ttl_on_read)
@@ -211,14 +222,14 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
 
     def retrieve_online_documents_v2(  # noqa: PLR0913, PLR0917  # Feast's signature
         self,
-        config: Any,
-        table: Any,
+        config: RepoConfig,
+        table: FeatureView,
         requested_features: list[str],
         embedding: list[float] | None,
         top_k: int,
         distance_metric: str | None = None,
         query_string: str | None = None,
-        filters: Any = None,
+        filters: object = None,
         include_feature_view_version_metadata: bool = False,  # noqa: ARG002
     ) -> list[tuple[datetime | None, Any, dict[str, Any]]]:
         """The nearest rows by exact search, in the order of their keys.
@@ -288,7 +299,7 @@ _UPSERT = """
 """
 
 
-def _sort_key(entity: Any) -> tuple[Any, ...]:
+def _sort_key(entity: EntityKey) -> tuple[Any, ...]:
     # The order that Feast groups keys by.
     return tuple(getattr(value, value.WhichOneof("val")) for value in entity.entity_values)
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from feast import FeatureView, RepoConfig
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -57,12 +58,12 @@ class PackedRows:
 class TakesPackedRows(Protocol):
     """An online store that takes rows without protobuf messages."""
 
-    def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
+    def write_packed(self, config: RepoConfig, table: FeatureView, packed: PackedRows) -> None:
         """Write rows of a view; one that is older than what is stored changes nothing."""
         ...
 
 
-def pack_rows(table: pa.Table, view: Any) -> PackedRows:
+def pack_rows(table: pa.Table, view: FeatureView) -> PackedRows:
     """Pack rows that Feast's generic path would turn into one protobuf message for each value.
 
     Args:

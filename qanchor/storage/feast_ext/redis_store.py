@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
+from feast import FeatureView, RepoConfig
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import _mmh3 as field_of
 from feast.infra.online_stores.helpers import compute_versioned_name
@@ -90,7 +91,11 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
             self._client = None
 
     def online_write_batch(
-        self, config: Any, table: Any, data: Sequence[Any], progress: Callable[[int], Any] | None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: Sequence[Any],
+        progress: Callable[[int], Any] | None,
     ) -> None:
         """Write rows that Feast packed itself (`write_to_online_store`, `push`, stock engines).
 
@@ -112,12 +117,16 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
             progress(len(data))
 
     async def online_write_batch_async(
-        self, config: Any, table: Any, data: Sequence[Any], progress: Callable[[int], Any] | None
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: Sequence[Any],
+        progress: Callable[[int], Any] | None,
     ) -> None:
         """As `online_write_batch`, in a thread: the stock store's asynchronous write has no guard."""
         await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
 
-    def write_packed(self, config: Any, table: Any, packed: PackedRows) -> None:
+    def write_packed(self, config: RepoConfig, table: FeatureView, packed: PackedRows) -> None:
         """Write rows that are packed already; their vectors were checked as they were packed.
 
         Raises:
@@ -126,7 +135,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
         """
         self._upsert(config, table, [packed])
 
-    def _upsert(self, config: Any, view: Any, rows: Sequence[PackedRows]) -> None:
+    def _upsert(self, config: RepoConfig, view: FeatureView, rows: Sequence[PackedRows]) -> None:
         options = config.online_store
         limit = self.now() + timedelta(seconds=options.future_seconds)
         check_future(view, (event for packed in rows for event in packed.event_us), limit)
@@ -144,8 +153,8 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
 
     def online_read(
         self,
-        config: Any,
-        table: Any,
+        config: RepoConfig,
+        table: FeatureView,
         entity_keys: Sequence[Any],
         requested_features: Sequence[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
@@ -157,23 +166,25 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
             )
         return rows
 
-    async def online_read_async(self, config: Any, table: Any, *rest: Any, **named: Any) -> Any:
+    async def online_read_async(
+        self, config: RepoConfig, table: FeatureView, *rest: Any, **named: Any
+    ) -> Any:
         """As `online_read`."""
         self._judge(config, [table])
         return await super().online_read_async(config, table, *rest, **named)
 
-    def _read_features_per_fv(self, config: Any, grouped_refs: Any, *rest: Any, **named: Any) -> None:
+    def _read_features_per_fv(self, config: RepoConfig, grouped_refs: Any, *rest: Any, **named: Any) -> None:
         self._judge(config, (table for table, _ in grouped_refs))
         with _answering():
             super()._read_features_per_fv(config, grouped_refs, *rest, **named)
 
     async def _read_features_per_fv_async(
-        self, config: Any, grouped_refs: Any, *rest: Any, **named: Any
+        self, config: RepoConfig, grouped_refs: Any, *rest: Any, **named: Any
     ) -> None:
         self._judge(config, (table for table, _ in grouped_refs))
         await super()._read_features_per_fv_async(config, grouped_refs, *rest, **named)
 
-    def _judge(self, config: Any, views: Iterable[Any]) -> None:
+    def _judge(self, config: RepoConfig, views: Iterable[Any]) -> None:
         versioned = config.registry.enable_online_feature_view_versioning
         for view in views:
             name = compute_versioned_name(view, versioned)

@@ -5,11 +5,11 @@ repository path and accepts no registry class; a URL plug-in of SQLAlchemy is th
 """
 
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import CreateEnginePlugin, Engine, event
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from qanchor.storage.feast_ext.home import home_of
 
@@ -31,7 +31,7 @@ class HomeDatabase(CreateEnginePlugin):
         event.listen(engine, "connect", _tune)
 
 
-def _tune(connection: Any, _record: Any) -> None:
+def _tune(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")

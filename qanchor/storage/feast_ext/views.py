@@ -4,10 +4,10 @@ Every other view - of another source, key, type, or made by a transformation - i
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-from feast import FeatureView
+from feast import FeatureView, Field
 from feast.infra.offline_stores.file_source import FileSource
 
 from qanchor import names
@@ -23,7 +23,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 }
 
 
-def part_folder(view: Any) -> Path | None:
+def part_folder(view: FeatureView) -> Path | None:
     """The folder of a view's part files; None where the view is not made of them."""
     source = getattr(view, "batch_source", None)
     if type(view) is not FeatureView or not isinstance(source, FileSource):
@@ -42,14 +42,14 @@ def part_folder(view: Any) -> Path | None:
     return path if plain else None
 
 
-def _is_plain(field: Any) -> bool:
+def _is_plain(field: Field) -> bool:
     kind = str(field.dtype)
     if kind == _VECTOR:
         return bool(field.vector_index and field.vector_length)
     return kind in _ARROW
 
 
-def part_schema(view: Any) -> pa.Schema:
+def part_schema(view: FeatureView) -> pa.Schema:
     """Columns of the part files of a view that has a `part_folder`: key, features, times."""
     features = {field.name: _ARROW[str(field.dtype)] for field in view.features}
     times = {names.EVENT_TIMESTAMP: TIMESTAMP, names.CREATED: TIMESTAMP}
