@@ -1,7 +1,7 @@
 """What can go wrong, in one tree. Every message ends with what to do about it.
 
 QAnchorError
-├── InputError                exit 2: what the user handed over is at fault
+├── InputError                exit 2: the user's input is at fault
 │   ├── WorkspaceInvalid      modalities.yaml, scenarios.yaml or a setting
 │   ├── UnknownScenario       a scenario that scenarios.yaml does not name
 │   ├── EventsInvalid         an event file that cannot be read or is empty
@@ -78,7 +78,7 @@ class InputError(QAnchorError):
 
 
 class WorkspaceInvalid(InputError):
-    """modalities.yaml, scenarios.yaml or a setting does not hold."""
+    """modalities.yaml, scenarios.yaml or a setting is invalid."""
 
 
 class UnknownScenario(InputError):
@@ -149,7 +149,7 @@ class OffsetsFenced(StateError):
 
 
 class IndexInvalid(StateError):
-    """A vector index is damaged, or its vectors do not hold."""
+    """A vector index is damaged, or its vectors are invalid."""
 
 
 class FingerprintMismatch(StateError):

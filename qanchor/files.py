@@ -62,7 +62,7 @@ def full_disk_as_error(target: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there replaces `path` when the block ends.
+    """A temporary path in the same folder; the file written there replaces `path` when the block ends.
 
     After a crash at any moment `path` holds either the old content or the new one. The temporary name is
     unique, so that two processes may write one target: the last one wins. It begins with a dot and ends in
@@ -98,7 +98,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which gets that name when the block ends; nothing is left otherwise.
+    """A temporary folder next to `path`, renamed to it when the block ends; nothing is left otherwise.
 
     Args:
         path: the folder; must not exist, or be empty.
@@ -151,7 +151,7 @@ class ArtifactFolder:
 
     Args:
         path: of the folder.
-        metadata: JSON that its writer keeps beside the files.
+        metadata: JSON of its writer, stored with the files.
         content_hash: SHA-256 over the names and contents of all files, without the metadata.
     """
 
@@ -169,7 +169,7 @@ class ArtifactFolder:
             path: the folder; must not exist.
             kind: what it holds, such as "model".
             version: of its format.
-            fill: writes the files into the folder that it is given.
+            fill: writes the files into its argument, a folder.
             metadata: kept in the manifest; JSON.
 
         Raises:

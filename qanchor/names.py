@@ -52,7 +52,7 @@ def score_view(scenario: str) -> str:
 
 
 def score_field(scenario: str) -> str:
-    """The probability's field in that view; `FIELD_head` beside it is the head's version."""
+    """The probability's field in that view; `FIELD_head` is the head's version."""
     return f"score_{scenario}"
 
 

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
     )
 
     home: Path | None = Field(
-        None, description="folder of all state; default: .qanchor beside the feature repository"
+        None, description="folder of all state; default: .qanchor in the folder of the feature repository"
     )
     repo: Path | None = Field(None, description="the feature repository; default: here, or ./feature_repo")
     database: DatabaseSettings = DatabaseSettings()

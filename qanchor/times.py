@@ -63,7 +63,7 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(moment: int) -> datetime:
-    """The moment that lies that many microseconds after 1970-01-01 UTC."""
+    """The moment that many microseconds after 1970-01-01 UTC."""
     return EPOCH + timedelta(microseconds=int(moment))
 
 

@@ -1,4 +1,4 @@
-"""Files that people hand over and take away: lists of users in, tables of results out."""
+"""Lists of users as input, tables of results as output."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The time at which each label first arrived, by which label delay is measured.
 
-A label file replaces the one before it, so the first arrivals are kept in a file of their own.
+A label file replaces the one before it, so the first arrivals are kept in another file.
 """
 
 from datetime import UTC, datetime

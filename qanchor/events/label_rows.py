@@ -133,8 +133,8 @@ def _times(values: pa.ChunkedArray, bounds: EventSettings) -> pa.ChunkedArray:
     micros = np.asarray(times.cast(pa.int64()))
     newest = now() + timedelta(seconds=bounds.future_seconds)
     early, late = to_microseconds(read_moment(bounds.oldest)), to_microseconds(newest)
-    _refuse(micros < early, AS_OF, f"lies before {bounds.oldest}", times)
-    _refuse(micros > late, AS_OF, "lies in the future, where no label can be known", times)
+    _refuse(micros < early, AS_OF, f"is before {bounds.oldest}", times)
+    _refuse(micros > late, AS_OF, "is in the future, where no label can be known", times)
     return times
 
 

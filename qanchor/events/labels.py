@@ -179,7 +179,7 @@ class LabelLoader:
             warnings.append("The event log is empty: load events before anything that reads histories.")
         elif without == labels.table.num_rows:
             raise LabelsInvalid(
-                f"every label of {path.name} lies before all events of its user",
+                f"every label of {path.name} is before all events of its user",
                 "Load the users' earlier events, or correct user_id and as_of.",
             )
         elif without:

@@ -22,7 +22,7 @@ from qanchor.times import DAY_US, TIMESTAMP
 from qanchor.workspace import Workspace
 
 _ROW: Final = np.dtype([("time", "i8"), ("id", "u8"), ("amount", "f8"), ("kind", "i2")])
-_USER_COST: Final = 16  # in rows: what a user takes beside the rows
+_USER_COST: Final = 16  # in rows: memory of a user besides the rows
 _WINDOW_US: Final = max(ACTIVITY_WINDOWS_DAYS) * DAY_US
 
 Rows = np.ndarray[Any, Any]  # of _ROW: microseconds since the epoch, hash of event_id, NaN: no amount

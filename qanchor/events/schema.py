@@ -211,7 +211,7 @@ def _explain(error: Exception, payload: bytes) -> EventRejected:
 
 
 def _explain_malformed(text: str, payload: bytes) -> EventRejected:
-    # Python's own json module writes NaN, which is no JSON: it has a separate reason.
+    # Python's json module writes NaN, which is no JSON: it has a separate reason.
     constants: list[str] = []
     try:
         json.loads(payload, parse_constant=constants.append)

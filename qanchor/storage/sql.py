@@ -40,8 +40,8 @@ def connect(
 
     Args:
         threads: DuckDB's threads; 0 takes the usable cores.
-        memory_limit: such as "2GB"; default: DuckDB's own, four fifths of the machine's memory.
-        spill: folder for what does not fit in memory; default: DuckDB's own.
+        memory_limit: such as "2GB"; default: four fifths of the machine's memory.
+        spill: folder for what does not fit in memory; default: that of DuckDB.
         config: further settings of DuckDB, such as those of a sandbox.
     """
     options: dict[str, Any] = {"threads": threads or len(os.sched_getaffinity(0)), **(config or {})}

@@ -236,7 +236,7 @@ class EventLog(LogReader):
         """Take replaced files out of new readers' sight; what is hidden or deleted already is left alone.
 
         Args:
-            replaced: event date by name; the files in their place have been published.
+            replaced: event date by name; the files that replace them have been published.
         """
         if not replaced:
             return

@@ -101,7 +101,7 @@ class LogReader:
 
         Args:
             threads: DuckDB's threads; 0 takes the usable cores.
-            memory_limit: such as "2GB"; default: DuckDB's own.
+            memory_limit: such as "2GB"; default: that of DuckDB.
             files: of the log; default: all there are.
         """
         # Looking for repeats groups every id of the log: beyond this bound it spills to disk.

@@ -37,7 +37,7 @@ registry.register()
 
 _KEYS_PER_QUERY = 5_000
 _WAIT_SECONDS = 30.0
-# Users come in no order: SQLite's own two MiB would read the key's tree again for each of them.
+# Users come in no order: SQLite's default of two MiB would read the key's tree again for each.
 _CACHE_KIB = 65_536
 # One statement a row takes half as long again, and releases the interpreter each time.
 _ROWS_PER_STATEMENT = 100
@@ -126,7 +126,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         return []
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Delete the file, with what WAL keeps beside it."""
+        """Delete the file, with the files of its WAL."""
         super().teardown(config, tables, entities)
         for suffix in ("-wal", "-shm"):
             Path(self._get_db_path(config) + suffix).unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         """Write rows that are packed already; their vectors were checked as they were packed.
 
         Raises:
-            FeaturesInvalid: a time lies in the future; nothing of the batch is written.
+            FeaturesInvalid: a time is in the future; nothing of the batch is written.
         """
         self._upsert(config, table, list(packed.stored()))
 

@@ -36,7 +36,7 @@ _SECOND: Final = 1_000_000
 # Compares and writes in one step. The stock store's time is a protobuf Timestamp: two varints.
 _UPSERT: Final = """
 local function varints(bytes)
-  local found, i = {}, 1
+  local fields, i = {}, 1
   while i <= #bytes do
     local tag, value, unit, byte = bytes:byte(i), 0, 1, 0
     repeat
@@ -44,9 +44,9 @@ local function varints(bytes)
       byte = bytes:byte(i)
       value, unit = value + (byte % 128) * unit, unit * 128
     until byte < 128
-    found[tag], i = value, i + 1
+    fields[tag], i = value, i + 1
   end
-  return (found[8] or 0) * 1000000 + math.floor((found[16] or 0) / 1000)
+  return (fields[8] or 0) * 1000000 + math.floor((fields[16] or 0) / 1000)
 end
 local stored = redis.call('HMGET', KEYS[1], ARGV[4], ARGV[6])
 if stored[1] then
@@ -130,7 +130,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
         """Write rows that are packed already; their vectors were checked as they were packed.
 
         Raises:
-            FeaturesInvalid: a time lies in the future; nothing of the batch is written.
+            FeaturesInvalid: a time is in the future; nothing of the batch is written.
             StoreUnavailable: Redis does not answer.
         """
         self._upsert(config, table, [packed])

@@ -110,7 +110,7 @@ def test_labels_before_every_event_are_refused(
     path = written(good_rows(), tmp_path / "early.parquet")
     capsys.readouterr()
     line = refused(world, capsys, ["labels", "load", SCENARIO, str(path)], 2)
-    assert "every label of early.parquet lies before all events of its user" in line
+    assert "every label of early.parquet is before all events of its user" in line
 
 
 def test_features_that_never_vary_are_refused(world: World, capsys: pytest.CaptureFixture[str]) -> None:
