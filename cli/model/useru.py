@@ -56,7 +56,7 @@ class SetOptions:
         """The size of the set and the work of its writer.
 
         Raises:
-            InputError: the horizons are no days.
+            InputError: the horizons are not numbers of days.
         """
         from qanchor.training.useru.build import BuildConfig
 
@@ -139,5 +139,5 @@ def _newest() -> Path:
 def _days(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and 0 < int(part) <= 3650 for part in parts):
-        raise InputError(f"--horizons {text!r} are no days", f"Write them like {_HORIZONS}.")
+        raise InputError(f"--horizons {text!r} is not a list of days", f"Write them like {_HORIZONS}.")
     return tuple(int(part) for part in parts)

@@ -76,7 +76,7 @@ class WriterOptions:
         if self.writer == "grounded":
             if self.url or self.model or self.model_path:
                 raise InputError(
-                    "the grounded writer asks no model", "Add --writer llm, or leave the model out."
+                    "the grounded writer uses no model", "Add --writer llm, or leave the model out."
                 )
             return GroundedWriter(), None
         if self.writer != "llm":
@@ -97,7 +97,9 @@ class WriterOptions:
 
         if self.model_path is not None:
             if self.url or self.model:
-                raise InputError("both a model on disk and one at an endpoint are named", "Name one of them.")
+                raise InputError(
+                    "a model on disk and a model at an endpoint exclude each other", "Name one of them."
+                )
             from qanchor.model.runtime import choose_runtime
 
             compute = site.settings.compute

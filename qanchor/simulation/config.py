@@ -43,7 +43,7 @@ class WorldPlan:
 
     def __post_init__(self) -> None:
         if not 1 <= self.users <= 1_000_000:
-            raise InputError(f"{self.users} users cannot be simulated", "Ask for 500 to 1,000,000.")
+            raise InputError(f"{self.users} users cannot be simulated", "Choose 1 to 1,000,000.")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed {self.seed} is out of range", "Use a whole number from 0 upwards.")
 

@@ -233,7 +233,7 @@ def _choose(visible: EventArrays, until: int, first: int, shortest: int, config:
         drawn = np.random.default_rng([config.seed, 1]).permutation(np.unique(points.rows))[: config.users]
         points = points.take(np.flatnonzero(np.isin(points.rows, drawn)))
     if not len(points):
-        raise NotReady("no user has a past to ask about", "Load more events, or give a later --until.")
+        raise NotReady("no user has events before a cut-off", "Load more events, or give a later --until.")
     return points
 
 

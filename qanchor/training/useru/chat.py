@@ -131,7 +131,7 @@ class HttpChat:
         parts = urlsplit(endpoint.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(
-                f"{endpoint.url!r} is no address of a model", "Write it like http://HOST:PORT/v1."
+                f"{endpoint.url!r} is not the address of a model", "Write it like http://HOST:PORT/v1."
             )
         try:
             import httpx

@@ -54,11 +54,11 @@ def load_pairs(
     reach = pairs.cutoffs + np.maximum(pairs.days, 0) * DAY_US
     if len(reach) and int(reach.max()) > until:
         raise InputError(
-            f"pairs of {folder} look past the end of pre-training",
+            f"pairs of {folder} reach past the end of pre-training",
             "Build a set with an earlier --until, or pre-train with a later one.",
         )
     if not len(reach):
-        raise NotReady(f"no pair of {folder} is about a user who may be seen", "Build a set of these events.")
+        raise NotReady(f"no pair of {folder} is about a visible user", "Build a set of these events.")
     rng = np.random.default_rng([seed, 7])
     rows, trained = _arranged(pairs, config, rng)
     points = Points(pairs.users[rows[:, 0]], pairs.cutoffs[rows[:, 0]])

@@ -66,7 +66,7 @@ def read_topics(path: Path | None = None) -> dict[str, tuple[str, ...]]:
     except (yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} lists no topics: {reason}", "Write it as `topics: {NAME: [word, word]}`."
+            f"{path} is not a topic file: {reason}", "Write it as `topics: {NAME: [word, word]}`."
         ) from error
     if not 1 <= len(topics) <= POOL_TOPICS:
         raise InputError(f"{path} names {len(topics)} topics", f"Name between 1 and {POOL_TOPICS}.")

@@ -321,7 +321,7 @@ def test_several_answers_at_a_time_give_the_same_set(lab: Lab) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host/v1"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not the address"):
         HttpChat(Endpoint(url, "tiny"))
 
 

@@ -108,7 +108,7 @@ def test_pairs_of_users_who_may_not_be_seen_are_left_out(folder: Path) -> None:
 
 
 def test_a_set_that_looks_past_the_end_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match="look past the end"):
+    with pytest.raises(InputError, match="reach past the end"):
         load_pairs(folder, visible(), WORKSPACE, END - 20 * DAY_US, CONFIG, 0)
 
 

@@ -77,11 +77,11 @@ def test_the_most_relevant_topics_are_those_a_user_speaks_of_more_than_others_do
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("topics: [a, b]", "lists no topics"),
-        ("topics: {a: b}", "lists no topics"),
+        ("topics: [a, b]", "is not a topic file"),
+        ("topics: {a: b}", "is not a topic file"),
         ("topics: {}", "0 topics"),
         ("topics:\n" + "\n".join(f"  t{i}: [w{i}]" for i in range(73)), "73 topics"),
-        (":\n  - {", "lists no topics"),
+        (":\n  - {", "is not a topic file"),
     ],
 )
 def test_a_topic_file_that_does_not_hold_is_refused(tmp_path: Path, text: str, message: str) -> None:
