@@ -24,7 +24,7 @@ from benchmarks.ingest_setup import as_live, simulated_events
 from consumers.consume import ConsumeOptions, consumer_options, run_consumer
 from consumers.decode import decode_events
 from consumers.encode import encode_table
-from consumers.kafka_client import connection_options, prepare_library
+from consumers.kafka_client import connection_options, open_client, prepare_library
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import Written
 from consumers.stop_rule import StopRule
@@ -75,9 +75,9 @@ class _FromStart(Silent):
 def _assigned_client(settings: Settings) -> tuple[Any, int]:
     """A consumer at the start of every partition, and the number of messages ahead of it."""
     # Configured like the event consumer, but without a group.
-    options = {**consumer_options(settings, "bare", skip_deleted=True), "group_id": None}
+    options = consumer_options(settings, "bare") | {"auto_offset_reset": "earliest"} | {"group_id": None}
     options.pop("group_instance_id")
-    client = KafkaConsumer(**options)
+    client = open_client(settings.kafka, KafkaConsumer, **options)
     topic = settings.kafka.topic
     partitions = [TopicPartition(topic, number) for number in client.partitions_for_topic(topic)]
     client.assign(partitions)

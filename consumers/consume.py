@@ -4,29 +4,33 @@ import gc
 import re
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-
 from consumers.assignment import Assignment
+from consumers.batches import check_batches
 from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
-from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer
+from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, Skipping
 from consumers.formats import open_decoder
 from consumers.group_member import GroupMember
+from consumers.group_status import GroupReader
 from consumers.health import Health, HealthServer
-from consumers.kafka_client import connect, connection_options, ensure_topics, prepare_library
+from consumers.kafka_client import ensure_topics, explained, open_client, prepare_library
+from consumers.kafka_errors import Use
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
+from consumers.watch import GroupWatch
 from qanchor.errors import InputError
 from qanchor.events.rolling import RollingActivity
 from qanchor.progress import Progress
+from qanchor.registry.ledger import forget_topic, next_offsets, topic_ids
+from qanchor.registry.positions import online_group
 from qanchor.settings import Settings
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog, recover
@@ -50,6 +54,8 @@ class ConsumeOptions:
         metrics_port: offer Prometheus metrics, /healthz and /readyz there.
         skip_deleted: go on at the oldest event where the brokers have deleted some unread.
         online: keep the activity view in the online store up to date, too.
+        skip: partitions and offsets of messages that are left out, with a dead letter.
+        recreated: read a topic that was deleted and created again from its beginning.
     """
 
     name: str | None = None
@@ -57,20 +63,20 @@ class ConsumeOptions:
     metrics_port: int | None = None
     skip_deleted: bool = False
     online: bool = False
+    skip: Collection[tuple[int, int]] = ()
+    recreated: bool = False
 
 
-def consumer_options(settings: Settings, name: str, skip_deleted: bool) -> Mapping[str, Any]:
-    """kafka-python's options for the event consumer."""
+def consumer_options(settings: Settings, name: str) -> dict[str, Any]:
+    """kafka-python's options for the event consumer, beside those of the connection."""
     kafka = settings.kafka
     return {
-        **connection_options(kafka),
         "client_id": f"qanchor-{name}",
         "group_id": kafka.group,
         "group_instance_id": name,
-        "partition_assignment_strategy": [CooperativeStickyAssignor],
         "enable_auto_commit": False,
-        # Not 'earliest': events deleted unread must be an alarm, not a silent jump.
-        "auto_offset_reset": "earliest" if skip_deleted else "none",
+        # Events deleted unread must be an alarm, and where they may be left out, they are counted.
+        "auto_offset_reset": "none",
         "isolation_level": "read_committed",
         "max_poll_records": kafka.batch_events,
         "max_partition_fetch_bytes": 4 << 20,
@@ -94,6 +100,18 @@ def check_name(name: str) -> str:
             " and nothing that begins with `compacted-`.",
         )
     return name
+
+
+def read_offset(text: str) -> tuple[int, int]:
+    """Partition and offset of PARTITION:OFFSET.
+
+    Raises:
+        InputError: it is not two numbers.
+    """
+    partition, _, offset = text.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        raise InputError(f"{text!r} is not PARTITION:OFFSET.", "Pass two numbers, such as --skip 2:1234.")
+    return int(partition), int(offset)
 
 
 def run_consumer(
@@ -120,13 +138,16 @@ def run_consumer(
         StoreUnavailable: disk or database; start again, nothing is lost.
     """
     prepare_library()
+    check_batches(site.settings.kafka.largest_batch_bytes)
     settings, engine = site.settings, site.engine
     kafka, name = settings.kafka, check_name(options.name or socket.gethostname())
     metrics, health = metrics or ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
     with ExitStack() as closing:
         if options.metrics_port is not None:
             closing.callback(HealthServer(options.metrics_port, metrics.registry, health).close)
-        ensure_topics(kafka, {kafka.topic: kafka.partitions, kafka.dead_letter_topic: 1})
+        # A topic that has been read is never created again: its successor's offsets are not the ledger's.
+        new = {} if next_offsets(engine, kafka.group, kafka.topic) else {kafka.topic: kafka.partitions}
+        ensure_topics(kafka, {**new, kafka.dead_letter_topic: 1})
         gc.set_threshold(50_000, 20, 100)  # a batch is many small objects that all live as long: +20% rate
         log = EventLog(site.home.events, site.workspace, name)
         closing.callback(log.close)
@@ -143,13 +164,31 @@ def run_consumer(
         online = _open_online(site, metrics) if options.online or kafka.online else None
         if online is not None:
             kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
-        member = consumer_options(settings, name, options.skip_deleted)
-        client = connect(kafka, lambda: GroupMember(**member))
+        member = consumer_options(settings, name)
+        client = open_client(kafka, GroupMember, **member)
         closing.callback(client.close, autocommit=False, timeout_ms=_CLOSE_MS)
         decode = partial(decode_records, sink.decoder)
         assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
-        parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online)
-        return EventConsumer(parts, kafka, options.rule).run(stop)
+        sink.notes.topic_id = _known_topic(site, client, options.recreated)
+        watch = GroupWatch(partial(GroupReader, kafka, engine), name, metrics, lambda: assignment.owned)
+        closing.callback(watch.close)
+        watch.start()
+        parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online, watch)
+        skipping = Skipping(options.skip_deleted, options.skip)
+        return EventConsumer(parts, kafka, options.rule, skipping).run(stop)
+
+
+def _known_topic(site: Site, client: GroupMember, recreated: bool) -> str:
+    """Id of the topic that the ledger's offsets belong to; empty where none is known."""
+    kafka = site.settings.kafka
+    known = topic_ids(site.engine, kafka.group, kafka.topic)
+    if recreated and known:
+        with explained(kafka, Use("DESCRIBE", kafka.topic)):
+            current = client.find_topic_id(kafka.topic)
+        if current and known != {current}:
+            forget_topic(site.engine, (kafka.group, online_group(kafka.group)), kafka.topic)
+            return current
+    return min(known, default="")
 
 
 def _open_online(site: Site, metrics: ConsumerMetrics) -> OnlineFeed:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from consumers.decode import RejectedRecord
-from consumers.kafka_client import connect, connection_options, no_broker
+from consumers.kafka_client import explained, open_client
+from consumers.kafka_errors import Use
 from qanchor.settings import KafkaSettings
 
 _ACK_SECONDS = 30.0
@@ -51,15 +51,12 @@ class DeadLetterTopic:
         if not rejected:
             return
         if self._producer is None:
-            options = connection_options(self._settings)
-            self._producer = connect(self._settings, lambda: KafkaProducer(**options, acks="all"))
-        try:
+            self._producer = open_client(self._settings, KafkaProducer, acks="all")
+        with explained(self._settings, Use("WRITE", self._settings.dead_letter_topic)):
             sent = [self._send_one(letter) for letter in rejected]
             self._producer.flush(_ACK_SECONDS)
             for future in sent:
                 future.get(_ACK_SECONDS)
-        except KafkaError as error:
-            raise no_broker(self._settings) from error
 
     def _send_one(self, letter: RejectedRecord) -> Any:
         record = letter.record

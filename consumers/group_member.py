@@ -1,19 +1,43 @@
-"""A consumer that ends every join it begins.
+"""A consumer that ends every join it begins, and claims in a join what it owns.
 
-kafka-python (3.0.12) may forget one. A join that new metadata calls for (a topic's first or more partitions)
+Two faults of kafka-python (3.0.12) are repaired here.
+
+It may forget a join. A join that new metadata calls for (a topic's first or more partitions)
 has no other cause: as soon as the assignment is worked out, the metadata is no longer new. If the
 poll that began the join has timed out by then, the next polls see no reason to wait for it. The broker counts
 a member that owns its partitions; the member owns none, sends no heartbeat and reads nothing, for ever.
+
+Its cooperative assignor claims the last assignment even after the group has declared it lost. The leader
+leaves to a member what it claims; what it claims and does not own is then read by nobody, for ever.
 """
 
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.base import MemberState
+from kafka.errors import (
+    CorruptRecordError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
 
 class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
-    """A KafkaConsumer in a group."""
+    """A KafkaConsumer in a group, with cooperative rebalances."""
+
+    def __init__(self, **configs: Any) -> None:
+        self.damaged: TopicPartition | None = None  # of the last batch that could not be read
+        super().__init__(**{"partition_assignment_strategy": [CooperativeStickyAssignor], **configs})
+        self._assignor = self._coordinator._assignors[CooperativeStickyAssignor.name]
+        claim = self._assignor.metadata
+
+        def claim_owned(topics: Any) -> Any:
+            self._assignor.member_assignment = sorted(self._subscription.assigned_partitions())
+            return claim(topics)
+
+        self._assignor.metadata = claim_owned
 
     def poll(self, *args: Any, **kwargs: Any) -> dict[Any, list[Any]]:
         """Fetch records; arguments as of KafkaConsumer.poll.
@@ -24,5 +48,60 @@ class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no t
         # Between two polls nobody else ends a join: one that is under way waits for this poll.
         if self.group_metadata().state is MemberState.REBALANCING:
             self._coordinator.request_rejoin()
-        records: dict[Any, list[Any]] = super().poll(*args, **kwargs)
+        try:
+            records: dict[Any, list[Any]] = super().poll(*args, **kwargs)
+        except CorruptRecordError:
+            self._drop_fetched()
+            raise
         return records
+
+    def _drop_fetched(self) -> None:
+        # A generator that has raised yields nothing more, and kafka-python waits for it for ever, in a busy
+        # loop and in front of every other partition. Without it the batch is fetched once more.
+        fetched = self._fetcher._next_partition_records
+        if fetched is not None:
+            self.damaged = fetched.topic_partition
+            fetched.drain()
+
+    def rejoin(self) -> None:
+        """Join the group again with the next poll, so that its partitions are shared out again."""
+        self._coordinator.request_rejoin()
+
+    def read_to(self, topic: str) -> dict[int, int]:
+        """By owned partition the offset that is fetched next; transaction markers lie before it, too."""
+        positions = {}
+        for partition in self._subscription.assigned_partitions():
+            state = self._subscription.assignment.get(partition)
+            if partition.topic == topic and state is not None and state.position is not None:
+                positions[partition.partition] = int(state.position.offset)
+        return positions
+
+    def topic_problem(self, topic: str) -> KafkaError | None:
+        """Why the topic cannot be read, as far as the newest metadata say; asks no broker."""
+        if topic in self._cluster.unauthorized_topics:
+            return TopicAuthorizationFailedError({topic})
+        if self._cluster.partitions_for_topic(topic) is None:
+            return UnknownTopicOrPartitionError(topic)
+        return None
+
+    def topic_id(self, topic: str) -> str:
+        """Id of the topic in the newest metadata; empty where the brokers have none."""
+        number = self._cluster.topic_id(topic)
+        return "" if number is None or number.int == 0 else number.hex
+
+    def find_topic_id(self, topic: str) -> str:
+        """As `topic_id`, from the brokers."""
+        self.partitions_for_topic(topic)
+        return self.topic_id(topic)
+
+    def refresh_metadata(self, timeout_ms: float) -> None:
+        """Read the metadata again.
+
+        Raises:
+            KafkaError: no broker answered in time.
+        """
+        self._net.run(self._manager.wait_for, self._cluster.request_update(), timeout_ms)
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The topic's partitions in the newest metadata."""
+        return [TopicPartition(topic, number) for number in self._cluster.partitions_for_topic(topic) or ()]

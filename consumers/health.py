@@ -28,10 +28,16 @@ class Health:
         self._engine, self._longest = engine, longest_pause_seconds
         self._turned = time.monotonic()
         self._owned = 0
+        self._refusal = ""
 
-    def beat(self, owned: int) -> None:
-        """Note that the loop has turned, and how many partitions it owns."""
-        self._turned, self._owned = time.monotonic(), owned
+    def beat(self, owned: int, refusal: str = "") -> None:
+        """Note that the loop has turned.
+
+        Args:
+            owned: number of partitions owned.
+            refusal: what the brokers refuse; empty if nothing.
+        """
+        self._turned, self._owned, self._refusal = time.monotonic(), owned, refusal
 
     def why_not_alive(self) -> str | None:
         """None if the loop turns, otherwise what is wrong."""
@@ -40,6 +46,8 @@ class Health:
 
     def why_not_ready(self) -> str | None:
         """None if partitions are assigned and the ledger answers, otherwise what is wrong."""
+        if self._refusal:
+            return self._refusal
         if not self._owned:
             return "no partition is assigned"
         try:

@@ -15,7 +15,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from consumers import dead_letters as box
-from consumers.kafka_client import connect, connection_options, no_broker, prepare_library
+from consumers.kafka_client import explained, open_client, prepare_library
+from consumers.kafka_errors import Use, no_broker
 from qanchor.errors import NotReady
 from qanchor.settings import KafkaSettings
 
@@ -42,7 +43,7 @@ class Letter:
 
     Args:
         origin: where it was refused.
-        first: where it was refused first; another place for one that was sent back and refused again.
+        first: where it was refused first; another origin for one that was sent back and refused again.
         reason: short, snake_case.
         detail: what exactly.
         refused_ms: when it came to the dead-letter topic, milliseconds since the epoch.
@@ -86,36 +87,37 @@ def read_letters(settings: KafkaSettings) -> DeadLetterSummary:
         BrokerUnavailable: no broker answers.
     """
     prepare_library()
-    options = {**connection_options(settings), "enable_auto_commit": False}
-    options |= {"auto_offset_reset": "earliest", "isolation_level": "read_committed"}
-    consumer = connect(settings, lambda: KafkaConsumer(**options))
+    consumer = open_client(
+        settings,
+        KafkaConsumer,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
     letters: dict[Origin, Letter] = {}
     replayed: set[str] = set()
-    with closing(consumer):
-        try:
-            for record in _records(consumer, settings):
-                headers = dict(record.headers)
-                if box.REPLAYED in headers:
-                    replayed.add(_text(headers[box.REPLAYED]))
-                elif box.OFFSET in headers:
-                    letter = _letter(record, headers)
-                    letters.setdefault(letter.origin, letter)
-        except KafkaError as error:
-            raise no_broker(settings) from error
+    with closing(consumer), explained(settings, Use("READ", settings.dead_letter_topic)):
+        for record in _records(consumer, settings):
+            headers = dict(record.headers)
+            if box.REPLAYED in headers:
+                replayed.add(_text(headers[box.REPLAYED]))
+            elif box.OFFSET in headers:
+                letter = _letter(record, headers)
+                letters.setdefault(letter.origin, letter)
     return DeadLetterSummary(list(letters.values()), frozenset(replayed))
 
 
 def _records(consumer: Any, settings: KafkaSettings) -> Iterator[Any]:
     """What the topic holds now, up to its end of this moment."""
     numbers = consumer.partitions_for_topic(settings.dead_letter_topic) or set()
-    places = [TopicPartition(settings.dead_letter_topic, number) for number in numbers]
-    if not places:
+    partitions = [TopicPartition(settings.dead_letter_topic, number) for number in numbers]
+    if not partitions:
         return
-    consumer.assign(places)
-    consumer.seek_to_beginning(*places)
-    ends, moved = consumer.end_offsets(places), time.monotonic()
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    ends, moved = consumer.end_offsets(partitions), time.monotonic()
     # Not the last record's offset: transaction markers lie behind it.
-    while any(consumer.position(place) < end for place, end in ends.items()):
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
         polled = consumer.poll(_POLL_MS)
         if polled:
             moved = time.monotonic()
@@ -176,25 +178,22 @@ def replay_letters(
         BrokerUnavailable: no broker answers; what was not sent is still to be sent.
         NotReady: another call is sending letters back at this moment.
     """
-    found = read_letters(settings)
+    summary = read_letters(settings)
     # A message that is refused again has several letters; it is sent once, and counts as sent back before.
-    waiting = {letter.first: letter for letter in found.letters if chosen(letter)}
-    due = [letter for first, letter in waiting.items() if again or first not in found.replayed]
+    waiting = {letter.first: letter for letter in summary.letters if chosen(letter)}
+    due = [letter for first, letter in waiting.items() if again or first not in summary.replayed]
     if due:
         _send(settings, due, to)
     return Replay(len(due), len(waiting) - len(due))
 
 
 def _send(settings: KafkaSettings, letters: Sequence[Letter], to: str | None) -> None:
-    options = {
-        **connection_options(settings),
-        # One name: of two calls at once the earlier is refused by the brokers, so nothing is sent twice.
-        "transactional_id": f"{settings.group}.deadletters",
-        "enable_idempotence": True,
-        "acks": "all",
-    }
-    producer = connect(settings, lambda: KafkaProducer(**options))
-    with closing(producer):
+    # One name: of two calls at once the earlier is refused by the brokers, so nothing is sent twice.
+    name = f"{settings.group}.deadletters"
+    producer = open_client(
+        settings, KafkaProducer, transactional_id=name, enable_idempotence=True, acks="all"
+    )
+    with closing(producer), explained(settings, Use("WRITE", to or settings.topic, name)):
         try:
             producer.init_transactions()
             left = iter(letters)
@@ -212,4 +211,4 @@ def _send(settings: KafkaSettings, letters: Sequence[Letter], to: str | None) ->
                 raise NotReady(
                     "another call is sending dead letters back at this moment", "Wait until it has ended."
                 ) from error
-            raise no_broker(settings) from error
+            raise

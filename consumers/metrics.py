@@ -36,6 +36,16 @@ class ConsumerMetrics:
         self._buffered = self._gauge("buffered_messages", "Messages read that no write has taken yet")
         self._last_write = self._gauge("last_write_timestamp_seconds", "When the ledger last committed")
         self._lag = self._gauge("lag", "Messages not yet in the event log", "partition")
+        self._lag_seconds = self._gauge(
+            "lag_seconds", "How long the oldest of them has been on the topic", "partition"
+        )
+        self._unowned = self._gauge("unowned_partitions", "Partitions that no consumer of the group owns")
+        self._rejoins = self._counter("rejoins", "Joins because a partition had no owner or was not read")
+        self._refusal = self._gauge(
+            "refused_by_brokers", "1 while the brokers refuse what this consumer does"
+        )
+        self._skipped = self._counter("skipped_messages", "Messages left out on request, deleted or damaged")
+        self._partitions_of_lag: set[str] = set()
         self._online_lag = self._gauge("online_waiting_events", "Events that wait for the next online round")
         self._batch = self._histogram("batch_messages", "Messages of one write", _SIZES)
         self._write_seconds = self._histogram("write_seconds", "Time of one write, commit included", _SECONDS)
@@ -121,10 +131,37 @@ class ConsumerMetrics:
         self._owned.set(owned)
         self._buffered.set(buffered)
 
-    def lag(self, lag: Mapping[int, int]) -> None:
-        """Note how many messages of each partition are not yet in the event log."""
+    def lag(self, lag: Mapping[int, int], seconds: Mapping[int, float] | None = None) -> None:
+        """Note what of each partition is not yet in the event log; other partitions' series end.
+
+        Args:
+            lag: messages by partition.
+            seconds: time that the oldest of them has been on the topic, by partition.
+        """
         for partition, messages in lag.items():
             self._lag.labels(str(partition)).set(messages)
+            self._lag_seconds.labels(str(partition)).set((seconds or {}).get(partition, 0.0))
+        labels = {str(partition) for partition in lag}
+        for gone in self._partitions_of_lag - labels:
+            self._lag.remove(gone)
+            self._lag_seconds.remove(gone)
+        self._partitions_of_lag = labels
+
+    def unowned(self, partitions: int) -> None:
+        """Note how many partitions no consumer of the group owns."""
+        self._unowned.set(partitions)
+
+    def rejoined(self) -> None:
+        """Count one join that a partition without owner or progress has caused."""
+        self._rejoins.inc()
+
+    def refused(self, is_refused: bool) -> None:
+        """Note whether the brokers refuse what this consumer does."""
+        self._refusal.set(int(is_refused))
+
+    def skipped(self, messages: int) -> None:
+        """Count messages left out on request."""
+        self._skipped.inc(messages)
 
 
 def _count_late(table: Any, now: float) -> int:

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import msgspec
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 from kafka.partitioner import murmur2
 
 from consumers.encode import Message, encode_table
-from consumers.kafka_client import connect, connection_options, ensure_topics, no_broker, prepare_library
+from consumers.kafka_client import ensure_topics, explained, open_client, prepare_library
+from consumers.kafka_errors import Use
 from qanchor import names
 from qanchor.errors import EventsInvalid
 from qanchor.events.files import open_event_file
@@ -126,18 +126,13 @@ def produce_file(
         raise EventsInvalid(f"{path} holds no rows", "Pass a file with events.")
     ensure_topics(settings, {settings.topic: settings.partitions})
     gc.set_threshold(50_000, 20, 100)
-    options = connection_options(settings)
-    producer = connect(
-        settings,
-        lambda: KafkaProducer(
-            **options, acks="all", compression_type="zstd", linger_ms=20, batch_size=262_144
-        ),
+    producer = open_client(
+        settings, KafkaProducer, acks="all", compression_type="zstd", linger_ms=20, batch_size=262_144
     )
     try:
         progress.start("producing", _rows_of(path))
-        return _Sending(producer, settings, progress).run(first, messages, rate)
-    except KafkaError as error:
-        raise no_broker(settings) from error
+        with explained(settings, Use("WRITE", settings.topic)):
+            return _Sending(producer, settings, progress).run(first, messages, rate)
     finally:
         producer.close(timeout=1)
 

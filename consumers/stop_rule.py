@@ -28,6 +28,11 @@ class StopRule:
     idle_seconds: float | None = None
     at_end: bool = False
 
+    @property
+    def is_service(self) -> bool:
+        """Whether only a signal ends the consumer."""
+        return self.idle_seconds is None and not self.at_end
+
 
 class EndOfTopic:
     """The topic's end as it was at the first check.

@@ -16,12 +16,14 @@ QAnchorError
 │   ├── CheckpointInvalid     a checkpoint that is damaged or of another version
 │   ├── IndexInvalid          a vector index that is damaged, or vectors that none can be built of
 │   ├── GatesFailed           new embeddings that a quality gate keeps out of service
+│   ├── TopicRecreated        a Kafka topic that was deleted and created again
 │   ├── OffsetsFenced         another consumer of the group owns the partition now
 │   └── FingerprintMismatch   vectors of one embedding space met a consumer of another
 ├── TrainingDiverged          exit 1: the loss is not finite
 ├── BatchTooLarge             exit 1: a training batch does not fit in memory
 └── StoreUnavailable          exit 4: a database, broker or disk that does not answer
     ├── BrokerUnavailable
+    │   └── BrokerRefusal     brokers that answer, and refuse
     ├── DatabaseUnavailable
     ├── DiskFull
     └── WriterUnavailable     a language model that does not answer
@@ -148,6 +150,17 @@ class OffsetsFenced(StateError):
         self.partition = partition
 
 
+class TopicRecreated(StateError):
+    """A Kafka topic was deleted and created again: the ledger's offsets are not its own."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(
+            f"the topic {topic!r} was deleted and created again since the ledger was moved last",
+            "Stop every consumer of the group, then `qanchor-cli consume --recreated` reads the new topic"
+            " from its beginning.",
+        )
+
+
 class IndexInvalid(StateError):
     """A vector index is damaged, or its vectors are invalid."""
 
@@ -201,6 +214,20 @@ class StoreUnavailable(QAnchorError):
 
 class BrokerUnavailable(StoreUnavailable):
     """No Kafka broker answers."""
+
+
+class BrokerRefusal(BrokerUnavailable):
+    """Kafka brokers, or its client library, refuse a request; trying again does not cure it.
+
+    Args:
+        problem: as of QAnchorError.
+        remedy: as of QAnchorError.
+        may_be_granted: an administrator may grant it while a service goes on trying.
+    """
+
+    def __init__(self, problem: str, remedy: str, may_be_granted: bool = False) -> None:
+        super().__init__(problem, remedy)
+        self.may_be_granted = may_be_granted
 
 
 class DatabaseUnavailable(StoreUnavailable):

@@ -7,7 +7,7 @@ have no group, and any other QANCHOR_ variable is refused by name.
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +41,9 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
         ge=0,
         description="event_ids kept per partition to drop a producer's re-sends; 0: none",
     )
+    largest_batch_bytes: int = Field(
+        64 << 20, gt=0, description="size of a batch of messages, decompressed, from which on it is refused"
+    )
     session_seconds: float = Field(45.0, gt=0, description="group session time-out")
     dead_letter_share: float = Field(
         0.5, gt=0, le=1, description="share of bad messages that stops the consumer"
@@ -59,8 +62,11 @@ class KafkaSettings(BaseModel, extra="forbid", frozen=True):
     )
     format: Literal["json", "avro"] = Field("json", description="of the messages; avro needs a registry")
     schema_registry: str = Field("", description="URL of a Confluent-compatible schema registry, for avro")
-    security: dict[str, str] = Field(
-        default_factory=dict, description="extra kafka-python options: SASL, TLS"
+    metadata_seconds: float = Field(
+        20.0, gt=0, description="age at which the topic's partitions are looked up again"
+    )
+    security: dict[str, Any] = Field(
+        default_factory=dict, description="extra kafka-python options: SASL, TLS; JSON types"
     )
 
 

@@ -34,6 +34,13 @@ def run(
     skip_deleted: Annotated[
         bool, typer.Option(help="Continue where the broker has deleted unread events.")
     ] = False,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PARTITION:OFFSET", help="Leave out a message that cannot be read; repeatable."),
+    ] = None,
+    recreated: Annotated[
+        bool, typer.Option("--recreated", help="Read a topic that was created again from its beginning.")
+    ] = False,
     online: Annotated[
         bool, typer.Option("--online", help="Update the online activity features as well.")
     ] = False,
@@ -51,20 +58,30 @@ def run(
         return
     import threading
 
-    from consumers.consume import ConsumeOptions, run_consumer
+    from consumers.consume import ConsumeOptions, read_offset, run_consumer
     from consumers.shutdown import end_process, stop_on_signals
     from consumers.stop_rule import StopRule
 
     site = Site.open()
     stop = threading.Event()
     stop_on_signals(stop)
-    options = ConsumeOptions(name, StopRule(until_idle, stop_at_end), metrics_port, skip_deleted, online)
+    options = ConsumeOptions(
+        name,
+        StopRule(until_idle, stop_at_end),
+        metrics_port,
+        skip_deleted,
+        online,
+        [read_offset(text) for text in skip or ()],
+        recreated,
+    )
     with progress() as bar:
         summary = run_consumer(site, options, stop, bar)
     if as_json:
         print_json(
             {
                 "events": summary.events,
+                "repeats_left_out": summary.repeated,
+                "skipped": summary.skipped,
                 "dead_letters": dict(summary.rejected.most_common()),
                 "writes": summary.writes,
                 "fenced": summary.fenced,
@@ -81,6 +98,10 @@ def run(
 
 def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:
     rows = [{"outcome": "in the event log", "events": summary.events}]
+    if summary.repeated:
+        rows.append({"outcome": "repeats left out", "events": summary.repeated})
+    if summary.skipped:
+        rows.append({"outcome": "skipped on request", "events": summary.skipped})
     rows += [{"outcome": f"dead letter: {why}", "events": n} for why, n in summary.rejected.most_common()]
     rows.append({"outcome": "left on the topic", "events": sum(summary.lag.values())})
     print_table("Consumed", rows)
@@ -124,6 +145,7 @@ def _row(partition: "PartitionStatus") -> dict[str, object]:
         "lag": partition.lag,
         "online_lag": partition.online_lag,
         "owner": partition.owner,
+        **({"skipped": partition.skipped} if partition.skipped else {}),
         "seconds_since_commit": None if age is None else round(age, 1),
     }
 

@@ -209,6 +209,19 @@ class Written:
         return {partition: end for partition, (_, end) in self.ranges.items()}
 
 
+@dataclass
+class TopicNotes:
+    """What the ledger keeps of the topic beside the offsets.
+
+    Args:
+        topic_id: the brokers' id of the topic that the next write was read from; empty where they have none.
+        skipped: by partition the offsets of the next write that were left out on request.
+    """
+
+    topic_id: str = ""
+    skipped: dict[int, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class EventLogSink:
     """Writes batches of Kafka records.
@@ -222,6 +235,7 @@ class EventLogSink:
         topic: topic.
         dead_letter_share: a larger share of refused messages stops the consumer.
         window: event_ids by which a producer's re-sends are recognised.
+        notes: topic's id and skipped offsets, for the ledger.
     """
 
     engine: Engine
@@ -232,12 +246,14 @@ class EventLogSink:
     topic: str
     dead_letter_share: float
     window: RepeatWindow
+    notes: TopicNotes = field(default_factory=TopicNotes)
 
     def write(self, records: DecodedBatch, ranges: Mapping[int, tuple[int, int]]) -> Written:
         """Append decoded records; their offsets are committed with the rows.
 
         Raises:
             OffsetsFenced: another consumer owns a partition now; nothing was written.
+            TopicRecreated: the ledger's offsets are those of a topic that has been deleted.
             EventsInvalid: too many messages are refused; nothing was written.
             StoreUnavailable: disk, database or brokers; nothing counts.
         """
@@ -247,7 +263,8 @@ class EventLogSink:
             raise self._too_many(reasons, len(records))
         self.dead_letters.send(rejected)
         fresh = self.window.select(records.table(self.decoder), ranges)
-        rows = append(self.engine, self.log, fresh.table, OffsetRanges(self.group, self.topic, ranges))
+        offsets = OffsetRanges(self.group, self.topic, ranges, self.notes.topic_id, dict(self.notes.skipped))
+        rows = append(self.engine, self.log, fresh.table, offsets)
         self.window.remember(fresh, ranges)
         return Written(
             ranges, rows, reasons, records.oldest_ms, fresh.repeated, fresh.table, self.log.commit_seconds

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import CursorResult, Engine, delete, insert, select, update
+from sqlalchemy import CursorResult, Engine, delete, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from qanchor.errors import OffsetsFenced
+from qanchor.errors import OffsetsFenced, TopicRecreated
 from qanchor.registry.session import transaction
 from qanchor.registry.tables import LedgerFile, LedgerOffset, LoadedFile, utc_now
 
@@ -40,11 +40,15 @@ class OffsetRanges:
         topic: topic.
         ranges: by partition the first offset and the one after the last. The first is the ledger's
             position, not the first record's offset: control records and compaction leave gaps.
+        topic_id: the brokers' id of the topic; empty where they have none.
+        skipped: by partition the offsets of a range that nobody will read, as far as that was requested.
     """
 
     group: str
     topic: str
     ranges: Mapping[int, tuple[int, int]]
+    topic_id: str = ""
+    skipped: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def commit_entry(engine: Engine, entry: LedgerEntry) -> None:
 
     Raises:
         OffsetsFenced: another consumer moved a partition on; drop the rows, its owner has them.
+        TopicRecreated: the offsets of the ledger are those of a topic that has been deleted.
         DatabaseUnavailable: the database failed; whether it committed is unknown, so run recovery first.
     """
     with transaction(engine) as session:
@@ -90,18 +95,25 @@ def _move_offsets(session: Session, offsets: OffsetRanges) -> None:
             LedgerOffset.topic == offsets.topic,
             LedgerOffset.partition == partition,
         )
+        skipped = offsets.skipped.get(partition, 0)
+        same_topic = LedgerOffset.topic_id.in_(("", offsets.topic_id)) if offsets.topic_id else true()
+        values = {"next_offset": end, "updated_at": utc_now(), "skipped": LedgerOffset.skipped + skipped}
         moved: CursorResult[Any] = session.execute(  # type: ignore[assignment]
             update(LedgerOffset)
-            .where(*key, LedgerOffset.next_offset == start)
-            .values(next_offset=end, updated_at=utc_now())
+            .where(*key, LedgerOffset.next_offset == start, same_topic)
+            .values(values | ({"topic_id": offsets.topic_id} if offsets.topic_id else {}))
         )
         if moved.rowcount == 1:
             continue
-        if session.scalar(select(LedgerOffset.next_offset).where(*key)) is not None:
+        current = session.scalar(select(LedgerOffset).where(*key))
+        if current is not None:
+            if offsets.topic_id and current.topic_id not in ("", offsets.topic_id):
+                raise TopicRecreated(offsets.topic)
             raise OffsetsFenced(offsets.topic, partition)
         first = LedgerOffset(
-            consumer_group=offsets.group, topic=offsets.topic, partition=partition, next_offset=end
-        )
+            consumer_group=offsets.group, topic=offsets.topic, partition=partition, next_offset=end,
+            topic_id=offsets.topic_id, skipped=skipped,
+        )  # fmt: skip
         session.add(first)
         try:
             session.flush()
@@ -218,6 +230,25 @@ def next_offsets(engine: Engine, group: str, topic: str) -> dict[int, int]:
             )
         )
         return {row.partition: row.next_offset for row in rows}
+
+
+def topic_ids(engine: Engine, group: str, topic: str) -> frozenset[str]:
+    """Ids of the topics that the ledger's offsets belong to; empty where no id is known."""
+    with transaction(engine) as session:
+        rows = session.scalars(
+            select(LedgerOffset.topic_id).where(
+                LedgerOffset.consumer_group == group, LedgerOffset.topic == topic
+            )
+        )
+        return frozenset(rows) - {""}
+
+
+def forget_topic(engine: Engine, groups: Sequence[str], topic: str) -> None:
+    """Drop the offsets of a topic that has been deleted, so that its successor is read from the beginning."""
+    with transaction(engine) as session:
+        session.execute(
+            delete(LedgerOffset).where(LedgerOffset.consumer_group.in_(groups), LedgerOffset.topic == topic)
+        )
 
 
 def find_loaded(engine: Engine, content_hash: str) -> LoadedFile | None:

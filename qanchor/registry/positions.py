@@ -29,16 +29,23 @@ class Position:
         next_offset: the first message that is not written.
         committed_at: time of the last move, UTC.
         online_offset: the first message that its user's online row lacks; None without --online.
+        skipped: messages that were left out on request, deleted ones and damaged ones.
     """
 
     next_offset: int
     committed_at: datetime
     online_offset: int | None = None
+    skipped: int = 0
 
 
 def positions(engine: Engine, group: str, topic: str) -> dict[int, Position]:
     """The ledger's position by partition; partitions that were never read are absent."""
-    columns = (LedgerOffset.partition, LedgerOffset.next_offset, LedgerOffset.updated_at)
+    columns = (
+        LedgerOffset.partition,
+        LedgerOffset.next_offset,
+        LedgerOffset.updated_at,
+        LedgerOffset.skipped,
+    )
     with transaction(engine) as session:
         of_group = select(*columns, LedgerOffset.consumer_group).where(LedgerOffset.topic == topic)
         rows = session.execute(
@@ -47,7 +54,7 @@ def positions(engine: Engine, group: str, topic: str) -> dict[int, Position]:
     online = {row.partition: row.next_offset for row in rows if row.consumer_group != group}
     return {
         row.partition: Position(
-            row.next_offset, row.updated_at.replace(tzinfo=UTC), online.get(row.partition)
+            row.next_offset, row.updated_at.replace(tzinfo=UTC), online.get(row.partition), row.skipped
         )
         for row in sorted(rows, key=lambda row: row.partition)
         if row.consumer_group == group

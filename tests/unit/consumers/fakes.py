@@ -53,6 +53,9 @@ class FakeClient:
     committed: list[Mapping[Any, Any]] = field(default_factory=list)
     ends: dict[Any, int] = field(default_factory=dict)
     positions: dict[Any, int] = field(default_factory=dict)
+    begins: dict[Any, int] = field(default_factory=dict)
+    number: str = ""
+    damaged: Any = None
 
     def subscribe(self, topics: Sequence[str], listener: Any) -> None:
         """Remember nothing: tests drive the listener themselves."""
@@ -98,6 +101,24 @@ class FakeClient:
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return {place.partition for place in self.owned | self.ends.keys() if place.topic == topic}
+
+    def read_to(self, topic: str) -> dict[int, int]:
+        return {place.partition: offset for place, offset in self.positions.items() if place in self.owned}
+
+    def beginning_offsets(self, places: Sequence[Any]) -> dict[Any, int]:
+        return {place: self.begins.get(place, 0) for place in places}
+
+    def topic_problem(self, topic: str) -> Any:
+        return None
+
+    def topic_id(self, topic: str) -> str:
+        return self.number
+
+    def refresh_metadata(self, timeout_ms: float) -> None:
+        """Nothing is older than it should be."""
+
+    def rejoin(self) -> None:
+        """Nobody else is in the group."""
 
     def position(self, place: Any, timeout_ms: int) -> int:
         return self.positions.get(place, 0)

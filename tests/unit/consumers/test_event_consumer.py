@@ -83,8 +83,12 @@ def test_a_stop_leaves_on_the_topic_what_would_take_too_long(
 
 
 def test_events_deleted_unread_end_the_run_with_a_way_out(sink: EventLogSink) -> None:
+    def deleted(client: FakeClient) -> Any:
+        client.begins = {place(0): 9}
+        raise OffsetOutOfRangeError({place(0): 3})
+
     with pytest.raises(NotReady, match="--skip-deleted"):
-        _run(sink, [OffsetOutOfRangeError({place(0): 3})])
+        _run(sink, [deleted])
 
 
 def test_a_refused_write_is_read_again_from_the_ledger(sink: EventLogSink) -> None:

@@ -1,10 +1,11 @@
 import logging
+from typing import Any
 
 import kafka
 import pytest
 from kafka.errors import KafkaConnectionError
 
-from consumers.kafka_client import connect, connection_options, prepare_library
+from consumers.kafka_client import connection_options, open_client, prepare_library
 from qanchor.errors import BrokerUnavailable, NotReady
 from qanchor.settings import KafkaSettings
 
@@ -28,11 +29,11 @@ def test_a_missing_checksum_package_is_a_warning(
 
 
 def test_a_cluster_that_does_not_answer_is_named() -> None:
-    def fail() -> None:
+    def fail(**_: Any) -> None:
         raise KafkaConnectionError("refused")
 
     with pytest.raises(BrokerUnavailable, match=r"10\.0\.0\.1:9092"):
-        connect(KafkaSettings(brokers="10.0.0.1:9092"), fail)
+        open_client(KafkaSettings(brokers="10.0.0.1:9092"), fail)
 
 
 def test_security_settings_reach_the_client() -> None:
