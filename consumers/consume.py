@@ -18,7 +18,7 @@ from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsume
 from consumers.formats import open_decoder
 from consumers.group_member import GroupMember
 from consumers.group_status import GroupReader
-from consumers.health import Health, HealthServer
+from consumers.health import Health
 from consumers.kafka_client import ensure_topics, explained, open_client, prepare_library
 from consumers.kafka_errors import Use
 from consumers.metrics import ConsumerMetrics
@@ -28,6 +28,7 @@ from consumers.stop_rule import StopRule
 from consumers.watch import GroupWatch
 from qanchor.errors import InputError
 from qanchor.events.rolling import RollingActivity
+from qanchor.metrics_server import MetricsServer
 from qanchor.progress import Progress
 from qanchor.registry.ledger import forget_topic, next_offsets, topic_ids
 from qanchor.registry.positions import online_group
@@ -144,7 +145,10 @@ def run_consumer(
     metrics, health = metrics or ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
     with ExitStack() as closing:
         if options.metrics_port is not None:
-            closing.callback(HealthServer(options.metrics_port, metrics.registry, health).close)
+            server = MetricsServer(
+                options.metrics_port, metrics.registry, health.why_not_alive, health.why_not_ready
+            )
+            closing.callback(server.close)
         # A topic that has been read is never created again: its successor's offsets are not the ledger's.
         new = {} if next_offsets(engine, kafka.group, kafka.topic) else {kafka.topic: kafka.partitions}
         ensure_topics(kafka, {**new, kafka.dead_letter_topic: 1})

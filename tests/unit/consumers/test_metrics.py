@@ -14,10 +14,11 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine
 
-from consumers.health import Health, HealthServer
+from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import Written
 from qanchor.errors import StoreUnavailable
+from qanchor.metrics_server import MetricsServer
 
 _DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana" / "consumers.json"
 
@@ -60,14 +61,18 @@ def health(engine: Engine) -> Health:
     return Health(engine, 0.2)
 
 
+def _serve(port: int, health: Health) -> MetricsServer:
+    return MetricsServer(port, ConsumerMetrics().registry, health.why_not_alive, health.why_not_ready)
+
+
 @pytest.fixture
-def server(health: Health) -> Iterator[HealthServer]:
-    server = HealthServer(0, ConsumerMetrics().registry, health)
+def server(health: Health) -> Iterator[MetricsServer]:
+    server = _serve(0, health)
     yield server
     server.close()
 
 
-def _get(server: HealthServer, path: str) -> tuple[int, str]:
+def _get(server: MetricsServer, path: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
             return answer.status, answer.read().decode()
@@ -76,15 +81,15 @@ def _get(server: HealthServer, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_metrics_are_served_on_loopback(server: HealthServer) -> None:
+def test_metrics_are_served_on_loopback(server: MetricsServer) -> None:
     code, text = _get(server, "/metrics")
     assert code == 200
     assert "qanchor_consumer_events_total" in text
-    assert server._server.server_address[0] == "127.0.0.1"
+    assert server.host == "127.0.0.1"
     assert _get(server, "/elsewhere")[0] == 404
 
 
-def test_a_loop_that_hangs_is_not_healthy(server: HealthServer, health: Health) -> None:
+def test_a_loop_that_hangs_is_not_healthy(server: MetricsServer, health: Health) -> None:
     health.beat(1)
     assert _get(server, "/healthz") == (200, "ok\n")
     time.sleep(0.3)
@@ -92,7 +97,7 @@ def test_a_loop_that_hangs_is_not_healthy(server: HealthServer, health: Health) 
     assert (code, text.startswith("the loop has not turned")) == (503, True)
 
 
-def test_ready_means_partitions_and_a_ledger(server: HealthServer, health: Health, engine: Engine) -> None:
+def test_ready_means_partitions_and_a_ledger(server: MetricsServer, health: Health, engine: Engine) -> None:
     health.beat(0)
     assert _get(server, "/readyz") == (503, "no partition is assigned\n")
     health.beat(2)
@@ -106,7 +111,7 @@ def test_a_taken_port_is_one_clear_error(health: Health) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StoreUnavailable, match=f"port {port}.*--metrics-port"):
-            HealthServer(port, ConsumerMetrics().registry, health)
+            _serve(port, health)
 
 
 def _queries(panels: list[dict[str, Any]]) -> Iterator[str]:
