@@ -220,6 +220,7 @@ class EventConsumer:
         return polled
 
     def _pass_damaged(self, error: CorruptRecordError) -> None:
+        self._take({})  # a partition that is new is sought now: that must not come after this
         partition = self._client.damaged
         position = self._client.read_to(self._settings.topic).get(partition.partition)
         if position is None:
@@ -249,6 +250,7 @@ class EventConsumer:
 
     def _pass_deleted(self, error: OffsetOutOfRangeError) -> None:
         """Go on at the oldest message, if that is what the user wants."""
+        self._take({})  # as above
         at = {p.partition: offset for p, offset in error.args[0].items()}
         assigned = [p for p in self._client.assignment() if p.partition in at]
         begins = {p.partition: begin for p, begin in self._client.beginning_offsets(assigned).items()}

@@ -23,12 +23,49 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from consumers.batches import DamagedBatch
 
-class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
-    """A KafkaConsumer in a group, with cooperative rebalances."""
+
+class SafeConsumer(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no types
+    """A KafkaConsumer that goes on after a batch that cannot be read."""
+
+    damaged: TopicPartition | None = None  # of the last batch that could not be read
+
+    def poll(self, *args: Any, **kwargs: Any) -> dict[Any, list[Any]]:
+        """Fetch records; arguments as of KafkaConsumer.poll.
+
+        Returns:
+            Lists of records by partition.
+        """
+        try:
+            records: dict[Any, list[Any]] = super().poll(*args, **kwargs)
+        except CorruptRecordError:
+            # A generator that has raised yields nothing more, and kafka-python waits for it for ever, in a
+            # busy loop and in front of every other partition. Without it the batch is fetched once more.
+            fetched = self._fetcher._next_partition_records
+            if fetched is not None:
+                self.damaged = fetched.topic_partition
+                fetched.drain()
+            raise
+        return records
+
+    def pass_batch(self, error: CorruptRecordError) -> None:
+        """Go on behind the batch that has raised an error."""
+        if self.damaged is not None:
+            position = self.position(self.damaged) or 0
+            end = error.bounds.end if isinstance(error, DamagedBatch) else 0
+            self.seek(self.damaged, max(end, position + 1))
+
+    @property
+    def unauthorized_topics(self) -> set[str]:
+        """Topics that the newest metadata say nothing about, for want of a permission."""
+        return set(self._cluster.unauthorized_topics)
+
+
+class GroupMember(SafeConsumer):
+    """A consumer in a group, with cooperative rebalances."""
 
     def __init__(self, **configs: Any) -> None:
-        self.damaged: TopicPartition | None = None  # of the last batch that could not be read
         super().__init__(**{"partition_assignment_strategy": [CooperativeStickyAssignor], **configs})
         self._assignor = self._coordinator._assignors[CooperativeStickyAssignor.name]
         claim = self._assignor.metadata
@@ -48,20 +85,7 @@ class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no t
         # Between two polls nobody else ends a join: one that is under way waits for this poll.
         if self.group_metadata().state is MemberState.REBALANCING:
             self._coordinator.request_rejoin()
-        try:
-            records: dict[Any, list[Any]] = super().poll(*args, **kwargs)
-        except CorruptRecordError:
-            self._drop_fetched()
-            raise
-        return records
-
-    def _drop_fetched(self) -> None:
-        # A generator that has raised yields nothing more, and kafka-python waits for it for ever, in a busy
-        # loop and in front of every other partition. Without it the batch is fetched once more.
-        fetched = self._fetcher._next_partition_records
-        if fetched is not None:
-            self.damaged = fetched.topic_partition
-            fetched.drain()
+        return super().poll(*args, **kwargs)
 
     def rejoin(self) -> None:
         """Join the group again with the next poll, so that its partitions are shared out again."""
@@ -78,7 +102,7 @@ class GroupMember(KafkaConsumer):  # type: ignore[misc]  # kafka-python has no t
 
     def topic_problem(self, topic: str) -> KafkaError | None:
         """Why the topic cannot be read, as far as the newest metadata say; asks no broker."""
-        if topic in self._cluster.unauthorized_topics:
+        if topic in self.unauthorized_topics:
             return TopicAuthorizationFailedError({topic})
         if self._cluster.partitions_for_topic(topic) is None:
             return UnknownTopicOrPartitionError(topic)

@@ -1,6 +1,7 @@
 """`qanchor-cli deadletters`: rejected messages, their reasons, and how to send them again."""
 
-from collections import Counter
+import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from qanchor.site import Site
 
 if TYPE_CHECKING:
     from consumers.letter_replay import DeadLetterSummary, Letter
+    from qanchor.events.refused_files import RefusedRows
 
 app = command_group("deadletters", "List rejected messages, and send them again.")
 
@@ -30,40 +32,71 @@ def list_letters(
 
     Example: qanchor-cli deadletters list --reason bad_time
     """
-    from consumers.letter_replay import read_letters
+    from consumers.letter_replay import summarize_letters
+    from qanchor.errors import BrokerUnavailable
+    from qanchor.events.refused_files import read_refused_files
+    from qanchor.registry.ledger import has_offsets
 
-    kafka = Site.open().settings.kafka
-    box = read_letters(kafka)
-    letters = [letter for letter in box.letters if reason in (None, letter.reason)]
-    reasons = _by_reason(box, letters)
-    newest = [_row(box, letter) for letter in letters[::-1][:limit]]
+    site = Site.open()
+    kafka = site.settings.kafka
+    files = [file for file in read_refused_files(site.home.dead_letters) if reason in (None, file.reason)]
+    problem: BrokerUnavailable | None = None
+    try:
+        summary = summarize_letters(kafka, reason, limit)
+    except BrokerUnavailable as error:
+        if not files:
+            raise
+        summary, problem = None, error
     if as_json:
-        print_json({"letters": len(letters), "reasons": reasons, "newest": newest})
-    elif not letters:
-        print(f"no dead letters{f' of reason {reason}' if reason else ''} in topic {kafka.dead_letter_topic}")
+        print_json(_document(summary, files))
     else:
-        print_table(f"Dead letters of topic {kafka.dead_letter_topic}", reasons)
-        if newest:
-            print_table(f"The newest {len(newest)}", newest)
+        _show_topic(summary, kafka.dead_letter_topic, reason)
+        if files:
+            print_table("Rows of event files that were refused", [asdict(file) for file in files])
+    if problem is not None:
+        if has_offsets(site.engine, kafka.group):
+            raise problem
+        print(f"dead letters of Kafka are unknown: {problem.problem}", file=sys.stderr)
 
 
-def _by_reason(box: "DeadLetterSummary", letters: "list[Letter]") -> list[dict[str, object]]:
-    counts = Counter(letter.reason for letter in letters)
-    back = Counter(letter.reason for letter in letters if letter.first in box.replayed)
-    again = Counter(letter.reason for letter in letters if letter.was_sent_back)
+def _document(summary: "DeadLetterSummary | None", files: "list[RefusedRows]") -> dict[str, object]:
+    return {
+        "letters": None if summary is None else summary.letters,
+        "reasons": [] if summary is None else _reason_rows(summary),
+        "newest": [] if summary is None else [_row(summary, letter) for letter in summary.newest],
+        "foreign": None if summary is None else summary.foreign,
+        "files": [asdict(file) for file in files],
+    }
+
+
+def _show_topic(summary: "DeadLetterSummary | None", topic: str, reason: str | None) -> None:
+    if summary is None:
+        return
+    if not summary.letters:
+        print(f"no dead letters{f' of reason {reason}' if reason else ''} in topic {topic}")
+    else:
+        print_table(f"Dead letters of topic {topic}", _reason_rows(summary))
+    if summary.newest:
+        rows = [_row(summary, letter) for letter in summary.newest]
+        print_table(f"The newest {len(rows)}", rows)
+    if summary.foreign:
+        print(f"foreign messages in the topic, left alone: {summary.foreign:,}")
+
+
+def _reason_rows(summary: "DeadLetterSummary") -> list[dict[str, object]]:
     return [
-        {"reason": name, "letters": n, "sent_back": back[name], "refused_again": again[name]}
-        for name, n in counts.most_common()
+        {"reason": name, "letters": letters, "sent_back": back, "refused_again": again}
+        for name, (letters, back, again) in summary.reasons.items()
     ]
 
 
-def _row(box: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
+def _row(summary: "DeadLetterSummary", letter: "Letter") -> dict[str, object]:
     return {
         "origin": str(letter.origin),
         "reason": letter.reason,
         "detail": letter.detail,
         "refused_at": datetime.fromtimestamp(letter.refused_ms // 1000, UTC),
-        "sent_back": letter.first in box.replayed,
+        "sent_back": letter.first in summary.replayed,
     }
 
 
@@ -90,8 +123,10 @@ def replay(
     kafka = Site.open().settings.kafka
     done = replay_letters(kafka, lambda letter: reason in (None, letter.reason), to, again)
     if as_json:
-        print_json({"sent": done.sent, "sent_before": done.already})
+        print_json({"sent": done.sent, "sent_before": done.already, "truncated": done.truncated})
         return
     print(f"sent back{f' to topic {to}' if to else ''}: {done.sent:,}")
     if done.already:
         print(f"left alone, because sent back before: {done.already:,} (--again sends them once more)")
+    if done.truncated:
+        print(f"left alone, because their values did not fit into the dead-letter topic: {done.truncated:,}")

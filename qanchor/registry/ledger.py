@@ -232,6 +232,13 @@ def next_offsets(engine: Engine, group: str, topic: str) -> dict[int, int]:
         return {row.partition: row.next_offset for row in rows}
 
 
+def has_offsets(engine: Engine, group: str) -> bool:
+    """Whether a consumer group has ever read anything."""
+    with transaction(engine) as session:
+        row = session.scalar(select(LedgerOffset.topic).where(LedgerOffset.consumer_group == group).limit(1))
+        return row is not None
+
+
 def topic_ids(engine: Engine, group: str, topic: str) -> frozenset[str]:
     """Ids of the topics that the ledger's offsets belong to; empty where no id is known."""
     with transaction(engine) as session:

@@ -15,6 +15,7 @@ from qanchor.registry.session import open_engine
 from qanchor.registry.tables import new_version
 from qanchor.settings import DatabaseSettings
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+from tests.integration.clusters import apache, cluster  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from qanchor.storage.features import FeatureRepository

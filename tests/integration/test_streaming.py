@@ -4,7 +4,6 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from tests.integration.brokers import (
     threaded_broker,
     wait_for,
 )
-from tests.integration.clusters import Cluster, running_cluster
+from tests.integration.clusters import Cluster
 from tests.integration.places import Place, event_names, make_event, make_events
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with running_cluster(tmp_path / "broker") as running:
-        yield running
 
 
 def test_the_commands_bring_a_file_to_the_log_and_its_bad_rows_to_the_dead_letters(
