@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kafka.errors import InvalidSessionTimeoutError
+
 from consumers.assignment import Assignment
 from consumers.batches import check_batches
 from consumers.dead_letters import DeadLetterTopic
@@ -19,14 +21,14 @@ from consumers.formats import open_decoder
 from consumers.group_member import GroupMember
 from consumers.group_status import GroupReader
 from consumers.health import Health
-from consumers.kafka_client import ensure_topics, explained, open_client, prepare_library
+from consumers.kafka_client import ensure_topics, explained, open_client, prepare_library, session_limits
 from consumers.kafka_errors import Use
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
 from consumers.watch import GroupWatch
-from qanchor.errors import InputError
+from qanchor.errors import BrokerRefusal, InputError
 from qanchor.events.rolling import RollingActivity
 from qanchor.metrics_server import MetricsServer
 from qanchor.progress import Progress
@@ -179,7 +181,16 @@ def run_consumer(
         watch.start()
         parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online, watch)
         skipping = Skipping(options.skip_deleted, options.skip)
-        return EventConsumer(parts, kafka, options.rule, skipping).run(stop)
+        try:
+            return EventConsumer(parts, kafka, options.rule, skipping).run(stop)
+        except BrokerRefusal as error:
+            limits = isinstance(error.__cause__, InvalidSessionTimeoutError) and session_limits(kafka)
+            if not limits:
+                raise
+            raise BrokerRefusal(
+                f"{error.problem}: theirs is {limits[0]:g} to {limits[1]:g} s",
+                "Correct QANCHOR_KAFKA__SESSION_SECONDS, or the brokers' group.min.session.timeout.ms.",
+            ) from error
 
 
 def _known_topic(site: Site, client: GroupMember, recreated: bool) -> str:

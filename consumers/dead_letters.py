@@ -91,6 +91,7 @@ class DeadLetterTopic:
                 self._settings,
                 KafkaProducer,
                 acks="all",
+                allow_auto_create_topics=True,
                 compression_type="zstd",
                 # Larger than any topic's limit: what fits is the brokers' to say, after the compression.
                 max_request_size=LARGEST_REQUEST,

@@ -152,6 +152,7 @@ class EventConsumer:
         self._backoff = 0.0
         self._skipped: dict[int, int] = {}
         self._looked = 0.0
+        self._hurry = False  # a signal has come: nothing may wait for a broker
         self._held = False  # the partitions are paused, because a write is in flight and the next one is full
         self._rate = _FIRST_RATE
         self._first: float | None = None
@@ -204,11 +205,13 @@ class EventConsumer:
             if isinstance(error, CorruptRecordError) and self._client.damaged is not None:
                 self._pass_damaged(error)
                 return {}
-            # A broker that dies in the middle of a join, a torn batch: it passes, or the log says why.
+            # A broker that dies in the middle of a join passes, or the log says why.
             self._backoff = min(_LONGEST_BACKOFF_SECONDS, self._backoff * 2 or 0.1)
-            log.warning("poll_failed error=%r retry_seconds=%.1f", error, self._backoff)
+            refusal = refusal_of(error, self._settings, Use("READ", self._settings.topic))
+            if refusal is None:
+                log.warning("poll_failed error=%r retry_seconds=%.1f", error, self._backoff)
             self._metrics.retried()
-            self._note_refusal(refusal_of(error, self._settings, Use("READ", self._settings.topic)))
+            self._note_refusal(refusal)
             stop.wait(self._backoff)
             return {}
         self._backoff = 0.0
@@ -236,17 +239,19 @@ class EventConsumer:
             self._metrics.skipped(passed.count)
 
     def _note_refusal(self, refusal: BrokerRefusal | None) -> None:
-        """Bear with a refusal for a while, a service with one that may end for as long as it takes."""
+        """Bear with a refusal that may end: for a while, or in a service for as long as it takes."""
         now = time.monotonic()
-        if self._refusal is None:
+        if refusal is not None and self._refusal is None:
             self._refused_since = now
+            if self._rule.is_service:
+                log.warning("refused problem=%r", refusal.problem)
         self._refusal = refusal
         self._metrics.refused(refusal is not None)
-        if refusal is None or now - self._refused_since < _REFUSAL_SECONDS:
+        if refusal is None:
             return
-        if self._rule.is_service and refusal.may_be_granted:
-            return
-        raise refusal
+        patience = float("inf") if self._rule.is_service else _REFUSAL_SECONDS
+        if now - self._refused_since >= (patience if refusal.may_be_granted else 0.0):
+            raise refusal
 
     def _pass_deleted(self, error: OffsetOutOfRangeError) -> None:
         """Go on at the oldest message, if that is what the user wants."""
@@ -323,7 +328,8 @@ class EventConsumer:
         self._held = False
 
     def _write(self, batch: ReadyBatch) -> Written:
-        self._look_at_topic()
+        if not self._hurry:
+            self._look_at_topic()
         began = time.monotonic()
         written = self._sink.write(batch.records, batch.ranges)
         seconds = time.monotonic() - began
@@ -396,7 +402,7 @@ class EventConsumer:
             log.info("advisory_commit_failed error=%r", error)
 
     def _drain(self, hurry: bool) -> None:
-        began = time.monotonic()
+        began, self._hurry = time.monotonic(), hurry
         self._collect(wait=True)
         self._take({})
         pending = self._buffered or self._assignment.has_gap

@@ -102,7 +102,7 @@ class GroupReader:
     def __init__(self, settings: KafkaSettings, engine: Engine) -> None:
         prepare_library()
         self._settings, self._engine = settings, engine
-        self._admin = open_client(settings, _Admin)
+        self._admin = open_client(settings, AdminClient)
 
     def read(self) -> GroupStatus:
         """The status of this moment.
@@ -164,7 +164,7 @@ class GroupReader:
         self._admin.close()
 
 
-class _Admin(KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
+class AdminClient(KafkaAdminClient):  # type: ignore[misc]  # kafka-python has no types
     """An admin client that is not interested in what this process may do with a group."""
 
     def _process_acl_operations(self, description: Any) -> Any:

@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import kafka
-from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError, UnsupportedVersionError
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, UnsupportedVersionError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
-from consumers.kafka_errors import Use, explain, explain_connection
+from consumers.kafka_errors import Use, explain, explain_connection, is_hang_up
 from consumers.security import client_security
-from qanchor.errors import NotReady
+from qanchor.errors import BrokerUnavailable, NotReady
 from qanchor.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,9 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]  # kafka-pytho
     def __init__(self, causes: list[BaseException], net: Any, **configs: Any) -> None:
         super().__init__(net, **configs)
         self._causes = causes
-        # kafka-python passes the option to the consumer and forgets it here: each refresh of the metadata
-        # would create a topic that somebody has deleted.
-        self.cluster.config["allow_auto_create_topics"] = False
+        # kafka-python takes the option and forgets it here: each refresh of a consumer's metadata would
+        # create a topic that somebody has deleted.
+        self.cluster.config["allow_auto_create_topics"] = configs.get("allow_auto_create_topics", False)
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
         """A connection to a node; why it was lost, if it was, is noted."""
@@ -88,7 +88,7 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def open_client(settings: KafkaSettings, kind: Callable[..., _Client], **options: Any) -> _Client:
-    """A connected client of kafka-python; it never creates a topic by itself.
+    """A connected client of kafka-python; without the option for it, it never creates a topic.
 
     Args:
         settings: brokers and login.
@@ -103,9 +103,17 @@ def open_client(settings: KafkaSettings, kind: Callable[..., _Client], **options
     shared = connection_options(settings)
     known = getattr(kind, "DEFAULT_CONFIG", shared)  # an admin client knows fewer options than the others
     configs = {name: value for name, value in shared.items() if name in known} | options
+    if "allow_auto_create_topics" in getattr(kind, "DEFAULT_CONFIG", {}):
+        configs.setdefault("allow_auto_create_topics", False)
     configs["kafka_client"] = partial(_network_client, causes)
     try:
-        return kind(**configs)
+        try:
+            return kind(**configs)
+        except KafkaTimeoutError:
+            # Brokers answer a wrong login and hang up at once, and kafka-python may see no more than that.
+            if "sasl_mechanism" not in configs or not all(map(is_hang_up, causes)):
+                raise
+            return kind(**configs)
     # kafka-python checks its options with whatever comes to hand.
     except (KafkaError, OSError, ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
         raise explain_connection(error, causes, settings) from error
@@ -127,6 +135,27 @@ def explained(settings: KafkaSettings, use: Use) -> Iterator[None]:
         yield
     except (KafkaError, OSError) as error:
         raise explain(error, settings, use) from error
+
+
+def session_limits(settings: KafkaSettings) -> tuple[float, float] | None:
+    """Shortest and longest session of a group member that the brokers allow, seconds.
+
+    Returns:
+        None where they do not say, for want of a permission for one.
+    """
+    try:
+        admin = open_client(settings, KafkaAdminClient)
+        try:
+            node = str(admin.describe_cluster()["brokers"][0]["broker_id"])
+            resources = [ConfigResource(ConfigResourceType.BROKER, node)]
+            configs = admin.describe_configs(resources, config_filter="all")
+        finally:
+            admin.close()
+        values = configs[ConfigResourceType.BROKER.name.lower()][node]
+        shortest, longest = (values[f"group.{end}.session.timeout.ms"]["value"] for end in ("min", "max"))
+        return int(shortest) / 1000, int(longest) / 1000
+    except (KafkaError, OSError, LookupError, TypeError, ValueError, BrokerUnavailable):
+        return None
 
 
 def ensure_topics(settings: KafkaSettings, topics: dict[str, int]) -> None:

@@ -94,11 +94,15 @@ def explain(error: BaseException, settings: KafkaSettings, use: Use) -> BrokerUn
         settings: brokers, login, topics and group.
         use: what was done.
     """
+    # A producer that has failed before wraps why in an error without a class of its own.
+    error = next((part for part in error.args if isinstance(part, errors.KafkaError)), error)
     if is_passing(error):
         return no_broker(settings)
     may_be_granted = isinstance(error, _MAY_BE_GRANTED)
     problem, remedy = _describe(error, settings, use)
-    return BrokerRefusal(problem, remedy, may_be_granted)
+    refusal = BrokerRefusal(problem, remedy, may_be_granted)
+    refusal.__cause__ = error
+    return refusal
 
 
 def _describe(error: BaseException, settings: KafkaSettings, use: Use) -> tuple[str, str]:
@@ -180,18 +184,19 @@ def explain_connection(
     if isinstance(error, BrokerUnavailable):
         return error
     every = [*_chains(causes), error]
-    login = _login_problem(every, settings)
-    if login is not None:
-        return BrokerRefusal(*login, may_be_granted=True)
+    problem = _login_problem(every, settings)
+    if problem is not None:
+        return BrokerRefusal(*problem, may_be_granted=True)
     if isinstance(error, errors.KafkaConfigurationError | ValueError | TypeError | KeyError | AssertionError):
         return BrokerRefusal(
             f"kafka-python refuses its options: {_text(error)}",
             f"Correct {_SECURITY} and the other settings.",
         )
-    if any(_is_hang_up(cause) for cause in every):
+    if any(is_hang_up(cause) for cause in every):
         protocol = settings.security.get("security_protocol", "PLAINTEXT")
+        login = "it refuses the login, or " if protocol.startswith("SASL") else ""
         return BrokerRefusal(
-            f"{settings.brokers} takes connections and hangs up: its listener is not for {protocol}",
+            f"{settings.brokers} takes connections and hangs up: {login}its listener is not for {protocol}",
             f"Set security_protocol in {_SECURITY}, or name another port in QANCHOR_KAFKA__BROKERS.",
             may_be_granted=True,
         )
@@ -208,7 +213,8 @@ def _chains(causes: Iterable[BaseException]) -> Sequence[BaseException]:
     return every
 
 
-def _is_hang_up(error: BaseException) -> bool:
+def is_hang_up(error: BaseException) -> bool:
+    """Whether a connection was there and the other side ended it."""
     text = _text(error).lower()
     if "refused" in text or "errno 111" in text:
         return False
@@ -245,7 +251,8 @@ def _tls_problem(error: BaseException) -> tuple[str, str] | None:
             f"the brokers' TLS certificate does not verify: {_last_part(text)}",
             f"Set ssl_cafile in {_SECURITY} to the file of the authority that signed it.",
         )
-    if "wrong_version_number" in text.lower() or "record layer failure" in text.lower():
+    signs = ("wrong_version_number", "record layer failure", "unexpected_eof")
+    if any(sign in text.lower() for sign in signs):
         return (
             "the listener does not speak TLS",
             f"Set security_protocol in {_SECURITY} to PLAINTEXT or SASL_PLAINTEXT, or name another port.",

@@ -127,7 +127,13 @@ def produce_file(
     ensure_topics(settings, {settings.topic: settings.partitions})
     gc.set_threshold(50_000, 20, 100)
     producer = open_client(
-        settings, KafkaProducer, acks="all", compression_type="zstd", linger_ms=20, batch_size=262_144
+        settings,
+        KafkaProducer,
+        acks="all",
+        compression_type="zstd",
+        linger_ms=20,
+        batch_size=262_144,
+        allow_auto_create_topics=True,
     )
     try:
         progress.start("producing", _rows_of(path))

@@ -3,9 +3,8 @@
 import importlib.metadata
 import os
 import shutil
-import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,12 +55,17 @@ class Finding:
     remedy: str = ""
 
 
-def diagnose(settings: Settings, packages: Sequence[str] = PACKAGES) -> Iterator[Finding]:
+def diagnose(
+    settings: Settings,
+    packages: Sequence[str] = PACKAGES,
+    check_brokers: Callable[[Settings], Finding] | None = None,
+) -> Iterator[Finding]:
     """Make every check, one after the other. Nothing is created or changed.
 
     Args:
         settings: of this process.
         packages: names of the distributions that have to be installed.
+        check_brokers: check of the Kafka brokers; default: none.
     """
     yield _python()
     yield _packages(packages)
@@ -73,8 +77,10 @@ def diagnose(settings: Settings, packages: Sequence[str] = PACKAGES) -> Iterator
         ("database", _database),
         ("event log", _event_log),
         ("feature store", _feature_store),
-        ("kafka broker", _broker),
+        ("kafka broker", check_brokers),
     ):
+        if check is None:
+            continue
         try:
             yield check(settings)
         except QAnchorError as error:
@@ -195,22 +201,6 @@ def _feature_store(settings: Settings) -> Finding:
     if settings.state.feast_registry.exists():
         return Finding("feature store", "ok", "applied")
     return Finding("feature store", "warn", "not applied yet", "Run `qanchor-cli backfill` or `feast apply`.")
-
-
-def _broker(settings: Settings) -> Finding:
-    for server in settings.kafka.brokers.split(","):
-        host, _, port = server.strip().rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=1.0).close()
-        except (OSError, ValueError):
-            continue
-        return Finding("kafka broker", "ok", f"{server} answers")
-    return Finding(
-        "kafka broker",
-        "warn",
-        f"{settings.kafka.brokers} does not answer",
-        "Needed for streaming only: start yours, run `qanchor-cli broker`, or set QANCHOR_KAFKA__BROKERS.",
-    )
 
 
 def _bfloat16() -> Finding:

@@ -16,11 +16,12 @@ def run(as_json: JsonOption = False) -> None:
 
     Example: qanchor-cli doctor
     """
+    from consumers.broker_check import check_brokers
     from qanchor.diagnosis import diagnose
     from qanchor.site import Site
 
     findings = []
-    for finding in diagnose(Site.open().settings):
+    for finding in diagnose(Site.open().settings, check_brokers=check_brokers):
         findings.append(finding)
         if not as_json:
             state = typer.style(f"{finding.state:<8}", fg=_COLOURS[finding.state], bold=True)
