@@ -8,6 +8,7 @@ import pytest
 
 from qanchor.diagnosis import diagnose
 from qanchor.settings import load_settings
+from tests.integration.brokers import threaded_broker
 from tests.unit.cli.conftest import Run
 from tests.unit.embedding.world import World
 
@@ -85,10 +86,20 @@ def test_a_database_that_does_not_answer_fails(
     assert (code, states["database"]) == (1, "missing")
 
 
-def test_a_broker_that_answers_is_ok(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setenv("QANCHOR_KAFKA__BROKERS", f"nonsense,127.0.0.1:{server.getsockname()[1]}")
+def test_a_broker_that_answers_is_ok(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with threaded_broker(tmp_path / "broker") as broker:
+        monkeypatch.setenv("QANCHOR_KAFKA__BROKERS", f"nonsense,{broker.address}")
         assert _states(run)[1]["kafka broker"] == "ok"
+
+
+def test_what_listens_and_is_no_broker_is_not_ok(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("QANCHOR_KAFKA__BROKERS", f"127.0.0.1:{server.getsockname()[1]}")
+        assert _states(run)[1]["kafka broker"] == "warn"
 
 
 @pytest.mark.parametrize(("free", "state"), [(2**20, "missing"), (3 * 2**30, "warn"), (2**40, "ok")])
