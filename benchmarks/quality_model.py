@@ -13,10 +13,17 @@ from qanchor.training import pretrain
 from qanchor.training.pretrain import PretrainConfig, Visible
 from qanchor.training.tune import TuneConfig
 
-_CODE = ("qanchor/events", "qanchor/model", "qanchor/training", "qanchor/metrics", "qanchor/workspace.py")
+_CODE = (
+    "qanchor/events",
+    "qanchor/model",
+    "qanchor/training",
+    "qanchor/metrics",
+    "qanchor/aggregates.py",
+    "qanchor/workspace.py",
+)
 _READS = ("benchmarks/quality_data.py", "benchmarks/quality_model.py")
 # Not part of pre-training.
-_LATER = ("tune", "prefixes", "record")
+_LATER = ("tune", "prefixes", "use_cases")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The decoder that both towers share: a Qwen2 from scratch, or a stored decoder of any family."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,11 @@ from torch.utils.checkpoint import checkpoint
 from qanchor.errors import WorkspaceInvalid
 from qanchor.model.prefix_cache import LayerCache, PrefixCache
 from qanchor.model.suffixes import SuffixBlock, by_head, key_heads, query_heads, read_block
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.cache_utils import DynamicCache
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 # Decoders whose layers are alike: attention and gated network, each behind a norm, with rotary positions.
 DRIVEN_FAMILIES = ("qwen2", "qwen3", "llama")
@@ -24,7 +29,7 @@ class Backbone(nn.Module):
             for it, and a frozen one could not learn it.
     """
 
-    def __init__(self, lm: Any, user_id: int) -> None:
+    def __init__(self, lm: "PreTrainedModel", user_id: int) -> None:
         super().__init__()
         self.lm = lm
         self.user_id = user_id
@@ -205,7 +210,7 @@ class Backbone(nn.Module):
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         return config.model_type in DRIVEN_FAMILIES and kinds == {"full_attention"}
 
-    def _fill(self, vectors: Tensor, cache: Any) -> None:
+    def _fill(self, vectors: Tensor, cache: "DynamicCache") -> None:
         """Fill the cache with all layers' keys and values.
 
         The prefix's last hidden states are never read, so the last layer stops at its keys and values: with
@@ -217,18 +222,23 @@ class Backbone(nn.Module):
         self._last_keys(vectors, cache, rotation)
 
     def _lower_layers(
-        self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor], mask: Tensor | None
+        self, vectors: Tensor, cache: "DynamicCache", rotation: tuple[Tensor, Tensor], mask: Tensor | None
     ) -> Tensor:
         for layer in self.lm.model.layers[:-1]:
             vectors = self._layer(layer, vectors, cache, rotation, mask)
         return vectors
 
     def _layer(
-        self, layer: Any, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor], mask: Tensor | None
+        self,
+        layer: "Qwen2DecoderLayer",
+        vectors: Tensor,
+        cache: "DynamicCache",
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
     ) -> Tensor:
         """One layer; its keys and values join those in the cache."""
 
-        def run(vectors: Tensor, cache: Any) -> Tensor:
+        def run(vectors: Tensor, cache: "DynamicCache | LayerCache") -> Tensor:
             result: Tensor = layer(
                 vectors,
                 attention_mask=mask,
@@ -263,7 +273,7 @@ class Backbone(nn.Module):
         return hidden
 
     def _last_keys(
-        self, vectors: Tensor, cache: Any, rotation: tuple[Tensor, Tensor]
+        self, vectors: Tensor, cache: "DynamicCache", rotation: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of the last layer, those before them in the cache included."""
         layer = self.lm.model.layers[-1]

@@ -1,7 +1,7 @@
 """A model from its configuration: from scratch, or with stored weights."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,6 +12,9 @@ from qanchor.model.hierarchy import HierarchicalEncoder
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.text_encoder import BagTextEncoder
 from qanchor.model.tokens import TextTokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def make_tokenizer(config: ModelConfig, texts: Iterable[str]) -> TextTokenizer:
@@ -58,7 +61,7 @@ def _text_encoder(config: ModelConfig, tokenizer: TextTokenizer) -> nn.Module:
     return encoder
 
 
-def _language_model(config: BackboneConfig, vocabulary: int) -> Any:
+def _language_model(config: BackboneConfig, vocabulary: int) -> "PreTrainedModel":
     if config.source:
         from qanchor.model.pretrained import load_language_model
 

@@ -3,7 +3,7 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +11,9 @@ from torch import nn
 from qanchor.errors import WorkspaceInvalid
 from qanchor.model.checkpoint import LoadedModel, load_model
 from qanchor.model.qanchor import QAnchor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_for_inference(path: Path, device: str, precision: str) -> LoadedModel:
@@ -90,7 +93,7 @@ def _replace_linears(module: nn.Module) -> None:
             _replace_linears(child)
 
 
-def _architecture(model: Any) -> dict[str, Any]:
+def _architecture(model: "PreTrainedModel") -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
     return {**fields, "model_type": model.config.model_type}
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import DynamicCache
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class PrefixCache:
             lengths,
         )
 
-    def overlay(self) -> Any:
+    def overlay(self) -> "DynamicCache":
         """A transformers DynamicCache that starts from these tensors.
 
         Its `update` joins new keys to them in new tensors, so this cache never changes.
@@ -137,13 +140,13 @@ class LayerCache:
         return keys, values
 
     @staticmethod
-    def of(cache: Any, number: int) -> tuple[Tensor, ...]:
+    def of(cache: "DynamicCache", number: int) -> tuple[Tensor, ...]:
         """Keys and values of one layer of an overlay; empty where it has none yet."""
         layers = cache.layers
         return (layers[number].keys, layers[number].values) if number < len(layers) else ()
 
     @staticmethod
-    def put(cache: Any, number: int, keys: Tensor, values: Tensor) -> None:
+    def put(cache: "DynamicCache", number: int, keys: Tensor, values: Tensor) -> None:
         """Set the keys and values of one layer of an overlay."""
         if number < len(cache.layers):
             cache.layers[number].keys, cache.layers[number].values = keys, values

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,9 @@ from qanchor.model.config import (
     TextEncoderConfig,
 )
 from qanchor.model.text_encoder import TransformerTextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Linear layers of event text encoders, by family; the names are those of transformers.
 _TEXT_LAYERS = {
@@ -63,13 +66,13 @@ def with_sources(
     return config.model_copy(update=changes)
 
 
-def _described(source: str) -> Any:
+def _described(source: str) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     return _from_disk(AutoConfig, source)
 
 
-def load_language_model(config: BackboneConfig) -> Any:
+def load_language_model(config: BackboneConfig) -> "PreTrainedModel":
     """The causal LM that the config names, its weights frozen, LoRA in the stated modules.
 
     Raises:
@@ -188,7 +191,7 @@ def _folder(source: str) -> str:
         raise FileNotFoundError("it is neither a folder nor a downloaded model") from None
 
 
-def _check_width(what: str, source: str, model: Any, width: int) -> None:
+def _check_width(what: str, source: str, model: "PreTrainedModel", width: int) -> None:
     stored = int(model.config.hidden_size)
     if stored != width:
         raise WorkspaceInvalid(
@@ -206,7 +209,7 @@ def _empty(loader: Any, architecture: Mapping[str, Any], **options: Any) -> Any:
     return loader.from_config(config, dtype=torch.float32, **options)
 
 
-def _adapt(model: Any, lora: LoraSpec | None) -> None:
+def _adapt(model: "PreTrainedModel", lora: LoraSpec | None) -> None:
     """Freeze the model and put LoRA into it."""
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -7,12 +7,15 @@ suffixes. Positions continue from the prefix in each of them.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from qanchor.model.prefix_cache import PrefixCache
+
+if TYPE_CHECKING:
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer, Qwen2Model
 
 # Called with a layer's number, a piece of the users, and the attention weights of their query tokens:
 # [users, key heads, suffixes, heads of a key head, tokens, prefix + suffix tokens].
@@ -54,7 +57,9 @@ class _Queries:
     sees: Tensor
 
 
-def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Watch | None = None) -> Tensor:
+def read_block(
+    decoder: "Qwen2Model", block: SuffixBlock, prefix: PrefixCache, watch: Watch | None = None
+) -> Tensor:
     """The hidden state of every suffix's last token after every prefix.
 
     What a suffix computes before it has looked at a prefix is the same for all users, and is computed once.
@@ -92,12 +97,12 @@ def read_block(decoder: Any, block: SuffixBlock, prefix: PrefixCache, watch: Wat
     return result
 
 
-def by_head(attention: Any, states: Tensor) -> Tensor:
+def by_head(attention: "Qwen2Attention", states: Tensor) -> Tensor:
     """[..., heads * head dim] -> [..., heads, head dim]."""
     return states.view(*states.shape[:-1], -1, attention.head_dim)
 
 
-def query_heads(attention: Any, normed: Tensor) -> Tensor:
+def query_heads(attention: "Qwen2Attention", normed: Tensor) -> Tensor:
     """Queries before they are rotated, [..., heads, head dim]; Qwen3 norms queries and keys, others do not.
 
     Args:
@@ -109,7 +114,7 @@ def query_heads(attention: Any, normed: Tensor) -> Tensor:
     return result
 
 
-def key_heads(attention: Any, normed: Tensor) -> Tensor:
+def key_heads(attention: "Qwen2Attention", normed: Tensor) -> Tensor:
     """Keys before they are rotated, as `query_heads`."""
     states = by_head(attention, attention.k_proj(normed))
     result: Tensor = attention.k_norm(states) if hasattr(attention, "k_norm") else states
@@ -117,7 +122,7 @@ def key_heads(attention: Any, normed: Tensor) -> Tensor:
 
 
 def _keys_and_values(
-    layer: Any, vectors: Tensor, turn: tuple[Tensor, Tensor]
+    layer: "Qwen2DecoderLayer", vectors: Tensor, turn: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values, [users or 1, key heads, suffixes, tokens, head dim], and the normed vectors."""
     attention, normed = layer.self_attn, layer.input_layernorm(vectors)
@@ -126,7 +131,9 @@ def _keys_and_values(
     return _rotated(keys, turn[0][:, None, None], turn[1][:, None, None]), values, normed
 
 
-def _queries(attention: Any, normed: Tensor, turn: tuple[Tensor, Tensor], each: bool = False) -> Tensor:
+def _queries(
+    attention: "Qwen2Attention", normed: Tensor, turn: tuple[Tensor, Tensor], each: bool = False
+) -> Tensor:
     """Queries as _Queries.states; `each`: the turn is [users, suffixes, head dim], of one token each."""
     states, groups = query_heads(attention, normed), attention.num_key_value_groups
     states = states.view(*states.shape[:3], -1, groups, attention.head_dim)
@@ -143,7 +150,7 @@ def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
-def _after_attention(layer: Any, vectors: Tensor, mixed: Tensor) -> Tensor:
+def _after_attention(layer: "Qwen2DecoderLayer", vectors: Tensor, mixed: Tensor) -> Tensor:
     vectors = vectors + layer.self_attn.o_proj(mixed)
     result: Tensor = vectors + layer.mlp(layer.post_attention_layernorm(vectors))
     return result

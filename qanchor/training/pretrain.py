@@ -6,6 +6,7 @@ Source: arXiv 2602.14492, sections 3.1 and 3.2.2.
 import hashlib
 import resource
 import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -119,17 +120,13 @@ def train_model(
     builder = BatchBuilder(events, workspace, pairs, tokenizer, normaliser, model_config)
     model = build_model(model_config, tokenizer, config.seed)
     _initialise(model, builder, config, execution.runtime)
-    key = _key(config, model_config, pairs, events)
-    state = RunFolder(execution.run_dir, key, config.learning_rate)
+    state = RunFolder(execution.run_dir, _key(config, model_config, pairs, events), config.learning_rate)
     run = PretrainRun(model, builder, config, state, execution)
     before = check_retrieval(model, builder)
     steps = run.train(progress)
     model.eval()
     metrics = {
-        "steps": len(steps),
-        "contrastive_loss": [step.contrastive for step in steps],
-        "next_token_loss": [step.next_token for step in steps],
-        "summary_loss": [step.summary for step in steps],
+        **_losses(steps),
         "pairs": len(pairs),
         "points": len(pairs.points),
         "users": len(events.users),
@@ -142,6 +139,15 @@ def train_model(
         "after": check_retrieval(model, builder) | _at_widths(model, builder),
     }
     return PretrainResult(model, tokenizer, normaliser, visible.until, metrics, steps, state)
+
+
+def _losses(steps: Sequence[StepFigures]) -> dict[str, Any]:
+    return {
+        "steps": len(steps),
+        "contrastive_loss": [step.contrastive for step in steps],
+        "next_token_loss": [step.next_token for step in steps],
+        "summary_loss": [step.summary for step in steps],
+    }
 
 
 def _pairs(events: EventArrays, workspace: Workspace, until: int, config: PretrainConfig) -> PairSet:
