@@ -19,7 +19,6 @@ from qanchor.embedding.remote import RemoteWorker, order_for
 from qanchor.embedding.worker import WAIT_SECONDS, WorkerProgress
 from qanchor.errors import InputError, NotReady, QAnchorError, StateError, StoreUnavailable
 from qanchor.registry.leases import new_token
-from qanchor.registry.shards import ShardedJob
 from qanchor.settings import Settings
 
 LOCAL: Final = "local"
@@ -85,50 +84,75 @@ class RayEngine:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             room = room_for(self.options, nodes, self.settings.database_url)
             slots = [_Slot() for _ in range(min(self.options.workers or room, shards))]
+            actors = _Actors(self, job, ray, slots)
             try:
-                self._watch(ray, slots, job, progress)
+                actors.watch(progress)
             finally:
-                self._leave(ray, slots, job.shards)
+                actors.leave()
                 progress.embedded = job.shards.size_done_by([t for slot in slots for t in slot.tokens])
                 progress.seconds = time.monotonic() - began
 
-    def _watch(self, ray: Any, slots: Sequence[_Slot], job: BackfillJob, progress: WorkerProgress) -> None:
-        working = {self._start(ray, slot, job): slot for slot in slots}
+
+@dataclass(frozen=True)
+class _Actors:
+    """The workers of one job."""
+
+    engine: RayEngine
+    job: BackfillJob
+    ray: Any
+    slots: Sequence[_Slot]
+
+    def watch(self, progress: WorkerProgress) -> None:
+        """Start the workers, and replace those that die, until no worker is left."""
+        working = {self._start(slot): slot for slot in self.slots}
         deaths = 0
         while working:
-            ended, _ = ray.wait(list(working), timeout=WAIT_SECONDS)
+            ended, _ = self.ray.wait(list(working), timeout=WAIT_SECONDS)
             progress.catch_up()
             for reference in ended:
                 slot = working.pop(reference)
-                if _ended_well(ray, reference):
+                if self._ended_well(reference):
                     continue
                 deaths += 1
                 # Ray knows that it is dead: nobody has to wait for its lease.
-                job.shards.disown(slot.tokens[-1])
-                if len(slot.tokens) < self.options.max_deaths:
-                    working[self._start(ray, slot, job)] = slot
-        counts = job.shards.counts()
+                self.job.shards.disown(slot.tokens[-1])
+                if len(slot.tokens) < self.engine.options.max_deaths:
+                    working[self._start(slot)] = slot
+        counts = self.job.shards.counts()
         if counts.done < counts.shards:
             raise StateError(
                 f"{deaths} Ray workers died, and {counts.shards - counts.done} shards are left",
                 "Look at memory and at Ray's logs; the same command goes on with what is left.",
             )
 
-    def _start(self, ray: Any, slot: _Slot, job: BackfillJob) -> Any:
-        options, token = self.options, new_token()
-        order = order_for(self.settings, job, token, options.cpus)
-        actor_class = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)(self.worker)
+    def _start(self, slot: _Slot) -> object:
+        options, token = self.engine.options, new_token()
+        order = order_for(self.engine.settings, self.job, token, options.cpus)
+        actor = self.ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=0)
         slot.tokens.append(token)
-        slot.actor = actor_class.remote(order)
-        return slot.actor.work.remote()
+        slot.actor = actor(self.engine.worker).remote(order)
+        reference: object = slot.actor.work.remote()
+        return reference
 
-    @staticmethod
-    def _leave(ray: Any, slots: Sequence[_Slot], shards: ShardedJob) -> None:
+    def _ended_well(self, reference: object) -> bool:
+        """Whether a worker has finished; False where its process died."""
+        errors = self.ray.exceptions
+        try:
+            self.ray.get(reference)
+        except errors.RayActorError:
+            return False
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, QAnchorError):
+                raise error.cause from None
+            raise
+        return True
+
+    def leave(self) -> None:
         """Leave no worker behind, even on a cluster that goes on running."""
-        for slot in slots:
+        for slot in self.slots:
             if slot.actor is not None:
-                ray.kill(slot.actor)
-                shards.disown(slot.tokens[-1])
+                self.ray.kill(slot.actor)
+                self.job.shards.disown(slot.tokens[-1])
 
 
 def room_for(options: ClusterOptions, nodes: Sequence[Mapping[str, float]], database_url: str) -> int:
@@ -171,19 +195,6 @@ def require_ray() -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise NotReady("ray is not installed", "Run `pip install 'qanchor[ray]'`.")
-
-
-def _ended_well(ray: Any, reference: Any) -> bool:
-    """Whether a worker has come to its end; False where its process died."""
-    try:
-        ray.get(reference)
-    except ray.exceptions.RayActorError:
-        return False
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, QAnchorError):
-            raise error.cause from None
-        raise
-    return True
 
 
 @contextmanager

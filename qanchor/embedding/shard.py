@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from qanchor.storage import checksums, parts
 from qanchor.threads import ahead
 from qanchor.workspace import Workspace
 
+if TYPE_CHECKING:
+    from qanchor.model.embedder import Query
+
 CHUNK_PAIRS: Final = 2_048
 MAX_SET_ASIDE: Final = 100
 _REASON_LENGTH: Final = 200
@@ -33,7 +36,7 @@ class Embedder(Protocol):
     """Histories to vectors; `qanchor.model.embedder.UserEmbedder` is one."""
 
     def embed(
-        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: Sequence[Any]
+        self, arrays: EventArrays, rows: Int64, cutoffs: Int64, queries: "Sequence[Query]"
     ) -> NDArray[np.float32]:
         """Unit vectors, float32 [queries, pairs, dim]; a row of -1 is a user without events."""
         ...
@@ -52,11 +55,11 @@ class Target:
 
     scenario: str
     model_version: str
-    query: Any
+    query: "Query"
     width: int = EMBEDDING_WIDTH
 
 
-def targets_of(spaces: Sequence[Space], queries: Sequence[Any]) -> list[Target]:
+def targets_of(spaces: Sequence[Space], queries: "Sequence[Query]") -> list[Target]:
     """What a shard writes, in the order of the spaces."""
     return [
         Target(space.scenario, space.model.version, query, space.width)

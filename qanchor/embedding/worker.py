@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qanchor.embedding.job import BackfillJob
 from qanchor.embedding.shard import (
@@ -29,12 +29,15 @@ from qanchor.files import full_disk_as_error
 from qanchor.progress import Progress
 from qanchor.registry.shards import LeaseLost, ShardedJob
 
+if TYPE_CHECKING:
+    from qanchor.model.embedder import Query
+
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS: Final = 0.5
 
 # The model of the spaces with one query for each, in their order.
-LoadEmbedder = Callable[[Sequence[Space]], tuple[Embedder, Sequence[Any]]]
+LoadEmbedder = Callable[[Sequence[Space]], "tuple[Embedder, Sequence[Query]]"]
 
 
 @dataclass

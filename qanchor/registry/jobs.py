@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import CursorResult, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -62,7 +62,7 @@ class RecordedJob:
             self._wrote = time.monotonic()
             self.write(heartbeat_at=utc_now())
 
-    def write(self, **values: Any) -> None:
+    def write(self, **values: object) -> None:
         """Write the counts and other columns to the row."""
         with transaction(self._engine) as session:
             session.execute(
@@ -72,7 +72,7 @@ class RecordedJob:
 
 @contextmanager
 def recorded_job(
-    engine: Engine, kind: str, parameters: Mapping[str, Any], display: Progress
+    engine: Engine, kind: str, parameters: Mapping[str, object], display: Progress
 ) -> Iterator[RecordedJob]:
     """Record the block as a job: 'running', then 'done', 'failed' with the error, or 'interrupted'.
 
@@ -111,7 +111,7 @@ def ending(error: BaseException) -> dict[str, str | None]:
     return {"state": FAILED, "error": text[:_ERROR_LENGTH]}
 
 
-def record_failure(engine: Engine, kind: str, parameters: Mapping[str, Any], error: QAnchorError) -> None:
+def record_failure(engine: Engine, kind: str, parameters: Mapping[str, object], error: QAnchorError) -> None:
     """Record a job that failed before it could begin."""
     with transaction(engine) as session:
         session.add(Job(kind=kind, parameters=dict(parameters), finished_at=utc_now(), **ending(error)))
@@ -123,7 +123,9 @@ def find_open_job(engine: Engine, key: str) -> Job | None:
         return session.scalar(select(Job).where(Job.key == key))
 
 
-def open_job(engine: Engine, kind: str, key: str, parameters: Mapping[str, Any], sizes: Sequence[int]) -> int:
+def open_job(
+    engine: Engine, kind: str, key: str, parameters: Mapping[str, object], sizes: Sequence[int]
+) -> int:
     """Record a job with its shards, unless there is an unfinished one of that key.
 
     Args:
@@ -233,7 +235,7 @@ class JobView:
     heartbeat_at: datetime
     finished_at: datetime | None
     error: str | None
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     made: Sequence[str]
     shards: int
     shards_done: int

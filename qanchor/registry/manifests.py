@@ -6,7 +6,6 @@ rollback), 'failed' when the run that built it never ended, 'removed' when its f
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Engine, select, update
 
@@ -120,7 +119,7 @@ def begin_manifest(engine: Engine, manifest: EmbeddingManifest) -> EmbeddingMani
     return manifest
 
 
-def note_manifest(engine: Engine, manifest: EmbeddingManifest, **values: Any) -> None:
+def note_manifest(engine: Engine, manifest: EmbeddingManifest, **values: object) -> None:
     """Change columns of a manifest's row, and of the object."""
     for name, value in values.items():
         setattr(manifest, name, value)

@@ -247,7 +247,7 @@ class ShardedJob:
             over.set()
             keeper.join()
 
-    def finish(self, number: int, result: Mapping[str, Any]) -> None:
+    def finish(self, number: int, result: Mapping[str, object]) -> None:
         """Record a shard's result.
 
         Raises:

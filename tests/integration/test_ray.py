@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qanchor.embedding.cluster import ClusterOptions, RayEngine
 from qanchor.embedding.job import BackfillRequest
 from qanchor.embedding.remote import RemoteWorker
 from qanchor.embedding.shard import Embedder
+from qanchor.embedding.spaces import Space
 from qanchor.embedding.worker import LoadEmbedder
 from qanchor.errors import InputError, StateError, StoreUnavailable
 from qanchor.progress import Silent
@@ -35,7 +37,11 @@ class HashWorker(RemoteWorker):
     def loader(self, site: Site) -> LoadEmbedder:
         """Makes it."""
         embedder = HashEmbedder(site.workspace)
-        return lambda spaces: (self.prepared(embedder, site), [space.fingerprint for space in spaces])
+
+        def load(spaces: Sequence[Space]) -> tuple[Embedder, list[Any]]:
+            return self.prepared(embedder, site), [space.fingerprint for space in spaces]
+
+        return load
 
     def prepared(self, embedder: HashEmbedder, site: Site) -> Embedder:
         """The embedder as it is used here."""

@@ -178,7 +178,7 @@ class World:
         """Where it reads and writes."""
         return Site.at(self.workspace, self.home, self.engine, self.features)
 
-    def load(self, spaces: Sequence[Space]) -> tuple[HashEmbedder, list[str]]:
+    def load(self, spaces: Sequence[Space]) -> tuple[HashEmbedder, list[Any]]:
         """The embedder, and the fingerprint of each space as its query."""
         return self.embedder, [space.fingerprint for space in spaces]
 
