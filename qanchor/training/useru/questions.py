@@ -74,8 +74,8 @@ def phrase_question(kind: Kind, variant: int, days: int, modality: str = "", top
 def scenario_topics(workspace: Workspace, terms: Terms, most: int = 4) -> dict[str, tuple[int, ...]]:
     """The terms in each scenario's query and positive answer, most specific first.
 
-    A word of a third of the scenarios ("user", "next") belongs to none of them. Inflected forms match by
-    their first letters: "coupons" and "coupon".
+    A word of more than a third of the scenarios ("user", "next") belongs to none of them. Inflected forms
+    match by their first letters: "coupons" and "coupon".
     """
     scenario_words = {
         name: set(words_of(f"{spec.query} {spec.positive}")) for name, spec in workspace.scenarios.items()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.errors import InputError
+from qanchor.progress import Silent
 from qanchor.simulation.config import WorldPlan
 from qanchor.simulation.outcomes import BIG_SPENDER, LOGIN_DAYS, QUIET_DAYS, SCENARIOS
 from qanchor.simulation.world import Block, simulate, simulate_block
@@ -149,6 +150,17 @@ def test_a_large_world_is_cut_into_files_and_nothing_partial_stays(plan: WorldPl
     assert not [name for name in files if name.endswith((".partial", ".tmp"))]
     assert world["event_rows"] == sum(pq.read_metadata(p).num_rows for p in tmp_path.glob("events-*.parquet"))
     assert json.loads((tmp_path / "ceilings.json").read_text()) == {}
+
+
+class _Interrupting(Silent):
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_simulation_leaves_no_file(plan: WorldPlan, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        simulate(replace(plan, users=20, ceiling_users=0), tmp_path, _Interrupting())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("users", [0, 1_000_001])
