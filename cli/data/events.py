@@ -38,17 +38,15 @@ def load(
     """
     from qanchor.events.loading import EventLoader
     from qanchor.events.schema import EventDecoder
-    from qanchor.storage.event_log import EventLog
 
     site = Site.open()
     decoder = EventDecoder(site.workspace, site.settings.events)
-    log = EventLog(site.home.events, site.workspace)
-    loader = EventLoader(site.engine, log, decoder, site.home.dead_letters, assume_utc)
+    loader = EventLoader(site.engine, site.event_log, decoder, site.home.dead_letters, assume_utc)
     try:
         with progress() as bar:
             summary = loader.load(file, bar)
     finally:
-        log.close()
+        site.event_log.close()
     if as_json:
         print_json(_as_dict(summary))
     else:
@@ -110,7 +108,7 @@ def compact(
     """
     from datetime import timedelta
 
-    from qanchor.storage.event_log import CompactionRequest, Compactor, EventLog
+    from qanchor.storage.event_log import CompactionRequest, Compactor
 
     site = Site.open()
     request = CompactionRequest(
@@ -120,9 +118,8 @@ def compact(
         file_bytes=file_mb * 1_000_000,
         grace=timedelta(hours=grace),
     )
-    log = EventLog(site.home.events, site.workspace)
     with progress() as bar:
-        summary = Compactor(site.engine, log, request, bar).run()
+        summary = Compactor(site.engine, site.event_log, request, bar).run()
     if as_json:
         print_json(asdict(summary))
     else:
@@ -169,10 +166,10 @@ def stats(as_json: JsonOption = False) -> None:
     Example: qanchor-cli events stats --json
     """
     from qanchor.events.stats import measure_log
-    from qanchor.storage.event_log import EventLog, recover
+    from qanchor.storage.event_log import recover
 
     site = Site.open()
-    log = EventLog(site.home.events, site.workspace)
+    log = site.event_log
     recover(site.engine, log)
     measured = measure_log(log)
     if as_json:

@@ -26,9 +26,9 @@ from pydantic import Field, StrictStr
 
 from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
 from qanchor.storage.feast_ext import registry
-from qanchor.storage.feast_ext.guards import check_future, check_vectors, oldest_served
+from qanchor.storage.feast_ext.guards import check_future, oldest_served
 from qanchor.storage.feast_ext.home import home_of
-from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_row, stored_vectors
+from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_batch, stored_vectors
 from qanchor.storage.parts import Matrix
 from qanchor.times import DAY_SECONDS, from_microseconds
 
@@ -148,14 +148,9 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         Raises:
             FeaturesInvalid: a vector or time is refused; nothing of the batch is written.
         """
-        check_vectors(table, (values for _, values, _, _ in data))
-        version = config.entity_key_serialization_version
-        rows = [
-            row
-            for entity, values, event, created in data
-            for row in pack_row(serialize_entity_key(entity, version), values, event, created).stored()
-        ]
-        self._upsert(config, table, rows)
+        self._upsert(
+            config, table, [row for rows in pack_batch(config, table, data) for row in rows.stored()]
+        )
         if progress:
             progress(len(data))
 

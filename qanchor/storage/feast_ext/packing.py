@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +13,7 @@ from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Value
 
+from qanchor.storage.feast_ext.guards import check_vectors
 from qanchor.storage.parts import Matrix, vectors_of
 from qanchor.times import column_microseconds, to_microseconds
 
@@ -89,15 +89,31 @@ def pack_rows(table: pa.Table, view: FeatureView) -> PackedRows:
     )
 
 
-def pack_row(key: bytes, values: dict[str, Any], event: datetime, created: datetime | None) -> PackedRows:
-    """One row in Feast's form, protobuf values by feature name."""
-    features = {
-        name: ([value.SerializeToString()], [extract_text_and_num(value, False)[0]])
-        for name, value in values.items()
-    }
-    return PackedRows(
-        [key], features, [to_microseconds(event)], [None if created is None else to_microseconds(created)]
-    )
+def pack_batch(config: RepoConfig, view: FeatureView, data: Sequence[Any]) -> list[PackedRows]:
+    """Rows in Feast's form, checked and packed one by one.
+
+    Args:
+        config: of the repository.
+        view: the Feast feature view.
+        data: (entity key, protobuf values by feature name, event time, creation time) of each row.
+
+    Raises:
+        FeaturesInvalid: a vector is not finite or of the wrong width.
+    """
+    check_vectors(view, (values for _, values, _, _ in data))
+    version = config.entity_key_serialization_version
+    return [
+        PackedRows(
+            [serialize_entity_key(entity, version)],
+            {
+                name: ([value.SerializeToString()], [extract_text_and_num(value, False)[0]])
+                for name, value in values.items()
+            },
+            [to_microseconds(event)],
+            [None if created is None else to_microseconds(created)],
+        )
+        for entity, values, event, created in data
+    ]
 
 
 def _pack_keys(users: pa.ChunkedArray, join_key: str) -> list[bytes]:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from feast import FeatureView, RepoConfig
-from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import _mmh3 as field_of
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
@@ -26,8 +25,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qanchor.errors import StoreUnavailable
-from qanchor.storage.feast_ext.guards import check_future, check_vectors, oldest_served
-from qanchor.storage.feast_ext.packing import PackedRows, pack_row
+from qanchor.storage.feast_ext.guards import check_future, oldest_served
+from qanchor.storage.feast_ext.packing import PackedRows, pack_batch
 from qanchor.times import DAY_SECONDS, to_microseconds
 
 _CLASS: Final = "qanchor.storage.feast_ext.redis_store.GuardedRedisOnlineStore"
@@ -103,16 +102,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
             FeaturesInvalid: a vector or time is refused; nothing of the batch is written.
             StoreUnavailable: Redis does not answer.
         """
-        check_vectors(table, (values for _, values, _, _ in data))
-        version = config.entity_key_serialization_version
-        self._upsert(
-            config,
-            table,
-            [
-                pack_row(serialize_entity_key(entity, version), values, event, created)
-                for entity, values, event, created in data
-            ],
-        )
+        self._upsert(config, table, pack_batch(config, table, data))
         if progress:
             progress(len(data))
 

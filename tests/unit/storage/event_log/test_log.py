@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qanchor.errors import DiskFull, NotReady
+from qanchor.storage import event_log
 from qanchor.storage.event_log import EventLog, log_schema
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
@@ -203,3 +204,8 @@ def test_two_writers_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_files_are_plain_parquet_for_other_readers(log: EventLog) -> None:
     log.publish(log.stage(_table(["a"])))
     assert pq.read_table(log.files()[0], partitioning=None).schema.equals(_SCHEMA)
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    assert event_log.__all__ == sorted(event_log.__all__)
+    assert all(hasattr(event_log, name) for name in event_log.__all__)
