@@ -7,7 +7,7 @@ import pytest
 from cli.operate.demo_steps import DemoPlan
 from tests.unit.cli.conftest import Run
 
-_EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+_EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from cli.app import run_command
 
-_REPO = Path(__file__).parents[3] / "feature_repo"
+_REPO = Path(__file__).parents[4] / "feature_repo"
 
 
 @pytest.fixture(autouse=True)

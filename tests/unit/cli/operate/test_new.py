@@ -8,7 +8,7 @@ from qanchor.scaffold import scaffold
 from qanchor.workspace import load_workspace
 from tests.unit.cli.conftest import Run
 
-_EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "online_retail"
+_EXAMPLE = Path(__file__).resolve().parents[4] / "examples" / "online_retail"
 
 
 def _files(folder: Path) -> set[str]:
