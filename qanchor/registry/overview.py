@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
+from qanchor.registry.jobs import JobView, list_jobs
 from qanchor.registry.ledger import REPLACED
 from qanchor.registry.manifests import ACTIVE
 from qanchor.registry.session import transaction
@@ -15,7 +16,6 @@ from qanchor.registry.tables import (
     EmbeddingManifest,
     Head,
     IndexVersion,
-    Job,
     LabelSet,
     LedgerFile,
     ModelVersion,
@@ -82,25 +82,13 @@ class ScenarioSummary:
 
 
 @dataclass(frozen=True)
-class JobSummary:
-    """A recent job."""
-
-    kind: str
-    state: str
-    done: int
-    total: int | None
-    started_at: datetime
-    error: str | None
-
-
-@dataclass(frozen=True)
 class Overview:
     """The state of a home."""
 
     events: EventSummary
     model: ModelSummary | None
     scenarios: tuple[ScenarioSummary, ...]
-    jobs: tuple[JobSummary, ...]
+    jobs: tuple[JobView, ...]
 
 
 def read_overview(engine: Engine, workspace: Workspace) -> Overview:
@@ -110,6 +98,7 @@ def read_overview(engine: Engine, workspace: Workspace) -> Overview:
         engine: the registry.
         workspace: scenarios in their order.
     """
+    jobs = list_jobs(engine, _RECENT_JOBS)
     with transaction(engine) as session:
         newest = select(ModelVersion).where(ModelVersion.active.is_(True))
         model = session.scalars(newest.order_by(ModelVersion.created_at.desc())).first()
@@ -119,10 +108,7 @@ def read_overview(engine: Engine, workspace: Workspace) -> Overview:
             if model
             else None,
             _scenarios(session, workspace, model.version if model else None),
-            tuple(
-                JobSummary(j.kind, j.state, j.done, j.total, j.started_at, j.error)
-                for j in session.scalars(select(Job).order_by(Job.id.desc()).limit(_RECENT_JOBS))
-            ),
+            tuple(jobs),
         )
 
 
