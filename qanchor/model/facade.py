@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from qanchor.errors import EventsInvalid, InputError
 from qanchor.events.files import open_event_file
-from qanchor.events.history import EventArrays, arrays_from_table, microseconds
+from qanchor.events.history import EventArrays, arrays_from_table
 from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.inference import load_for_inference
 from qanchor.model.soft_prompt import load_prompt
 from qanchor.model.space import narrowed
+from qanchor.times import read_moment, to_microseconds
 from qanchor.workspace import Workspace
 
 P = ParamSpec("P")
@@ -72,7 +73,7 @@ class UserModel:
             User ids, object [users], and unit vectors, float32 [users, width].
 
         Raises:
-            InputError: the model was not trained for that width.
+            InputError: the model was not trained for that width, or as_of is no date.
             EventsInvalid: the events cannot be read; the message says what is wrong.
             CheckpointInvalid: the prompt is damaged or of another model.
         """
@@ -84,7 +85,7 @@ class UserModel:
         arrays = _arrays(events, config.workspace())
         if not len(arrays.users):
             raise EventsInvalid("there are no events", "Pass a table with at least one row.")
-        cutoff = int(arrays.last_times().max()) + 1 if as_of is None else microseconds(_moment(as_of))
+        cutoff = int(arrays.last_times().max()) + 1 if as_of is None else to_microseconds(read_moment(as_of))
         soft_prompt = None if prompt is None else load_prompt(Path(prompt)).prompt
         rows = np.arange(len(arrays.users))
         vectors = self._embedder.embed(arrays, rows, np.full(len(rows), cutoff), [Query(query, soft_prompt)])
@@ -104,15 +105,6 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Use
         WorkspaceInvalid: int8 was requested on a GPU.
     """
     return UserModel(load_for_inference(Path(path), device, precision))
-
-
-def _moment(as_of: datetime | str) -> datetime:
-    if isinstance(as_of, datetime):
-        return as_of
-    try:
-        return datetime.fromisoformat(as_of)
-    except ValueError as error:
-        raise EventsInvalid(f"as_of {as_of!r} is no date", "Write it like 2026-08-01.") from error
 
 
 def _arrays(events: Any, workspace: Workspace) -> EventArrays:

@@ -98,7 +98,7 @@ def test_bad_input_is_one_line(model: UserModel, tmp_path: Path) -> None:
         with pytest.raises(EventsInvalid, match=message) as caught:
             model.embed(events, QUERY)
         assert "\n" not in str(caught.value)
-    with pytest.raises(EventsInvalid, match="is no date"):
+    with pytest.raises(InputError, match="as_of 'soon' is no date"):
         model.embed(event_table(1), QUERY, as_of="soon")
 
 
