@@ -23,7 +23,7 @@ from qanchor.times import EPOCH, to_microseconds
 from qanchor.workspace import Workspace
 
 # Events that become columns at once: many more do not fit the processor's cache and take twice as long.
-_SLICE: Final = 10_000
+SLICE_EVENTS: Final = 10_000
 
 
 def attribute(field: str) -> str:
@@ -56,9 +56,11 @@ class EventTables:
 
     Args:
         workspace: the modalities and their fields.
+        slice_events: number of events that become columns at once.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, slice_events: int = SLICE_EVENTS) -> None:
+        self._slice = slice_events
         self.schema = log_schema(workspace)
         self._types = {field.name: field.type for field in self.schema}
         self._sorted = {name: sorted(spec.fields) for name, spec in workspace.modalities.items()}
@@ -86,8 +88,8 @@ class EventTables:
         """
         positions = np.asarray(offsets, np.int64)
         tables = []
-        for start in range(0, len(events), _SLICE):
-            some, at = events[start : start + _SLICE], positions[start : start + _SLICE]
+        for start in range(0, len(events), self._slice):
+            some, at = events[start : start + self._slice], positions[start : start + self._slice]
             rows: dict[type[Any], list[int]] = defaultdict(list)
             for row, event in enumerate(some):
                 rows[type(event)].append(row)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from qanchor.events.columns import EventTables
 from qanchor.events.schema import EventDecoder, EventRejected
 from qanchor.settings import EventSettings
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace, load_workspace
-from tests.unit.events.files import make_decoder, payment, visit
+from tests.unit.events.files import WORKSPACE, make_decoder, payment, visit
 
 _REPO = Path(__file__).parents[3] / "feature_repo"
 _WORKSPACE = load_workspace(_REPO)
@@ -189,21 +190,17 @@ def _mixed(count: int) -> list[Any]:
     return [make_decoder().convert((payment if i % 3 else visit)(f"u{i}", i)) for i in range(count)]
 
 
-def test_a_table_in_order_keeps_the_order_of_events_of_several_modalities_and_slices(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("qanchor.events.columns._SLICE", 4)
+def test_a_table_in_order_keeps_the_order_of_events_of_several_modalities_and_slices() -> None:
     events = _mixed(11)
-    table = make_decoder().tables.in_order(events)
+    table = EventTables(WORKSPACE, slice_events=4).in_order(events)
     assert table["user_id"].to_pylist() == [f"u{i}" for i in range(11)]
     assert table["page"].to_pylist() == [None if i % 3 else "home" for i in range(11)]
     assert table["event_time"].to_pylist() == [event.event_time for event in events]
     assert table["_offset"].null_count == table["_partition"].null_count == 11
 
 
-def test_narrow_tables_join_to_the_same_rows_each_with_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qanchor.events.columns._SLICE", 4)
-    tables, events = make_decoder().tables, _mixed(12)
+def test_narrow_tables_join_to_the_same_rows_each_with_its_origin() -> None:
+    tables, events = EventTables(WORKSPACE, slice_events=4), _mixed(12)
     joined = tables.join(
         [*tables.narrow(events[:7], 2, range(7)), *tables.narrow(events[7:], 5, range(40, 45))]
     )
