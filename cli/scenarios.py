@@ -16,6 +16,9 @@ ScenarioOption = Annotated[
     str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario.", show_default=False)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All scenarios of scenarios.yaml.")]
+OnlineOption = Annotated[
+    bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
+]
 UsersOption = Annotated[
     Path | None,
     typer.Option("--users", metavar="FILE", help="File of users: Parquet or CSV with user_id, or .txt."),

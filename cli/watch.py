@@ -1,11 +1,20 @@
-"""The loop of `--watch`."""
+"""The loop of `--watch`, and its options."""
 
 import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
+
+WatchOption = Annotated[
+    float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."),
+]
 
 
 def run_until_signal(step: Callable[[], None], seconds: float) -> None:

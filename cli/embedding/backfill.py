@@ -9,7 +9,7 @@ import typer
 
 from cli.groups import with_options
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
 
@@ -47,9 +47,7 @@ class BackfillOptions:
     at_labels: Annotated[
         bool, typer.Option("--at-labels", help="Embed at the times of labels only, without a snapshot.")
     ] = False
-    online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True
+    online: OnlineOption = True
     put_in_service: Annotated[
         bool,
         typer.Option(

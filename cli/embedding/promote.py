@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
 
@@ -22,9 +22,7 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Put in service even if a quality gate fails.")
     ] = False,
-    online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True,
+    online: OnlineOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Put waiting embeddings in service.

@@ -9,9 +9,9 @@ import typer
 from cli.embedding.backfill import warn_set_aside
 from cli.groups import with_options
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
-from cli.watch import run_until_signal
+from cli.watch import MetricsPortOption, WatchOption, run_until_signal
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class RefreshOptions:
     expired: Annotated[
         bool, typer.Option("--expired", help="Include users whose events have only expired.")
     ] = False
-    online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True
+    online: OnlineOption = True
 
     def request(self, scenarios: "Sequence[str]", precision: str) -> "RefreshRequest":
         """The request that the options describe.
@@ -63,15 +61,8 @@ def run(
     index: Annotated[
         bool, typer.Option("--index/--no-index", help="Whether existing indexes are updated as well.")
     ] = True,
-    watch: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."
-        ),
-    ] = None,
+    watch: WatchOption = None,
+    metrics_port: MetricsPortOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Embed again the users whose history has changed.

@@ -1,11 +1,9 @@
 """`qanchor-cli rollback`: back to the embeddings that served before."""
 
-from typing import Annotated
-
 import typer
 
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
 
@@ -13,9 +11,7 @@ from qanchor.site import Site
 def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
-    online: Annotated[
-        bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
-    ] = True,
+    online: OnlineOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Put the previous embeddings back in service.

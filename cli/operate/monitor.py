@@ -11,7 +11,7 @@ import typer
 from cli.output import JsonOption, print_json, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import working
-from cli.watch import run_until_signal
+from cli.watch import MetricsPortOption, WatchOption, run_until_signal
 from qanchor.site import Site
 
 if TYPE_CHECKING:
@@ -32,15 +32,8 @@ def run(
     history: Annotated[
         int, typer.Option(min=0, metavar="LOOKS", help="Show the last N checks instead of a new one.")
     ] = 0,
-    watch: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="Repeat every N seconds until SIGTERM.")
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", help="With --watch: serve Prometheus metrics on this port of 127.0.0.1."
-        ),
-    ] = None,
+    watch: WatchOption = None,
+    metrics_port: MetricsPortOption = None,
     textfile: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="File for the metrics, .prom, for the textfile collector."),
