@@ -58,7 +58,7 @@ def with_options(
         signature = inspect.signature(command, eval_str=True)
         bundle = next(each.name for each in signature.parameters.values() if each.annotation is options)
 
-        def run(**values: Any) -> None:
+        def run(**values: object) -> None:
             chosen = options(**{field.name: values.pop(field.name) for field in offered})
             command(**values, **{bundle: chosen})
 

@@ -99,7 +99,9 @@ def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: Js
         print_json({"indexes": shown})
         return
     for facts in shown:
-        cells = [{"what": key.replace("_", " "), "value": _said(key, value)} for key, value in facts.items()]
+        parameters = ", ".join(f"{name} {number:g}" for name, number in facts["parameters"].items())
+        row = facts | {"parameters": parameters or "none: exact"}
+        cells = [{"what": key.replace("_", " "), "value": value} for key, value in row.items()]
         print_table(f"Index of {facts['scenario']}", cells)
 
 
@@ -152,13 +154,3 @@ def _print(title: str, rows: list[dict[str, Any]], as_json: bool) -> None:
         typer.echo("The search is exact.")
     else:
         typer.echo("recall: share of the true 100 nearest found, measured with that many held-out queries.")
-
-
-def _said(key: str, value: Any) -> str:
-    if key == "parameters":
-        return ", ".join(f"{name} {number:g}" for name, number in value.items()) or "none: exact"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)

@@ -145,7 +145,7 @@ def _parsed(connection: Connection, query: str) -> dict[str, Any]:
     return node
 
 
-def _columns(expression: Any, known: Mapping[str, str]) -> Iterator[str]:
+def _columns(expression: object, known: Mapping[str, str]) -> Iterator[str]:
     """The features that an expression names; everything in it is checked on the way."""
     for part in _parts(expression):
         kind, function = part["class"], part.get("function_name")
@@ -167,7 +167,7 @@ def _known_column(path: list[str], known: Mapping[str, str]) -> str:
     return known[name.lower()]
 
 
-def _parts(value: Any) -> Iterator[dict[str, Any]]:
+def _parts(value: object) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         if "class" in value and "type" in value:
             yield value
@@ -178,7 +178,7 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(inner)
 
 
-def _without_locations(value: Any) -> Any:
+def _without_locations(value: object) -> object:
     if isinstance(value, dict):
         return {name: _without_locations(inner) for name, inner in value.items() if name != "query_location"}
     return [_without_locations(inner) for inner in value] if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from qanchor.errors import InputError
 from qanchor.heads.calibrate import Calibration, Choice, calibrate
 from qanchor.metrics import roc_auc
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
 
 ClassWeight = Literal["root", "balanced", "none"]
 Floats = NDArray[np.float32]
@@ -81,7 +84,7 @@ class Boosters:
         members: instances of lightgbm.Booster, cut at their best round.
     """
 
-    members: tuple[Any, ...]
+    members: tuple["Booster", ...]
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> "Boosters":
@@ -202,7 +205,7 @@ def refit_head(task: FitTask, options: FitOptions, parameters: dict[str, Any]) -
 
 
 def _finished(
-    task: FitTask, options: FitOptions, parameters: dict[str, Any], first: Any, tried: int
+    task: FitTask, options: FitOptions, parameters: dict[str, Any], first: "Booster", tried: int
 ) -> FittedHead:
     others = [
         _fit_one(task, parameters | {"seed": parameters["seed"] + number}, options)
@@ -255,7 +258,7 @@ def _parameters(task: FitTask, options: FitOptions) -> dict[str, Any]:
     return parameters | ({"monotone_constraints": constraints} if any(constraints) else {})
 
 
-def _fit_one(task: FitTask, parameters: dict[str, Any], options: FitOptions) -> Any:
+def _fit_one(task: FitTask, parameters: dict[str, Any], options: FitOptions) -> "Booster":
     import lightgbm
 
     data = lightgbm.Dataset(
