@@ -10,14 +10,17 @@ which takes many minutes, at another time.
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Bar, arguments, finish, table
+
+if TYPE_CHECKING:
+    from benchmarks.audience_index import Stage
 
 _COLUMNS = ("recall", "p50 ms", "p99 ms", "build s", "build cpu s", "bytes a user", "of these in memory")
 
 
-def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
+def measure_index(stage: "Stage", graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
     """One world: every index, and the effect of more or less effort."""
     from benchmarks import audience_index as indexes
 
@@ -41,7 +44,7 @@ def measure_index(stage: Any, graphs: bool) -> tuple[dict[str, Any], list[Bar]]:
     return figures, indexes.bars(stage.world, fast, slow)
 
 
-def measure_lookalike(stage: Any) -> tuple[dict[str, Any], list[Bar]]:
+def measure_lookalike(stage: "Stage") -> tuple[dict[str, Any], list[Bar]]:
     """1,000 seeds, a filter that keeps one user in twenty, and an audience of 50,000 in a million."""
     from benchmarks.audience_lookalike import bars, measure_lookalikes
 

@@ -16,7 +16,7 @@ from qanchor.errors import InputError, NotReady
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from qanchor.training.useru.build import BuildConfig
+    from qanchor.training.useru.survey import BuildConfig
 
 app = command_group("useru", "Build and show UserU pre-training pairs: questions and answers.")
 _HORIZONS = "7,30,60,90"
@@ -58,7 +58,7 @@ class SetOptions:
         Raises:
             InputError: the horizons are not numbers of days.
         """
-        from qanchor.training.useru.build import BuildConfig
+        from qanchor.training.useru.survey import BuildConfig
 
         return BuildConfig(
             users=self.users,

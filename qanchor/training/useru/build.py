@@ -8,20 +8,18 @@ Source: arXiv 2602.14492, section 3.1.
 """
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
-from qanchor.errors import NotReady, QAnchorError, WriterUnavailable
+from qanchor.errors import QAnchorError, WriterUnavailable
 from qanchor.events.history import EventArrays, load_event_arrays
 from qanchor.events.labels import earliest_cutoff, holdout_users
 from qanchor.files import atomic_folder
@@ -29,55 +27,19 @@ from qanchor.progress import Progress
 from qanchor.site import Site
 from qanchor.times import DAY_US, from_microseconds, now, to_microseconds
 from qanchor.training.useru.facts import gather_facts
-from qanchor.training.useru.future import FuturePlan, FutureQuestion, FutureQuestions, scenario_pool
+from qanchor.training.useru.future import FutureQuestion
 from qanchor.training.useru.llm_writer import Budget, CapReached
-from qanchor.training.useru.points import (
-    PointPlan,
-    choose_points,
-    first_day,
-    fitting_horizons,
-    visible_events,
-)
-from qanchor.training.useru.pool import PoolTopic, build_pool, rank_topics, topics_by_word
-from qanchor.training.useru.profile import ProfileReader
+from qanchor.training.useru.points import visible_events
 from qanchor.training.useru.questions import topic_question
-from qanchor.training.useru.recount import Claim, Recounter
-from qanchor.training.useru.reflect import Reflected, Reflection
-from qanchor.training.useru.spans import Points, SpanReader
+from qanchor.training.useru.recount import Claim
+from qanchor.training.useru.reflect import Reflected
 from qanchor.training.useru.store import FORMAT, Manifest, PairSink, check_new_folder, write_manifest
-from qanchor.training.useru.topics import Terms, find_terms, words_of
+from qanchor.training.useru.survey import BuildConfig, Survey, make_survey
 from qanchor.training.useru.writer import GroundedWriter, Request, Signature, Writer
 from qanchor.workspace import Workspace
 
 BLOCK = 16
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BuildConfig:
-    """Size of a set.
-
-    Args:
-        users: number of users, drawn at random; None: all.
-        cutoffs: largest number of cut-offs per user.
-        step_days: days between a user's cut-offs.
-        horizons_days: horizons of D_future, as far as the data reach; scenarios add theirs.
-        topics: most relevant topics per user and cut-off, each a question of D_uqa.
-        future: numbers of the questions of D_future about parts of the events.
-        revisions: number of revisions that a writer may make.
-        parallel: number of answers that are requested at the same time.
-        seed: seed of every draw.
-    """
-
-    users: int | None = None
-    cutoffs: int = 3
-    step_days: int = 15
-    horizons_days: tuple[int, ...] = (7, 30, 60, 90)
-    topics: int = 10
-    future: FuturePlan = field(default_factory=FuturePlan)
-    revisions: int = 1
-    parallel: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,14 +124,15 @@ def build_set(
     stopped, failure = "", None
     with atomic_folder(job.folder) as staged:
         progress.start("looking for topics")
-        survey = _survey(visible, workspace, until, config, job)
+        survey = make_survey(visible, workspace, until, config, job.listed)
+        run = _Run(survey, config, job.writer)
         progress.start("writing pairs", len(survey.points))
         with closing(PairSink(staged)) as sink:
             try:
-                for rows, points in _blocks(survey, config):
+                for rows, points in _blocks(run):
                     sink.add(rows)
                     progress.advance(points, f"{sum(sink.tally.counts['dataset'].values()):,} pairs")
-                    if survey.stopped:
+                    if run.stopped:
                         stopped = "the next call might exceed the spending cap"
                         break
             except WriterUnavailable as error:
@@ -182,78 +145,18 @@ def build_set(
 
 
 @dataclass
-class _Survey:
-    """The points of a build with everything that they share."""
+class _Run:
+    """A running build; `stopped` ends it after the block."""
 
-    visible: EventArrays
-    workspace: Workspace
-    until: int
-    points: Points
-    pool: tuple[PoolTopic, ...]
-    ranked: list[list[int]]
-    reader: ProfileReader
-    questions: FutureQuestions
-    reflection: Reflection
+    survey: Survey
+    config: BuildConfig
     writer: Writer
     stopped: bool = False
 
 
-def _survey(visible: EventArrays, workspace: Workspace, until: int, config: BuildConfig, job: Job) -> _Survey:
-    """The points with their topics, in blocks of users with the same first topic."""
-    first = first_day(visible, until)
-    horizons = fitting_horizons(config.horizons_days, workspace, (until - first) // DAY_US)
-    points = _choose(visible, until, first, horizons[0], config)
-    terms = find_terms(visible, most=sys.maxsize)
-    counts = SpanReader(visible, workspace, terms).read(points, -workspace.window_days).terms
-    pool = build_pool(counts, points.rows, terms, job.listed, config.seed)
-    per_topic = (counts @ _members(terms, pool)).toarray().astype(np.int64)
-    ranked = rank_topics(per_topic, config.topics)
-    order = np.argsort([topics[0] if topics else -1 for topics in ranked], kind="stable").astype(np.int64)
-    topics = [*pool, *scenario_pool(workspace, _of_profiles(terms, counts))]
-    reader = ProfileReader(visible, workspace, topics)
-    words = frozenset(word for text in visible.texts for word in words_of(text))
-    return _Survey(
-        visible,
-        workspace,
-        until,
-        points.take(order),
-        pool,
-        [ranked[i] for i in order.tolist()],
-        reader,
-        FutureQuestions(reader, topics, len(pool), workspace, horizons),
-        Reflection(Recounter(visible, workspace), words, config.revisions),
-        job.writer,
-    )
-
-
-def _choose(visible: EventArrays, until: int, first: int, shortest: int, config: BuildConfig) -> Points:
-    plan = PointPlan(until, shortest, config.step_days, config.cutoffs)
-    points = choose_points(visible, first, plan, np.random.default_rng([config.seed, 0]))
-    if config.users is not None:
-        drawn = np.random.default_rng([config.seed, 1]).permutation(np.unique(points.rows))[: config.users]
-        points = points.take(np.flatnonzero(np.isin(points.rows, drawn)))
-    if not len(points):
-        raise NotReady("no user has events before a cut-off", "Load more events, or give a later --until.")
-    return points
-
-
-def _members(terms: Terms, pool: tuple[PoolTopic, ...]) -> csr_matrix:
-    """Sparse [terms, topics], 1 where the term's word belongs to the topic."""
-    by_word = topics_by_word(pool)
-    pairs = [(t, topic) for t, word in enumerate(terms.words) for topic in by_word.get(word, ())]
-    rows, columns = [t for t, _ in pairs], [topic for _, topic in pairs]
-    return csr_matrix((np.ones(len(pairs), np.int32), (rows, columns)), shape=(len(terms.words), len(pool)))
-
-
-def _of_profiles(terms: Terms, counts: csr_matrix) -> Terms:
-    """The terms that occur in any profile."""
-    kept = np.flatnonzero(np.diff(counts.tocsc().indptr))
-    words = tuple(terms.words[i] for i in kept.tolist())
-    return Terms(words, terms.modality[kept], terms.weight[kept], terms.users[kept], ())
-
-
-def _blocks(survey: _Survey, config: BuildConfig) -> Iterator[tuple[list[Row], int]]:
+def _blocks(run: _Run) -> Iterator[tuple[list[Row], int]]:
     """The rows of each block of points, with its number of points."""
+    survey, config = run.survey, run.config
     threads = ThreadPoolExecutor(config.parallel)
     try:
         for start in range(0, len(survey.points), BLOCK):
@@ -261,22 +164,20 @@ def _blocks(survey: _Survey, config: BuildConfig) -> Iterator[tuple[list[Row], i
             rng = np.random.default_rng([config.seed, 2, start])
             favoured = [topic for i in members for topic in survey.ranked[i]]
             questions = survey.questions.draw(config.future, favoured, rng)
-            write = partial(_rows_of_point, survey, config, questions)
+            write = partial(_rows_of_point, run, questions)
             rows = threads.map(write, members) if config.parallel > 1 else map(write, members)
             yield [row for some in rows for row in some], len(members)
     finally:
         # After an error or Ctrl-C no further answers are requested.
-        survey.stopped = True
+        run.stopped = True
         threads.shutdown(cancel_futures=True)
 
 
-def _rows_of_point(
-    survey: _Survey, config: BuildConfig, questions: Iterable[FutureQuestion], number: int
-) -> list[Row]:
-    return [*_future_rows(survey, questions, number), *_uqa_rows(survey, config, number)]
+def _rows_of_point(run: _Run, questions: Iterable[FutureQuestion], number: int) -> list[Row]:
+    return [*_future_rows(run.survey, questions, number), *_uqa_rows(run, number)]
 
 
-def _future_rows(survey: _Survey, questions: Iterable[FutureQuestion], number: int) -> Iterator[Row]:
+def _future_rows(survey: Survey, questions: Iterable[FutureQuestion], number: int) -> Iterator[Row]:
     row, cutoff = int(survey.points.rows[number]), int(survey.points.cutoffs[number])
     writer = GroundedWriter()
     for question in questions:
@@ -290,31 +191,32 @@ def _future_rows(survey: _Survey, questions: Iterable[FutureQuestion], number: i
         )
 
 
-def _uqa_rows(survey: _Survey, config: BuildConfig, number: int) -> Iterator[Row]:
+def _uqa_rows(run: _Run, number: int) -> Iterator[Row]:
+    survey, seed = run.survey, run.config.seed
     row, cutoff = int(survey.points.rows[number]), int(survey.points.cutoffs[number])
     days = survey.workspace.window_days
     profile = survey.reader.read(row, cutoff, -days)
     user = str(survey.visible.users[row])
     for index in survey.ranked[number]:
-        if survey.stopped:
+        if run.stopped:
             return
         topic = survey.pool[index]
         events = profile.about(index, topic.name)
         counts = np.bincount(events.modality, minlength=len(events.modalities))
         modalities = [events.modalities[i] for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
         # The wording is the block's, so that some of its users share questions.
-        chance = _digest(config.seed, user, cutoff, index), _digest(config.seed, number // BLOCK, index)
+        chance = _digest(seed, user, cutoff, index), _digest(seed, number // BLOCK, index)
         aspect, request = topic_question(topic.name, gather_facts(events), modalities, days, chance)
         claim = Claim(row, cutoff, -days, words=topic.words)
         try:
-            reflected = survey.reflection.write(survey.writer, request, claim)
+            reflected = survey.reflection.write(run.writer, request, claim)
         except CapReached:
-            survey.stopped = True
+            run.stopped = True
             return
         except QAnchorError:
-            survey.stopped = True
+            run.stopped = True
             raise
-        yield _row(survey, _Pair(number, "uqa", aspect, claim, request, reflected, survey.writer.signature))
+        yield _row(survey, _Pair(number, "uqa", aspect, claim, request, reflected, run.writer.signature))
 
 
 def _digest(*parts: object) -> int:
@@ -334,7 +236,7 @@ class _Pair:
     signature: Signature
 
 
-def _row(survey: _Survey, pair: _Pair) -> Row:
+def _row(survey: Survey, pair: _Pair) -> Row:
     claim, request, reflected = pair.claim, pair.request, pair.reflected
     about = {"dataset": pair.dataset, "kind": pair.kind, "topic": request.topic}
     user = str(survey.visible.users[claim.row])
@@ -360,7 +262,7 @@ def _row(survey: _Survey, pair: _Pair) -> Row:
     }
 
 
-def _manifest(survey: _Survey, sink: PairSink, config: BuildConfig, job: Job, stopped: str) -> Manifest:
+def _manifest(survey: Survey, sink: PairSink, config: BuildConfig, job: Job, stopped: str) -> Manifest:
     tally, budget = sink.tally, job.budget
     spending: dict[str, float] = {}
     if budget is not None:

@@ -10,10 +10,11 @@ import pyarrow as pa
 from qanchor.events.history import EventArrays, arrays_from_table
 from qanchor.progress import Silent
 from qanchor.times import to_microseconds
-from qanchor.training.useru.build import BuildConfig, Job, build_set
+from qanchor.training.useru.build import Job, build_set
 from qanchor.training.useru.facts import Fact
 from qanchor.training.useru.points import visible_events
 from qanchor.training.useru.store import Manifest, read_pairs
+from qanchor.training.useru.survey import BuildConfig
 from qanchor.training.useru.writer import GroundedWriter
 from tests.unit.training.worlds import UNTIL, tiny_events, tiny_workspace
 
