@@ -16,7 +16,7 @@ from qanchor.model.runtime import Runtime
 from tests.unit.embedding.world import HashEmbedder
 from tests.unit.model.worlds import HOUR, START, WORKSPACE, make_world, random_arrays
 
-QUESTIONS = ("Will this user come back?", "Will this user pay late?")
+QUERIES = ("Will this user come back?", "Will this user pay late?")
 
 
 @cache
@@ -24,11 +24,11 @@ def _model() -> tuple[Embedder, list[Any]]:
     world = make_world()
     runtime = Runtime(torch.device("cpu"), torch.float32)
     loaded = LoadedModel(world.model, world.tokenizer, world.normaliser, world.config, {}, "hash", runtime)
-    return UserEmbedder(loaded, batch_tokens=300), [Query(question) for question in QUESTIONS]
+    return UserEmbedder(loaded, batch_tokens=300), [Query(question) for question in QUERIES]
 
 
 def _hashes() -> tuple[Embedder, list[Any]]:
-    return HashEmbedder(WORKSPACE), list(QUESTIONS)
+    return HashEmbedder(WORKSPACE), list(QUERIES)
 
 
 Make = Callable[[], tuple[Embedder, list[Any]]]

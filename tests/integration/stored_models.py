@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from tests.unit.model.worlds import QUESTIONS, WORDS
+from tests.unit.model.worlds import QUERIES, WORDS
 
 WIDTH, TEXT_WIDTH = 32, 24
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
@@ -31,7 +31,7 @@ def store_decoder(folder: Path, family: str, **changes: Any) -> Path:
     language = Tokenizer(models.BPE())
     language.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     language.train_from_iterator(
-        [*QUESTIONS, *WORDS],
+        [*QUERIES, *WORDS],
         trainers.BpeTrainer(
             vocab_size=330,
             special_tokens=names,

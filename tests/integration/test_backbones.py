@@ -30,7 +30,7 @@ from tests.integration.stored_models import (
     store_text_encoder,
 )
 from tests.unit.model.worlds import (
-    QUESTIONS,
+    QUERIES,
     START,
     WORKSPACE,
     World,
@@ -83,7 +83,7 @@ def _vectors(world: World) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Vectors of three users, one without events, for one question."""
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
-    suffix = Suffix(world.tokenizer.encode_queries([QUESTIONS[0]])[0])
+    suffix = Suffix(world.tokenizer.encode_queries([QUERIES[0]])[0])
     with torch.no_grad():
         result: np.ndarray[Any, np.dtype[np.float32]] = world.model.read_out(
             world.model.encode_prefix(batch), suffix
@@ -95,7 +95,7 @@ def _pairs(world: World) -> PairBatch:
     """Two points with two questions each."""
     arrays = random_arrays(0)
     events = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    questions = world.tokenizer.encode_queries([*QUESTIONS[:2], *QUESTIONS[1:]]).view(2, 2, -1)
+    questions = world.tokenizer.encode_queries([*QUERIES[:2], *QUERIES[1:]]).view(2, 2, -1)
     answers = world.tokenizer.encode_answers(["tea", "the user leaves", "rent", "gold"]).view(2, 2, -1)
     return PairBatch(events, questions, answers, torch.tensor([0, 1]), torch.zeros(2, 2, 3))
 
@@ -135,7 +135,7 @@ def test_the_cached_prefix_equals_full_recomputation(world: World) -> None:
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
     prefix = world.model.encode_prefix(batch)
     for prompt in (None, torch.randn(6, WIDTH)):
-        for question in QUESTIONS:
+        for question in QUERIES:
             suffix = Suffix(world.tokenizer.encode_queries([question])[0], prompt)
             cached = world.model.read_out(prefix, suffix)
             assert (cached - world.model.read_out_uncached(batch, suffix)).abs().max() <= 1e-5
@@ -144,7 +144,7 @@ def test_the_cached_prefix_equals_full_recomputation(world: World) -> None:
 def test_a_training_pass_reaches_lora_and_the_anchor_token(world: World) -> None:
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-    questions = world.tokenizer.encode_queries(list(QUESTIONS[:2]))[:, None]
+    questions = world.tokenizer.encode_queries(list(QUERIES[:2]))[:, None]
     answers = world.tokenizer.encode_answers(["tea", "the user leaves"])[:, None]
     pairs = PairBatch(batch, questions, answers, torch.tensor([0, 1]), torch.zeros(2, 1, 3))
     output = forward_points(world.model, pairs)
@@ -166,9 +166,9 @@ def test_a_checkpoint_holds_what_was_learned_and_names_the_rest(world: World, tm
     assert all("lora_" in name or ".lm." not in name for name in kept)
     loaded = load_model(tmp_path / "m", "cpu", "float32")
     arrays, cutoffs = random_arrays(0), np.full(3, START + 900 * 3_600_000_000)
-    vectors = UserEmbedder(loaded).embed(arrays, np.array([0, 1, -1]), cutoffs, [Query(QUESTIONS[0])])[0]
+    vectors = UserEmbedder(loaded).embed(arrays, np.array([0, 1, -1]), cutoffs, [Query(QUERIES[0])])[0]
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900] * 3))
-    suffix = Suffix(world.tokenizer.encode_queries([QUESTIONS[0]])[0])
+    suffix = Suffix(world.tokenizer.encode_queries([QUERIES[0]])[0])
     with torch.no_grad():
         expected = world.model.read_out(world.model.encode_prefix(batch), suffix).numpy()
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
@@ -181,7 +181,7 @@ def test_every_family_reads_the_same_cached_or_not_one_by_one_or_in_one_pass(
     world = _world(with_sources(paper(stored), str(store_decoder(tmp_path / family, family))))
     arrays = random_arrays(0)
     batch = world.batch(arrays, slices_at(arrays, [0, 1, -1], [900, 500, 900]))
-    ids = [world.tokenizer.encode_queries([question])[0] for question in QUESTIONS]
+    ids = [world.tokenizer.encode_queries([question])[0] for question in QUERIES]
     suffixes = [Suffix(one, torch.randn(6, WIDTH)) for one in ids]
     model = world.model
     with torch.no_grad():

@@ -53,10 +53,10 @@ def test_two_processes_give_the_gradients_and_losses_of_one_with_the_joint_batch
     assert largest > 0.01
     for size in ("0", "2"):
         assert figures["losses"][size] == pytest.approx(losses.numbers(), abs=2e-5)
-        found = load_file(str(tmp_path / f"gradients-{size}.safetensors"))
-        assert found.keys() == expected.keys()
+        joint = load_file(str(tmp_path / f"gradients-{size}.safetensors"))
+        assert joint.keys() == expected.keys()
         for name, value in expected.items():
-            assert float((value - found[name]).abs().max()) <= 1e-5 * max(1.0, largest), name
+            assert float((value - joint[name]).abs().max()) <= 1e-5 * max(1.0, largest), name
     alone = run(Execution(), steps=RANKS_STEPS).metrics["contrastive_loss"]
     assert figures["contrastive"] == pytest.approx(alone, abs=1e-3)
 

@@ -49,15 +49,15 @@ def gradients(ranks: Ranks, sizes: Sequence[int]) -> dict[int, tuple[Losses, dic
     torch.manual_seed(1)
     reader = nn.Linear(model.config.embedding_width, batch.summaries.shape[2])
     named = [(n, p) for part in (model, reader) for n, p in part.named_parameters() if p.requires_grad]
-    found = {}
+    by_size = {}
     for size in sizes:
         config = replace(CONFIG, grad_cache=size)
         losses = Objective(model.train(), reader, config, CPU, ranks).backward(replace(batch, users=users), 0)
         ranks.sum_gradients([weight for _, weight in named])
-        found[size] = losses, {name: w.grad.clone() for name, w in named if w.grad is not None}
+        by_size[size] = losses, {name: w.grad.clone() for name, w in named if w.grad is not None}
         model.zero_grad(set_to_none=True)
         reader.zero_grad(set_to_none=True)
-    return found
+    return by_size
 
 
 def run(execution: Execution, progress: Any = None, steps: int = CONFIG.steps) -> PretrainResult:
@@ -75,7 +75,7 @@ def _main(what: str, folder: Path) -> None:
         run(Execution(run_dir=folder), Slow())
         return
     with join_ranks(torch.device("cpu")) as (ranks, _):
-        found = gradients(ranks, (0, 2))
+        by_size = gradients(ranks, (0, 2))
         result = run(Execution(ranks=ranks), steps=RANKS_STEPS)
         # Every process holds the same model at the end.
         weights = torch.cat([weight.detach().flatten() for weight in result.model.parameters()])
@@ -85,10 +85,10 @@ def _main(what: str, folder: Path) -> None:
     figures = {
         "count": ranks.count,
         "differs": differs,
-        "losses": {size: losses.numbers() for size, (losses, _) in found.items()},
+        "losses": {size: losses.numbers() for size, (losses, _) in by_size.items()},
         "contrastive": result.metrics["contrastive_loss"],
     }
-    for size, (_, tensors) in found.items():
+    for size, (_, tensors) in by_size.items():
         save_file(tensors, str(folder / f"gradients-{size}.safetensors"))
     (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 

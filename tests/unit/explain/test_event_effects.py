@@ -30,7 +30,7 @@ from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.runtime import Runtime
 from qanchor.model.saliency import event_saliency
 from tests.unit.explain.test_edited_log import LATER, Log
-from tests.unit.model.worlds import QUESTIONS, START, WORKSPACE, event_table, make_world
+from tests.unit.model.worlds import QUERIES, START, WORKSPACE, event_table, make_world
 
 WIDTH = 8
 WORLD = make_world(1)
@@ -43,7 +43,7 @@ LOADED = LoadedModel(
     "hash",
     Runtime(torch.device("cpu"), torch.float32),
 )
-ANCHOR = Query(QUESTIONS[0])
+ANCHOR = Query(QUERIES[0])
 CUTOFF = START + 35 * 24 * 3_600_000_000
 NOTHING = np.empty(0, np.int64)
 TABLE = event_table(3, 40, 1600)

@@ -28,7 +28,7 @@ from qanchor.site import Site
 from qanchor.workspace import ScenarioSpec
 from tests.unit.explain.test_edited_log import Log
 from tests.unit.explain.test_event_effects import LOADED, WIDTH, card
-from tests.unit.model.worlds import HOUR, QUESTIONS, START, WORKSPACE, event_table
+from tests.unit.model.worlds import HOUR, QUERIES, START, WORKSPACE, event_table
 
 TABLE = event_table(5, 60, 2400)
 USERS, ROWS = 60, 240
@@ -101,13 +101,13 @@ def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(look: Any) -> None:
-    query = Query(QUESTIONS[0], PROMPT)
+    query = Query(QUERIES[0], PROMPT)
     results, _ = look([(scenario("risk", query), query)])
     one = results["risk"]
     assert isinstance(one, TuningExplanation)
     assert one.gain is not None
     assert (one.gain.rows, one.gain.sampled) == ({"train": 120, "valid": 50, "test": 70}, False)
-    for side, made in (("base", Query(QUESTIONS[0])), ("tuned", query)):
+    for side, made in (("base", Query(QUERIES[0])), ("tuned", query)):
         vectors = vectors_of(made)
         train, valid, test = (part == PART for part in range(3))
         probe = fit_probe(ProbeRows(vectors[train], LABELS[train], vectors[valid], LABELS[valid]))
@@ -121,7 +121,7 @@ def test_a_tuned_scenario_is_compared_with_its_untuned_vectors_on_the_same_rows(
 
 
 def test_an_untuned_scenario_has_no_before_and_after(look: Any) -> None:
-    query = Query(QUESTIONS[1])
+    query = Query(QUERIES[1])
     results, _ = look([(scenario("risk", query), query)])
     one = results["risk"]
     assert one.gain is None
@@ -130,7 +130,7 @@ def test_an_untuned_scenario_has_no_before_and_after(look: Any) -> None:
 
 
 def test_scenarios_of_the_same_histories_are_embedded_in_one_pass_as_if_alone(look: Any) -> None:
-    first, second = Query(QUESTIONS[0], PROMPT), Query(QUESTIONS[1], PROMPT)
+    first, second = Query(QUERIES[0], PROMPT), Query(QUERIES[1], PROMPT)
     given = [(scenario("risk", first), first), (scenario("tea", second), second)]
     both, calls = look(given)
     assert calls == [2]
@@ -142,7 +142,7 @@ def test_scenarios_of_the_same_histories_are_embedded_in_one_pass_as_if_alone(lo
 
 
 def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
-    query = Query(QUESTIONS[0], PROMPT)
+    query = Query(QUERIES[0], PROMPT)
     fits = scenario("risk", query)
     results, _ = look([(fits, query), (scenario("tea", query, fingerprint="other"), query)])
     assert "train the head again" in results["tea"]
@@ -150,7 +150,7 @@ def test_a_head_of_another_space_is_said_to_need_a_new_one(look: Any) -> None:
 
 
 def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
-    query = Query(QUESTIONS[0], PROMPT)
+    query = Query(QUERIES[0], PROMPT)
     rows = scenario("risk", query)
     empty = pa.nulls(ROWS, pa.list_(pa.float32()))
     column = rows.frame.table.column_names.index("emb_risk")
@@ -160,7 +160,7 @@ def test_a_frame_without_vectors_is_said_to_have_none(look: Any) -> None:
 
 
 def test_more_rows_than_asked_for_are_sampled_and_said_so(look: Any) -> None:
-    query = Query(QUESTIONS[0], PROMPT)
+    query = Query(QUERIES[0], PROMPT)
     options = TuningOptions(users=20, points=30, rows={"train": 60, "valid": 50, "test": 50})
     results, _ = look([(scenario("risk", query), query)], options)
     one = results["risk"]

@@ -15,8 +15,8 @@ from qanchor.model.embedder import Query
 from qanchor.model.qanchor import Suffix
 from qanchor.model.runtime import choose_runtime
 from qanchor.model.soft_prompt import SoftPrompt
-from tests.unit.model.test_qanchor import prefix_of, question, soft_prompt
-from tests.unit.model.worlds import HOUR, QUESTIONS, START, World, make_world, random_arrays, slices_at
+from tests.unit.model.test_qanchor import prefix_of, query_ids, soft_prompt
+from tests.unit.model.worlds import HOUR, QUERIES, START, World, make_world, random_arrays, slices_at
 
 GROUPED = BackboneConfig(width=24, layers=3, heads=6, key_value_heads=2, feed_forward=32)
 WORLD = make_world(2, backbone=GROUPED)
@@ -32,7 +32,7 @@ def loaded(world: World) -> LoadedModel:
 @pytest.mark.parametrize("tokens", [0, 6])
 def test_every_layer_and_head_gives_one_whole_attention_and_none_to_padding(tokens: int) -> None:
     prefix = prefix_of(WORLD, REQUESTS)
-    suffix = Suffix(question(WORLD, 0), soft_prompt(WORLD, tokens))
+    suffix = Suffix(query_ids(WORLD, 0), soft_prompt(WORLD, tokens))
     weights = attention_weights(WORLD.model, prefix, suffix)
     own = tokens + len(suffix.query_ids)
     assert weights.shape == (3, 4, 6, prefix.tokens + own)
@@ -46,7 +46,7 @@ def test_every_layer_and_head_gives_one_whole_attention_and_none_to_padding(toke
 def test_the_weights_of_the_first_layer_are_those_of_the_formula() -> None:
     """Query of the anchor against every key of its head's group, written out."""
     prefix = prefix_of(WORLD, REQUESTS)
-    suffix = Suffix(question(WORLD, 1), soft_prompt(WORLD, 6))
+    suffix = Suffix(query_ids(WORLD, 1), soft_prompt(WORLD, 6))
     weights = attention_weights(WORLD.model, prefix, suffix)[0]
     decoder, user = WORLD.model.backbone.lm.model, 1
     layer, length = decoder.layers[0], int(prefix.lengths[user])
@@ -72,7 +72,7 @@ def test_the_weights_of_the_first_layer_are_those_of_the_formula() -> None:
 @torch.no_grad()
 def test_eager_attention_is_left_again_and_changes_no_vector() -> None:
     prefix = prefix_of(WORLD, REQUESTS)
-    suffix = Suffix(question(WORLD, 0), soft_prompt(WORLD, 6))
+    suffix = Suffix(query_ids(WORLD, 0), soft_prompt(WORLD, 6))
     before = WORLD.model.read_out(prefix, suffix)
     attention_weights(WORLD.model, prefix, suffix)
     assert WORLD.model.backbone.lm.config._attn_implementation == "sdpa"
@@ -81,7 +81,7 @@ def test_eager_attention_is_left_again_and_changes_no_vector() -> None:
 
 @torch.no_grad()
 def test_a_decoder_that_keeps_its_attention_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    prefix, suffix = prefix_of(WORLD, REQUESTS), Suffix(question(WORLD, 0))
+    prefix, suffix = prefix_of(WORLD, REQUESTS), Suffix(query_ids(WORLD, 0))
     silent = SimpleNamespace(attentions=None)
     monkeypatch.setattr(WORLD.model.backbone.lm.model, "forward", lambda *_, **__: silent)
     with pytest.raises(CheckpointInvalid, match="qwen2"):
@@ -115,7 +115,7 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
         arrays,
         rows,
         cutoffs,
-        [Query(QUESTIONS[0]), Query(QUESTIONS[0]), Query(QUESTIONS[0], prompt)],
+        [Query(QUERIES[0]), Query(QUERIES[0]), Query(QUERIES[0], prompt)],
     )
     assert base.groups == (USER, "pay", "visit", "profile", PROMPT, QUERY)
     for one in (base, tuned):
@@ -125,8 +125,8 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
     assert (base.mass[..., 4] == 0).all()
     assert (tuned.mass[..., 4] > 0).all()
     assert np.abs(tuned.mass - base.mass).max() > 1e-3
-    # Who stands beside a user changes nothing.
-    (alone,) = query_attention(model, arrays, rows[:1], cutoffs[:1], [Query(QUESTIONS[0])])
+    # The other users of the batch change nothing.
+    (alone,) = query_attention(model, arrays, rows[:1], cutoffs[:1], [Query(QUERIES[0])])
     np.testing.assert_allclose(alone.mass[:, 0], base.mass[:, 0], atol=1e-6)
 
 
@@ -134,24 +134,24 @@ def test_the_masses_are_whole_and_move_with_the_prompt_alone() -> None:
 def test_all_anchors_in_one_pass_look_as_each_does_by_eager_attention() -> None:
     prefix = prefix_of(WORLD, REQUESTS)
     suffixes = [
-        Suffix(question(WORLD, 0)),
-        Suffix(question(WORLD, 1), soft_prompt(WORLD, 6)),
-        Suffix(question(WORLD, 0)[-1:]),
+        Suffix(query_ids(WORLD, 0)),
+        Suffix(query_ids(WORLD, 1), soft_prompt(WORLD, 6)),
+        Suffix(query_ids(WORLD, 0)[-1:]),
     ]
     block = WORLD.model.suffix_block(suffixes)
     together = WORLD.model.backbone.block_attention(block, prefix)
     assert together is not None
-    for place, suffix in enumerate(suffixes):
+    for number, suffix in enumerate(suffixes):
         alone = attention_weights(WORLD.model, prefix, suffix).mean(dim=2)
-        seen = together[:, :, place, : alone.shape[2]]
+        seen = together[:, :, number, : alone.shape[2]]
         assert torch.allclose(seen, alone, atol=1e-6)
-        assert (together[:, :, place, alone.shape[2] :] == 0).all()
+        assert (together[:, :, number, alone.shape[2] :] == 0).all()
 
 
 def test_a_decoder_of_another_family_gives_the_same_masses(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, model = random_arrays(0), loaded(WORLD)
     rows, cutoffs = np.array([0, 1, -1]), np.full(3, START + 900 * HOUR)
-    anchors = [Query(QUESTIONS[0]), Query(QUESTIONS[1])]
+    anchors = [Query(QUERIES[0]), Query(QUERIES[1])]
     driven = query_attention(model, arrays, rows, cutoffs, anchors)
     monkeypatch.setattr(type(WORLD.model.backbone), "block_attention", lambda *_: None)
     for one, other in zip(driven, query_attention(model, arrays, rows, cutoffs, anchors), strict=True):

@@ -1,4 +1,4 @@
-"""Collating: every token has a place of its own, and the order of users is theirs."""
+"""Collating: every token has its slot, in any order of users."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_every_token_has_one_place_before_the_padding(
     texts = WORLD.tokenizer.tokenise_events(arrays.texts)
     batch = collate(arrays, slices, texts, WORLD.normaliser, config)
     lengths = prefix_lengths(slices, config)
-    expected = {user * batch.tokens + place for user, length in enumerate(lengths) for place in range(length)}
+    expected = {user * batch.tokens + slot for user, length in enumerate(lengths) for slot in range(length)}
     assert sorted(batch.slot.tolist()) == sorted(expected)
     assert batch.lengths.tolist() == lengths.tolist()
     assert batch.tokens == max(lengths)

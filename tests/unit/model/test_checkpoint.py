@@ -11,7 +11,7 @@ from qanchor.model.checkpoint import load_model, save_model
 from qanchor.model.qanchor import Suffix
 from qanchor.model.soft_prompt import SoftPrompt, load_prompt, save_prompt
 from qanchor.model.space import fingerprint
-from tests.unit.model.worlds import QUESTIONS, World, make_world, random_arrays, slices_at
+from tests.unit.model.worlds import QUERIES, World, make_world, random_arrays, slices_at
 
 _FINGERPRINT = "de20854597c88c3b7e58839be389146f79eeb9e143f2d122be3e8e7f67f9b786"
 
@@ -36,7 +36,7 @@ def test_a_loaded_model_gives_the_same_vectors(folder: Path) -> None:
     vectors = []
     for world in (WORLD, again):
         batch = world.batch(arrays, slices_at(arrays, [0, 1], [900, 500]))
-        ids = world.tokenizer.encode_queries([QUESTIONS[2]])[0]
+        ids = world.tokenizer.encode_queries([QUERIES[2]])[0]
         vectors.append(world.model.read_out(world.model.encode_prefix(batch), Suffix(ids)))
     assert torch.equal(vectors[0], vectors[1])
 

@@ -1,4 +1,4 @@
-"""Embedding: every user's vector is its own, whatever is asked beside it and whatever happens later."""
+"""Embedding: a user's vector depends on no other user or query, and on no later event."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.runtime import Runtime
 from qanchor.model.soft_prompt import SoftPrompt
-from tests.unit.model.worlds import HOUR, QUESTIONS, START, WORKSPACE, event_table, make_world, random_arrays
+from tests.unit.model.worlds import HOUR, QUERIES, START, WORKSPACE, event_table, make_world, random_arrays
 
 WORLD = make_world(1)
 LOADED = LoadedModel(
@@ -27,7 +27,7 @@ LOADED = LoadedModel(
     "hash",
     Runtime(torch.device("cpu"), torch.float32),
 )
-ANCHORS = [Query(QUESTIONS[0]), Query(QUESTIONS[1], SoftPrompt(torch.randn(6, 16), torch.zeros(2, 8)))]
+SCENARIO_QUERIES = [Query(QUERIES[0]), Query(QUERIES[1], SoftPrompt(torch.randn(6, 16), torch.zeros(2, 8)))]
 ARRAYS = random_arrays(0)
 
 
@@ -43,19 +43,19 @@ def hours(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def test_vectors_do_not_depend_on_the_batch(requests: list[tuple[int, int]], batch_tokens: int) -> None:
     rows = np.array([row for row, _ in requests])
     cutoffs = hours(*[hour for _, hour in requests])
-    together = UserEmbedder(LOADED, batch_tokens).embed(ARRAYS, rows, cutoffs, ANCHORS)
+    together = UserEmbedder(LOADED, batch_tokens).embed(ARRAYS, rows, cutoffs, SCENARIO_QUERIES)
     assert together.shape == (2, len(rows), 8)
     assert together.dtype == np.float32
     single = UserEmbedder(LOADED)
     for request in range(len(rows)):
-        alone = single.embed(ARRAYS, rows[[request]], cutoffs[[request]], ANCHORS)
+        alone = single.embed(ARRAYS, rows[[request]], cutoffs[[request]], SCENARIO_QUERIES)
         np.testing.assert_allclose(alone[:, 0], together[:, request], atol=1e-5)
 
 
 def test_the_order_of_questions_changes_nothing() -> None:
     rows = np.arange(5)
-    forward = UserEmbedder(LOADED).embed(ARRAYS, rows, hours(*[900] * 5), ANCHORS)
-    backward = UserEmbedder(LOADED).embed(ARRAYS, rows, hours(*[900] * 5), ANCHORS[::-1])
+    forward = UserEmbedder(LOADED).embed(ARRAYS, rows, hours(*[900] * 5), SCENARIO_QUERIES)
+    backward = UserEmbedder(LOADED).embed(ARRAYS, rows, hours(*[900] * 5), SCENARIO_QUERIES[::-1])
     np.testing.assert_allclose(forward, backward[::-1], atol=1e-5)
 
 
@@ -71,25 +71,25 @@ def test_a_planted_future_changes_nothing() -> None:
 
     def vectors(arrays: EventArrays) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         rows = arrays.user_rows([f"u{i}" for i in range(5)])
-        return embedder.embed(arrays, rows, hours(*[cutoff] * 5), ANCHORS)
+        return embedder.embed(arrays, rows, hours(*[cutoff] * 5), SCENARIO_QUERIES)
 
     np.testing.assert_allclose(vectors(leaky), vectors(clean), atol=1e-5)
 
 
 def test_no_requests_and_no_questions_give_empty_arrays() -> None:
     embedder = UserEmbedder(LOADED)
-    assert embedder.embed(ARRAYS, np.empty(0, np.int64), hours(), ANCHORS).shape == (2, 0, 8)
+    assert embedder.embed(ARRAYS, np.empty(0, np.int64), hours(), SCENARIO_QUERIES).shape == (2, 0, 8)
     assert embedder.embed(ARRAYS, np.arange(2), hours(900, 900), []).shape == (0, 2, 8)
 
 
 def test_events_of_other_modalities_are_refused() -> None:
     other = EventArrays(ARRAYS.users, ARRAYS.texts, ARRAYS.modalities[:1])
     with pytest.raises(CheckpointInvalid, match="reads the modalities pay, visit, profile"):
-        UserEmbedder(LOADED).embed(other, np.arange(1), hours(900), ANCHORS)
+        UserEmbedder(LOADED).embed(other, np.arange(1), hours(900), SCENARIO_QUERIES)
 
 
 def test_a_prompt_of_another_width_is_refused() -> None:
-    wide = Query(QUESTIONS[0], SoftPrompt(torch.zeros(6, 99), torch.zeros(2, 8)))
+    wide = Query(QUERIES[0], SoftPrompt(torch.zeros(6, 99), torch.zeros(2, 8)))
     with pytest.raises(CheckpointInvalid, match="width 99, and the model 16"):
         UserEmbedder(LOADED).embed(ARRAYS, np.arange(1), hours(900), [wide])
 
@@ -97,20 +97,20 @@ def test_a_prompt_of_another_width_is_refused() -> None:
 def test_another_table_is_tokenised_anew(tmp_path: Path) -> None:
     embedder = UserEmbedder(LOADED)
     other = random_arrays(7)
-    first = embedder.embed(other, np.arange(2), hours(900, 900), ANCHORS)
-    embedder.embed(ARRAYS, np.arange(2), hours(900, 900), ANCHORS)
+    first = embedder.embed(other, np.arange(2), hours(900, 900), SCENARIO_QUERIES)
+    embedder.embed(ARRAYS, np.arange(2), hours(900, 900), SCENARIO_QUERIES)
     np.testing.assert_allclose(
-        embedder.embed(other, np.arange(2), hours(900, 900), ANCHORS), first, atol=1e-5
+        embedder.embed(other, np.arange(2), hours(900, 900), SCENARIO_QUERIES), first, atol=1e-5
     )
 
 
 def test_cores_that_share_the_batches_change_nothing_and_leave_torch_as_it_was() -> None:
     threads = torch.get_num_threads()
     rows, cutoffs = np.arange(5).repeat(8), hours(*range(200, 1000, 20))
-    expected = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, ANCHORS)
+    expected = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, SCENARIO_QUERIES)
     try:
         torch.set_num_threads(3)
-        found = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, ANCHORS)
+        found = UserEmbedder(LOADED, 60).embed(ARRAYS, rows, cutoffs, SCENARIO_QUERIES)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -123,7 +123,7 @@ def test_what_goes_wrong_in_a_batch_is_raised_and_the_threads_come_back() -> Non
     try:
         torch.set_num_threads(2)
         with pytest.raises(IndexError):
-            UserEmbedder(LOADED, 60).embed(broken, np.arange(5), hours(*[900] * 5), ANCHORS)
+            UserEmbedder(LOADED, 60).embed(broken, np.arange(5), hours(*[900] * 5), SCENARIO_QUERIES)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.event_texts import encoder_version
 from qanchor.model.runtime import Runtime
 from qanchor.model.text_encoder import TransformerTextEncoder
-from tests.unit.model.worlds import HOUR, QUESTIONS, START, make_world, random_arrays
+from tests.unit.model.worlds import HOUR, QUERIES, START, make_world, random_arrays
 
 ARRAYS = random_arrays(0)
 SIZES = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -31,7 +31,7 @@ class CountingEncoder(TransformerTextEncoder):
 
 
 def loaded_model(seed: int = 1) -> tuple[LoadedModel, CountingEncoder]:
-    """A model around a small transformer with random weights."""
+    """A model with a small transformer of random weights."""
     world = make_world(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,7 +45,7 @@ def loaded_model(seed: int = 1) -> tuple[LoadedModel, CountingEncoder]:
 
 def vectors(loaded: LoadedModel, folder: Path | None) -> NDArray[np.float32]:
     embedder, cutoffs = UserEmbedder(loaded, 60, folder), np.full(5, START + 900 * HOUR)
-    return embedder.embed(ARRAYS, np.arange(5), cutoffs, [Query(QUESTIONS[0])])
+    return embedder.embed(ARRAYS, np.arange(5), cutoffs, [Query(QUERIES[0])])
 
 
 def test_a_text_is_encoded_once_for_all_batches_and_never_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers beside the text: scaled by what training saw, finite whatever comes, blind to nothing it needs."""
+"""Numeric features: scaled by the training events, finite for any input, equal to slow loops."""
 
 from dataclasses import replace
 

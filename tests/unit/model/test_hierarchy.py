@@ -16,7 +16,7 @@ def test_modality_means_equal_a_slow_loop() -> None:
     encoder = WORLD.model.encoder
     vectors = encoder.event_vectors(batch)
     ages = torch.cat([part[:, AGE_COLUMN] for part in batch.numbers]) * WORLD.config.window_days
-    found = encoder.modality_means(batch, vectors)
+    means = encoder.modality_means(batch, vectors)
     modalities = batch.counts.shape[1]
     for user in range(batch.users):
         for modality in range(modalities):
@@ -24,9 +24,9 @@ def test_modality_means_equal_a_slow_loop() -> None:
             weights = torch.exp(-ages[own] / 14)
             recent = (weights[:, None] * vectors[own]).sum(0) / (weights.sum() + 0.05)
             mean = vectors[own].mean(0) if own.any() else torch.zeros(vectors.shape[1])
-            beside = encoder.summaries[modality](batch.summary[modality][user])
-            expected = mean + beside + encoder.recent[modality](recent)
-            np.testing.assert_allclose(found[user, modality], expected, atol=1e-5)
+            summary = encoder.summaries[modality](batch.summary[modality][user])
+            expected = mean + summary + encoder.recent[modality](recent)
+            np.testing.assert_allclose(means[user, modality], expected, atol=1e-5)
 
 
 def test_the_age_stands_where_the_mean_that_forgets_looks_for_it() -> None:

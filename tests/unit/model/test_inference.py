@@ -10,7 +10,7 @@ from qanchor.model.checkpoint import LoadedModel
 from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.inference import quantise
 from qanchor.model.runtime import Runtime, choose_runtime
-from tests.unit.model.worlds import HOUR, QUESTIONS, START, make_world, random_arrays
+from tests.unit.model.worlds import HOUR, QUERIES, START, make_world, random_arrays
 
 ARRAYS = random_arrays(0)
 
@@ -22,7 +22,7 @@ def loaded_on(device: str) -> LoadedModel:
 
 
 def test_vectors_in_int8_lie_close_to_those_in_float32() -> None:
-    cutoffs, anchors = np.full(5, START + 900 * HOUR), [Query(question) for question in QUESTIONS]
+    cutoffs, anchors = np.full(5, START + 900 * HOUR), [Query(question) for question in QUERIES]
     exact = UserEmbedder(loaded_on("cpu")).embed(ARRAYS, np.arange(5), cutoffs, anchors)
     close = UserEmbedder(quantise(loaded_on("cpu"))).embed(ARRAYS, np.arange(5), cutoffs, anchors)
     cosines = (exact * close).sum(axis=2)

@@ -15,7 +15,7 @@ TEXTS = [b"tea", b"rent", b"tea", b"gold"]
 
 
 class Encoder:
-    """Vectors that tell which text they are of, and a count of how many were asked for."""
+    """Vectors that identify their text, and a count of the encoded ones."""
 
     def __init__(self, texts: list[bytes]) -> None:
         self.texts = texts
@@ -38,9 +38,9 @@ def check(cache: TextVectorCache, texts: list[bytes] | None = None) -> list[byte
     """Ask for the texts, check every vector, and tell which texts were encoded."""
     texts = TEXTS if texts is None else texts
     encoder = Encoder(texts)
-    found = cache.vectors(texts, encoder)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.stack([vector_of(text) for text in texts]))
+    vectors = cache.vectors(texts, encoder)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, np.stack([vector_of(text) for text in texts]))
     return encoder.encoded
 
 

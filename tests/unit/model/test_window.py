@@ -31,11 +31,11 @@ def test_sql_and_arrays_give_the_same_aggregates(
     slices = slice_histories(arrays, rows, cutoffs, WORKSPACE)
     for column, modality in enumerate(arrays.modalities):
         amount = WORKSPACE.modalities[modality.name].amount
-        window, found = Window.of(modality, slices, column)
+        window, event_rows = Window.of(modality, slices, column)
         for aggregate in activity_aggregates(has_amount=amount is not None):
             expected = sql[aggregate.column(modality.name)].to_numpy()
             if aggregate.kind == "sum":
-                values = window.of_number(aggregate, np.nan_to_num(modality.numbers[found, 0]))
+                values = window.of_number(aggregate, np.nan_to_num(modality.numbers[event_rows, 0]))
             else:
                 values = window.of_events(aggregate)
             if aggregate.kind == "recency":

@@ -27,7 +27,7 @@ from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 HOUR = 3_600_000_000
 START = microseconds(datetime(2024, 1, 1, tzinfo=UTC))
-QUESTIONS = ("will the user buy tea?", "will they leave", "Ob der Nutzer ☕ bestellt, und wann genau?")
+QUERIES = ("will the user buy tea?", "will they leave", "Ob der Nutzer ☕ bestellt, und wann genau?")
 WORKSPACE = Workspace(
     Path(),
     30,
@@ -121,6 +121,6 @@ def make_world(seed: int = 0, **changes: Any) -> World:
         "embedding_width": 8,
     }
     config = preset_config("tiny", WORKSPACE, **{**sizes, **changes})
-    tokenizer = make_tokenizer(config, [*QUESTIONS, *WORDS, "paid tea"])
+    tokenizer = make_tokenizer(config, [*QUERIES, *WORDS, "paid tea"])
     normaliser = Normaliser.fit(random_arrays(99), WORKSPACE.modalities)
     return World(config, tokenizer, normaliser, build_model(config, tokenizer, seed).eval())

@@ -50,9 +50,9 @@ def _gradients(
     parts = nn.ModuleList([model, _reader(batch)])
     parts.zero_grad(set_to_none=True)
     losses = Objective(model, parts[1], config, runtime, Ranks()).backward(batch, 3)
-    found = {name: p.grad.clone() for name, p in parts.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.clone() for name, p in parts.named_parameters() if p.grad is not None}
     parts.zero_grad(set_to_none=True)
-    return losses, found
+    return losses, gradients
 
 
 def _assert_same(left: dict[str, Tensor], right: dict[str, Tensor], most: float = 1e-5) -> None:
@@ -99,14 +99,14 @@ def _all_graphs_at_once(
     """The three parts with their graphs, drawn as the objective draws, and one backward pass over all."""
     both = nn.ModuleList([model, _reader(batch)])
     drawn = Objective(model, both[1], config, CPU, Ranks())
-    outputs, told = [], torch.zeros(())
+    outputs, next_token = [], torch.zeros(())
     tokens = (batch.answer_ids[:, :2] != model.pad_id).sum(dim=(1, 2)).double()
     for number, points in enumerate((range(0, 3), range(3, 6), range(6, 8))):
         part = part_of(batch, points, model.pad_id)
         output = drawn._forward(part, 3, number)
         share = float(tokens[points.start : points.stop].sum() / tokens.sum())
         outputs.append(output)
-        told = told + output.next_token_loss * share
+        next_token = next_token + output.next_token_loss * share
     anchor = torch.cat([output.anchor for output in outputs])
     answer = torch.cat([output.answer for output in outputs])
     users = batch.users.repeat_interleave(3)
@@ -114,10 +114,10 @@ def _all_graphs_at_once(
     contrastive = contrastive_loss(anchor, answer, 0.07, 0.1, never)
     summary = summary_loss(both[1](anchor), batch.summaries.flatten(0, 1))
     weights = config.contrastive_weight, config.next_token_weight, config.summary_weight
-    (weights[0] * contrastive + weights[1] * told + weights[2] * summary).backward()  # type: ignore[no-untyped-call]
-    found = {name: p.grad.clone() for name, p in both.named_parameters() if p.grad is not None}
+    (weights[0] * contrastive + weights[1] * next_token + weights[2] * summary).backward()  # type: ignore[no-untyped-call]
+    gradients = {name: p.grad.clone() for name, p in both.named_parameters() if p.grad is not None}
     both.zero_grad(set_to_none=True)
-    return Losses(contrastive.detach(), told.detach(), summary.detach()), found
+    return Losses(contrastive.detach(), next_token.detach(), summary.detach()), gradients
 
 
 def test_a_part_is_those_rows_of_the_whole(trainee: tuple[QAnchor, PairBatch]) -> None:

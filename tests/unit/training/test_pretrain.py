@@ -64,7 +64,7 @@ def _same_weights(left: PretrainResult, right: PretrainResult) -> bool:
 
 
 class _Interrupting(Silent):
-    """Somebody who presses Ctrl-C after some steps."""
+    """Progress that is interrupted by Ctrl-C after some steps."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -76,7 +76,7 @@ class _Interrupting(Silent):
 
 
 class _Signalling(Silent):
-    """Somebody who sends a signal to this process after some steps."""
+    """Progress that sends a signal to this process after some steps."""
 
     def __init__(self, number: signal.Signals, after: int) -> None:
         self.number, self.left = number, after
@@ -99,7 +99,7 @@ def _assert_the_same_run(whole: PretrainResult, resumed: PretrainResult) -> None
 
 
 def _fails_at(step: int, error: Exception | None) -> Any:
-    """`Objective._whole` that raises the error at a step, or gives a loss that is no number."""
+    """`Objective._whole` that raises the error at a step, or gives a loss that is not finite."""
     honest = Objective._whole
 
     def whole(self: Objective, batch: Any, at: int, masked: bool) -> Losses:
@@ -133,7 +133,7 @@ def test_events_at_or_after_until_and_new_users_change_nothing() -> None:
     assert _same_weights(_whole_run(), _run(planted_leak(tiny_events(), UNTIL)))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_to_the_same_losses_and_weights(tmp_path: Path) -> None:
     execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         _run(execution=execution, progress=_Interrupting(after=4))
@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses_and_weights(tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_the_very_step_and_the_next_try_goes_on_from_it(
+def test_a_signal_keeps_the_very_step_and_the_next_try_continues_from_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     execution, config = Execution(run_dir=tmp_path / "run"), replace(CONFIG, save_every=100)
@@ -176,7 +176,7 @@ def test_what_torch_says_on_a_cpu_without_memory_is_understood() -> None:
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_good_state_and_a_lower_rate_goes_on_from_it(
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state_and_a_lower_rate_continues_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution = Execution(run_dir=tmp_path / "run")
@@ -248,7 +248,7 @@ def test_the_papers_settings_are_the_papers() -> None:
     assert settings_of("tiny", steps=3) == PretrainConfig(steps=3)
 
 
-def test_a_run_with_other_arguments_begins_anew(tmp_path: Path) -> None:
+def test_a_run_with_other_arguments_begins_again(tmp_path: Path) -> None:
     execution = Execution(run_dir=tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         _run(execution=execution, progress=_Interrupting(after=4))
@@ -271,7 +271,7 @@ def test_the_losses_fall() -> None:
     assert metrics["pairs"] == 2 * metrics["points"]
 
 
-def test_a_loss_that_is_no_number_stops_with_a_remedy() -> None:
+def test_a_loss_that_is_not_finite_stops_with_a_remedy() -> None:
     with pytest.raises(TrainingDiverged, match="learning rate"):
         _run(config=replace(CONFIG, learning_rate=1e30))
 
@@ -320,7 +320,7 @@ def test_a_machine_that_slows_down_after_the_trial_makes_fewer_steps_in_the_same
     assert rates[-1] < 0.1 * max(rates)
 
 
-def test_a_run_by_the_clock_goes_on_with_the_steps_that_were_settled(
+def test_a_run_by_the_clock_resumes_with_the_planned_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(CONFIG, minutes=1.0, save_every=1)

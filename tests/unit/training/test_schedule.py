@@ -11,18 +11,18 @@ BUDGET = 180.0
 
 
 def _seconds(first: Pace, each: Callable[[float], float]) -> tuple[float, list[float]]:
-    """How long a run takes whose steps take `each(seconds since the start)`; its places in the schedule."""
-    pace, spent, done, places = first, 0.0, 0, []
+    """Duration of a run whose steps take `each(seconds so far)`, and its positions in the schedule."""
+    pace, spent, done, positions = first, 0.0, 0, []
     while done < pace.last:
         until, began, from_step = pace.next_replan(), spent, done
         for step in range(done, until):
-            places.append(pace.at(step) / pace.steps)
+            positions.append(pace.at(step) / pace.steps)
             spent += each(spent)
         done = until
         if until < pace.last:
             last = last_step(done, BUDGET - spent, (spent - began) / (done - from_step))
             pace = pace.replanned(done, last)
-    return spent, places
+    return spent, positions
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def _seconds(first: Pace, each: Callable[[float], float]) -> tuple[float, list[f
 )
 def test_the_time_is_filled_and_the_schedule_goes_all_the_way(each: Callable[[float], float]) -> None:
     steps = steps_that_fit(BUDGET, [0.5, 0.5, 0.5])
-    spent, places = _seconds(Pace(steps, steps), each)
+    spent, positions = _seconds(Pace(steps, steps), each)
     assert spent == pytest.approx(BUDGET, rel=0.05)
-    rises = [after - before for before, after in itertools.pairwise(places)]
+    rises = [after - before for before, after in itertools.pairwise(positions)]
     assert min(rises) > 0
-    assert places[-1] > 0.95
+    assert positions[-1] > 0.95
     assert max(rises) < 0.03  # no jump
 
 

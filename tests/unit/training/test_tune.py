@@ -152,7 +152,7 @@ def test_every_step_of_scenarios_tuned_at_once_is_counted_though_they_stop_early
     tuned = tune_scenarios(
         Tuning(loaded, WORKSPACE, config), arrays, [_labels("sails"), _labels("sings")], counted
     )
-    assert min(found.metrics["steps"] for found in tuned.values()) < 40
+    assert min(prompt.metrics["steps"] for prompt in tuned.values()) < 40
     assert counted.stages[-1] == ["tuning 2 scenarios", 80, 80]
 
 
