@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-_PIPE_WIDTH = 200
 _GAP = 2
 # A cell that is longer and has spaces is prose, which may be folded between words.
 _PROSE = 30
@@ -56,10 +55,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         title: printed above.
         rows: of the same columns, named in snake_case; headings have spaces.
     """
-    console = _console()
+    console = open_console()
     columns = [_Column(name, [row[name] for row in rows]) for name in (rows[0] if rows else ())]
     # A table's own title would be folded to the table's width.
-    console.print(title, style="bold", soft_wrap=True, markup=False, highlight=False, emoji=False)
+    console.print(title, style="bold", soft_wrap=True, markup=False)
     blocks = _blocks(columns, console.width)
     if len(blocks) > 1 and len(rows) == 1:
         names, values = [column.heading for column in columns], [column.cells[0] for column in columns]
@@ -117,12 +116,18 @@ def _print_block(console: "Console", columns: Sequence[_Column]) -> None:
     console.print(table)
 
 
-def _console() -> "Console":
+def open_console(pipe_width: int = 200) -> "Console":
+    """Stdout, in which data is no emoji code, as wide as the terminal.
+
+    Args:
+        pipe_width: width where stdout is a file or a pipe and COLUMNS is not set.
+    """
     from rich.console import Console
 
-    console = Console(highlight=False)
-    # A file or a pipe has no width of its own.
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = pipe_width
+    return console
 
 
 def _cell(value: Any) -> str:

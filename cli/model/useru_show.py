@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import print_json
+from cli.output import open_console, print_json
 from qanchor.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def show_set(folder: Path, samples: Samples, *, as_json: bool) -> None:
 
         print_json({"folder": str(folder), **msgspec.to_builtins(manifest), "samples": rows})
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(width=110, highlight=False)
+    console = open_console(pipe_width=110)
     _print_statistics(console, folder, manifest)
     for row in rows:
         _print_sample(console, row)
@@ -140,7 +137,7 @@ def _print_reflection(console: "Console", manifest: "Manifest") -> None:
     console.print(f"[bold]reflection[/]  {statements.get('checked', 0):,} statements checked: {shares}")
     if manifest.faults:
         faults = ", ".join(f"{count:,} {name}" for name, count in manifest.faults.items())
-        console.print(f"            faults: {faults}")
+        console.print(f"            faults: {faults}", markup=False)
     spent = manifest.spending
     if spent:
         money = f", cost {spent['cost']:,.4f}" if spent.get("cost") else ""

@@ -151,7 +151,7 @@ def test_a_wrong_login_is_named_by_every_command(
     told = run_command(["doctor", "--json"], env)
     (finding,) = [one for one in json.loads(told.stdout)["findings"] if one["check"] == "kafka broker"]
     assert finding["state"] == "missing"
-    assert words in finding["found"]
+    assert words in finding["value"]
 
 
 def test_a_session_that_the_brokers_refuse_is_named_with_both_numbers(secured: _Secured) -> None:
