@@ -28,7 +28,7 @@ def describe(options: SearchOptions, out: OutOption = None, as_json: JsonOption 
     """Rank users by words, alone or together with seeds.
 
     Only words that occur in the event log count. The output compares how many events of the ranked users
-    name them with everybody else's: a description that the space does not hold shows no difference.
+    name them with everybody else's: a description that the space does not represent shows no difference.
 
     Example: qanchor-cli audience describe --scenario takeout --text "orders takeout food" -k 500
     """

@@ -22,8 +22,8 @@ def build(scenario: ScenariosOption = None, every: AllOption = False, as_json: J
     """Build indexes from the embeddings in service.
 
     The present index serves until the new one is complete. Up to 50,000 users the search is exact. Above, the
-    kind is chosen by size, memory and whether the vectors form clusters, and tuned until it finds what
-    QANCHOR_INDEX__RECALL asks for (0.98 of the true 100 nearest).
+    kind is chosen by size, memory and whether the vectors form clusters, and tuned until it reaches
+    QANCHOR_INDEX__RECALL (0.98 of the true 100 nearest).
 
     Example: qanchor-cli index build --all
     """

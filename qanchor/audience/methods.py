@@ -36,7 +36,7 @@ class Choice:
         method: name of the method.
         recall: share of held-out seeds among the best `shares` of other users, the mean over these, by
             method; empty where nothing was compared. One share alone would let a few seeds decide.
-        shares: of the users, in (0, 1].
+        shares: shares of the users at which recall is measured, in (0, 1].
         held_out: number of seeds behind each recall.
         strength: inverse regularisation of a classifier, chosen by the area under its curve on held-out
             seeds.
@@ -61,7 +61,7 @@ def fit_scorer(
     """Learn from seeds how to rank users.
 
     Args:
-        method: 'centroid': the mean inner product with the seeds, less that with other users.
+        method: 'centroid': the mean inner product with the seeds, minus that with other users.
             'centroids': the same with the nearest of several centres of the seeds (k-means; their number by
             silhouette). 'nearest': the mean cosine to the nearest seeds, from the average user: each seed
             votes for who is near it. 'classifier': logistic regression of seeds against other users; these

@@ -25,7 +25,7 @@ class Calibration:
     Args:
         method: method that fitted the line; `level` moves all log-odds by one number.
         raw: raw scores of the knots, ascending.
-        log_odds: of label 1 at the knots, ascending.
+        log_odds: log-odds of label 1 at the knots, ascending.
         slope: log-odds per raw score before the first and after the last knot; above 0.
     """
 

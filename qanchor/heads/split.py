@@ -66,7 +66,7 @@ def divide(labels: Labels, request: SplitRequest) -> Division:
 
     Args:
         labels: labels of the scenario.
-        request: how to divide them.
+        request: rule of the division.
 
     Raises:
         LabelsInvalid: there is no such fold, there are no folds, the prompt has seen the test fold, or the

@@ -23,7 +23,7 @@ class VectorIndex:
     was built, their old rows remain; no search returns them.
 
     Args:
-        metadata: what it holds.
+        metadata: space, cut-off and segments of the index.
         segments: at least one; a later one has the newer vectors.
         removed: int64, ascending: rows of users who were changed or removed.
     """
