@@ -20,14 +20,13 @@ from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
 from qanchor.settings import EventSettings
 from qanchor.storage.event_log import EventSource, time_conditions
 from qanchor.storage.sql import Connection, connect_table, literal, quote
-from qanchor.times import DAY_US, to_microseconds
+from qanchor.times import DAY_US
 from qanchor.workspace import ModalitySpec, Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Int64 = NDArray[np.int64]
-microseconds = to_microseconds
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from qanchor.events.history import (
     EventArrays,
     arrays_from_table,
     load_event_arrays,
-    microseconds,
     slice_histories,
 )
+from qanchor.times import to_microseconds
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -60,12 +60,12 @@ def as_table(events: Sequence[Event], ids: Sequence[str] | None = None) -> pa.Ta
 
 def read(arrays: EventArrays, user: str, cutoff_hour: int) -> list[list[tuple[int, str]]]:
     """What a request reads: (hour, text) of each modality, oldest first."""
-    cutoffs = np.array([microseconds(START + timedelta(hours=cutoff_hour))])
+    cutoffs = np.array([to_microseconds(START + timedelta(hours=cutoff_hour))])
     slices = slice_histories(arrays, arrays.user_rows([user]), cutoffs, WORKSPACE)
     result = []
     for column, events in enumerate(arrays.modalities):
         kept = range(int(slices.start[0, column]), int(slices.stop[0, column]))
-        base = microseconds(START)
+        base = to_microseconds(START)
         result.append(
             [((int(events.time[i]) - base) // 3_600_000_000, arrays.texts[events.text[i]]) for i in kept]
         )
@@ -157,7 +157,7 @@ def test_events_of_one_moment_stand_in_the_order_of_their_ids() -> None:
 def test_window_events_counts_what_max_events_cut() -> None:
     events: list[Event] = [("a", "visit", hour, "home", None) for hour in range(6)]
     arrays = arrays_from_table(as_table(events), WORKSPACE)
-    slices = slice_histories(arrays, np.array([0]), np.array([microseconds(START) + DAY]), WORKSPACE)
+    slices = slice_histories(arrays, np.array([0]), np.array([to_microseconds(START) + DAY]), WORKSPACE)
     assert slices.window_events.tolist() == [[0, 6]]
     assert (slices.stop - slices.start).tolist() == [[0, 2]]
 
@@ -165,16 +165,16 @@ def test_window_events_counts_what_max_events_cut() -> None:
 def test_take_keeps_requests_together() -> None:
     events: list[Event] = [("a", "visit", 1, "x", None), ("b", "visit", 2, "y", None)]
     arrays = arrays_from_table(as_table(events), WORKSPACE)
-    cutoffs = np.array([microseconds(START) + DAY, microseconds(START) + 2 * DAY])
+    cutoffs = np.array([to_microseconds(START) + DAY, to_microseconds(START) + 2 * DAY])
     slices = slice_histories(arrays, np.array([0, 1]), cutoffs, WORKSPACE).take(np.array([1]))
     assert slices.cutoff.tolist() == [cutoffs[1]]
-    assert arrays.modalities[1].time[slices.start[0, 1]] == microseconds(START + timedelta(hours=2))
+    assert arrays.modalities[1].time[slices.start[0, 1]] == to_microseconds(START + timedelta(hours=2))
 
 
 def test_last_times_are_over_all_modalities() -> None:
     events: list[Event] = [("a", "visit", 3, "x", None), ("a", "pay", 7, "y", None), ("b", "pay", 1, "y", 1)]
     arrays = arrays_from_table(as_table(events), WORKSPACE)
-    hours = (arrays.last_times() - microseconds(START)) // 3_600_000_000
+    hours = (arrays.last_times() - to_microseconds(START)) // 3_600_000_000
     assert hours.tolist() == [7, 1]
 
 
@@ -256,9 +256,9 @@ def test_loading_is_bounded_by_time_and_users() -> None:
     early = load_event_arrays(log, WORKSPACE, before=moment)
     late = load_event_arrays(log, WORKSPACE, after=moment, users=["a"])
     assert early.users.tolist() == ["a", "b"]
-    assert early.modalities[1].time.max() < microseconds(moment)
+    assert early.modalities[1].time.max() < to_microseconds(moment)
     assert late.users.tolist() == ["a"]
-    assert late.modalities[1].time.min() == microseconds(moment)
+    assert late.modalities[1].time.min() == to_microseconds(moment)
 
 
 def test_each_distinct_text_is_stored_once() -> None:

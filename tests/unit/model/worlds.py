@@ -14,7 +14,6 @@ from qanchor.events.history import (
     EventArrays,
     HistorySlices,
     arrays_from_table,
-    microseconds,
     slice_histories,
 )
 from qanchor.model.batch import EventBatch, collate
@@ -23,10 +22,11 @@ from qanchor.model.config import BackboneConfig, ModelConfig, TextEncoderConfig,
 from qanchor.model.features import Normaliser
 from qanchor.model.qanchor import QAnchor
 from qanchor.model.tokens import TextTokenizer
+from qanchor.times import to_microseconds
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 HOUR = 3_600_000_000
-START = microseconds(datetime(2024, 1, 1, tzinfo=UTC))
+START = to_microseconds(datetime(2024, 1, 1, tzinfo=UTC))
 QUERIES = ("will the user buy tea?", "will they leave", "Ob der Nutzer ☕ bestellt, und wann genau?")
 WORKSPACE = Workspace(
     Path(),
