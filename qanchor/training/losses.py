@@ -75,13 +75,7 @@ def same_user_or_answer(users: Tensor, answers: Tensor) -> Tensor:
     return same
 
 
-def prompt_loss(
-    vectors: Tensor,
-    prototypes: Tensor,
-    labels: Tensor,
-    temperature: float = 0.07,
-    class_weights: Tensor | None = None,
-) -> Tensor:
+def prompt_loss(vectors: Tensor, prototypes: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
     """How badly the class prototypes predict the users' classes from their vectors.
 
     Args:
@@ -89,14 +83,13 @@ def prompt_loss(
         prototypes: one unit vector for each class, [classes, dim].
         labels: class of each user, int64 [batch].
         temperature: divides the cosine; in (0, 1].
-        class_weights: [classes]; the mean is weighted by each user's class. None: all 1.
 
     Returns:
         Mean cross-entropy in nats, shape ().
 
     Source: arXiv 2602.14492, Eq. 7.
     """
-    loss: Tensor = F.cross_entropy(vectors @ prototypes.T / temperature, labels, weight=class_weights)
+    loss: Tensor = F.cross_entropy(vectors @ prototypes.T / temperature, labels)
     return loss
 
 
