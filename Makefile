@@ -8,7 +8,7 @@ DOCLINT := --style=google --arg-type-hints-in-docstring=False --check-return-typ
   --skip-checking-short-docstrings=True --skip-checking-raises=True --check-class-attributes=False \
   --allow-init-docstring=True
 
-.PHONY: demo test nightly check format services services-stop bench clean setup help
+.PHONY: demo test test-kafka nightly check format services services-stop bench clean setup help
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,14 @@ check: .venv/installed  ## ruff, mypy, import-linter, pydoclint, vulture
 format: .venv/installed  ## format and fix what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# A folder with the jars of Apache Kafka; without one, Maven brings them.
+QANCHOR_TEST_KAFKA_LIBS ?= $(CURDIR)/.kafka/libs
+KAFKA_TESTS := tests/integration/test_streaming.py tests/integration/test_dead_letters.py tests/integration/test_crash_points.py tests/integration/test_unreadable.py tests/integration/test_refusals.py tests/integration/test_topics_that_change.py
+
+test-kafka: .venv/installed  ## the Kafka tests on the embedded broker and on Apache Kafka (java, and mvn where no jars are named)
+	@test -d "$(QANCHOR_TEST_KAFKA_LIBS)" || mvn -q -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory="$(QANCHOR_TEST_KAFKA_LIBS)"
+	@QANCHOR_TEST_KAFKA_LIBS="$(QANCHOR_TEST_KAFKA_LIBS)" $(BIN)/python -m pytest -n 2 --dist loadgroup $(KAFKA_TESTS) $(PYTEST_ARGS)
 
 nightly: .venv/installed services  ## the long proof: 300 consumers killed at random (ten minutes)
 	@set -a; . .services/env; set +a; \

@@ -4,10 +4,11 @@ import gc
 import re
 import socket
 import threading
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kafka.errors import InvalidSessionTimeoutError
@@ -28,7 +29,7 @@ from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
 from consumers.watch import GroupWatch
-from qanchor.errors import BrokerRefusal, InputError
+from qanchor.errors import BrokerRefusal, InputError, StoreUnavailable
 from qanchor.events.rolling import RollingActivity
 from qanchor.metrics_server import MetricsServer
 from qanchor.progress import Progress
@@ -117,6 +118,19 @@ def read_offset(text: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
+@contextmanager
+def _stores_answer(home: Path) -> Iterator[None]:
+    """An error of the operating system becomes one line and exit code 4, whichever store has it."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or home
+        raise StoreUnavailable(
+            f"{where} cannot be used: {error.strerror or error}",
+            "Make it readable and writable for this user, or set QANCHOR_HOME; nothing is lost.",
+        ) from error
+
+
 def run_consumer(
     site: Site,
     options: ConsumeOptions,
@@ -145,7 +159,7 @@ def run_consumer(
     settings, engine = site.settings, site.engine
     kafka, name = settings.kafka, check_name(options.name or socket.gethostname())
     metrics, health = metrics or ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
-    with ExitStack() as closing:
+    with _stores_answer(site.home.root), ExitStack() as closing:
         if options.metrics_port is not None:
             server = MetricsServer(
                 options.metrics_port, metrics.registry, health.why_not_alive, health.why_not_ready

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -50,7 +51,12 @@ class DataApi:
                 )
                 for i in self._state.topics.get(name, {})
             ]
-            topics.append(described(error_code=code, name=name, is_internal=False, partitions=partitions))
+            number = self._state.topic_ids.get(name, uuid.UUID(int=0))
+            topics.append(
+                described(
+                    error_code=code, name=name, topic_id=number, is_internal=False, partitions=partitions
+                )
+            )
         node = response.MetadataResponseBroker(node_id=1, host=self._host, port=self._port, rack=None)
         return response(
             version=version, brokers=[node], cluster_id="qanchor-embedded", controller_id=1, topics=topics
@@ -74,6 +80,41 @@ class DataApi:
                 )
             )
         return response(version=version, topics=results)
+
+    def create_partitions(self, request: Any, version: int, fault: int) -> Any:
+        """Add partitions to topics."""
+        response = admin.CreatePartitionsResponse
+        results = [
+            response.CreatePartitionsTopicResult(
+                name=topic.name,
+                error_code=fault or self._state.create_partitions(topic.name, topic.count),
+                error_message=None,
+            )
+            for topic in request.topics
+        ]
+        return response(version=version, results=results)
+
+    def delete_records(self, request: Any, version: int, fault: int) -> Any:
+        """Forget records before an offset; -1 stands for the end."""
+        response = admin.DeleteRecordsResponse
+        result = response.DeleteRecordsTopicResult
+        topics = []
+        for topic in request.topics:
+            answers = []
+            for requested in topic.partitions:
+                partition = self._state.partition(topic.name, requested.partition_index)
+                code = fault or (Code.NONE if partition else Code.UNKNOWN_PARTITION)
+                if partition is not None and not code:
+                    partition.delete_before(requested.offset if requested.offset >= 0 else partition.next)
+                answers.append(
+                    result.DeleteRecordsPartitionResult(
+                        partition_index=requested.partition_index,
+                        low_watermark=partition.start if partition else -1,
+                        error_code=code,
+                    )
+                )
+            topics.append(result(name=topic.name, partitions=answers))
+        return response(version=version, topics=topics)
 
     def delete_topics(self, request: Any, version: int, fault: int) -> Any:
         """Delete topics."""

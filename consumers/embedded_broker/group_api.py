@@ -69,16 +69,21 @@ class GroupApi:
             members=members,
         )
 
-    def _check(self, group: str, member: str, generation: int) -> tuple[Group | None, Member | None, int]:
+    def _check(
+        self, group: str, member: str, generation: int, instance: str | None = None
+    ) -> tuple[Group | None, Member | None, int]:
         known = self._state.groups.get(group)
         if known is None:
             return None, None, Code.UNKNOWN_MEMBER
-        current, code = known.check(member, generation)
+        current, code = known.check(member, generation, instance)
         return known, current, code
 
     async def sync(self, request: Any, version: int, fault: int) -> Any:
         """What a member owns; the leader brings everyone's share."""
-        group, member, code = self._check(request.group_id, request.member_id, request.generation_id)
+        instance = request.group_instance_id if version >= 3 else None
+        group, member, code = self._check(
+            request.group_id, request.member_id, request.generation_id, instance
+        )
         code, assignment = fault or code, b""
         if group is not None and member is not None and not code:
             shares = {a.member_id: bytes(a.assignment) for a in request.assignments}
@@ -93,7 +98,8 @@ class GroupApi:
 
     def heartbeat(self, request: Any, version: int, fault: int) -> Any:
         """Alive; the answer says when a rebalance is on."""
-        group, _, code = self._check(request.group_id, request.member_id, request.generation_id)
+        instance = request.group_instance_id if version >= 3 else None
+        group, _, code = self._check(request.group_id, request.member_id, request.generation_id, instance)
         if group is not None and not code and group.state is GroupState.PREPARING:
             code = Code.REBALANCE_IN_PROGRESS
         return consumer.HeartbeatResponse(version=version, error_code=fault or code)
@@ -126,7 +132,8 @@ class GroupApi:
         answer = response.OffsetCommitResponseTopic
         code, generation = fault, request.generation_id_or_member_epoch
         if not code and (generation >= 0 or request.member_id):
-            group, _, code = self._check(request.group_id, request.member_id, generation)
+            instance = request.group_instance_id if version >= 7 else None
+            group, _, code = self._check(request.group_id, request.member_id, generation, instance)
             if group is not None and not code and group.state is GroupState.COMPLETING:
                 code = Code.REBALANCE_IN_PROGRESS
         topics = []

@@ -56,6 +56,7 @@ class Member:
     syncing: "asyncio.Future[tuple[int, bytes]] | None" = None
     assignment: bytes = b""
     generation: int = -1
+    ended: int = Code.UNKNOWN_MEMBER  # answer to what it waits for when it is taken out
 
     @property
     def waits_to_join(self) -> bool:
@@ -97,7 +98,7 @@ class Group:
         try:
             joined: Joined = await future
         except asyncio.CancelledError:
-            return Joined(Code.UNKNOWN_MEMBER, member=member.id)
+            return Joined(member.ended, member=member.id)
         return joined
 
     def _need_not_rebalance(self, member: Member) -> bool:
@@ -120,7 +121,9 @@ class Group:
             if known is not None:
                 return known
             if request.member not in self._pending:
-                return Joined(Code.UNKNOWN_MEMBER, member=request.member)
+                is_fenced = self._is_fenced(request.member, request.instance)
+                code = Code.FENCED_INSTANCE_ID if is_fenced else Code.UNKNOWN_MEMBER
+                return Joined(code, member=request.member)
             self._pending.discard(request.member)
             return self._add(request, request.member)
         if request.instance:
@@ -145,7 +148,7 @@ class Group:
         if old is None:
             return member
         del self.members[old.id]
-        _cancel(old)
+        _cancel(old, Code.FENCED_INSTANCE_ID)
         member.assignment = old.assignment
         if self.leader == old.id:
             self.leader = name
@@ -215,14 +218,22 @@ class Group:
         try:
             answer: tuple[int, bytes] = await future
         except asyncio.CancelledError:
-            return Code.UNKNOWN_MEMBER, b""
+            return member.ended, b""
         return answer
 
-    def check(self, member_id: str, generation: int) -> tuple[Member | None, int]:
+    def _is_fenced(self, member_id: str, instance: str | None) -> bool:
+        """Whether another process has joined as this static member since."""
+        current = self.find_instance(instance)
+        return bool(current) and current != member_id
+
+    def check(
+        self, member_id: str, generation: int, instance: str | None = None
+    ) -> tuple[Member | None, int]:
         """The member, alive again, and whether it is of this generation."""
         member = self.members.get(member_id)
         if member is None:
-            return None, Code.UNKNOWN_MEMBER
+            is_fenced = self._is_fenced(member_id, instance)
+            return None, Code.FENCED_INSTANCE_ID if is_fenced else Code.UNKNOWN_MEMBER
         member.seen = time.monotonic()
         return member, Code.NONE if generation == self.generation else Code.ILLEGAL_GENERATION
 
@@ -250,7 +261,8 @@ class Group:
         return next((m.id for m in self.members.values() if instance and m.instance == instance), "")
 
 
-def _cancel(member: Member) -> None:
+def _cancel(member: Member, code: int = Code.UNKNOWN_MEMBER) -> None:
+    member.ended = code
     for future in (member.joining, member.syncing):
         if future is not None and not future.done():
             future.cancel()

@@ -5,6 +5,7 @@ import inspect
 import logging
 import signal
 import struct
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,9 +117,11 @@ class EmbeddedBroker:
             _Handler(producer.ProduceRequest, 3, 8, data.produce),
             _Handler(consumer.FetchRequest, 4, 11, data.fetch),
             _Handler(consumer.ListOffsetsRequest, 1, 5, data.list_offsets),
-            _Handler(metadata.MetadataRequest, 0, 8, data.metadata),
+            _Handler(metadata.MetadataRequest, 0, 11, data.metadata),
             _Handler(admin.CreateTopicsRequest, 0, 5, data.create_topics),
             _Handler(admin.DeleteTopicsRequest, 1, 5, data.delete_topics),
+            _Handler(admin.CreatePartitionsRequest, 0, 3, data.create_partitions),
+            _Handler(admin.DeleteRecordsRequest, 0, 2, data.delete_records),
             _Handler(metadata.FindCoordinatorRequest, 0, 3, groups.find_coordinator),
             _Handler(consumer.JoinGroupRequest, 0, 7, groups.join),
             _Handler(consumer.SyncGroupRequest, 0, 5, groups.sync),
@@ -140,6 +143,7 @@ class EmbeddedBroker:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
+            self.state.end_expired_transactions(time.monotonic())
             for group in self.state.groups.values():
                 group.drop_silent()
                 group.complete_if_due()

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ class Transaction:
 
     producer: int
     epoch: int = 0
+    timeout_seconds: float = 60.0
+    began: float | None = None  # monotonic clock, while it is open
     partitions: set[tuple[str, int]] = field(default_factory=set)
     offsets: list[tuple[str, str, int, int, str]] = field(default_factory=list)
 
@@ -40,6 +43,7 @@ class BrokerState:
         self.folder = folder
         self.partitions = partitions
         self.topics: dict[str, dict[int, Partition]] = {}
+        self.topic_ids: dict[str, uuid.UUID] = {}
         self.groups: dict[str, Group] = {}
         self.offsets: dict[str, dict[tuple[str, int], tuple[int, str]]] = {}
         self.transactions: dict[str, Transaction] = {}
@@ -53,6 +57,16 @@ class BrokerState:
             topic, _, index = path.stem.rpartition("-")
             partition = self.topics.setdefault(topic, {})[int(index)] = Partition(path)
             partition.abort_open()
+        names = self.folder / "topics.json"
+        known = json.loads(names.read_text(encoding="utf-8")) if names.exists() else {}
+        self.topic_ids = {topic: uuid.UUID(known.get(topic) or uuid.uuid4().hex) for topic in self.topics}
+        self._keep_topic_ids()
+
+    def _keep_topic_ids(self) -> None:
+        ids = {topic: number.hex for topic, number in self.topic_ids.items()}
+        part = self.folder / "topics.part"
+        part.write_text(json.dumps(ids), encoding="utf-8")
+        part.replace(self.folder / "topics.json")
 
     def _open_offsets(self, path: Path) -> TextIO:
         if path.exists():
@@ -76,6 +90,19 @@ class BrokerState:
             return Code.INVALID_TOPIC
         count = partitions if partitions > 0 else self.partitions
         self.topics[name] = {i: Partition(self.folder / f"{name}-{i}.log") for i in range(count)}
+        self.topic_ids[name] = uuid.uuid4()
+        self._keep_topic_ids()
+        return Code.NONE
+
+    def create_partitions(self, name: str, count: int) -> Code:
+        """Add partitions to a topic, up to a number of them."""
+        if name not in self.topics:
+            return Code.UNKNOWN_PARTITION
+        present = len(self.topics[name])
+        if count <= present:
+            return Code.INVALID_PARTITIONS
+        for i in range(present, count):
+            self.topics[name][i] = Partition(self.folder / f"{name}-{i}.log")
         return Code.NONE
 
     def delete_topic(self, name: str) -> Code:
@@ -85,6 +112,8 @@ class BrokerState:
         for partition in self.topics.pop(name).values():
             partition.close()
             partition.path.unlink(missing_ok=True)
+        del self.topic_ids[name]
+        self._keep_topic_ids()
         return Code.NONE
 
     def partition(self, topic: str, index: int) -> Partition | None:
@@ -105,7 +134,7 @@ class BrokerState:
         self.arrived.set()
         self.arrived = asyncio.Event()
 
-    def new_producer(self, transactional_id: str | None) -> tuple[int, int]:
+    def new_producer(self, transactional_id: str | None, timeout_seconds: float = 60.0) -> tuple[int, int]:
         """Id and epoch of a producer; an older one of the same transactional id is fenced."""
         if not transactional_id:
             self._producer += 1
@@ -113,10 +142,10 @@ class BrokerState:
         known = self.transactions.get(transactional_id)
         if known is None:
             self._producer += 1
-            self.transactions[transactional_id] = Transaction(self._producer)
+            self.transactions[transactional_id] = Transaction(self._producer, timeout_seconds=timeout_seconds)
             return self._producer, 0
         self.end_transaction(known, commit=False)
-        known.epoch += 1
+        known.epoch, known.timeout_seconds = known.epoch + 1, timeout_seconds
         return known.producer, known.epoch
 
     def find_transaction(self, transactional_id: str, producer: int, epoch: int) -> Transaction | None:
@@ -133,8 +162,15 @@ class BrokerState:
         if commit:
             for offset in transaction.offsets:
                 self.put_offset(*offset)
-        transaction.partitions, transaction.offsets = set(), []
+        transaction.partitions, transaction.offsets, transaction.began = set(), [], None
         self.announce()
+
+    def end_expired_transactions(self, now: float) -> None:
+        """Abort what has been open for longer than its producer has allowed, and fence the producer."""
+        for transaction in self.transactions.values():
+            if transaction.began is not None and now - transaction.began > transaction.timeout_seconds:
+                transaction.epoch += 1
+                self.end_transaction(transaction, commit=False)
 
     def close(self) -> None:
         """Force everything to the disk and close it."""

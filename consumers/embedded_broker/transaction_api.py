@@ -1,5 +1,6 @@
 """Answers about idempotent and transactional producers."""
 
+import time
 from typing import Any
 
 from kafka.protocol import producer
@@ -20,7 +21,11 @@ class TransactionApi:
 
     def init_producer(self, request: Any, version: int, fault: int) -> Any:
         """A producer's id and epoch."""
-        number, epoch = (-1, -1) if fault else self._state.new_producer(request.transactional_id)
+        number, epoch = (
+            (-1, -1)
+            if fault
+            else self._state.new_producer(request.transactional_id, request.transaction_timeout_ms / 1000)
+        )
         return producer.InitProducerIdResponse(
             version=version, error_code=fault, producer_id=number, producer_epoch=epoch
         )
@@ -44,6 +49,7 @@ class TransactionApi:
         topics = []
         for topic in request.v3_and_below_topics:
             if transaction is not None and not code:
+                transaction.began = transaction.began or time.monotonic()
                 transaction.partitions |= {(topic.name, partition) for partition in topic.partitions}
             parts = [
                 result.AddPartitionsToTxnPartitionResult(partition_index=p, partition_error_code=code)

@@ -21,6 +21,7 @@ from consumers.embedded_broker.server import Fault
 from consumers.stop_rule import StopRule
 from qanchor.registry.ledger import next_offsets
 from tests.integration.brokers import ThreadedBroker, threaded_broker, wait_for
+from tests.integration.clusters import Cluster
 from tests.integration.places import Place, event_names, make_event, make_events
 from tests.integration.victims import (
     KILL_POINTS,
@@ -149,10 +150,10 @@ def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
 
 
 def test_a_zombie_that_wakes_up_after_its_partition_was_taken_over_writes_nothing(
-    tmp_path: Path, broker: ThreadedBroker
+    tmp_path: Path, cluster: Cluster
 ) -> None:
     kafka = {"partitions": 1, "batch_events": 100, "flush_events": 100, "session_seconds": 1}
-    place = Place(tmp_path / "home", broker.address, kafka)
+    place = cluster.place(tmp_path / "home", **kafka)
     place.produce(make_events(0, 400))
     place.engine.dispose()
     zombie = start_consumer(place, "zombie", StopRule(idle_seconds=3), stops_before_commit(write=2))

@@ -1,14 +1,14 @@
 """kill -9 at every step of the write path: after the next run nothing is missing, doubled or left over."""
 
 import signal
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qanchor.registry.ledger import next_offsets
 from qanchor.settings import DatabaseSettings
-from tests.integration.brokers import ThreadedBroker, threaded_broker
+from tests.integration.clusters import Cluster
 from tests.integration.places import Place, event_names, make_event, make_events
 from tests.integration.victims import KILL_POINTS, dies_at, start_consumer
 
@@ -28,12 +28,6 @@ _LEFT = {
 }
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path_factory.mktemp("broker")) as running:
-        yield running
-
-
 def _kill_at(point: str, place: Place) -> None:
     one_day = 24 * 60  # events are a minute apart
     events = [make_event(number * one_day // 20) for number in range(4 * _WRITE)]
@@ -48,7 +42,7 @@ def _kill_at(point: str, place: Place) -> None:
     staged, in_place, moved = _LEFT[point]
     left = [name for name in place.rubbish() if name.endswith(".parquet")]
     engine = place.engine
-    read = next_offsets(engine, "qanchor", place.settings.kafka.topic)
+    read = next_offsets(engine, place.settings.kafka.group, place.settings.kafka.topic)
     engine.dispose()
     assert read == {0: 2 * _WRITE if moved else _WRITE}
     assert (len(left), place.files() - 3) == (staged, in_place)
@@ -61,24 +55,22 @@ def _kill_at(point: str, place: Place) -> None:
 
 @pytest.mark.parametrize("point", KILL_POINTS)
 def test_killed_at_a_point_of_the_write_path_the_next_run_completes_the_log(
-    tmp_path: Path, broker: ThreadedBroker, point: str
+    tmp_path: Path, cluster: Cluster, point: str
 ) -> None:
-    topic = f"events-{point.replace(' ', '-').replace(',', '')}"
-    _kill_at(point, Place(tmp_path / "home", broker.address, {**_KAFKA, "topic": topic}))
+    _kill_at(point, cluster.place(tmp_path / "home", **_KAFKA))
 
 
 @pytest.mark.parametrize("point", ["in the transaction", "committed"])
 def test_the_same_on_postgresql(
-    tmp_path: Path, broker: ThreadedBroker, postgres: DatabaseSettings, point: str
+    tmp_path: Path, cluster: Cluster, postgres: DatabaseSettings, point: str
 ) -> None:
-    kafka = {**_KAFKA, "topic": f"postgres-{point.replace(' ', '-')}"}
-    _kill_at(point, Place(tmp_path / "home", broker.address, kafka, postgres))
+    _kill_at(point, replace(cluster.place(tmp_path / "home", **_KAFKA), database=postgres))
 
 
 def test_another_consumer_finishes_the_renames_of_one_that_was_killed(
-    tmp_path: Path, broker: ThreadedBroker
+    tmp_path: Path, cluster: Cluster
 ) -> None:
-    place = Place(tmp_path / "home", broker.address, {**_KAFKA, "topic": "taken-over", "session_seconds": 1})
+    place = cluster.place(tmp_path / "home", **_KAFKA, session_seconds=1)
     place.produce(make_events(0, 3 * _WRITE))
     place.engine.dispose()
     victim = start_consumer(place, "one", prepare=dies_at("committed"))
