@@ -1,6 +1,6 @@
 """A consumer that ends every join it begins, and claims in a join what it owns.
 
-Two faults of kafka-python (3.0.12) are repaired here.
+Three faults of kafka-python (3.0.12) are repaired here.
 
 It may forget a join. A join that new metadata calls for (a topic's first or more partitions)
 has no other cause: as soon as the assignment is worked out, the metadata is no longer new. If the
@@ -9,6 +9,8 @@ a member that owns its partitions; the member owns none, sends no heartbeat and 
 
 Its cooperative assignor claims the last assignment even after the group has declared it lost. The leader
 leaves to a member what it claims; what it claims and does not own is then read by nobody, for ever.
+
+And it only logs that another process has joined under its name: it would go on reading, outside the group.
 """
 
 from typing import Any
@@ -18,6 +20,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.base import MemberState
 from kafka.errors import (
     CorruptRecordError,
+    FencedInstanceIdError,
     KafkaError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -75,6 +78,17 @@ class GroupMember(SafeConsumer):
             return claim(topics)
 
         self._assignor.metadata = claim_owned
+        self._fenced: FencedInstanceIdError | None = None
+        beat = self._coordinator._send_heartbeat_request
+
+        async def beat_or_note(*args: Any) -> Any:
+            try:
+                return await beat(*args)
+            except FencedInstanceIdError as error:
+                self._fenced = error
+                raise
+
+        self._coordinator._send_heartbeat_request = beat_or_note
 
     def poll(self, *args: Any, **kwargs: Any) -> dict[Any, list[Any]]:
         """Fetch records; arguments as of KafkaConsumer.poll.
@@ -82,6 +96,8 @@ class GroupMember(SafeConsumer):
         Returns:
             Lists of records by partition.
         """
+        if self._fenced is not None:
+            raise self._fenced
         # Between two polls nobody else ends a join: one that is under way waits for this poll.
         if self.group_metadata().state is MemberState.REBALANCING:
             self._coordinator.request_rejoin()
