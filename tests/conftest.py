@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -40,3 +41,22 @@ def _generators_of_the_module(request: pytest.FixtureRequest) -> None:
     for value in vars(request.module).values():
         if isinstance(value, np.random.Generator):
             value.bit_generator.state = _FIRST_STATES.setdefault(id(value), value.bit_generator.state)
+
+
+@pytest.fixture
+def set_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Set the time zone of the process for one test."""
+
+    def set_to(zone: str) -> None:
+        patch.setenv("TZ", zone)
+        time.tzset()
+
+    with monkeypatch.context() as patch:
+        yield set_to
+    time.tzset()
+
+
+@pytest.fixture
+def utc_zone(set_zone: Callable[[str], None]) -> None:
+    """A process in the zone UTC."""
+    set_zone("UTC")

@@ -4,7 +4,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -223,16 +222,6 @@ def test_a_run_that_is_killed_in_a_batch_leaves_whole_rows_and_the_next_one_ends
     assert _served(ours, *users) == list(range(60))
 
 
-@pytest.fixture
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # In any other zone the stock store keeps other seconds (fault I).
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "UTC")
-        time.tzset()
-        yield
-    time.tzset()
-
-
 def _random_rows(world: FeastWorld) -> None:
     random = np.random.default_rng(4)
     events = [T + timedelta(microseconds=int(us)) for us in random.integers(0, 10**12, 300)]
@@ -253,7 +242,8 @@ def _random_rows(world: FeastWorld) -> None:
     world.write("user_profile", pa.table({"user_id": keys, **profile, **times}))
 
 
-@pytest.mark.usefixtures("_utc")
+# In any other zone the stock store keeps other seconds (fault I).
+@pytest.mark.usefixtures("utc_zone")
 def test_what_is_stored_is_what_feast_stores_byte_for_byte(tmp_path: Path) -> None:
     dumps = []
     for kind in ("stock", "plug-ins"):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
+
 from consumers.embedded_broker.server import EmbeddedBroker, Fault
 
 REPO = Path(__file__).parents[2] / "examples" / "online_retail"
@@ -92,3 +94,16 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} did not hold within {seconds} s")
         time.sleep(0.05)
+
+
+def read_values(address: str, topic: str, count: int, **options: Any) -> list[bytes]:
+    """The first values of partition 0, read with kafka-python; fewer after 10 seconds."""
+    consumer = KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", **options)
+    consumer.assign([TopicPartition(topic, 0)])
+    values: list[bytes] = []
+    deadline = time.monotonic() + 10
+    while len(values) < count and time.monotonic() < deadline:
+        for records in consumer.poll(200).values():
+            values += [record.value for record in records]
+    consumer.close()
+    return values

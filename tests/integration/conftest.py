@@ -51,8 +51,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FeatureRepos
 
 
 @pytest.fixture
-def postgres() -> Iterator[DatabaseSettings]:
-    """A new database with the registry's tables on the server that QANCHOR_TEST_POSTGRES names."""
+def empty_postgres() -> Iterator[str]:
+    """The URL of a new, empty database on the server that QANCHOR_TEST_POSTGRES names."""
     server = os.environ.get("QANCHOR_TEST_POSTGRES")
     if not server:
         pytest.skip("QANCHOR_TEST_POSTGRES names no PostgreSQL server")
@@ -60,9 +60,14 @@ def postgres() -> Iterator[DatabaseSettings]:
     admin = open_engine(server).execution_options(isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(server).set(database=name).render_as_string(hide_password=False)
-    migrate.upgrade(url)
-    yield DatabaseSettings(url=url)
+    yield make_url(server).set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture
+def postgres(empty_postgres: str) -> DatabaseSettings:
+    """A new PostgreSQL database with the registry's tables."""
+    migrate.upgrade(empty_postgres)
+    return DatabaseSettings(url=empty_postgres)

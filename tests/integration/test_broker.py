@@ -1,7 +1,6 @@
 """The embedded broker against kafka-python with default settings."""
 
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from qanchor.errors import BrokerUnavailable
 from tests.integration.brokers import (
     ThreadedBroker,
     environment,
+    read_values,
     start_command,
     threaded_broker,
     wait_for,
@@ -47,23 +47,11 @@ def _send(address: str, topic: str, values: list[bytes], **options: Any) -> None
     producer.close()
 
 
-def _read(address: str, topic: str, count: int, **options: Any) -> list[bytes]:
-    consumer = KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", **options)
-    consumer.assign([TopicPartition(topic, 0)])
-    found: list[bytes] = []
-    deadline = time.monotonic() + 10
-    while len(found) < count and time.monotonic() < deadline:
-        for records in consumer.poll(200).values():
-            found += [record.value for record in records]
-    consumer.close()
-    return found
-
-
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd", "lz4", "snappy"])
 def test_records_come_back_in_order(broker: ThreadedBroker, compression: str | None) -> None:
     values = [b"%d" % i for i in range(500)]
     _send(broker.address, "t", values, compression_type=compression)
-    assert _read(broker.address, "t", 500) == values
+    assert read_values(broker.address, "t", 500) == values
 
 
 def test_a_restart_keeps_records_and_offsets(tmp_path: Path) -> None:
@@ -77,12 +65,12 @@ def test_a_restart_keeps_records_and_offsets(tmp_path: Path) -> None:
     with (tmp_path / "t-0.log").open("ab") as file:
         file.write(b"torn tail of a killed process")
     with threaded_broker(tmp_path) as second:
-        assert _read(second.address, "t", 3) == [b"a", b"b", b"c"]
+        assert read_values(second.address, "t", 3) == [b"a", b"b", b"c"]
         consumer = KafkaConsumer(**_group(second))
         assert consumer.committed(place) == 3
         consumer.close()
         _send(second.address, "t", [b"d"])
-        assert _read(second.address, "t", 4)[-1] == b"d"
+        assert read_values(second.address, "t", 4)[-1] == b"d"
 
 
 def test_an_idempotent_producer_survives_lost_answers_without_a_repeat(broker: ThreadedBroker) -> None:
@@ -91,7 +79,7 @@ def test_an_idempotent_producer_survives_lost_answers_without_a_repeat(broker: T
     broker.inject(_PRODUCE, lost, Fault(code=7), Fault(disconnect=True), lost)
     values = [b"%d" % i for i in range(30)]
     _send(broker.address, "t", values, retries=20, linger_ms=0)
-    assert _read(broker.address, "t", 31) == [b"first", *values]
+    assert read_values(broker.address, "t", 31) == [b"first", *values]
 
 
 def test_readers_of_committed_data_skip_what_was_aborted(broker: ThreadedBroker) -> None:
@@ -103,8 +91,8 @@ def test_readers_of_committed_data_skip_what_was_aborted(broker: ThreadedBroker)
         producer.flush()
         producer.commit_transaction() if keep else producer.abort_transaction()
     producer.close()
-    assert _read(broker.address, "t", 2, isolation_level="read_committed") == [b"kept", b"kept too"]
-    assert len(_read(broker.address, "t", 3)) == 3
+    assert read_values(broker.address, "t", 2, isolation_level="read_committed") == [b"kept", b"kept too"]
+    assert len(read_values(broker.address, "t", 3)) == 3
 
 
 @pytest.mark.parametrize("cooperative", [False, True])
@@ -166,7 +154,7 @@ def test_garbage_on_the_wire_only_hangs_up(broker: ThreadedBroker) -> None:
             while client.recv(4096):
                 pass
     _send(broker.address, "t", [b"fine"])
-    assert _read(broker.address, "t", 1) == [b"fine"]
+    assert read_values(broker.address, "t", 1) == [b"fine"]
 
 
 def test_the_command_says_when_it_listens_and_ends_on_sigterm(tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -194,12 +193,8 @@ def test_rows_older_than_their_time_to_live_are_not_read(tmp_path: Path) -> None
 
 
 @pytest.fixture(params=["UTC", "Pacific/Auckland", "America/St_Johns"])
-def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", request.param)
-        time.tzset()
-        yield
-    time.tzset()
+def zone(request: pytest.FixtureRequest, set_zone: Callable[[str], None]) -> None:
+    set_zone(request.param)
 
 
 @pytest.mark.usefixtures("zone")
@@ -286,7 +281,7 @@ def test_an_empty_view_has_no_neighbours_and_a_wrong_query_is_refused(guarded: O
         search(guarded.config, guarded.view, [], None, 3, None, "text")
 
 
-@pytest.mark.usefixtures("_utc")
+@pytest.mark.usefixtures("utc_zone")
 def test_packed_rows_are_the_bytes_of_the_stock_store(features: FeatureRepository, tmp_path: Path) -> None:
     from feast.utils import _convert_arrow_to_proto
 
@@ -338,15 +333,6 @@ def test_a_null_time_stays_null(features: FeatureRepository) -> None:
     features.materialize(["user_emb_promo"], _T)
     name = "user_emb_promo__last_event_ts"
     assert features.online(["z"], [name.replace("__", ":")], at=_T)[name].to_pylist() == [None]
-
-
-@pytest.fixture
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "UTC")
-        time.tzset()
-        yield
-    time.tzset()
 
 
 def _dump(path: Path, view: str) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import confluent_kafka as librdkafka
 import fastavro
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from consumers.embedded_broker.server import Fault
 from qanchor.events.published import avro_schema
-from tests.integration.brokers import ThreadedBroker, threaded_broker
+from tests.integration.brokers import ThreadedBroker, read_values, threaded_broker
 from tests.integration.places import WORKSPACE, Place, event_names, make_events
 from tests.unit.consumers.registry_stub import running_stub
 
@@ -42,24 +41,12 @@ def _send(address: str, topic: str, values: list[bytes], **options: Any) -> list
     return [error for error in failed if error is not None]
 
 
-def _read(address: str, topic: str, count: int, **options: Any) -> list[bytes]:
-    consumer = KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", **options)
-    consumer.assign([TopicPartition(topic, 0)])
-    found: list[bytes] = []
-    deadline = time.monotonic() + 10
-    while len(found) < count and time.monotonic() < deadline:
-        for records in consumer.poll(200).values():
-            found += [record.value for record in records]
-    consumer.close()
-    return found
-
-
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_what_librdkafka_produces_is_read_whole(broker: ThreadedBroker, codec: str, idempotent: bool) -> None:
     values, topic = [b"%d" % i * 20 for i in range(300)], f"from-{codec}-{idempotent}"
     assert _send(broker.address, topic, values, compression_type=codec, enable_idempotence=idempotent) == []
-    assert _read(broker.address, topic, 300) == values
+    assert read_values(broker.address, topic, 300) == values
 
 
 def test_an_idempotent_librdkafka_producer_survives_lost_answers(
@@ -69,7 +56,7 @@ def test_an_idempotent_librdkafka_producer_survives_lost_answers(
     broker.inject(_PRODUCE, Fault(lose_answer=True), Fault(disconnect=True), Fault(lose_answer=True))
     values = [b"%d" % i for i in range(30)]
     assert _send(broker.address, "lossy", values, enable_idempotence=True, linger_ms=0) == []
-    assert _read(broker.address, "lossy", 31) == [b"first", *values]
+    assert read_values(broker.address, "lossy", 31) == [b"first", *values]
 
 
 def test_librdkafka_transactions_are_seen_or_not(broker: ThreadedBroker) -> None:
@@ -80,7 +67,7 @@ def test_librdkafka_transactions_are_seen_or_not(broker: ThreadedBroker) -> None
         producer.produce("txn", value, partition=0)
         producer.flush(10)
         producer.commit_transaction(10) if keep else producer.abort_transaction(10)
-    assert _read(broker.address, "txn", 2, isolation_level="read_committed") == [b"kept", b"kept too"]
+    assert read_values(broker.address, "txn", 2, isolation_level="read_committed") == [b"kept", b"kept too"]
 
 
 @pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])

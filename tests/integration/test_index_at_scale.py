@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 
 from qanchor.audience.index import build_scenario_index, open_scenario_index, update_scenario_index
 from qanchor.errors import IndexInvalid
-from qanchor.home import Home
 from qanchor.registry.manifests import begin_manifest, note_manifest, part_name
-from qanchor.registry.migrate import prepare
-from qanchor.registry.session import open_engine
-from qanchor.registry.versions import register_model
 from qanchor.site import Site
 from qanchor.storage.parts import embedding_schema, write_part
-from tests.unit.embedding.world import make_workspace
-from tests.unit.registry.rows import activate_manifest, manifest, model
+from tests.unit.embedding.world import site_with_model
+from tests.unit.registry.rows import activate_manifest, manifest
 
 pytestmark = pytest.mark.integration
 
@@ -66,12 +62,7 @@ def _embed(site: Site, vectors: NDArray[np.float32]) -> None:
 
 
 def test_a_large_index_is_fast_measured_mapped_and_kept_up_to_date(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    url = f"sqlite:///{home.database}"
-    engine = open_engine(url)
-    prepare(engine, url)
-    register_model(engine, model())
-    site = Site.at(make_workspace(tmp_path / "repo"), home, engine)
+    site = site_with_model(tmp_path)
     vectors = _vectors()
     _embed(site, vectors)
 

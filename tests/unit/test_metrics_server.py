@@ -1,6 +1,4 @@
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +6,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from qanchor.errors import StoreUnavailable
 from qanchor.metrics_server import MetricsServer
+from tests.unit.http_pages import get
 
 
 @pytest.fixture
@@ -22,15 +21,6 @@ def server(registry: CollectorRegistry) -> Iterator[MetricsServer]:
     server = MetricsServer(0, registry, lambda: None, lambda: "no partition is assigned")
     yield server
     server.close()
-
-
-def get(server: MetricsServer, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 def test_metrics_are_served_on_loopback(server: MetricsServer) -> None:

@@ -1,6 +1,5 @@
-"""A registry, a log and a sink that writes to them."""
+"""A sink that writes to a log and a registry."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,6 @@ from sqlalchemy import Engine
 
 from consumers.decode import RejectedRecord
 from consumers.sinks.event_log import EventLogSink, RepeatWindow
-from qanchor.registry.session import open_engine
-from qanchor.registry.tables import Base
 from qanchor.storage.event_log import EventLog
 from tests.unit.consumers.fakes import TOPIC
 from tests.unit.events.files import WORKSPACE, make_decoder
@@ -20,14 +17,6 @@ class KeptLetters(list[RejectedRecord]):
 
     def send(self, rejected: list[RejectedRecord]) -> None:
         self.extend(rejected)
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@ import json
 import re
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,6 +17,7 @@ from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import Written
 from qanchor.errors import StoreUnavailable
 from qanchor.metrics_server import MetricsServer
+from tests.unit.http_pages import get
 
 _DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana" / "consumers.json"
 
@@ -72,39 +71,30 @@ def server(health: Health) -> Iterator[MetricsServer]:
     server.close()
 
 
-def _get(server: MetricsServer, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def test_metrics_are_served_on_loopback(server: MetricsServer) -> None:
-    code, text = _get(server, "/metrics")
+    code, text = get(server, "/metrics")
     assert code == 200
     assert "qanchor_consumer_events_total" in text
     assert server.host == "127.0.0.1"
-    assert _get(server, "/elsewhere")[0] == 404
+    assert get(server, "/elsewhere")[0] == 404
 
 
 def test_a_loop_that_hangs_is_not_healthy(server: MetricsServer, health: Health) -> None:
     health.beat(1)
-    assert _get(server, "/healthz") == (200, "ok\n")
+    assert get(server, "/healthz") == (200, "ok\n")
     time.sleep(0.3)
-    code, text = _get(server, "/healthz")
+    code, text = get(server, "/healthz")
     assert (code, text.startswith("the loop has not turned")) == (503, True)
 
 
 def test_ready_means_partitions_and_a_ledger(server: MetricsServer, health: Health, engine: Engine) -> None:
     health.beat(0)
-    assert _get(server, "/readyz") == (503, "no partition is assigned\n")
+    assert get(server, "/readyz") == (503, "no partition is assigned\n")
     health.beat(2)
-    assert _get(server, "/readyz") == (200, "ok\n")
+    assert get(server, "/readyz") == (200, "ok\n")
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE ledger_offsets")
-    assert _get(server, "/readyz")[0] == 503
+    assert get(server, "/readyz")[0] == 503
 
 
 def test_a_taken_port_is_one_clear_error(health: Health) -> None:

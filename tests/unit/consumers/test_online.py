@@ -17,7 +17,7 @@ from sqlalchemy import Engine, delete
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, RepeatWindow, Written
 from consumers.sinks.online import Memory, OnlineFeed, OnlineSink
-from qanchor.errors import FeaturesInvalid, StoreUnavailable
+from qanchor.errors import FeaturesInvalid, QAnchorError, StoreUnavailable
 from qanchor.events.activity import activity_table
 from qanchor.events.loading import EventLoader
 from qanchor.events.rolling import RollingActivity
@@ -310,13 +310,17 @@ def _until(feed: OnlineFeed, condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def _offer_once_broken(member: Member, view: KeptView, feed: OnlineFeed, error: QAnchorError) -> None:
+    view.broken = [error]
+    member.write(_record(0, "a", 1))
+    feed.offer(member.waiting.pop())
+
+
 def test_an_online_store_that_fails_is_tried_again_and_the_log_goes_on(
     members: tuple[Member, Member], view: KeptView, feed: OnlineFeed
 ) -> None:
     one, _ = members
-    view.broken = [StoreUnavailable("gone", "Wait.")]
-    one.write(_record(0, "a", 1))
-    feed.offer(one.waiting.pop())
+    _offer_once_broken(one, view, feed, StoreUnavailable("gone", "Wait."))
     _until(feed, lambda: "a" in view.rows)
     assert positions(one.engine, "g", TOPIC)[0].next_offset == 1
     _assert_up_to_date(view, one.root)
@@ -325,10 +329,7 @@ def test_an_online_store_that_fails_is_tried_again_and_the_log_goes_on(
 def test_what_no_second_try_mends_ends_the_run(
     members: tuple[Member, Member], view: KeptView, feed: OnlineFeed
 ) -> None:
-    one, _ = members
-    view.broken = [FeaturesInvalid("too far ahead", "Mend it.")]
-    one.write(_record(0, "a", 1))
-    feed.offer(one.waiting.pop())
+    _offer_once_broken(members[0], view, feed, FeaturesInvalid("too far ahead", "Fix it."))
     with pytest.raises(FeaturesInvalid):
         _until(feed, lambda: False)
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,10 @@ from sqlalchemy import Engine
 from consumers.sinks.event_log import RepeatWindow
 from qanchor.events.quality import EventChecker
 from qanchor.registry.ledger import OffsetRanges
-from qanchor.registry.session import open_engine
-from qanchor.registry.tables import Base
 from qanchor.storage.event_log import EventLog, append
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment
 
 _ROW = EventChecker(make_decoder()).check(as_table([payment()])).table
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -105,34 +105,11 @@ def test_a_late_event_is_noticed(world: World) -> None:
     add_events(world.home, world.workspace, [("bob", 12, "bill")])
     _refresh(world)
     late = [("ann", 4, "bill")]
-    _add_late(world, late, arrived=14)
+    add_events(world.home, world.workspace, late, arrived=14)
     takeout = _refresh(world, "takeout")["takeout"]
     assert takeout.embedded == 1
     row = next(row for row in reversed(world.rows("user_emb_takeout")) if row["user_id"] == "ann")
     assert row["n_events"] == 4
-
-
-def _add_late(world: World, rows: Sequence[tuple[str, float, str]], arrived: float) -> None:
-    from qanchor.storage.event_log import EventLog
-
-    log = EventLog(world.home.events, world.workspace)
-    table = pa.Table.from_pylist(
-        [
-            {
-                "event_id": f"late-{user}-{moment}",
-                "user_id": user,
-                "event_time": day(moment),
-                "modality": modality,
-                "shop": "corner",
-                "amount": 1.0,
-                "_ingested_at": day(arrived),
-            }
-            for user, moment, modality in rows
-        ],
-        schema=log.schema,
-    )
-    log.publish(log.stage(table))
-    log.close()
 
 
 def test_events_that_left_the_window_count(world: World) -> None:

@@ -66,8 +66,20 @@ def make_workspace(repo: Path) -> Workspace:
     return load_workspace(repo)
 
 
-def add_events(home: Home, workspace: Workspace, rows: Sequence[tuple[str, float, str]]) -> None:
-    """Append (user, day, modality) events to the log."""
+def site_with_model(folder: Path) -> Site:
+    """An empty home, and a registry with one model."""
+    home = Home(folder)
+    url = f"sqlite:///{home.database}"
+    engine = open_engine(url)
+    prepare(engine, url)
+    register_model(engine, model())
+    return Site.at(make_workspace(folder / "repo"), home, engine)
+
+
+def add_events(
+    home: Home, workspace: Workspace, rows: Sequence[tuple[str, float, str]], arrived: float | None = None
+) -> None:
+    """Append (user, day, modality) events to the log; they arrive when they happen, or on day `arrived`."""
     log = EventLog(home.events, workspace)
     table = pa.Table.from_pylist(
         [
@@ -81,7 +93,7 @@ def add_events(home: Home, workspace: Workspace, rows: Sequence[tuple[str, float
                 "band": "young" if modality == "card" else None,
                 "_partition": 0,
                 "_offset": 0,
-                "_ingested_at": day(moment),
+                "_ingested_at": day(moment if arrived is None else arrived),
             }
             for user, moment, modality in rows
         ],

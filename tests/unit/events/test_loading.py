@@ -1,5 +1,4 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,12 @@ from qanchor.events.loading import EventLoader
 from qanchor.events.quality import EventChecker
 from qanchor.registry import ledger
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, next_offsets
-from qanchor.registry.session import open_engine
-from qanchor.registry.tables import Base
 from qanchor.storage.event_log import EventLog, append, recover
 from tests.unit.events.files import WORKSPACE, as_table, make_decoder, payment, visit, write_parquet
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing may catch it to tidy up."""
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
 
 
 def _log(tmp_path: Path) -> EventLog:

@@ -22,7 +22,7 @@ from qanchor.registry.tables import Base, EmbeddingManifest, ModelVersion, Promp
 from qanchor.site import Site
 from qanchor.storage.features import FeatureRepository
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
-from tests.unit.registry.rows import activate_manifest
+from tests.unit.registry.rows import activate_manifest, model
 
 SCENARIO = "risk"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -136,16 +136,7 @@ def add_manifest(
     engine = world.site.engine
     with transaction(engine) as session:
         if session.get(ModelVersion, "m1") is None:
-            session.add(
-                ModelVersion(
-                    version="m1",
-                    preset="tiny",
-                    path="models/m1",
-                    content_hash="0" * 64,
-                    trained_until=utc_now(),
-                    metrics={},
-                )
-            )
+            session.add(model(content_hash="0" * 64, trained_until=utc_now()))
             session.flush()
         if prompt_fold is not None:
             session.add(

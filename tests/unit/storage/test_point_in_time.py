@@ -1,7 +1,6 @@
 """The row of each label is the one that a slow loop over Feast's rules would pick."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -153,12 +152,8 @@ def test_a_folder_whose_name_holds_a_quote_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def far_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "Pacific/Auckland")
-        time.tzset()
-        yield
-    time.tzset()
+def far_zone(set_zone: Callable[[str], None]) -> None:
+    set_zone("Pacific/Auckland")
 
 
 @pytest.mark.usefixtures("far_zone")

@@ -1,6 +1,7 @@
 """The losses against slow loops written from the formulas."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from qanchor.training.losses import Form, contrastive_loss, prompt_loss, same_user_or_answer, summary_loss
 
 TAU, MARGIN = 0.07, 0.1
+Terms = Callable[[Tensor, Tensor, int, int], list[float]]
 
 
 def _units(seed: int, rows: int = 7, dim: int = 5) -> Tensor:
@@ -18,47 +20,39 @@ def _units(seed: int, rows: int = 7, dim: int = 5) -> Tensor:
     )
 
 
-def _paper_loop(u: Tensor, v: Tensor, never: Tensor) -> float:
-    """Eq. 3-5, one number at a time."""
-    total = 0.0
-    for i in range(len(u)):
-        s_ii = float(u[i] @ v[i])
-        z = math.exp(s_ii / TAU)
-        for j in range(len(u)):
-            if j == i or never[i, j]:
-                continue
-            uu, uv, vv = float(u[i] @ u[j]), float(u[i] @ v[j]), float(v[i] @ v[j])
-            if uu > s_ii + MARGIN or uv > s_ii + MARGIN:
-                continue
-            z += math.exp(uv / TAU) + math.exp(uu / TAU) + math.exp(vv / TAU)
-        total -= math.log(math.exp(s_ii / TAU) / z)
-    return total / len(u)
+def _paper_terms(u: Tensor, v: Tensor, i: int, j: int) -> list[float]:
+    """Eq. 3-5: user j and answer j are left out together."""
+    s_ii = float(u[i] @ v[i])
+    uu, uv, vv = float(u[i] @ u[j]), float(u[i] @ v[j]), float(v[i] @ v[j])
+    return [] if uu > s_ii + MARGIN or uv > s_ii + MARGIN else [uv, uu, vv]
 
 
-def _code_loop(u: Tensor, v: Tensor, never: Tensor) -> float:
+def _code_terms(u: Tensor, v: Tensor, i: int, j: int) -> list[float]:
     """The authors' file: every term masked by itself; v_i with u_j, no v_i with v_j."""
+    terms = float(u[i] @ v[j]), float(u[i] @ u[j]), float(v[i] @ u[j])
+    return [s for s in terms if s <= float(u[i] @ v[i]) + MARGIN]
+
+
+def _loop(u: Tensor, v: Tensor, never: Tensor, terms: Terms) -> float:
+    """The loss, one number at a time."""
     total = 0.0
     for i in range(len(u)):
-        s_ii = float(u[i] @ v[i])
-        z = math.exp(s_ii / TAU)
+        positive = math.exp(float(u[i] @ v[i]) / TAU)
+        z = positive
         for j in range(len(u)):
-            if j == i or never[i, j]:
-                continue
-            for s in (float(u[i] @ v[j]), float(u[i] @ u[j]), float(v[i] @ u[j])):
-                if s <= s_ii + MARGIN:
-                    z += math.exp(s / TAU)
-        total -= math.log(math.exp(s_ii / TAU) / z)
+            if j != i and not never[i, j]:
+                z += sum(math.exp(s / TAU) for s in terms(u, v, i, j))
+        total -= math.log(positive / z)
     return total / len(u)
 
 
-@pytest.mark.parametrize(("form", "loop"), [("paper", _paper_loop), ("code", _code_loop)])
+@pytest.mark.parametrize(("form", "terms"), [("paper", _paper_terms), ("code", _code_terms)])
 @pytest.mark.parametrize("seed", range(5))
-def test_contrastive_loss_equals_a_loop_over_the_formula(form: Form, loop: object, seed: int) -> None:
+def test_contrastive_loss_equals_a_loop_over_the_formula(form: Form, terms: Terms, seed: int) -> None:
     u, v = _units(seed), _units(seed + 100)
     never = torch.rand(7, 7, generator=torch.Generator().manual_seed(seed)) < 0.2
-    assert callable(loop)
     got = contrastive_loss(u, v, TAU, MARGIN, never, form)
-    assert got.item() == pytest.approx(loop(u, v, never), rel=1e-9)
+    assert got.item() == pytest.approx(_loop(u, v, never, terms), rel=1e-9)
 
 
 def test_the_two_forms_differ() -> None:

@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from sqlalchemy import Engine
 
 from qanchor.errors import DiskFull
 from qanchor.registry import ledger
-from qanchor.registry.session import open_engine
-from qanchor.registry.tables import Base
 from qanchor.storage.event_log import (
     CompactionRequest,
     CompactionSummary,
@@ -30,14 +28,6 @@ _VISIT = ModalitySpec(text="{page}", fields={"page": FieldSpec(type="text")})
 _WORKSPACE = Workspace(Path(), 90, {"visit": _VISIT}, {})
 _SCHEMA = log_schema(_WORKSPACE)
 _AT_ONCE = timedelta()
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_engine(f"sqlite:///{tmp_path / 'q.db'}")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
