@@ -68,17 +68,21 @@ def _as_dict(summary: "LoadSummary") -> dict[str, Any]:
 
 
 def _show(summary: "LoadSummary") -> None:
+    from qanchor.storage.event_log import REUSED_ID, REUSED_ID_REMEDY
+
     if summary.loaded_before is not None:
         print(f"{summary.path} was loaded on {summary.loaded_before:%Y-%m-%d at %H:%M} UTC: nothing to add.")
         return
     rows = [{"outcome": f"accepted: {name}", "rows": n} for name, n in sorted(summary.modalities.items())]
     if summary.repeated:
-        rows.append({"outcome": "in the log already", "rows": summary.repeated})
+        rows.append({"outcome": "known already", "rows": summary.repeated})
     rows += [{"outcome": f"rejected: {why}", "rows": n} for why, n in summary.rejected.most_common()]
     rows.append({"outcome": "total", "rows": summary.rows})
     print_table(summary.path.name, rows)
     if summary.dead_letters is not None:
         print(f"rejected rows with reasons: {summary.dead_letters}")
+    if summary.rejected[REUSED_ID]:
+        print(f"{summary.rejected[REUSED_ID]:,} rows have the event_id of another event. {REUSED_ID_REMEDY}")
 
 
 @app.command()

@@ -26,12 +26,14 @@ class EventFile:
         path: of the file.
         is_text: whether numbers and times are text that has to be parsed (CSV).
         rows: number of rows, if the file says so.
+        has_ids: whether there is a column event_id.
         torn: CSV lines with a wrong number of columns, filled while `batches` is read.
     """
 
     path: Path
     is_text: bool
     rows: int | None
+    has_ids: bool = False
     torn: list[str] = field(default_factory=list)
 
     def batches(self) -> Iterator[Any]:
@@ -75,6 +77,7 @@ def open_event_file(path: Path) -> EventFile:
         raise EventsInvalid(f"{path} has the column {repeated[0]} twice", "Rename one of them.")
     if opened.rows == 0:
         raise EventsInvalid(f"{path} holds no rows", _REMEDY)
+    opened.has_ids = names.EVENT_ID in columns
     return opened
 
 

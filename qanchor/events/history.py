@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qanchor.errors import EventsInvalid
@@ -18,7 +19,7 @@ from qanchor.events.quality import EventChecker
 from qanchor.events.schema import EventDecoder
 from qanchor.names import EVENT_ID, EVENT_TIME, MODALITY, USER_ID
 from qanchor.settings import EventSettings
-from qanchor.storage.event_log import EventSource, time_conditions
+from qanchor.storage.event_log import REUSED_ID_REMEDY, EventSource, time_conditions
 from qanchor.storage.sql import Connection, connect_table, literal, quote
 from qanchor.times import DAY_US
 from qanchor.workspace import ModalitySpec, Workspace
@@ -130,18 +131,39 @@ def arrays_from_table(
 
     Args:
         table: pyarrow table or pandas DataFrame with user_id, event_time (without a zone: UTC), modality, the
-            modalities' fields and, optionally, event_id; of a repeated id the first row counts.
+            modalities' fields and, optionally, event_id; an event that is repeated with its id counts once.
         workspace: names the modalities, their texts and numbers.
         is_text: numbers are text that has to be parsed (CSV).
 
     Raises:
-        EventsInvalid: a column is missing or a row is no valid event; the message names the first one.
+        EventsInvalid: a column is missing, or a row is no valid event or has the event_id of another one; the
+            message names the first one.
     """
     checked = _checked(table if isinstance(table, pa.Table) else _from_pandas(table), workspace, is_text)
-    ids = pa.table({EVENT_ID: checked[EVENT_ID], "row": pa.array(np.arange(checked.num_rows))})
-    first = ids.group_by(EVENT_ID).aggregate([("row", "min")])["row_min"]
-    with connect_table(checked.take(first.sort())) as connection:
+    with connect_table(_each_id_once(checked)) as connection:
         return _scan(connection, workspace, None, None, None)
+
+
+def _each_id_once(events: pa.Table) -> pa.Table:
+    ids = pc.dictionary_encode(events[EVENT_ID].combine_chunks()).indices.to_numpy()
+    _, first, group = np.unique(ids, return_index=True, return_inverse=True)
+    if len(first) == events.num_rows:
+        return events
+    rows = np.flatnonzero(first[group] != np.arange(events.num_rows))
+    content = events.select([n for n in events.column_names if not n.startswith("_")])
+    later, earlier = content.take(pa.array(rows)), content.take(pa.array(first[group][rows]))
+    if not later.equals(earlier):
+        other = np.zeros(len(rows), bool)
+        for column in content.column_names:
+            same = pc.fill_null(pc.equal(later[column], earlier[column]), False)
+            both_null = pc.and_(later[column].is_null(), earlier[column].is_null())
+            other |= ~np.asarray(pc.or_(same, both_null))
+        taken = later[EVENT_ID].filter(pa.array(other))
+        raise EventsInvalid(
+            f"event_id {taken[0].as_py()!r} is that of several events ({len(taken):,} rows repeat an id)",
+            REUSED_ID_REMEDY,
+        )
+    return events.take(pa.array(np.sort(first)))
 
 
 def slice_histories(arrays: EventArrays, rows: Int64, cutoffs: Int64, workspace: Workspace) -> HistorySlices:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Engine
@@ -17,13 +18,21 @@ from sqlalchemy import Engine
 from qanchor import names
 from qanchor.errors import EventsInvalid, QAnchorError
 from qanchor.events.files import EventFile, open_event_file
-from qanchor.events.quality import Checked, EventChecker
+from qanchor.events.quality import Checked, EventChecker, Rejection
 from qanchor.events.schema import EventDecoder
 from qanchor.files import atomic_file
 from qanchor.progress import Progress, Silent
 from qanchor.registry import ledger
 from qanchor.registry.tables import LoadedFile
-from qanchor.storage.event_log import EventLog, append, recover, settle
+from qanchor.storage.event_log import (
+    REUSED_ID,
+    REUSED_ID_REMEDY,
+    EventLog,
+    IdChecker,
+    append,
+    recover,
+    settle,
+)
 from qanchor.workspace import Workspace
 
 
@@ -36,7 +45,7 @@ class LoadSummary:
         content_hash: over its bytes and the modalities it was checked against.
         rows: number of rows read.
         accepted: number of events added to the log.
-        repeated: number of valid events that the log had already.
+        repeated: number of valid events that the log, or an earlier row, had already.
         rejected: number of refused rows, by reason.
         modalities: number of events added, by modality.
         dead_letters: file of the refused rows, if there are any.
@@ -128,16 +137,17 @@ class EventLoader:
         self, file: EventFile, summary: LoadSummary, letters: _DeadLetterFile, progress: Progress
     ) -> Iterator[Any]:
         checker = EventChecker(self.decoder, file.is_text, self.assume_utc)
+        ids = IdChecker(self.log) if file.has_ids else None
         progress.start("loading", file.rows)
         for batch in file.batches():
             checked: Checked = checker.check(batch)
-            for line in checked.rejections:
+            table, known, reused = self._known(checked, ids)
+            for line in (*checked.rejections, *reused):
                 letters.write(line.row, line.reason, line.detail, line.event)
                 summary.rejected[line.reason] += 1
             summary.rows += batch.num_rows
-            known = self.log.holds(checked.table)
-            summary.repeated += int(known.sum())
-            yield checked.table.filter(pa.array(~known)) if known.any() else checked.table
+            summary.repeated += known
+            yield table
             progress.advance(batch.num_rows)
         for text in file.torn:
             letters.write(0, "torn_line", "the line has another number of columns than the header", text)
@@ -148,6 +158,23 @@ class EventLoader:
         summary.dead_letters = letters.finish()
         if summary.rejected.total() == summary.rows:
             raise _nothing_valid(summary, letters.path)
+
+    def _known(self, checked: Checked, ids: IdChecker | None) -> tuple[pa.Table, int, list[Rejection]]:
+        """The events to add, how many are known already, and the rows with the id of another event."""
+        if ids is None:
+            known = self.log.holds(checked.table)
+            return checked.table.filter(pa.array(~known)), int(known.sum()), []
+        result = ids.check(checked.table)
+        fresh = checked.table.filter(pa.array(~(result.repeated | result.reused)))
+        rejections = [_reused(checked, row) for row in np.flatnonzero(result.reused).tolist()]
+        return fresh, int(result.repeated.sum()), rejections
+
+
+def _reused(checked: Checked, row: int) -> Rejection:
+    values = checked.table.slice(row, 1).to_pylist()[0]
+    event = {k: v for k, v in values.items() if v is not None and not k.startswith("_")}
+    detail = f"event_id {event[names.EVENT_ID]!r} is that of another event. {REUSED_ID_REMEDY}"
+    return Rejection(int(checked.rows[row]), REUSED_ID, detail, event)
 
 
 def _nothing_valid(summary: LoadSummary, letters: Path) -> QAnchorError:

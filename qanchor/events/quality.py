@@ -53,10 +53,12 @@ class Checked:
     Args:
         table: the valid events, with the event log's columns.
         rejections: the other rows.
+        rows: int64 [events], number of each event's row in the file, from 1.
     """
 
     table: pa.Table
     rejections: tuple[Rejection, ...]
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ class EventChecker:
         common = self._common(columns)
         modality = columns[names.MODALITY]
         for name, spec in self._decoder.workspace.modalities.items():
-            rows = _mask(pc.equal(modality.values, name)) & common
+            valid = _mask(pc.equal(modality.values, name)) & common
             for field, field_spec in spec.fields.items():
-                rows &= columns[field].is_valid(field_spec) if field in columns else field_spec.optional
-            accepted |= rows
-        late, rejections = self._one_by_one(columns, np.flatnonzero(~accepted))
+                valid &= columns[field].is_valid(field_spec) if field in columns else field_spec.optional
+            accepted |= valid
+        late, late_rows, rejections = self._one_by_one(columns, np.flatnonzero(~accepted))
         table = self._table(columns, np.flatnonzero(accepted))
+        rows = np.concatenate([np.flatnonzero(accepted), np.array(late_rows, np.int64)]) + self._row + 1
         if late:
             extra = self._decoder.tables.in_order(late)
             ids = [
@@ -126,7 +129,7 @@ class EventChecker:
             ]
             table = pa.concat_tables([table, extra.set_column(0, names.EVENT_ID, pa.array(ids, pa.string()))])
         self._row += batch.num_rows
-        return Checked(table, tuple(rejections))
+        return Checked(table, tuple(rejections), rows)
 
     def _column(self, name: str, values: pa.Array) -> _Column:
         if isinstance(values, pa.ChunkedArray):  # no chunk at all
@@ -181,15 +184,16 @@ class EventChecker:
 
     def _one_by_one(
         self, columns: Mapping[str, _Column], rows: NDArray[np.int64]
-    ) -> tuple[list[Any], list[Rejection]]:
-        accepted, rejections = [], []
+    ) -> tuple[list[Any], list[int], list[Rejection]]:
+        accepted, accepted_rows, rejections = [], [], []
         for row in rows.tolist():
             event = {name: value for name, c in columns.items() if (value := c.at(row)) is not None}
             try:
                 accepted.append(self._decoder.convert(event))
+                accepted_rows.append(row)
             except EventRejected as error:
                 rejections.append(Rejection(self._row + row + 1, error.reason, error.detail, event))
-        return accepted, rejections
+        return accepted, accepted_rows, rejections
 
     def _table(self, columns: Mapping[str, _Column], rows: NDArray[np.int64]) -> pa.Table:
         taken = pa.array(rows)

@@ -7,6 +7,7 @@ from qanchor.storage.event_log.compaction import (
     CompactionSummary,
     Compactor,
 )
+from qanchor.storage.event_log.ids import REUSED_ID, REUSED_ID_REMEDY, IdChecker
 from qanchor.storage.event_log.log import EventLog, append, recover, settle
 from qanchor.storage.event_log.reading import EventSource, log_schema, time_conditions
 from qanchor.storage.event_log.user_copy import UserCopy, open_copy
@@ -15,6 +16,8 @@ from qanchor.storage.event_log.user_events import LogRows, UserEvents
 from qanchor.storage.event_log.user_ranges import UserRange, ranges_of_sorted, sort_by_user
 
 __all__ = [
+    "REUSED_ID",
+    "REUSED_ID_REMEDY",
     "CompactedDate",
     "CompactionRequest",
     "CompactionSummary",
@@ -22,6 +25,7 @@ __all__ = [
     "CopyLayout",
     "EventLog",
     "EventSource",
+    "IdChecker",
     "LogRows",
     "StagedFile",
     "UserCopy",

@@ -266,3 +266,11 @@ def test_each_distinct_text_is_stored_once() -> None:
     arrays = load_event_arrays(FakeLog(as_table(events)), WORKSPACE)
     assert arrays.texts == ("paid tea, it's ",)
     assert set(arrays.modalities[0].text.tolist()) == {0}
+
+
+def test_events_in_memory_that_share_an_id_are_refused() -> None:
+    row = {"user_id": "u1", "event_time": START, "modality": "visit", "page": "home", "event_id": "o1"}
+    arrays = arrays_from_table(pa.Table.from_pylist([row, row]), WORKSPACE)
+    assert len(arrays.modalities[1].time) == 1
+    with pytest.raises(EventsInvalid, match=r"event_id 'o1' is that of several events \(1 rows.*type key"):
+        arrays_from_table(pa.Table.from_pylist([row, row, {**row, "page": "cart"}]), WORKSPACE)

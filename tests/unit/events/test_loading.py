@@ -173,3 +173,47 @@ def test_a_load_that_was_killed_can_be_run_again(
     again = _loader(tmp_path, engine).load(path)
     assert again.loaded_before is not None
     assert _count(_log(tmp_path)) == 20
+
+
+ORDERS = [payment(f"u{i}", i, event_id=f"o{i}", amount=float(line)) for i in range(10) for line in range(5)]
+
+
+def test_lines_with_the_id_of_their_order_are_named(tmp_path: Path, engine: Engine) -> None:
+    summary = _loader(tmp_path, engine).load(write_parquet(tmp_path / "e.parquet", ORDERS))
+    assert (summary.rows, summary.accepted, summary.rejected) == (50, 10, {"reused_id": 40})
+    assert _count(_log(tmp_path)) == summary.accepted
+    assert summary.dead_letters is not None
+    letters = [json.loads(line) for line in summary.dead_letters.read_text().splitlines()]
+    assert [line["row"] for line in letters] == [row for row in range(1, 51) if row % 5 != 1]
+    assert "'o0' is that of another event" in letters[0]["detail"]
+    assert "a field of type key" in letters[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [payment("u2", event_id="7"), visit("u1", event_id="7"), payment("u1", 48, event_id="7")],
+    ids=["another user", "another modality", "another date"],
+)
+@pytest.mark.parametrize("files", [1, 2])
+def test_an_id_is_that_of_one_event(
+    tmp_path: Path, engine: Engine, other: dict[str, Any], files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qanchor.events.files.BATCH_ROWS", 1)  # batches know of each other
+    rows = [payment("u1", event_id="7"), other, payment("u3", 1, event_id="8")]
+    loader = _loader(tmp_path, engine)
+    loaded = [
+        loader.load(write_parquet(tmp_path / f"{i}.parquet", part))
+        for i, part in enumerate([rows] if files == 1 else [rows[:1], rows[1:]])
+    ]
+    assert sum(summary.accepted for summary in loaded) == _count(_log(tmp_path)) == 2
+    assert loaded[-1].rejected == {"reused_id": 1}
+
+
+def test_an_event_that_comes_again_with_its_id_is_known(tmp_path: Path, engine: Engine) -> None:
+    rows = [payment("u1", event_id="7"), payment("u1", event_id="7"), visit("u2", event_id="8")]
+    loader = _loader(tmp_path, engine)
+    first = loader.load(write_parquet(tmp_path / "1.parquet", rows))
+    fuller = [{**rows[0], "note": "gift"}, visit("u2", 1, event_id="9")]  # the log's event has no note
+    second = loader.load(write_parquet(tmp_path / "2.parquet", fuller))
+    assert (first.accepted, first.repeated, first.rejected) == (2, 1, {})
+    assert (second.accepted, second.repeated, second.rejected) == (1, 1, {})
