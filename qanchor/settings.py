@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from qanchor.errors import WorkspaceInvalid, did_you_mean
 from qanchor.home import Home
@@ -186,6 +186,12 @@ def load_settings(repo: Path | None = None) -> Settings:
             )
     try:
         return Settings() if repo is None else Settings(repo=repo)
+    except SettingsError as error:
+        # pydantic-settings names the group and not the variable.
+        raise WorkspaceInvalid(
+            f"a QANCHOR_ variable that takes JSON is not JSON: {error}: {error.__cause__}",
+            "Fix or unset it, such as QANCHOR_KAFKA__SECURITY.",
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = "__".join(str(part).upper() for part in first["loc"])
