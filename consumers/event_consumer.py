@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _POLL_MS: Final = 200
 # Longer waits would keep a consumer away from brokers that are back.
-_LONGEST_BACKOFF_SECONDS: Final = 1.0
+_LONGEST_BACKOFF_SECONDS: Final = 0.5
 _REFUSAL_SECONDS: Final = 5.0  # a node that has just started may not know its topics yet
 _METADATA_MS: Final = 2_000
 _LAST_WRITE_SECONDS: Final = 1.0  # of the two that a stop may take

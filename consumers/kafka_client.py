@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _OLDEST: Final = (3, 0, 9)
 _CONNECT_MS: Final = 5_000
 # kafka-python's default is 30 s: for as long a consumer would stay away from a broker that is back.
-_LONGEST_RECONNECT_MS: Final = 1_000
+_LONGEST_RECONNECT_MS: Final = 500
 _LONGEST_SETUP_MS: Final = 10_000
 _Client = TypeVar("_Client")
 
