@@ -4,6 +4,10 @@ BIN := .venv/bin
 DATA ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Tests of numbers run a second time, under a BLAS kernel and a number of threads that round otherwise.
+OTHER_KERNEL := OPENBLAS_CORETYPE=Sandybridge QANCHOR_TEST_THREADS=2
+NUMERIC_TESTS := $(addprefix tests/unit/,test_metrics.py test_segments.py test_linear_probe.py \
+  audience experiments explain heads model report)
 DOCLINT := --style=google --arg-type-hints-in-docstring=False --check-return-types=False \
   --skip-checking-short-docstrings=True --skip-checking-raises=True --check-class-attributes=False \
   --allow-init-docstring=True
@@ -28,10 +32,11 @@ setup: .venv/installed  ## create .venv and install the project with its pinned 
 demo: .venv/installed  ## run the whole chain; DATA=DIR takes real input instead of the simulated world
 	@$(BIN)/qanchor-cli demo $(if $(DATA),--data $(DATA)) $(DEMO_ARGS)
 
-test: check services  ## lint, types, layers, then every test with coverage
+test: check services  ## lint, types, layers, every test with coverage, those of numbers under a second BLAS kernel
 	@set -a; . .services/env; set +a; \
 	  $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS); code=$$?; \
 	  .ci/services stop; exit $$code
+	@$(if $(PYTEST_ARGS),,$(OTHER_KERNEL) $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(NUMERIC_TESTS))
 
 check: .venv/installed  ## ruff, mypy, import-linter, pydoclint, vulture
 	@$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""For all tests: one native thread each (pytest runs a process per core), no settings from outside."""
+"""For all tests: QANCHOR_TEST_THREADS native threads (pytest runs a process per core), no other settings.
+
+The default is one.
+"""
 
 import os
 import sys
@@ -18,9 +21,9 @@ if "QANCHOR_KAFKA__BROKERS" in os.environ:  # the cluster for the streaming test
 for _name in list(os.environ):
     if _name.startswith("QANCHOR_") and not _name.startswith("QANCHOR_TEST_"):
         del os.environ[_name]
-os.environ["QANCHOR_COMPUTE__THREADS"] = "1"
+os.environ["QANCHOR_COMPUTE__THREADS"] = os.environ.get("QANCHOR_TEST_THREADS", "1")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
+    os.environ[_name] = os.environ.get("QANCHOR_TEST_THREADS", "1")
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 _FIRST_STATES: dict[int, Any] = {}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qanchor.audience.candidates import Candidates
 from qanchor.audience.population import Population
 from qanchor.errors import NotReady
-from qanchor.metrics import normal_quantile
+from qanchor.metrics import Interval, normal_quantile
 from qanchor.model.features import signed_log
 from qanchor.names import USER_ID
 from qanchor.storage.event_log import EventLog
@@ -51,7 +51,8 @@ class Trait:
     @property
     def certain(self) -> float:
         """The least effect that the interval allows; 0 where it holds 0."""
-        return 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))
+        sign = Interval(self.effect, self.low, self.high).sign
+        return min(abs(self.low), abs(self.high)) if sign else 0.0
 
     @property
     def ratio(self) -> float:
@@ -153,7 +154,7 @@ def standardised_difference(
     Source: L. V. Hedges, I. Olkin, Statistical Methods for Meta-Analysis (1985), chapter 5, large samples.
     """
     pooled = float(np.sqrt((audience.var(ddof=1) + base.var(ddof=1)) / 2))
-    if pooled < 1e-12:
+    if pooled <= 1e-12 * max(abs(audience.mean()), abs(base.mean())):  # equal values, but for rounding
         return 0.0, 0.0, 0.0
     effect = float(audience.mean() - base.mean()) / pooled
     sizes = len(audience), len(base)

@@ -53,7 +53,10 @@ def adjust(outcomes: ArrayLike, covariates: ArrayLike, arms: ArrayLike) -> Adjus
     centred = columns - columns.mean(axis=0)
     within_x, within_y = _within(columns, groups), _within(values[:, None], groups)[:, 0]
     weights, *_ = np.linalg.lstsq(within_x, within_y, rcond=None)
-    before = float(within_y @ within_y)
+    # Equal outcomes differ from their mean by rounding alone, of which no share is explained.
+    before = (
+        0.0 if np.allclose(within_y, 0, atol=1e-12 * np.abs(values).max()) else float(within_y @ within_y)
+    )
     after = float(((within_y - within_x @ weights) ** 2).sum())
     cut = 1 - after / before if before > 0 else 0.0
     return Adjusted(values - centred @ weights, weights.astype(np.float64), max(0.0, cut))

@@ -73,7 +73,13 @@ def moments(values: ArrayLike) -> Moments:
         raise InputError(f"an arm has {len(outcomes)} users", "Each arm needs at least two.")
     if not np.isfinite(outcomes).all():
         raise InputError("an outcome is not finite", "Remove or fill missing values.")
-    return Moments(len(outcomes), float(outcomes.mean()), float(outcomes.var(ddof=1)))
+    variance = 0.0 if _is_rounding(np.ptp(outcomes), outcomes) else float(outcomes.var(ddof=1))
+    return Moments(len(outcomes), float(outcomes.mean()), variance)
+
+
+def _is_rounding(difference: float, values: ArrayLike) -> bool:
+    """Whether a difference of values, or of their means, is a rounding error."""
+    return bool(abs(difference) <= 1e-12 * np.abs(values).max())
 
 
 def compare(control: Moments, treatment: Moments, confidence: float = 0.95) -> Effect:
@@ -91,6 +97,8 @@ def compare(control: Moments, treatment: Moments, confidence: float = 0.95) -> E
 
     variance = control.error + treatment.error
     difference = treatment.mean - control.mean
+    if _is_rounding(difference, [treatment.mean, control.mean]):
+        difference = 0.0
     if variance == 0:
         return Effect(
             control,

@@ -36,10 +36,8 @@ class ModalityShift:
 
     @property
     def moved(self) -> str:
-        """`more`, `less`, or empty where the interval includes 0."""
-        if self.change is None or self.change.low <= 0 <= self.change.high:
-            return ""
-        return "more" if self.change.value > 0 else "less"
+        """`more`, `less`, or empty where the interval includes 0 or what is left of it is rounding."""
+        return {1: "more", -1: "less", 0: ""}[self.change.sign if self.change else 0]
 
 
 @dataclass(frozen=True)

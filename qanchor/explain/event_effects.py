@@ -24,6 +24,7 @@ from qanchor.events.activity import activity_table, profile_table
 from qanchor.events.history import load_event_arrays
 from qanchor.explain.event_sets import EventEffect, JointEffect, candidates, strongest_together
 from qanchor.heads.score import LoadedHead
+from qanchor.metrics import ROUNDING
 from qanchor.model.embedder import Query, UserEmbedder
 from qanchor.model.saliency import event_saliency
 from qanchor.model.space import narrowed
@@ -94,12 +95,12 @@ class EventEffects:
     @property
     def raised(self) -> tuple[EventEffect, ...]:
         """Events without which the score would be lower, the strongest first."""
-        return tuple(event for event in self.events if event.effect > 0)
+        return tuple(event for event in self.events if event.effect > ROUNDING)
 
     @property
     def lowered(self) -> tuple[EventEffect, ...]:
         """Events without which the score would be higher, the strongest first."""
-        return tuple(event for event in reversed(self.events) if event.effect < 0)
+        return tuple(event for event in reversed(self.events) if event.effect < -ROUNDING)
 
 
 def event_effects(explainer: Explainer, events: pa.Table, cutoff: datetime) -> EventEffects:

@@ -167,6 +167,5 @@ def _common(first: pa.Table, second: pa.Table) -> pa.Table:
 
 
 def _verdict(test: AucTest) -> Verdict:
-    if test.difference.low > 0:
-        return "better"
-    return "worse" if test.difference.high < 0 else "no clear difference"
+    verdicts: dict[int, Verdict] = {1: "better", -1: "worse", 0: "no clear difference"}
+    return verdicts[test.difference.sign]

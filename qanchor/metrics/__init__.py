@@ -13,12 +13,20 @@ from qanchor.metrics.probability import (
     log_loss,
 )
 from qanchor.metrics.ranking import RocCurve, Separation, gain_at, ks, lift_at, pr_auc, roc_auc, roc_curve
-from qanchor.metrics.resampling import FIGURES, SHARES, Bootstrap, Interval, bootstrap_intervals
+from qanchor.metrics.resampling import (
+    FIGURES,
+    ROUNDING,
+    SHARES,
+    Bootstrap,
+    Interval,
+    bootstrap_intervals,
+)
 from qanchor.metrics.segments import Segment, compare_segments
 from qanchor.metrics.tally import tally
 
 __all__ = [
     "FIGURES",
+    "ROUNDING",
     "SHARES",
     "AucTest",
     "Bootstrap",

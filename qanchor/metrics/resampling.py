@@ -13,6 +13,8 @@ from qanchor.metrics.ranking import tallied_auc, tallied_gain, tallied_ks, talli
 from qanchor.metrics.tally import Floats, Int64, Tallier, Tally, check_probabilities
 
 SHARES = {"1": 0.01, "5": 0.05, "10": 0.10, "20": 0.20}
+# A difference of shares, areas or logarithms below this is a rounding error.
+ROUNDING: Final = 1e-9
 _PROBABILITIES = ("brier", "log_loss", "ece")
 # Counts held at once: enough to keep numpy busy, few enough for the caches.
 _CELLS = 1_000_000
@@ -50,6 +52,14 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def sign(self) -> int:
+        """1 where a difference is above 0, -1 where it is below; 0 where the interval includes 0.
+
+        An end that differs from 0 by rounding alone counts as 0: its sign is that of the BLAS kernel.
+        """
+        return int(self.low > ROUNDING) - int(self.high < -ROUNDING)
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,10 @@ class _Comparison:
             spread = math.hypot(self._error(inside), self._error(outside))
             gap = _interval(inside.value - outside.value, self.reach * spread)
         flags = (
-            ("ranks worse", gap is not None and gap.high < 0),
-            ("ranks better", gap is not None and gap.low > 0),
-            ("scored too high", calibration is not None and calibration.low > 0),
-            ("scored too low", calibration is not None and calibration.high < 0),
+            ("ranks worse", gap is not None and gap.sign < 0),
+            ("ranks better", gap is not None and gap.sign > 0),
+            ("scored too high", calibration is not None and calibration.sign > 0),
+            ("scored too low", calibration is not None and calibration.sign < 0),
         )
         return Segment(
             feature=feature,

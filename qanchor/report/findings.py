@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from qanchor.explain.attention_shift import ModalityShift
 from qanchor.explain.tuning import TuningExplanation
 from qanchor.heads.card import HeadCard
+from qanchor.metrics import Interval
 from qanchor.report.decisions import campaigns
 from qanchor.workspace import ScenarioSpec
 
@@ -81,6 +82,7 @@ _BASELINES = {
     "aggregates": (_AGGREGATES, "the best head on aggregates", "worse than aggregates"),
     "probe": (_PROBE, "a logistic regression on the embedding", "worse than logistic regression"),
 }
+_BY_SIGN: dict[int, State] = {1: "good", 0: "fair", -1: "look"}
 _COMPARED: dict[State, str] = {"good": "better", "fair": "unclear", "look": "worse"}
 
 
@@ -88,14 +90,14 @@ def _against(metrics: Mapping[str, Mapping[str, float]], scorer: str) -> Check:
     (name, baseline, fault), metric = _BASELINES[scorer], metrics.get(scorer, {})
     if "head_gain" not in metric:
         return Check(name, "fair", "none", f"No baseline was fitted: {scorer}.")
-    low, high = metric["head_gain_low"], metric["head_gain_high"]
-    state: State = "good" if low > 0 else "look" if high < 0 else "fair"
+    gain = Interval(*(metric[name] for name in ("head_gain", "head_gain_low", "head_gain_high")))
+    state = _BY_SIGN[gain.sign]
     verdict = {
         "good": "Significantly better than",
         "fair": "No significant difference from",
         "look": "Significantly worse than",
     }[state]
-    text = f"{verdict} {baseline}: {metric['head_gain']:+.3f} AUC ({low:+.3f} to {high:+.3f})."
+    text = f"{verdict} {baseline}: {gain.value:+.3f} AUC ({gain.low:+.3f} to {gain.high:+.3f})."
     return _judged(name, state, _COMPARED, text, fault)
 
 
@@ -198,13 +200,7 @@ def _on_tuning(tuning: TuningExplanation | None) -> list[Statement]:
     if tuning is None or tuning.gain is None:
         return []
     test = tuning.gain.test.difference
-    verdict = (
-        "a significant gain"
-        if test.low > 0
-        else "a significant loss"
-        if test.high < 0
-        else "no significant difference"
-    )
+    verdict = {1: "a significant gain", -1: "a significant loss", 0: "no significant difference"}[test.sign]
     text = (
         f"Prompt tuning changed the linear probe's test AUC from {tuning.gain.base['auc']:.3f} to "
         f"{tuning.gain.tuned['auc']:.3f}: {verdict} ({test.low:+.3f} to {test.high:+.3f})."
@@ -281,8 +277,8 @@ def _tuning_gains(scenarios: Sequence["ScenarioSummary"]) -> list[Statement]:
     gains = [one.tuning.gain for one in scenarios if one.tuning and one.tuning.gain]
     if not gains:
         return []
-    better = sum(gain.test.difference.low > 0 for gain in gains)
-    worse = sum(gain.test.difference.high < 0 for gain in gains)
+    better = sum(gain.test.difference.sign > 0 for gain in gains)
+    worse = sum(gain.test.difference.sign < 0 for gain in gains)
     mean = sum(gain.test.difference.value for gain in gains) / len(gains)
     return [
         Statement(

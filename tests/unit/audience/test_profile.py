@@ -84,3 +84,8 @@ def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
         _, low, high = log_ratio(found, (300, 2_000))
         covered += low <= np.log(2) <= high
     assert 0.92 < covered / 400 < 0.98
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, 0.0])
+def test_equal_values_do_not_differ_by_their_rounding_errors(value: float) -> None:
+    assert standardised_difference(np.full(103, value), np.full(77, value) * (1 + 2e-16)) == (0, 0, 0)

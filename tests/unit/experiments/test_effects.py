@@ -125,3 +125,16 @@ def test_ratios_that_cannot_be_checked_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         sample_ratio(users, shares)
+
+
+@pytest.mark.parametrize("value", [0.1, -0.1, 1e6 + 0.1, 0.0])
+def test_equal_outcomes_differ_by_rounding_alone_and_that_is_no_effect(value: float) -> None:
+    control = np.full(1_003, value)
+    treatment = np.full(707, value) * (1 + 2e-16)
+
+    effect = compare(moments(control), moments(treatment))
+    adjusted = adjust(np.r_[control, treatment], np.arange(1_710.0), np.arange(1_710) >= 1_003)
+
+    assert (effect.difference.value, effect.difference.low, effect.difference.high) == (0, 0, 0)
+    assert effect.p_value == 1
+    assert adjusted.variance_cut == 0

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from qanchor.charts.drawing import draw_chart
-from qanchor.explain.attention_shift import AttentionShift, attention_chart, attention_shift
+from qanchor.explain.attention_shift import AttentionShift, ModalityShift, attention_chart, attention_shift
+from qanchor.metrics import Interval
 from qanchor.model.attention import PROMPT, QUERY, USER, QueryAttention
 
 GROUPS = (USER, "bill", "search", PROMPT, QUERY)
@@ -71,3 +72,17 @@ def test_the_chart_shows_both_sides_and_the_change() -> None:
     for colour in ("base", "head"):  # two bars for each of three rows
         assert drawn.count(f'style="fill: var(--{colour})"') == 3
     assert "+50%" in drawn
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        (Interval(-1e-16, -3e-16, -1e-16), ""),  # the same shares, summed in another order
+        (Interval(2e-16, 1e-16, 4e-16), ""),
+        (Interval(-0.01, -0.02, -0.001), "less"),
+        (Interval(0.01, 0.001, 0.02), "more"),
+        (Interval(0.01, -0.001, 0.02), ""),
+    ],
+)
+def test_a_rounding_error_is_no_change(interval: Interval, word: str) -> None:
+    assert ModalityShift("bill", 0.2, 0.2, interval, ()).moved == word

@@ -48,6 +48,8 @@ def state_of(made: HeadCard, name: str) -> tuple[str, str]:
         (0.01, 0.05, ("good", "")),
         (-0.01, 0.05, ("fair", "")),
         (-0.05, -0.01, ("look", "worse than aggregates")),
+        (-3e-16, -1e-16, ("fair", "")),  # a rounding error
+        (1e-16, 3e-16, ("fair", "")),
     ],
 )
 def test_the_interval_decides_who_is_ahead(low: float, high: float, expected: tuple[str, str]) -> None:
