@@ -50,12 +50,18 @@ def simulate(
     import pyarrow.parquet as pq
 
     from qanchor.simulation.cohort import FIRST_BLOCK, PILOT_BLOCK, CohortPlan, make_cohort
-    from qanchor.simulation.config import WorldPlan
-    from qanchor.simulation.online_tests import PILOT_DAY, TEST_DAY, calls_test, lines_test, open_scorer
+    from qanchor.simulation.online_tests import (
+        PILOT_DAY,
+        TEST_DAY,
+        calls_test,
+        lines_test,
+        open_scorer,
+        open_world,
+    )
 
     site = Site.open()
     scorer = open_scorer(site)
-    world = WorldPlan(users=1, seed=seed)
+    world = open_world(site, seed)
     with progress() as bar:
         pilot = make_cohort(CohortPlan(world, pilot_users, PILOT_BLOCK, PILOT_DAY), scorer, bar)
         cohort = make_cohort(CohortPlan(world, users, FIRST_BLOCK, TEST_DAY), scorer, bar)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -39,13 +40,12 @@ def run(
 ) -> None:
     """Stream events through Kafka, train, tune, backfill, search, score and report.
 
-    Without --data the input is a simulated world whose best reachable AUC is known. An interrupted
-    demo continues where it stopped.
+    Without --data the input is a simulated world whose best reachable AUC is known and whose last
+    day is yesterday. An interrupted demo continues where it stopped, with the same dates.
 
     Example: qanchor-cli demo --data ../shared/benchmarks/online_retail
     """
     from cli.operate.demo_steps import DemoPlan, run_plan
-    from qanchor.files import write_atomically
 
     if data is not None:
         data = data.expanduser().resolve()
@@ -57,11 +57,27 @@ def run(
         repo = _repository_of(data, repo)
     target = (directory / (data.name if data else "world")).resolve()
     options = {"data": str(data), "repo": str(repo), "users": users, "seed": seed, "minutes": minutes}
+    end = _begin(target, options, fresh)
+    run_plan(DemoPlan(target, data, repo, users, seed, minutes, end))
+
+
+def _begin(target: Path, options: dict[str, object], fresh: bool) -> str | None:
+    """Continue the recorded run of the same options, or start again; the last day of the simulated world."""
+    from qanchor.files import write_atomically
+    from qanchor.times import now
+
     record = target / "options.json"
-    if fresh or (record.exists() and json.loads(record.read_text()) != options):
+    known = json.loads(record.read_text()) if record.exists() else {}
+    # The world is as old as the run that began it; 0.1.0 recorded no end.
+    end: str | None = known.pop("end", None)
+    if known == options and not fresh:
+        return end
+    if known or fresh:
         shutil.rmtree(target, ignore_errors=True)
-    write_atomically(record, json.dumps(options))
-    run_plan(DemoPlan(target, data, repo, users, seed, minutes))
+    # The day ends before the demo does, so that no vector is of the future and none is older than its ttl.
+    end = f"{now() - timedelta(days=1):%Y-%m-%d}"
+    write_atomically(record, json.dumps({**options, "end": end}))
+    return end
 
 
 def _repository_of(data: Path, repo: Path | None) -> Path:

@@ -35,6 +35,7 @@ class DemoPlan:
         users: number of simulated users.
         seed: seed of the simulation.
         minutes: time of pre-training.
+        end: last day of the simulated world, as 2026-08-28; None: the default of `simulate`.
     """
 
     target: Path
@@ -43,6 +44,7 @@ class DemoPlan:
     users: int
     seed: int
     minutes: float
+    end: str | None = None
 
     @property
     def work(self) -> Path:
@@ -226,11 +228,9 @@ def run_plan(plan: DemoPlan) -> None:
 def _run_steps(run: _Run) -> None:
     plan = run.plan
     if plan.data is None:
-        run.step(
-            "simulate",
-            _cli("simulate", "--users", str(plan.users), "--seed", str(plan.seed), "--out", str(plan.input)),
-            cwd=plan.target,
-        )
+        size = ("--users", str(plan.users), "--seed", str(plan.seed))
+        dates = ("--end", plan.end) if plan.end else ()
+        run.step("simulate", _cli("simulate", *size, *dates, "--out", str(plan.input)), cwd=plan.target)
     source = plan.repo or template_folder()
     run.step("new repository", _cli("new", str(plan.work), "--from", str(source)), cwd=plan.target)
     _stream(run)

@@ -1,7 +1,7 @@
 """The plan of a simulated world: its size, dates and cut-offs."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 
 from qanchor.errors import InputError
 
@@ -26,6 +26,7 @@ class WorldPlan:
         valid_share: share of users with labels at the validation cut-off only.
         paths: futures simulated per test user for the ceilings.
         ceiling_users: largest number of test users that the ceilings are measured on.
+        shift_days: days by which every written date is later; the world itself is the same.
     """
 
     users: int
@@ -40,6 +41,7 @@ class WorldPlan:
     valid_share: float = 0.1
     paths: int = 200
     ceiling_users: int = 3000
+    shift_days: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.users <= 1_000_000:
@@ -53,10 +55,21 @@ class WorldPlan:
         return -(-self.users // BLOCK_USERS)
 
     def moment(self, day: int) -> datetime:
-        """Midnight UTC at the start of a day of the span."""
-        return self.start + timedelta(days=day)
+        """Midnight UTC at the start of a day of the span, as it is written."""
+        return self.start + timedelta(days=day + self.shift_days)
+
+    def ending(self, last: date) -> "WorldPlan":
+        """The same world with another last day.
+
+        Raises:
+            InputError: the last day is not in 1971 to 2200.
+        """
+        if not 1971 <= last.year <= 2200:
+            raise InputError(f"a world cannot end on {last}", "Choose a day in 1971 to 2200.")
+        first = date(self.start.year, self.start.month, self.start.day)
+        return replace(self, shift_days=(last - first).days + 1 - self.days)
 
     def calendar(self, day: int) -> tuple[int, int]:
-        """Weekday (Monday 0) and day of the month."""
-        moment = self.moment(day)
+        """Weekday (Monday 0) and day of the month in the simulation, whatever dates are written."""
+        moment = self.start + timedelta(days=day)
         return moment.weekday(), moment.day

@@ -13,7 +13,7 @@ from qanchor.simulation.kind import MODALITIES, SLOTS
 from qanchor.simulation.life import Life
 from qanchor.simulation.state import TRAIT_NAMES, Floats, Ints
 from qanchor.simulation.wording import POOLS
-from qanchor.times import DAY_US, HOUR_US, TIMESTAMP
+from qanchor.times import DAY_US, HOUR_US, TIMESTAMP, to_microseconds
 
 NOISE_SHARE, LATE_SHARE, DUPLICATE_SHARE = 0.05, 0.03, 0.005
 AGE_BANDS = ("18-24", "25-29", "30-39", "40-49", "50-59", "60+")
@@ -242,7 +242,7 @@ def emit(
 def _table(plan: WorldPlan, draft: _Draft, number: Ints, first_user: int) -> pa.Table:
     user_id = _strings("u", draft.user + first_user, 7)
     index = pa.array(draft.text)
-    start = int(plan.start.timestamp()) * 1_000_000
+    start = to_microseconds(plan.moment(0))
     columns: dict[str, pa.Array] = {
         "event_id": pc.binary_join_element_wise(user_id, pa.array(number).cast(pa.string()), "-"),
         "user_id": user_id,

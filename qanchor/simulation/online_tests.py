@@ -5,7 +5,7 @@ delinquency scoring.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from qanchor.errors import FingerprintMismatch
 from qanchor.experiments import OffPolicy
 from qanchor.heads.score import load_head
 from qanchor.metrics import Bootstrap, Interval, bootstrap_intervals
+from qanchor.registry.overview import read_overview
 from qanchor.simulation import policies
 from qanchor.simulation.cohort import WEEKS, Cohort
+from qanchor.simulation.config import WorldPlan
 from qanchor.simulation.policy_inputs import SCENARIOS, PolicyInputs, Scorer
 from qanchor.simulation.policy_test import (
     FIXED,
@@ -29,6 +31,7 @@ from qanchor.simulation.policy_test import (
 )
 from qanchor.simulation.state import Floats
 from qanchor.site import Site
+from qanchor.times import as_utc
 
 # The pilot's outcomes are known by the day of the tests.
 PILOT_DAY, TEST_DAY = 180, 210
@@ -73,6 +76,21 @@ def open_scorer(site: Site) -> Scorer:
             )
     embedder, queries = load_embedder(site, spaces)
     return Scorer(heads, embedder, queries, site.workspace)
+
+
+def open_world(site: Site, seed: int) -> WorldPlan:
+    """The world of new users, on the weekdays of the world that the model in service was trained on.
+
+    Args:
+        site: registry of the model.
+        seed: seed of the new users.
+    """
+    world, model = WorldPlan(users=1, seed=seed), read_overview(site.engine, site.workspace).model
+    if model is None:
+        return world
+    # The model reads weekdays, and the world of a demo is moved to end yesterday.
+    days = (as_utc(model.trained_until) - world.moment(world.valid_day)).days
+    return replace(world, shift_days=days % 7)
 
 
 def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:

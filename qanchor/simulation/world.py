@@ -177,7 +177,8 @@ def simulate(
                 tested.append(block.user[test])
     _write_truth(out / "truth.parquet", tested, halves)
     _write_json(out / "ceilings.json", _ceilings(halves, labels))
-    world = {**asdict(plan), "start": plan.start.isoformat(), "event_rows": events, "label_rows": rows}
+    world = {**asdict(plan), "start": plan.moment(0).isoformat(), "event_rows": events, "label_rows": rows}
+    del world["shift_days"]
     world |= {"test_as_of": plan.moment(plan.test_day).isoformat(), "end": plan.moment(plan.days).isoformat()}
     _write_json(out / "world.json", world)
     return world

@@ -1,7 +1,7 @@
 import hashlib
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +167,32 @@ def test_an_interrupted_simulation_leaves_no_file(plan: WorldPlan, tmp_path: Pat
 def test_a_size_out_of_range_is_refused(users: int) -> None:
     with pytest.raises(InputError, match="Choose 1 to"):
         WorldPlan(users=users)
+
+
+def test_another_end_moves_every_date_and_changes_nothing_else(tmp_path: Path) -> None:
+    plan = WorldPlan(users=60, seed=3, ceiling_users=60, paths=4)
+    moved = plan.ending(date(2031, 3, 2))
+    simulate(plan, tmp_path / "plain")
+    simulate(moved, tmp_path / "moved")
+
+    def table(name: str, path: str) -> pa.Table:
+        return pq.read_table(tmp_path / name / path)
+
+    distance = timedelta(days=(date(2031, 3, 2) - date(2026, 8, 28)).days)
+    assert pc.max(table("moved", "events.parquet")["event_time"]).as_py().date() == date(2031, 3, 2)
+    for path, column in (("events.parquet", "event_time"), ("labels/takeout.parquet", "as_of")):
+        before, after = table("plain", path), table("moved", path)
+        assert after.drop_columns(column).equals(before.drop_columns(column))
+        assert after[column].equals(pc.add(before[column], pa.scalar(distance, pa.duration("us"))))
+    digests = _digests(tmp_path / "plain"), _digests(tmp_path / "moved")
+    for name in ("ceilings.json", "truth.parquet"):
+        assert digests[0][name] == digests[1][name]
+    world = json.loads((tmp_path / "moved" / "world.json").read_text())
+    assert world["end"] == "2031-03-03T00:00:00+00:00"
+    assert world.keys() == json.loads((tmp_path / "plain" / "world.json").read_text()).keys()
+
+
+@pytest.mark.parametrize("last", [date(1970, 6, 1), date(2201, 1, 1), date(9999, 12, 31)])
+def test_an_end_outside_the_calendar_is_refused(last: date) -> None:
+    with pytest.raises(InputError, match="1971"):
+        WorldPlan(users=10).ending(last)

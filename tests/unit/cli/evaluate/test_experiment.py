@@ -12,6 +12,7 @@ import pytest
 from qanchor.experiments import Experiment, assign, compare, moments
 from qanchor.settings import Settings
 from qanchor.simulation.cohort import Cohort, CohortPlan, Responses
+from qanchor.simulation.config import WorldPlan
 from qanchor.simulation.policy_inputs import PolicyInputs
 from qanchor.site import Site
 from tests.unit.cli.conftest import Run
@@ -195,6 +196,8 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users whose whole history is known, instead of simulated and embedded ones."""
     monkeypatch.setattr(Site, "open", lambda: SimpleNamespace(settings=Settings.model_construct()))
     monkeypatch.setattr("qanchor.simulation.online_tests.open_scorer", lambda *_: None)
+    world = WorldPlan(users=1)
+    monkeypatch.setattr("qanchor.simulation.online_tests.open_world", lambda *_: world)
     monkeypatch.setattr("qanchor.simulation.cohort.make_cohort", _cohort)
 
 

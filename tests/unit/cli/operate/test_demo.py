@@ -1,5 +1,7 @@
 """`demo` finds its input, and starts again where its options differ from those of an interrupted run."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,24 @@ def test_the_same_options_continue_and_others_start_again(
     run("demo", "--users", "300", "--fresh")
     assert not journal.exists()
     assert [plan.users for plan in plans] == [200, 200, 300, 300]
+
+
+def test_the_world_ends_yesterday_and_a_resumed_demo_keeps_its_dates(
+    plans: list[DemoPlan], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([datetime(2027, 3, 1, 23, 30, tzinfo=UTC), datetime(2027, 5, 9, tzinfo=UTC)])
+    monkeypatch.setattr("qanchor.times.now", lambda: next(moments))
+    run("demo", "--users", "200")
+    run("demo", "--users", "200")
+    run("demo", "--users", "200", "--fresh")
+    assert [plan.end for plan in plans] == ["2027-02-28", "2027-02-28", "2027-05-08"]
+
+
+def test_a_demo_of_0_1_0_continues_with_the_dates_that_it_has(
+    plans: list[DemoPlan], run: Run, tmp_path: Path
+) -> None:
+    run("demo", "--users", "200")
+    record = tmp_path / ".demo" / "world" / "options.json"
+    record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "end"}))
+    run("demo", "--users", "200")
+    assert plans[-1].end is None
