@@ -1,5 +1,6 @@
 """Creates a feature repository, copied from the one in the library's package."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -101,8 +102,17 @@ def scaffold(target: Path, source: Path | None = None, force: bool = False) -> W
         for name, text in zip(_YAML, (_MODALITIES, _SCENARIOS), strict=True):
             content = text if source is None else (source / name).read_text(encoding="utf-8")
             (building / name).write_text(content, encoding="utf-8")
+        _name_project(building, target.resolve().name)
         _ignore_state(target / ".gitignore")
     return load_workspace(target / REPOSITORY)
+
+
+def _name_project(repository: Path, name: str) -> None:
+    """Name the Feast project after its folder; Feast takes letters, digits and underscores."""
+    project = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")
+    for path in sorted(repository.rglob("*.yaml")) if project else ():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"^project: \w+$", f"project: {project}", text, flags=re.M), encoding="utf-8")
 
 
 def _check_free(target: Path, force: bool) -> None:

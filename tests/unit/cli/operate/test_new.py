@@ -88,3 +88,15 @@ def test_an_interrupted_scaffold_can_be_run_again(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "shop" / "feature_repo").exists()
     scaffold(tmp_path / "shop")
     assert not [name for name in _files(tmp_path / "shop") if "building" in name]
+
+
+@pytest.mark.parametrize(
+    ("folder", "project"), [("shop", "shop"), ("my-shop 2", "my_shop_2"), ("_x_", "x"), ("商店", "qanchor")]
+)
+def test_the_feast_project_is_named_after_the_folder(
+    tmp_path: Path, run: Run, folder: str, project: str
+) -> None:
+    assert run("new", str(tmp_path / folder))[0] == 0
+    repository = tmp_path / folder / "feature_repo"
+    for path in (repository / "feature_store.yaml", repository / "profiles" / "production.yaml"):
+        assert f"project: {project}\n" in path.read_text()
