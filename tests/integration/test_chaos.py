@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
@@ -20,12 +21,12 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from consumers.embedded_broker.server import Fault
 from consumers.stop_rule import StopRule
 from qanchor.registry.ledger import next_offsets
+from tests.integration.apache_kafka import apache_kafka
 from tests.integration.brokers import ThreadedBroker, threaded_broker, wait_for
-from tests.integration.clusters import Cluster
+from tests.integration.clusters import Cluster, require_apache
 from tests.integration.places import Place, event_names, make_event, make_events
 from tests.integration.victims import (
     KILL_POINTS,
-    MortalBroker,
     dies_at,
     mortal_broker,
     start_consumer,
@@ -100,7 +101,15 @@ def _await_progress(place: Place, members: Iterable[BaseProcess], seconds: float
         time.sleep(0.02)
 
 
-def _kill_members(place: Place, broker: MortalBroker, kills: int) -> None:
+class _Mortal(Protocol):
+    """A broker that is killed and comes back at its port."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
+
+
+def _kill_members(place: Place, broker: _Mortal, kills: int) -> None:
     """Kill one or other of two members, at any moment or at a point of a write; at times the broker."""
     dice, done = random.Random(3), 0
     members: dict[str, BaseProcess] = {}
@@ -127,20 +136,31 @@ def _kill_members(place: Place, broker: MortalBroker, kills: int) -> None:
 
 @pytest.mark.timeout(60 + 10 * _KILLS)
 def test_members_killed_at_random_while_brokers_die_too_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    kafka = {"flush_events": 400, "flush_seconds": 0.05, "batch_events": 200, "session_seconds": 2}
     with mortal_broker(tmp_path / "broker") as broker:
-        place = Place(tmp_path / "home", broker.address, kafka)
-        place.engine.dispose()
-        place.consume()  # makes the topics
-        pump = _Pump(broker.address, place)
-        _kill_members(place, broker, _KILLS)
-        files = place.files()
-        good, bad = pump.stop()
-        place.consume(name="one")
-        assert place.ids() == (good, len(good))
-        assert files >= _KILLS, "the members died before they could do harm"
-        assert len(_dead_letters(place)) == bad
-        assert place.rubbish() == []
+        _kill_and_count(tmp_path, broker, broker.address, _KILLS)
+
+
+@pytest.mark.timeout(120 + 15 * _KILLS)
+def test_the_same_on_apache_kafka(tmp_path: Path) -> None:
+    require_apache()
+    with apache_kafka(tmp_path / "kafka") as kafka:
+        _kill_and_count(tmp_path, kafka, kafka.address, _KILLS if _KILLS > 30 else 12)
+
+
+def _kill_and_count(tmp_path: Path, broker: _Mortal, address: str, kills: int) -> None:
+    kafka = {"flush_events": 400, "flush_seconds": 0.05, "batch_events": 200, "session_seconds": 2}
+    place = Place(tmp_path / "home", address, kafka)
+    place.engine.dispose()
+    place.consume()  # makes the topics
+    pump = _Pump(address, place)
+    _kill_members(place, broker, kills)
+    files = place.files()
+    good, bad = pump.stop()
+    place.consume(name="one")
+    assert place.ids() == (good, len(good))
+    assert files >= kills, "the members died before they could do harm"
+    assert len(_dead_letters(place)) == bad
+    assert place.rubbish() == []
 
 
 @pytest.fixture
