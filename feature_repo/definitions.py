@@ -52,7 +52,7 @@ def _view(
         entities=[USER],
         schema=[Field(name=names.USER_ID, dtype=String), *fields],
         source=FileSource(
-            name=f"{name}_parts",
+            name=names.parts_source(name),
             path=str(home.view(name)),
             file_format=ParquetFormat(),
             timestamp_field=names.EVENT_TIMESTAMP,

@@ -56,6 +56,11 @@ def score_field(scenario: str) -> str:
     return f"score_{scenario}"
 
 
+def parts_source(view: str) -> str:
+    """Feast's data source of a view's part files."""
+    return f"{view}_parts"
+
+
 def service_name(domain: str) -> str:
     """The Feast feature service of a domain."""
     return f"{domain}_v1"

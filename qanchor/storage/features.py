@@ -85,16 +85,14 @@ class FeatureRepository:
         if not path.exists():
             path = template_folder() / "feature_store.yaml"
         content = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
-        registry, online = content["registry"], content["online_store"]
-        if isinstance(registry, dict) and "plugin=qanchor_home" in registry.get("path", ""):
-            self.home.root.mkdir(parents=True, exist_ok=True)
-            registry["path"] = f"sqlite:///{self.home.feast_registry}"
+        online = content["online_store"]
         if isinstance(online, dict) and ".Guarded" in online["type"]:
             # Here each read passes the moment that the time to live is judged by.
             online["ttl_on_read"] = False
-            if online["type"].endswith(".GuardedSqliteOnlineStore"):
-                online["path"] = str(self.home.online_store)
         with _quiet():
+            from qanchor.storage.feast_ext.home import HOME_KEY
+
+            content[HOME_KEY] = str(self.home.root)
             return FeatureStore(config=RepoConfig(**content, repo_path=self.workspace.repo))
 
     def close(self) -> None:

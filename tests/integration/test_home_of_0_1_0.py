@@ -78,8 +78,10 @@ def test_it_is_written_to_by_every_step(workspace: Workspace) -> None:
     workspace.run("verify", "--all")
     workspace.run("labels", "load", "coffee", str(workspace.folder / "coffee.csv"))
     workspace.run("refresh", "--all")
+    workspace.run("backfill", "--all", "--as-of", "2026-04-07")
     workspace.run("index", "update", "--all")
     workspace.run("verify", "--all")
+    workspace.run("rollback", "--scenario", "coffee")
     workspace.run("tune", "--scenario", "coffee", "--steps", "2")
     kinds = {job["kind"] for job in workspace.json("jobs", "list")}
     assert {"backfill", "refresh"} <= kinds

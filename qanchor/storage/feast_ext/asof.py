@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureView
+from feast import FeatureView, RepoConfig
 from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
@@ -51,15 +51,18 @@ class ViewJoin:
     ttl: timedelta
 
 
-def view_join(view: FeatureView, feature_refs: Sequence[str], full_feature_names: bool) -> ViewJoin | None:
-    """How a view is joined, or None where it does not lie in part files.
+def view_join(
+    config: RepoConfig, view: FeatureView, feature_refs: Sequence[str], full_feature_names: bool
+) -> ViewJoin | None:
+    """How a view is joined, or None where it is not in part files.
 
     Args:
+        config: of the store that was opened.
         view: the Feast view with its projection.
         feature_refs: "view:feature" each, of all views.
         full_feature_names: whether columns are named VIEW__FEATURE.
     """
-    folder = part_folder(view)
+    folder = part_folder(view, config)
     if folder is None:
         return None
     used = view.projection.name_to_use()

@@ -4,6 +4,7 @@ It never reports rows that it did not write: `written` counts them, view by view
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -15,7 +16,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from pydantic import Field
 
 from qanchor.storage.feast_ext.packing import TakesPackedRows, pack_rows
-from qanchor.storage.feast_ext.views import part_folder, part_schema
+from qanchor.storage.feast_ext.views import part_folder, part_schema, view_in_home
 from qanchor.storage.parts import ensure_part
 from qanchor.storage.point_in_time import latest_rows, read_by_part
 
@@ -58,15 +59,16 @@ class ArrowComputeEngine(LocalComputeEngine):  # type: ignore[misc]  # Feast has
         """Give every view a zero-row part, so that materialize and joins work before the first row."""
         super().update(project, views_to_delete, views_to_keep, *rest, **named)
         for view in views_to_keep:
-            folder = part_folder(view)
+            folder = part_folder(view, self.repo_config)
             if folder is not None:
                 ensure_part(folder, part_schema(view))
 
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **options: Any) -> Any:
         view = task.feature_view
-        folder = part_folder(view)
+        folder = part_folder(view, self.repo_config)
         if folder is None or not view.online or not isinstance(self.online_store, TakesPackedRows):
-            return super()._materialize_one(registry, task, **options)
+            there = replace(task, feature_view=view_in_home(view, self.repo_config))
+            return super()._materialize_one(registry, there, **options)
         rows = latest_rows(folder, task.start_time, task.end_time, self._overlap)
         self.written[view.name] = 0
         with task.tqdm_builder(len(rows.row)) as bar:

@@ -15,7 +15,7 @@ from pydantic import StrictStr
 
 from qanchor.errors import FeaturesInvalid
 from qanchor.storage.feast_ext.asof import AsofRetrievalJob, read_labels, view_join
-from qanchor.storage.feast_ext.views import part_folder
+from qanchor.storage.feast_ext.views import part_folder, source_in_home, view_in_home
 
 _CLASS = "qanchor.storage.feast_ext.offline_store.PartFilesOfflineStore"
 
@@ -48,13 +48,13 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         Raises:
             FeaturesInvalid: the entity frame lacks a key, or its key is no text.
         """
-        joins = [view_join(view, feature_refs, full_feature_names) for view in feature_views]
+        joins = [view_join(config, view, feature_refs, full_feature_names) for view in feature_views]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         ours = [join for join in joins if join is not None]
         if len(ours) < len(joins) or any(view.mode == "substrait" for view in on_demand):
             return DuckDBOfflineStore.get_historical_features(
                 config,
-                feature_views,
+                [view_in_home(view, config) for view in feature_views],
                 feature_refs,
                 entity_df,
                 registry,
@@ -66,6 +66,22 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         return AsofRetrievalJob(labels, ours, on_demand, full_feature_names, feature_refs, config.repo_path)
 
     @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig, data_source: DataSource, *rest: Any, **named: Any
+    ) -> Any:
+        """As Feast's, from the home of the repository that was opened."""
+        source = source_in_home(data_source, config)
+        return DuckDBOfflineStore.pull_latest_from_table_or_query(config, source, *rest, **named)
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig, data_source: DataSource, *rest: Any, **named: Any
+    ) -> Any:
+        """As Feast's, from the home of the repository that was opened."""
+        source = source_in_home(data_source, config)
+        return DuckDBOfflineStore.pull_all_from_table_or_query(config, source, *rest, **named)
+
+    @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
@@ -74,7 +90,7 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         Raises:
             FeaturesInvalid: the view is in part files.
         """
-        if part_folder(feature_view) is not None:
+        if part_folder(feature_view, config) is not None:
             raise FeaturesInvalid(
                 f"{feature_view.name} is in part files, which are never rewritten",
                 "Write a part with FeatureRepository.write_part, or run `qanchor-cli backfill`.",
@@ -83,6 +99,7 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """As Feast's, but silent about a folder that this `feast apply` is about to create."""
-        path = getattr(data_source, "path", "")
+        source = source_in_home(data_source, config)
+        path = getattr(source, "path", "")
         if not Path(path).is_absolute() or Path(path).exists():
-            super().validate_data_source(config, data_source)
+            super().validate_data_source(config, source)

@@ -27,7 +27,7 @@ from pydantic import Field, StrictStr
 from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
 from qanchor.storage.feast_ext import registry
 from qanchor.storage.feast_ext.guards import check_future, oldest_served
-from qanchor.storage.feast_ext.home import home_of
+from qanchor.storage.feast_ext.home import home_of_config
 from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_batch, stored_vectors
 from qanchor.storage.parts import Matrix
 from qanchor.times import DAY_SECONDS, from_microseconds
@@ -78,9 +78,9 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
     @staticmethod
     def _get_db_path(config: RepoConfig) -> str:
         if not config.online_store.path:
-            return str(home_of(config.repo_path).online_store)
+            return str(home_of_config(config).online_store)
         path = Path(config.online_store.path).expanduser()
-        return str(path if path.is_absolute() else home_of(config.repo_path).root / path)
+        return str(path if path.is_absolute() else home_of_config(config).root / path)
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
         if self._conn is None:

@@ -4,14 +4,16 @@ Feast expands environment variables in feature_store.yaml, but it has no default
 repository path and accepts no registry class; a URL plug-in of SQLAlchemy is the only way.
 """
 
+import inspect
 from pathlib import Path
 
+from feast import FeatureStore, RepoConfig
 from sqlalchemy import CreateEnginePlugin, Engine, event
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from qanchor.storage.feast_ext.home import home_of
+from qanchor.storage.feast_ext.home import home_of, home_of_config
 
 PLUGIN = "qanchor_home"
 
@@ -21,7 +23,8 @@ class HomeDatabase(CreateEnginePlugin):
 
     def update_url(self, url: URL) -> URL:
         """The URL with an absolute path; its folder is created."""
-        root = home_of(None).root
+        config = _config_of_opened_store()
+        root = (home_of(None) if config is None else home_of_config(config)).root
         root.mkdir(parents=True, exist_ok=True)
         path = root / Path(url.database or "feast_registry.db")
         return url.set(database=str(path)).difference_update_query(["plugin"])
@@ -29,6 +32,18 @@ class HomeDatabase(CreateEnginePlugin):
     def engine_created(self, engine: Engine) -> None:
         """Let readers continue while `feast apply` or a materialization writes."""
         event.listen(engine, "connect", _tune)
+
+
+def _config_of_opened_store() -> RepoConfig | None:
+    """The configuration of the store that is opening its registry: of all that Feast passes to the engine, the
+    URL alone arrives here, and neither the working folder nor the thread tells stores apart."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        store = frame.f_locals.get("self")
+        if isinstance(store, FeatureStore):
+            return store.config
+        frame = frame.f_back
+    return None
 
 
 def _tune(connection: DBAPIConnection, _record: object) -> None:

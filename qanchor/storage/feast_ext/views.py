@@ -1,16 +1,21 @@
 """The Feast views that are in part files of ours, and the columns of these.
 
-Every other view - of another source, key, type, or made by a transformation - is left to Feast.
+Every other view - of another source, key, type, or made by a transformation - is left to Feast. A registry holds
+absolute paths, and its home may have been copied or moved since: the parts of definitions.py's views are
+always those of the home that was opened.
 """
 
+from copy import copy
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
-from feast import FeatureView, Field
+from feast import FeatureView, Field, RepoConfig
 from feast.infra.offline_stores.file_source import FileSource
 
 from qanchor import names
+from qanchor.home import Home
+from qanchor.storage.feast_ext.home import home_of_config, is_home_known
 from qanchor.times import TIMESTAMP
 
 _VECTOR: Final = "Array(Float32)"
@@ -23,12 +28,44 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 }
 
 
-def part_folder(view: FeatureView) -> Path | None:
-    """The folder of a view's part files; None where the view is not made of them."""
+def source_in_home(source: Any, config: RepoConfig) -> Any:
+    """The source with the path that it has in the home of this configuration; others as they are."""
+    if not isinstance(source, FileSource) or not is_home_known(config):
+        return source
+    registered = Path(source.path)
+    # Named as definitions.py names them since 0.1.0, or not at all, and then Feast takes the path.
+    is_ours = source.name in {names.parts_source(registered.name), source.path}
+    above = registered.parent.parent
+    if not (is_ours and registered.is_absolute() and registered == Home(above).view(registered.name)):
+        return source
+    moved = copy(source)
+    moved.file_options = copy(source.file_options)
+    moved.file_options.uri = str(home_of_config(config).view(registered.name))
+    return moved
+
+
+def view_in_home(view: Any, config: RepoConfig) -> Any:
+    """The view on its source in the home of this configuration."""
+    source = getattr(view, "batch_source", None)
+    there = source_in_home(source, config)
+    if there is source:
+        return view
+    moved = copy(view)
+    moved.batch_source = there
+    return moved
+
+
+def part_folder(view: FeatureView, config: RepoConfig) -> Path | None:
+    """The folder of a view's part files; None where the view is not made of them.
+
+    Args:
+        view: the Feast view.
+        config: of the store that was opened.
+    """
     source = getattr(view, "batch_source", None)
     if type(view) is not FeatureView or not isinstance(source, FileSource):
         return None
-    path = Path(source.path)
+    path = Path(source_in_home(source, config).path)
     keys = [(column.name, str(column.dtype)) for column in view.entity_columns]
     plain = (
         path.is_absolute()
