@@ -35,8 +35,11 @@ class HomeDatabase(CreateEnginePlugin):
 
 
 def _config_of_opened_store() -> RepoConfig | None:
-    """The configuration of the store that is opening its registry: of all that Feast passes to the engine, the
-    URL alone arrives here, and neither the working folder nor the thread tells stores apart."""
+    """The configuration of the store that is opening its registry.
+
+    Of all that Feast knows the URL alone arrives here, and neither the working folder nor the thread tells
+    stores apart.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         store = frame.f_locals.get("self")

@@ -1,8 +1,8 @@
 """The Feast views that are in part files of ours, and the columns of these.
 
-Every other view - of another source, key, type, or made by a transformation - is left to Feast. A registry holds
-absolute paths, and its home may have been copied or moved since: the parts of definitions.py's views are
-always those of the home that was opened.
+Every other view - of another source, key, type, or made by a transformation - is left to Feast. A registry
+holds absolute paths, and its home may have been copied or moved since: the parts of definitions.py's views
+are always those of the home that was opened.
 """
 
 from copy import copy
