@@ -46,7 +46,7 @@ def parquet(columns: dict[str, list[object]]) -> bytes:
         ("empty_cells.csv", b"note,user_id\nx,007\ny,\ny, b\nz,007\n"),
         ("marked.csv", b"\xef\xbb\xbfuser_id,age\n007,1\nb,2\n007,3\n"),
         ("LOUD.CSV", b"user_id,age\n007,1\nb,2\n007,3\n"),
-        ("packed.csv.gz", gzip.compress(b"user_id,age\n007,1\nb,2\n007,3\n")),
+        ("packed.csv.gz", gzip.compress(b"user_id,age\n007,1\nb,2\n007,3\n", mtime=0)),
         ("users.parquet", parquet({"note": ["x", "y", "z"], "user_id": ["007", "b", "007"]})),
         ("nulls.parquet", parquet({"user_id": ["007", None, "b", " ", "007"]})),
     ],
