@@ -132,6 +132,8 @@ class CheckedBatch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python ha
     _buffer: bytearray
     _pos: int
     _decompressed: bool
+    _next_record_index: int
+    _num_records: int
 
     def __init__(self, buffer: Any) -> None:
         super().__init__(buffer)
@@ -172,19 +174,32 @@ class CheckedBatch(DefaultRecordBatch):  # type: ignore[misc]  # kafka-python ha
             self._pos = 0
         self._decompressed = True
 
-    def _read_msg(self, *args: Any) -> Any:
-        start = self._pos
-        try:
-            return super()._read_msg(*args)
-        except UnicodeDecodeError:
-            self._pos = start
-            real, self._buffer = self._buffer, _Lenient(self._buffer)
+    def __iter__(self) -> Iterator[Any]:
+        """Its messages; a generator, which is faster than the class's own iteration."""
+        self._maybe_uncompress()
+        read = super()._read_msg
+        while self._next_record_index < self._num_records:
+            start = self._pos
             try:
-                return super()._read_msg(*args)
-            finally:
-                self._buffer = real
+                record = read()
+            except UnicodeDecodeError:
+                record = self._read_lenient(start)
+            except (ValueError, IndexError, CorruptRecordError) as error:
+                raise DamagedBatch(f"a message of it cannot be read: {error!r}", self.bounds) from error
+            self._next_record_index += 1
+            yield record
+        if self._pos != len(self._buffer):
+            raise DamagedBatch("there are bytes after its last message", self.bounds)
+
+    def _read_lenient(self, start: int) -> Any:
+        """A message whose header names need not be UTF-8."""
+        whole, self._buffer, self._pos = self._buffer, _Lenient(self._buffer), start
+        try:
+            return super()._read_msg()
         except (ValueError, IndexError, CorruptRecordError) as error:
             raise DamagedBatch(f"a message of it cannot be read: {error!r}", self.bounds) from error
+        finally:
+            self._buffer = whole
 
 
 class _Text(bytearray):
