@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -77,7 +78,7 @@ class _LazyGroup(TyperGroup):
         return plain_help(command)
 
 
-def _typer_of(module: Any) -> typer.Typer:
+def _typer_of(module: ModuleType) -> typer.Typer:
     if hasattr(module, "app"):
         group: typer.Typer = module.app
         return group

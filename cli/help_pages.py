@@ -42,7 +42,7 @@ def _paragraph(text: str) -> str:
     return "\b\n" + " \\\n".join(lines)
 
 
-def _metavar(annotation: Any, is_argument: bool) -> str | None:
+def _metavar(annotation: object, is_argument: bool) -> str | None:
     kind = _value_type(annotation)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(each.value) for each in kind)
@@ -51,7 +51,7 @@ def _metavar(annotation: Any, is_argument: bool) -> str | None:
     return None if is_argument else _METAVARS.get(kind)
 
 
-def _value_type(annotation: Any) -> Any:
+def _value_type(annotation: object) -> Any:
     """int of Annotated[list[int] | None, ...]."""
     origin = get_origin(annotation)
     if origin in (Annotated, list):

@@ -28,7 +28,7 @@ def print_json(value: object) -> None:
     print(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     elif hasattr(value, "tolist"):  # a number or an array of numpy
@@ -130,7 +130,7 @@ def open_console(pipe_width: int = 200) -> "Console":
     return console
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None or value == [] or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     if isinstance(value, bool):

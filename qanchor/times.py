@@ -1,7 +1,7 @@
 """Time: UTC with microseconds everywhere. Its Arrow type, its units, and the ways a moment is read."""
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ def as_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def read_moment(value: Any, what: str = "as_of") -> datetime:
+def read_moment(value: object, what: str = "as_of") -> datetime:
     """A moment in any of the forms that people, pandas and numpy write, as UTC.
 
     Args:

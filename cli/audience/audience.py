@@ -41,9 +41,7 @@ def describe(options: SearchOptions, out: OutOption = None, as_json: JsonOption 
 @with_options(SearchOptions, without=("threshold", "include_seeds", "include_eventless"), required=("seeds",))
 def quality(
     options: SearchOptions,
-    chart: Annotated[
-        Path | None, typer.Option("--chart", metavar="FILE", help="File for the lift curve, .png.")
-    ] = None,
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the lift curve, .png.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate how good a list from these seeds would be.

@@ -22,17 +22,15 @@ class SearchOptions:
     seeds: Annotated[
         Path | None,
         typer.Option(
-            "--seeds",
             metavar="FILE",
             help="Seed users: text file with one user_id a line, or CSV or Parquet with user_id.",
         ),
     ] = None
     text: Annotated[
-        str | None,
-        typer.Option("--text", metavar="WORDS", help="Audience described in words.", show_default=False),
+        str | None, typer.Option(metavar="WORDS", help="Audience described in words.", show_default=False)
     ] = None
     text_weight: Annotated[
-        float, typer.Option("--text-weight", help="Weight of the words against the seeds, between 0 and 1.")
+        float, typer.Option(help="Weight of the words against the seeds, between 0 and 1.")
     ] = 0.5
     k: Annotated[
         int | None,
@@ -41,10 +39,7 @@ class SearchOptions:
         ),
     ] = None
     threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold", metavar="T", help="Every user of at least this score.", show_default=False
-        ),
+        float | None, typer.Option(metavar="T", help="Every user of at least this score.", show_default=False)
     ] = None
     method: Annotated[
         Method,
@@ -55,12 +50,9 @@ class SearchOptions:
         ),
     ] = "auto"
     where: Annotated[
-        str | None,
-        typer.Option("--where", metavar="SQL", help="Condition on profile and activity features."),
+        str | None, typer.Option(metavar="SQL", help="Condition on profile and activity features.")
     ] = None
-    exclude: Annotated[
-        Path | None, typer.Option("--exclude", metavar="FILE", help="File of users to exclude.")
-    ] = None
+    exclude: Annotated[Path | None, typer.Option(metavar="FILE", help="File of users to exclude.")] = None
     include_seeds: Annotated[
         bool, typer.Option("--include-seeds/--exclude-seeds", help="Whether the result may hold seeds.")
     ] = False

@@ -12,9 +12,9 @@ from qanchor.site import Site
 
 
 def run(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.", file_okay=False)],
-    users: Annotated[int, typer.Option("--users", min=1, max=1_000_000, help="Number of users.")] = 4000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed; the same seed gives the same bytes.")] = 7,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.", file_okay=False)],
+    users: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of users.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same bytes.")] = 7,
     end: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Last day, UTC; default: 2026-08-28."),

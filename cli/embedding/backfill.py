@@ -39,9 +39,7 @@ class BackfillOptions:
     as_of: Annotated[
         str | None,
         typer.Option(
-            "--as-of",
-            metavar="DATE",
-            help="Cut-off of the current snapshot, UTC; default: just after the newest event.",
+            metavar="DATE", help="Cut-off of the current snapshot, UTC; default: just after the newest event."
         ),
     ] = None
     at_labels: Annotated[

@@ -25,8 +25,7 @@ class RefreshOptions:
     """Which users are embedded again, and as of when."""
 
     as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="DATE", help="Cut-off, UTC; default: just after the newest event."),
+        str | None, typer.Option(metavar="DATE", help="Cut-off, UTC; default: just after the newest event.")
     ] = None
     budget: Annotated[
         float | None,

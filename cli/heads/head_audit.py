@@ -10,6 +10,12 @@ from cli.scenarios import ScenarioOption
 from cli.stages import working
 from qanchor.site import Site
 
+ChampionOption = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
+]
+ChallengerOption = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
+]
 _SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
 
 
@@ -41,12 +47,8 @@ def list_all(scenario: ScenarioOption, as_json: JsonOption = False) -> None:
 
 def compare(
     scenario: ScenarioOption,
-    challenger: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
-    ] = None,
-    champion: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
-    ] = None,
+    challenger: ChallengerOption = None,
+    champion: ChampionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a challenger with the champion on their test rows.
@@ -83,9 +85,7 @@ def compare(
 
 def promote(
     scenario: ScenarioOption,
-    head: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the newest challenger.")
-    ] = None,
+    head: ChallengerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a head the champion, which scores users.
@@ -103,9 +103,7 @@ def promote(
 
 def refit(
     scenario: ScenarioOption,
-    head: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Version of a head; default: the champion.")
-    ] = None,
+    head: ChampionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a head again on its stored training frame, and compare.

@@ -22,62 +22,41 @@ class PretrainOptions:
     """The options of `pretrain`; None stands for the preset's value."""
 
     until: UntilOption = None
-    preset: Annotated[
-        str, typer.Option("--preset", metavar="tiny|small|paper", help="Size of the model.")
-    ] = "tiny"
+    preset: Annotated[str, typer.Option(metavar="tiny|small|paper", help="Size of the model.")] = "tiny"
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Number of optimiser steps; default: the preset's.")
+        int | None, typer.Option(min=1, help="Number of optimiser steps; default: the preset's.")
     ] = None
     minutes: Annotated[
         float | None,
-        typer.Option(
-            "--minutes", min=0.1, metavar="MINUTES", help="Train for this long, after the pairs are made."
-        ),
+        typer.Option(min=0.1, metavar="MINUTES", help="Train for this long, after the pairs are made."),
     ] = None
     points: Annotated[
         int | None,
         typer.Option(
-            "--points",
-            min=2,
-            help="Points (a user at a cut-off) in a batch of all processes; default: the preset's.",
+            min=2, help="Points (a user at a cut-off) in a batch of all processes; default: the preset's."
         ),
     ] = None
     learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", min=0.0, help="Peak learning rate; default: the preset's."),
+        float | None, typer.Option(min=0.0, help="Peak learning rate; default: the preset's.")
     ] = None
     event_dropout: Annotated[
         float | None,
         typer.Option(
-            "--event-dropout",
-            min=0.0,
-            max=0.99,
-            help="Share of a history's events hidden in a step; default: the preset's.",
+            min=0.0, max=0.99, help="Share of a history's events hidden in a step; default: the preset's."
         ),
     ] = None
     form: Annotated[
-        str,
-        typer.Option(
-            "--form", metavar="paper|code", help="Contrastive loss of the paper's text, or of its code."
-        ),
+        str, typer.Option(metavar="paper|code", help="Contrastive loss of the paper's text, or of its code.")
     ] = "paper"
-    backbone: Annotated[
-        str, typer.Option("--backbone", metavar="DIR", help="Folder or name of a stored decoder.")
-    ] = ""
+    backbone: Annotated[str, typer.Option(metavar="DIR", help="Folder or name of a stored decoder.")] = ""
     text_encoder: Annotated[
-        str, typer.Option("--text-encoder", metavar="DIR", help="Folder or name of a stored text encoder.")
+        str, typer.Option(metavar="DIR", help="Folder or name of a stored text encoder.")
     ] = ""
     text_pooling: Annotated[
-        str,
-        typer.Option(
-            "--text-pooling", metavar="cls|mean", help="How a text's vector is read from its encoder."
-        ),
+        str, typer.Option(metavar="cls|mean", help="How a text's vector is read from its encoder.")
     ] = "cls"
     grad_cache: Annotated[
-        int | None,
-        typer.Option(
-            "--grad-cache", min=0, help="Points computed at a time: less memory, same result; 0: all."
-        ),
+        int | None, typer.Option(min=0, help="Points computed at a time: less memory, same result; 0: all.")
     ] = None
     checkpointing: Annotated[
         bool | None,
@@ -88,16 +67,12 @@ class PretrainOptions:
     ] = None
     pairs: Annotated[
         Path | None,
-        typer.Option(
-            "--pairs", metavar="DIR", help="Set of pairs from `useru build`; default: made on the fly."
-        ),
+        typer.Option(metavar="DIR", help="Set of pairs from `useru build`; default: made on the fly."),
     ] = None
     widths: Annotated[
         str | None,
         typer.Option(
-            "--widths",
-            metavar="N,N",
-            help="Shorter widths at which a vector can be used as well, such as 32,64.",
+            metavar="N,N", help="Shorter widths at which a vector can be used as well, such as 32,64."
         ),
     ] = None
     merge: Annotated[bool, typer.Option("--merge", help="Store the adapters merged into the weights.")] = (
@@ -107,7 +82,7 @@ class PretrainOptions:
         bool, typer.Option("--tensorboard", help="Write TensorBoard scalars to QANCHOR_HOME/tensorboard.")
     ] = False
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed; with one thread the same seed gives the same model.")
+        int, typer.Option(min=0, help="Seed; with one thread the same seed gives the same model.")
     ] = 0
 
     def request(self) -> "PretrainRequest":

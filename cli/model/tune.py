@@ -19,20 +19,18 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     test_fold: Annotated[
-        int | None, typer.Option("--test-fold", help="Test fold, which is not read; default: the highest.")
+        int | None, typer.Option(help="Test fold, which is not read; default: the highest.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Maximum number of optimiser steps; default: 500.")
+        int | None, typer.Option(min=1, help="Maximum number of optimiser steps; default: 500.")
     ] = None,
-    tokens: Annotated[
-        int, typer.Option("--tokens", min=1, max=64, help="Number of soft prompt vectors.")
-    ] = 6,
+    tokens: Annotated[int, typer.Option(min=1, max=64, help="Number of soft prompt vectors.")] = 6,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed; with one thread the same seed gives the same prompt.")
+        int, typer.Option(min=0, help="Seed; with one thread the same seed gives the same prompt.")
     ] = 0,
     use: Annotated[
         str | None,
-        typer.Option("--use", metavar="VERSION", help="Use this earlier prompt again instead of tuning one."),
+        typer.Option(metavar="VERSION", help="Use this earlier prompt again instead of tuning one."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -27,30 +27,20 @@ class SetOptions:
     """Contents of a set."""
 
     until: UntilOption = None
-    users: Annotated[
-        int | None, typer.Option("--users", min=1, help="Number of users, sampled; default: all.")
-    ] = None
-    cutoffs: Annotated[int, typer.Option("--cutoffs", min=1, help="Maximum number of cut-offs per user.")] = 3
-    step_days: Annotated[
-        int, typer.Option("--step-days", min=1, help="Days between the cut-offs of a user.")
-    ] = 15
+    users: Annotated[int | None, typer.Option(min=1, help="Number of users, sampled; default: all.")] = None
+    cutoffs: Annotated[int, typer.Option(min=1, help="Maximum number of cut-offs per user.")] = 3
+    step_days: Annotated[int, typer.Option(min=1, help="Days between the cut-offs of a user.")] = 15
     horizons: Annotated[
-        str,
-        typer.Option("--horizons", metavar="DAYS,...", help="Lengths in days of the futures in questions."),
+        str, typer.Option(metavar="DAYS,...", help="Lengths in days of the futures in questions.")
     ] = _HORIZONS
     topics: Annotated[
-        int,
-        typer.Option("--topics", min=0, max=72, help="Number of topics per user, most relevant first."),
+        int, typer.Option(min=0, max=72, help="Number of topics per user, most relevant first.")
     ] = 10
     topic_file: Annotated[
         Path | None,
-        typer.Option(
-            "--topic-file", metavar="FILE", help="YAML file of topics with their words; default: 72 topics."
-        ),
+        typer.Option(metavar="FILE", help="YAML file of topics with their words; default: 72 topics."),
     ] = None
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed; the same seed and events give the same pairs.")
-    ] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed and events give the same pairs.")] = 0
 
     def config(self, writer: WriterOptions) -> "BuildConfig":
         """The size of the set and the work of its writer.
@@ -80,9 +70,7 @@ def build(
     writer: WriterOptions,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."
-        ),
+        typer.Option(metavar="DIR", help="New folder; default: named by time, in QANCHOR_HOME/useru."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

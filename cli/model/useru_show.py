@@ -31,9 +31,9 @@ _NAMES = {
 class Samples:
     """The pairs of a set that are shown."""
 
-    samples: Annotated[int, typer.Option("--samples", min=0, max=1000, help="Number of pairs to show.")] = 6
-    topic: Annotated[str, typer.Option("--topic", help="Only pairs of this topic or modality.")] = ""
-    user: Annotated[str, typer.Option("--user", metavar="USER_ID", help="Only pairs about this user.")] = ""
+    samples: Annotated[int, typer.Option(min=0, max=1000, help="Number of pairs to show.")] = 6
+    topic: Annotated[str, typer.Option(help="Only pairs of this topic or modality.")] = ""
+    user: Annotated[str, typer.Option(metavar="USER_ID", help="Only pairs about this user.")] = ""
     dropped: Annotated[
         bool, typer.Option("--dropped", help="Show pairs that the checks have dropped, and why.")
     ] = False

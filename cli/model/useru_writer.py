@@ -20,29 +20,18 @@ class WriterOptions:
     """Writer of the answers and limits of its model."""
 
     writer: Annotated[
-        str,
-        typer.Option(
-            "--writer", metavar="grounded|llm", help="Writer of the answers; grounded needs no model."
-        ),
+        str, typer.Option(metavar="grounded|llm", help="Writer of the answers; grounded needs no model.")
     ] = "grounded"
     url: Annotated[
-        str,
-        typer.Option(
-            "--url", metavar="URL", help="llm: OpenAI-compatible endpoint; default: QANCHOR_LLM__URL."
-        ),
+        str, typer.Option(metavar="URL", help="llm: OpenAI-compatible endpoint; default: QANCHOR_LLM__URL.")
     ] = ""
     model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="NAME", help="llm: model of that endpoint; default: QANCHOR_LLM__MODEL."
-        ),
+        str, typer.Option(metavar="NAME", help="llm: model of that endpoint; default: QANCHOR_LLM__MODEL.")
     ] = ""
     model_path: Annotated[
-        Path | None, typer.Option("--model-path", metavar="DIR", help="llm: transformers model on disk.")
+        Path | None, typer.Option(metavar="DIR", help="llm: transformers model on disk.")
     ] = None
-    reply_tokens: Annotated[
-        int, typer.Option("--reply-tokens", min=16, help="llm: maximum number of tokens of a reply.")
-    ] = 500
+    reply_tokens: Annotated[int, typer.Option(min=16, help="llm: maximum number of tokens of a reply.")] = 500
     most_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="llm: maximum number of tokens in total.")
     ] = None
@@ -55,14 +44,9 @@ class WriterOptions:
     reply_price: Annotated[
         float, typer.Option("--price-reply", min=0, help="llm: price of a million reply tokens.")
     ] = 0.0
-    parallel: Annotated[
-        int, typer.Option("--parallel", min=1, max=256, help="llm: number of concurrent requests.")
-    ] = 4
+    parallel: Annotated[int, typer.Option(min=1, max=256, help="llm: number of concurrent requests.")] = 4
     revisions: Annotated[
-        int,
-        typer.Option(
-            "--revisions", min=0, max=5, help="llm: number of times that a faulty answer is revised."
-        ),
+        int, typer.Option(min=0, max=5, help="llm: number of times that a faulty answer is revised.")
     ] = 1
 
     def choose(self, site: "Site") -> "tuple[Writer, Budget | None]":

@@ -137,10 +137,6 @@ class TuningExplanation:
 def stored_rows(site: Site, scenarios: Sequence[str]) -> list[ScenarioRows]:
     """The champions of those scenarios that have one, with their frames.
 
-    Args:
-        site: home and registry.
-        scenarios: names of scenarios.
-
     Raises:
         NotReady: none of them has a head yet; run `qanchor-cli head train`.
         CheckpointInvalid: a head's files were edited; train it again.

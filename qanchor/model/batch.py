@@ -221,7 +221,7 @@ def _slots(users: list[Int64], counts: Int64, config: ModelConfig) -> tuple[Int6
     return np.concatenate(pieces).astype(np.int64), lengths.astype(np.int64), tokens
 
 
-def _moved(value: Any, device: torch.device | str) -> Any:
+def _moved(value: object, device: torch.device | str) -> Any:
     if isinstance(value, tuple):
         return tuple(_moved(item, device) for item in value)
     if not isinstance(value, Tensor):

@@ -192,7 +192,7 @@ def _fill(model: QAnchor, weights: Mapping[str, Tensor], path: Path) -> None:
             parameter.copy_(weights[name])
 
 
-def _write_json(path: Path, content: Any) -> None:
+def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

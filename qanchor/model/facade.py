@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from qanchor.model.soft_prompt import load_prompt
 from qanchor.model.space import narrowed
 from qanchor.times import read_moment, to_microseconds
 from qanchor.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +56,7 @@ class UserModel:
     @_accept_question
     def embed(
         self,
-        events: str | Path | pa.Table | Any,
+        events: "str | Path | pa.Table | pd.DataFrame",
         query: str,
         as_of: datetime | str | None = None,
         prompt: str | Path | None = None,
@@ -107,7 +110,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Use
     return UserModel(load_for_inference(Path(path), device, precision))
 
 
-def _arrays(events: Any, workspace: Workspace) -> EventArrays:
+def _arrays(events: "str | Path | pa.Table | pd.DataFrame", workspace: Workspace) -> EventArrays:
     if not isinstance(events, str | Path):
         return arrays_from_table(events, workspace)
     file = open_event_file(Path(events))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ class LayerCache:
     def __init__(self, before: Sequence[Tensor] = ()) -> None:
         self._states = tuple(before)
 
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Join new keys and values to the earlier ones, and return all of them."""
         if self._states:
             keys = torch.cat([self._states[0], keys], dim=-2)

@@ -21,7 +21,10 @@ from qanchor.model.config import (
 from qanchor.model.text_encoder import TransformerTextEncoder
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    _Loader = type[AutoConfig] | type[AutoTokenizer] | type[_BaseAutoModelClass]
 
 # Linear layers of event text encoders, by family; the names are those of transformers.
 _TEXT_LAYERS = {
@@ -143,7 +146,7 @@ _REMEDY = (
 )
 
 
-def _from_disk(loader: Any, source: str, **options: Any) -> Any:
+def _from_disk(loader: "_Loader", source: str, **options: object) -> Any:
     try:
         return loader.from_pretrained(_folder(source), local_files_only=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -152,7 +155,7 @@ def _from_disk(loader: Any, source: str, **options: Any) -> Any:
         raise NotReady(f"{source} cannot be loaded from this machine: {reason}", _REMEDY) from error
 
 
-def _weights_from_disk(loader: Any, source: str, **options: Any) -> Any:
+def _weights_from_disk(loader: "_Loader", source: str, **options: object) -> Any:
     """A model with all its weights; transformers would draw missing ones at random and continue."""
     from transformers.utils import logging
 
@@ -200,7 +203,7 @@ def _check_width(what: str, source: str, model: "PreTrainedModel", width: int) -
         )
 
 
-def _empty(loader: Any, architecture: Mapping[str, Any], **options: Any) -> Any:
+def _empty(loader: "type[_BaseAutoModelClass]", architecture: Mapping[str, Any], **options: object) -> Any:
     """A model of an architecture, its weights to be filled in."""
     from transformers import AutoConfig
 

@@ -71,9 +71,6 @@ def save_prompt(path: Path, prompt: SoftPrompt, metadata: Mapping[str, Any]) -> 
 def load_prompt(path: Path) -> StoredPrompt:
     """The prompt of a folder that `save_prompt` wrote.
 
-    Args:
-        path: the folder.
-
     Raises:
         CheckpointInvalid: it is not there, damaged, or of another format version.
     """

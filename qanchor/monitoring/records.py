@@ -113,11 +113,7 @@ class MonitorMetrics:
         self.registry.register(self._last)
 
     def show(self, results: Sequence[ScenarioHealth]) -> None:
-        """Replace the results shown.
-
-        Args:
-            results: one result for each scenario.
-        """
+        """Replace the results shown."""
         self._last.results = tuple(results)
 
     def write(self, path: Path) -> None:

@@ -30,13 +30,7 @@ _YOUNG: Final = timedelta(seconds=5)  # a job that was just opened has no worker
 
 
 class RecordedJob:
-    """A running job; a Progress that also writes its counts to the registry now and then.
-
-    Args:
-        engine: registry.
-        job_id: id of the job.
-        display: shows the progress.
-    """
+    """A running job; a Progress that also writes its counts to the registry now and then."""
 
     every_seconds = 5.0
 

@@ -21,6 +21,7 @@ from qanchor.registry.tables import (
     ModelVersion,
     PromptVersion,
 )
+from qanchor.registry.versions import active_rows
 from qanchor.workspace import Workspace
 
 _RECENT_JOBS = 5
@@ -126,11 +127,11 @@ def _events(session: Session) -> EventSummary:
 
 def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tuple[ScenarioSummary, ...]:
     labels = {row.scenario: row for row in session.scalars(select(LabelSet))}
-    prompts = {row.scenario: row for row in session.scalars(_active(PromptVersion))}
+    prompts = {row.scenario: row for row in session.scalars(active_rows(PromptVersion))}
     active = select(EmbeddingManifest).where(EmbeddingManifest.state == ACTIVE)
     manifests = {row.scenario: row for row in session.scalars(active.order_by(EmbeddingManifest.id))}
-    indexes = {row.scenario: row for row in session.scalars(_active(IndexVersion))}
-    heads = {row.scenario: row for row in session.scalars(_active(Head))}
+    indexes = {row.scenario: row for row in session.scalars(active_rows(IndexVersion))}
+    heads = {row.scenario: row for row in session.scalars(active_rows(Head))}
     return tuple(
         ScenarioSummary(
             scenario=name,
@@ -142,10 +143,6 @@ def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tup
         )
         for name, spec in workspace.scenarios.items()
     )
-
-
-def _active(kind: Any) -> Any:
-    return select(kind).where(kind.active.is_(True)).order_by(kind.created_at)
 
 
 def _label_facts(row: LabelSet | None) -> dict[str, Any]:

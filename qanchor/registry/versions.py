@@ -165,11 +165,12 @@ def active_by_scenario(engine: Engine, kind: type[_Row], scenarios: Sequence[str
         scenarios: names; the result has their order.
     """
     with transaction(engine) as session:
-        rows = {row.scenario: row for row in session.scalars(_active_rows(kind))}
+        rows = {row.scenario: row for row in session.scalars(active_rows(kind))}
     return {name: rows[name] for name in scenarios if name in rows}
 
 
-def _active_rows(kind: type[_Row]) -> Select[_Row]:
+def active_rows(kind: type[_Row]) -> Select[_Row]:
+    """The query of all rows of a kind that serve, the newest last."""
     return select(kind).where(kind.active.is_(True)).order_by(kind.created_at)
 
 

@@ -214,5 +214,5 @@ def _events_of(events: EventBatch, points: range) -> EventBatch:
     return replace(events, **flat, **by_user)
 
 
-def _rows(value: Any, some: slice) -> Any:
+def _rows(value: Tensor | tuple[Tensor, ...], some: slice) -> Any:
     return tuple(part[some] for part in value) if isinstance(value, tuple) else value[some]
