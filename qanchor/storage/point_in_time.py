@@ -191,26 +191,30 @@ def _read_part(
             table = pa.Table.from_batches([batch])
             if not np.array_equal(rows[some], np.arange(begin, end)):
                 table = _take(table, rows[some] - begin)
-            yield positions[some], _conform(table, columns)
+            yield positions[some], _conform(table, columns, some.stop - some.start)
         begin = end
 
 
-def _conform(table: pa.Table, columns: pa.Schema) -> pa.Table:
-    for field in columns:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(columns.names).cast(columns)
+def _conform(table: pa.Table, columns: pa.Schema, rows: int) -> pa.Table:
+    present = table.column_names
+    return pa.table(
+        {
+            field.name: table[field.name] if field.name in present else pa.nulls(rows, field.type)
+            for field in columns
+        }
+    ).cast(columns)
 
 
 def _take(table: pa.Table, rows: Positions) -> pa.Table:
     # Arrow takes lists one by one; vectors all have one width, so numpy takes them as rows of a matrix.
     wide = [field.name for field in table.schema if pa.types.is_list(field.type)]
-    taken = table.drop_columns(wide).take(pa.array(rows))
+    # Column by column: a table of no columns has no rows to take from.
+    taken = {name: table[name].take(pa.array(rows)) for name in table.column_names if name not in wide}
     for name in wide:
         matrix = vectors_of(table[name], name)[rows]
         offsets = pa.array(np.arange(len(rows) + 1) * matrix.shape[1], pa.int32())
-        taken = taken.append_column(name, pa.ListArray.from_arrays(offsets, matrix.reshape(-1)))
-    return taken.select(table.column_names)
+        taken[name] = pa.ListArray.from_arrays(offsets, matrix.reshape(-1))
+    return pa.table({name: taken[name] for name in table.column_names})
 
 
 def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
@@ -238,7 +242,7 @@ def read_rows(rows: Rows, columns: pa.Schema) -> pa.Table:
     chosen = np.concatenate(positions_read)
     order[chosen] = np.arange(len(chosen))
     none = np.zeros((len(rows.part), names.EMBEDDING_WIDTH), np.float32)
-    taken = pa.concat_tables(tables).take(pa.array(order, mask=missing))
+    taken = pa.concat_tables(tables).take(pa.array(order, mask=missing)) if plain.names else {}
     result = {
         name: _fixed_width(matrices.get(name, none), missing) if name in wide else taken[name]
         for name in columns.names

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -49,6 +50,23 @@ def test_a_service_may_mix_the_views_of_its_domain(features: FeatureRepository) 
     service = features.store.get_feature_service("risk_v1")
     answer = features.store.get_online_features(service, [{"user_id": "nobody"}]).to_dict()
     assert {"emb_fraud", "emb_money", "act_pay_count_7d", "prof_tier"} <= set(answer)
+
+
+def test_every_service_and_every_single_field_can_be_joined(features: FeatureRepository) -> None:
+    features.write_part(VIEW, embedding_rows([("b", _T, _T), ("a", _T, _T)]), "p")
+    labels = pd.DataFrame({"user_id": ["a", "x", "a"], "event_timestamp": [_T] * 3})
+    store = features.store
+    for service in store.list_feature_services():
+        frame = store.get_historical_features(labels, store.get_feature_service(service.name)).to_df()
+        assert len(frame) == 3
+        if "emb_fraud" in frame:
+            assert [vector is None or vector[0] for vector in frame["emb_fraud"]] == [1.0, True, 1.0]
+    expected = {"emb_fraud": [1.0] * 128, "model_version": "m1", "n_events": 1}
+    for view in store.list_feature_views():
+        for name in (field.name for field in view.features):
+            column = store.get_historical_features(labels, [f"{view.name}:{name}"]).to_arrow()[name]
+            value = expected.get(name) if view.name == VIEW else None
+            assert column.to_pylist() == [value, None, value], name
 
 
 @pytest.mark.parametrize("name", ["online_retail", "uci_credit_default", "berka_loans"])

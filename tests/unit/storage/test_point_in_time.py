@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qanchor.errors import NotReady
+from qanchor.errors import FeaturesInvalid, NotReady
 from qanchor.storage.parts import embedding_schema, ensure_part, write_part
 from qanchor.storage.point_in_time import FOREVER, Positions, latest_rows, read_by_part, read_rows, rows_as_of
 from tests.unit.storage.rows import Row, embedding_rows
@@ -129,6 +129,31 @@ def test_a_part_that_has_none_of_the_columns_reads_as_nulls(tmp_path: Path) -> N
     rows = rows_as_of(tmp_path, _requests([("a", _T), ("b", _T)]), FOREVER)
     found = read_rows(rows, pa.schema([_SCHEMA.field("n_events")]))
     assert found["n_events"].to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("users", ["abc", "ca", "xbx", "x"])
+@pytest.mark.parametrize("name", [field.name for field in _SCHEMA])
+def test_each_column_can_be_read_alone(tmp_path: Path, name: str, users: str) -> None:
+    # A table without columns has no rows for Arrow to take from.
+    _write(tmp_path, [("a", _T, _T), ("b", _T, _T), ("c", _T, _T)])
+    rows = rows_as_of(tmp_path, _requests([(user, _T) for user in users]), FOREVER)
+    alone = read_rows(rows, pa.schema([_SCHEMA.field(name)]))
+    assert alone.column_names == [name]
+    assert alone[name].to_pylist() == read_rows(rows, _SCHEMA)[name].to_pylist()
+    if name != "last_event_ts":
+        assert [value is None for value in alone[name].to_pylist()] == [user == "x" for user in users]
+
+
+@pytest.mark.parametrize("name", ["n_events", "emb_fraud"])
+def test_a_column_that_an_old_part_lacks_can_be_read_alone(tmp_path: Path, name: str) -> None:
+    write_part(tmp_path, embedding_rows([(user, _T, _T) for user in "abc"]).drop_columns([name]), "old")
+    write_part(tmp_path, embedding_rows([("d", _T, _T), ("e", _T, _T)]), "new")
+    rows = rows_as_of(tmp_path, _requests([("e", _T), ("c", _T), ("a", _T)]), FOREVER)
+    if name == "emb_fraud":
+        with pytest.raises(FeaturesInvalid, match="null"):
+            read_rows(rows, pa.schema([_SCHEMA.field(name)]))
+    else:
+        assert read_rows(rows, pa.schema([_SCHEMA.field(name)]))[name].to_pylist() == [1, None, None]
 
 
 def test_memory_holds_a_bounded_piece_of_a_part_at_a_time(tmp_path: Path) -> None:
