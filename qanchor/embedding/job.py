@@ -41,7 +41,6 @@ from qanchor.storage.event_log import (
     UserCopy,
     UserRange,
     keep_copy,
-    ranges_of_sorted,
     remove_copies,
     sort_by_user,
 )
@@ -352,9 +351,8 @@ def _split_events(
     before = from_microseconds((int(pairs.cutoffs.max()) // _SECOND_US + 1) * _SECOND_US)
     oldest = from_microseconds(int(pairs.cutoffs.min()) // _SECOND_US * _SECOND_US)
     after = oldest - timedelta(days=workspace.window_days)
-    if isinstance(source, UserCopy):
-        return ranges_of_sorted(source.parts, workspace, folder, firsts, before=before, after=after)
-    return sort_by_user(source, workspace, folder, firsts, before=before, after=after)
+    events = source.parts if isinstance(source, UserCopy) else source
+    return sort_by_user(events, workspace, folder, firsts, before=before, after=after)
 
 
 def current_users(plan: Plan, scenarios: Sequence[str]) -> dict[str, int]:

@@ -42,16 +42,9 @@ class Refit:
 
 
 def refit(site: Site, scenario: str, version: str | None = None) -> Refit:
-    """Fit a head again on its own frame with its own parameters; nothing is stored.
-
-    Args:
-        site: home, registry, workspace.
-        scenario: name of the scenario.
-        version: version of the head; default: the champion.
+    """Fit a head of `load_head` again, on its own frame with its own parameters; nothing is stored.
 
     Raises:
-        UnknownScenario: scenarios.yaml does not name it.
-        NotReady: there is no such head.
         CheckpointInvalid: the frame or another file was edited; train the head again.
     """
     head = load_head(site, scenario, version)

@@ -32,7 +32,7 @@ from qanchor.names import (
 )
 from qanchor.registry.manifests import active_manifests
 from qanchor.registry.tables import Head
-from qanchor.registry.versions import active_head, list_heads
+from qanchor.registry.versions import active_head, list_heads, only_match
 from qanchor.site import Site
 from qanchor.threads import thread_count
 from qanchor.times import TIMESTAMP, as_utc, now
@@ -140,13 +140,7 @@ def find_head(site: Site, scenario: str, version: str) -> Head:
     Raises:
         NotReady: no version or more than one begins so; the message lists the existing ones.
     """
-    heads = list_heads(site.engine, scenario)
-    matches = [head for head in heads if head.version.startswith(version)]
-    if len(matches) != 1:
-        known = ", ".join(head.version for head in heads[:5]) or "none"
-        problem = "has no head" if not matches else f"has {len(matches)} heads"
-        raise NotReady(f"{scenario} {problem} {version!r}", f"Existing heads: {known}.")
-    return matches[0]
+    return only_match(list_heads(site.engine, scenario), "head", scenario, version)
 
 
 def check_space(site: Site, scenario: str, fingerprint: str, remedy: str = "") -> None:

@@ -73,15 +73,7 @@ class TextTokenizer:
         return self._encode(queries, max_tokens, self.user_id)
 
     def encode_answers(self, answers: Sequence[str], max_tokens: int = 200) -> Tensor:
-        """Token ids of answers, each ending in the end token, which the semantic tower reads.
-
-        Args:
-            answers: texts.
-            max_tokens: longest row; the rest is cut, never the last token.
-
-        Returns:
-            int64 [answers, tokens], filled up on the right with pad_id.
-        """
+        """As `encode_queries`, of answers: each ends in the end token, which the semantic tower reads."""
         return self._encode(answers, max_tokens, self.end_id)
 
     def tokenise_events(self, texts: Sequence[str], max_tokens: int = 24) -> TokenisedTexts:

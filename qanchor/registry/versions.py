@@ -80,16 +80,12 @@ def use_prompt(engine: Engine, scenario: str, version: str) -> PromptVersion:
     with transaction(engine) as session:
         query = select(PromptVersion).where(PromptVersion.scenario == scenario)
         prompts = list(session.scalars(query.order_by(PromptVersion.version.desc())))
-        matches = [prompt for prompt in prompts if prompt.version.startswith(version)]
-        if len(matches) != 1:
-            known = ", ".join(prompt.version for prompt in prompts[:5]) or "none"
-            problem = "has no prompt" if not matches else f"has {len(matches)} prompts"
-            raise NotReady(f"{scenario} {problem} {version!r}", f"Prompts: {known}.")
+        prompt = only_match(prompts, "prompt", scenario, version)
         session.execute(update(PromptVersion).where(PromptVersion.scenario == scenario).values(active=False))
         session.execute(
-            update(PromptVersion).where(PromptVersion.version == matches[0].version).values(active=True)
+            update(PromptVersion).where(PromptVersion.version == prompt.version).values(active=True)
         )
-    return matches[0]
+    return prompt
 
 
 def register_index(engine: Engine, index: IndexVersion) -> IndexVersion:
@@ -167,6 +163,26 @@ def active_by_scenario(engine: Engine, kind: type[_Row], scenarios: Sequence[str
     with transaction(engine) as session:
         rows = {row.scenario: row for row in session.scalars(active_rows(kind))}
     return {name: rows[name] for name in scenarios if name in rows}
+
+
+def only_match(rows: Sequence[_Row], kind: str, scenario: str, version: str) -> _Row:
+    """The row whose version is the given one, or alone begins with it.
+
+    Args:
+        rows: rows of the scenario, the newest first.
+        kind: prompt or head, for the message.
+        scenario: name of the scenario, for the message.
+        version: version, or its first characters.
+
+    Raises:
+        NotReady: no version or more than one begins so; the message names the latest.
+    """
+    matches = [row for row in rows if row.version.startswith(version)]
+    if len(matches) != 1:
+        known = ", ".join(row.version for row in rows[:5]) or "none"
+        problem = f"has no {kind}" if not matches else f"has {len(matches)} {kind}s"
+        raise NotReady(f"{scenario} {problem} {version!r}", f"Existing {kind}s: {known}.")
+    return matches[0]
 
 
 def active_rows(kind: type[_Row]) -> Select[_Row]:

@@ -13,7 +13,7 @@ from qanchor.storage.event_log.reading import EventSource, log_schema, time_cond
 from qanchor.storage.event_log.user_copy import UserCopy, open_copy
 from qanchor.storage.event_log.user_copy_writer import CopyLayout, keep_copy, remove_copies
 from qanchor.storage.event_log.user_events import LogRows, UserEvents
-from qanchor.storage.event_log.user_ranges import UserRange, ranges_of_sorted, sort_by_user
+from qanchor.storage.event_log.user_ranges import UserRange, sort_by_user
 
 __all__ = [
     "REUSED_ID",
@@ -35,7 +35,6 @@ __all__ = [
     "keep_copy",
     "log_schema",
     "open_copy",
-    "ranges_of_sorted",
     "recover",
     "remove_copies",
     "settle",

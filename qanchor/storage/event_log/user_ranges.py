@@ -42,7 +42,7 @@ class UserRange:
 
 
 def sort_by_user(
-    source: EventSource,
+    source: EventSource | Sequence[Path],
     workspace: Workspace,
     folder: Path,
     firsts: Sequence[str],
@@ -53,7 +53,8 @@ def sort_by_user(
     """The events of each range of users, written to a folder in one scan.
 
     Args:
-        source: the event log.
+        source: the event log, or Parquet files that are sorted by user already; these are linked, and each
+            range reads its share.
         workspace: names the columns that are kept.
         folder: of the sorted files; created, and left alone if an earlier call has finished it.
         firsts: ascending; range n has the users from firsts[n] on and before firsts[n + 1]. Users before
@@ -67,6 +68,11 @@ def sort_by_user(
     Raises:
         DiskFull: the folder's disk has no space for another copy of the events; nothing is left behind.
     """
+    if isinstance(source, Sequence):
+        folder.mkdir(parents=True)
+        for path in source:
+            os.link(path, folder / path.name)
+        return _ranges(folder, workspace, firsts, time_conditions(before, after))
     if firsts and not folder.exists():
         where = [f"{USER_ID} >= {literal(firsts[0])}", *time_conditions(before, after)]
         listed = ", ".join(quote(name) for name, _ in _columns(workspace))
@@ -82,31 +88,6 @@ def sort_by_user(
                 f"(FORMAT parquet, COMPRESSION lz4, ROW_GROUP_SIZE {_GROUP_ROWS})"
             )
     return _ranges(folder, workspace, firsts, [])
-
-
-def ranges_of_sorted(
-    files: Sequence[Path],
-    workspace: Workspace,
-    folder: Path,
-    firsts: Sequence[str],
-    *,
-    before: datetime | None = None,
-    after: datetime | None = None,
-) -> list[UserRange]:
-    """As `sort_by_user`, of files that are sorted by user: they are linked, and each range reads its share.
-
-    Args:
-        files: Parquet, with at least the columns that histories are made of.
-        workspace: names these.
-        folder: of the links; created.
-        firsts: as of `sort_by_user`.
-        before: only events with event_time < before.
-        after: only events with event_time >= after.
-    """
-    folder.mkdir(parents=True)
-    for path in files:
-        os.link(path, folder / path.name)
-    return _ranges(folder, workspace, firsts, time_conditions(before, after))
 
 
 def _ranges(

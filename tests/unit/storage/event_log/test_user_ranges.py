@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qanchor.errors import DiskFull
 from qanchor.events.history import EventArrays, load_event_arrays
-from qanchor.storage.event_log import UserRange, ranges_of_sorted, sort_by_user
+from qanchor.storage.event_log import UserRange, sort_by_user
 from qanchor.workspace import FieldSpec, ModalitySpec, Workspace
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -123,7 +123,7 @@ def test_files_that_are_sorted_by_user_are_only_linked(
     files = [place / f"{start:03d}.parquet" for start in range(0, len(ordered), rows)]
     for number, path in enumerate(files):
         pq.write_table(ordered.slice(number * rows, rows), path)
-    ranges = ranges_of_sorted(files, WORKSPACE, place / "links", firsts, before=before, after=after)
+    ranges = sort_by_user(files, WORKSPACE, place / "links", firsts, before=before, after=after)
     _require_whole(ranges, log, firsts, before, after)
 
 
