@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from qanchor.csv_files import read_csv
 from qanchor.errors import InputError, UserListInvalid
 from qanchor.files import atomic_file
 from qanchor.names import USER_ID
@@ -51,7 +52,7 @@ def _read_ids(path: Path) -> list[str | None]:
     if endings[-1:] == [".parquet"]:
         table = pq.read_table(path, columns=[USER_ID] if USER_ID in pq.read_schema(path).names else [])
     elif ".csv" in endings[-2:]:
-        table = _read_csv(path)
+        table = read_csv(path, [USER_ID], keep_empty=True)
     else:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         header = [cell.strip().strip('"') for cell in lines[0].split(",")] if lines else []
@@ -59,14 +60,9 @@ def _read_ids(path: Path) -> list[str | None]:
             return list(lines)
         if len(header) == 1:
             return list(lines[1:])
-        table = _read_csv(path)
+        table = read_csv(path, [USER_ID], keep_empty=True)
     ids: list[str | None] = table[USER_ID].cast(pa.string()).to_pylist()
     return ids
-
-
-def _read_csv(path: Path) -> pa.Table:
-    options = pa_csv.ConvertOptions(column_types={USER_ID: pa.string()}, strings_can_be_null=False)
-    return pa_csv.read_csv(path, convert_options=options)
 
 
 def check_result_file(path: Path) -> None:

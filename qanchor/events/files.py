@@ -1,5 +1,6 @@
 """Files of events, Parquet or CSV, read in batches of bounded size."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,11 +12,25 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qanchor import names
+from qanchor.csv_files import WithoutLines, broken_lines, plain_file
 from qanchor.errors import EventsInvalid
 
 BATCH_ROWS: Final = 250_000
 _REQUIRED: Final = (names.USER_ID, names.EVENT_TIME, names.MODALITY)
 _REMEDY: Final = "Give a Parquet or CSV file with user_id, event_time, modality and the modality's fields."
+
+
+@dataclass(frozen=True)
+class TornLine:
+    """A line of a CSV file that is no row.
+
+    Args:
+        detail: one sentence that says why.
+        text: the line.
+    """
+
+    detail: str
+    text: str
 
 
 @dataclass
@@ -27,14 +42,14 @@ class EventFile:
         is_text: whether numbers and times are text that has to be parsed (CSV).
         rows: number of rows, if the file says so.
         has_ids: whether there is a column event_id.
-        torn: CSV lines with a wrong number of columns, filled while `batches` is read.
+        torn: CSV lines that are no row, filled while `batches` is read.
     """
 
     path: Path
     is_text: bool
     rows: int | None
     has_ids: bool = False
-    torn: list[str] = field(default_factory=list)
+    torn: list[TornLine] = field(default_factory=list)
 
     def batches(self) -> Iterator[Any]:
         """The rows as pyarrow tables of at most about BATCH_ROWS, in the file's order.
@@ -44,12 +59,33 @@ class EventFile:
         """
         with _readable(self.path):
             if self.is_text:
-                for batch in _open_csv(self.path, self.torn):
-                    yield pa.Table.from_batches([batch])
+                with plain_file(self.path) as plain:
+                    yield from self._csv_batches(plain)
             else:
                 with pq.ParquetFile(self.path) as file:
                     for batch in file.iter_batches(batch_size=BATCH_ROWS):
                         yield pa.Table.from_batches([batch])
+
+    def _csv_batches(self, path: Path) -> Iterator[Any]:
+        broken = broken_lines(path)
+        for line in broken:
+            self.torn.append(TornLine(f"line {line.number:,} opens a quote that nothing closes", line.text))
+        columns, misread = _csv_columns(path), list[str]()
+        source: Any = WithoutLines(path, broken) if broken else path
+        for batch in _open_csv(source, columns, misread):
+            yield pa.Table.from_batches([batch])
+        while misread:
+            text, misread = misread, []
+            rest: list[str] = []
+            for row in text:
+                # A quote that another line closed by chance hides the lines between them.
+                first, *others = row.splitlines()
+                self.torn.append(TornLine("the line has another number of columns than the header", first))
+                rest += others
+            if rest:
+                lines = pa.BufferReader("\n".join(["x", *rest]).encode())
+                for batch in _open_csv(lines, columns, misread):
+                    yield pa.Table.from_batches([batch])
 
 
 def open_event_file(path: Path) -> EventFile:
@@ -87,26 +123,28 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _csv_columns(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        first = file.readline(1 << 20)
+    with pa.input_stream(str(path), compression="detect") as file, io.BufferedReader(file) as lines:
+        first = lines.readline(1 << 20)
     header = pa.csv.read_csv(pa.BufferReader(first.rstrip(b"\r\n") + b"\n"))
     return list(header.column_names)
 
 
-def _open_csv(path: Path, torn: list[str]) -> Any:
+def _open_csv(source: Any, columns: list[str], misread: list[str]) -> Any:
+    """Batches of a CSV whose first line is the header; rows of another length go to `misread`."""
+
     def skip(row: Any) -> str:
-        torn.append(row.text or f"{row.actual_columns} columns instead of {row.expected_columns}")
+        misread.append(row.text or f"{row.actual_columns} columns instead of {row.expected_columns}")
         return "skip"
 
     convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(_csv_columns(path), pa.string()),
+        column_types=dict.fromkeys(columns, pa.string()),
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
         null_values=[""],
     )
     return pa.csv.open_csv(
-        path,
-        read_options=pa.csv.ReadOptions(block_size=32 << 20),
+        source,
+        read_options=pa.csv.ReadOptions(block_size=32 << 20, column_names=columns, skip_rows=1),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=convert,
     )

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from qanchor.csv_files import read_csv, refuse_repeated_columns
 from qanchor.errors import LabelsInvalid
 from qanchor.names import AS_OF, FOLD, LABEL, SPLIT, SPLITS, USER_ID
 from qanchor.settings import EventSettings
@@ -71,13 +71,11 @@ def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise LabelsInvalid(f"there is no file {path}", "Give a Parquet or CSV file.")
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
+            refuse_repeated_columns(pq.read_schema(path).names, path)
             return pq.read_table(path)
-        if path.suffix == ".csv":
-            # A CSV writes 7 and 007 as different users: user_id stays the text that it is.
-            return pacsv.read_csv(
-                path, convert_options=pacsv.ConvertOptions(column_types={USER_ID: pa.string()})
-            )
+        if ".csv" in [suffix.lower() for suffix in path.suffixes[-2:]]:
+            return read_csv(path, [USER_ID])
     except (OSError, pa.ArrowInvalid) as error:
         raise LabelsInvalid(f"{path} cannot be read: {error}", "Give a Parquet or CSV file.") from error
     raise LabelsInvalid(f"{path.name} is neither .parquet nor .csv", "Give a Parquet or CSV file.")

@@ -149,8 +149,8 @@ class EventLoader:
             summary.repeated += known
             yield table
             progress.advance(batch.num_rows)
-        for text in file.torn:
-            letters.write(0, "torn_line", "the line has another number of columns than the header", text)
+        for torn in file.torn:
+            letters.write(0, "torn_line", torn.detail, torn.text)
         summary.rejected["torn_line"] += len(file.torn)
         summary.rejected = +summary.rejected
         summary.rows += len(file.torn)

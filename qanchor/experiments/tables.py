@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from qanchor.csv_files import read_csv, refuse_repeated_columns
 from qanchor.errors import InputError, did_you_mean
 from qanchor.names import USER_ID
 
@@ -23,11 +23,11 @@ def read_rows(path: Path) -> pa.Table:
         InputError: the file cannot be read, or holds no row.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
+            refuse_repeated_columns(pq.read_schema(path).names, path)
             table = pq.read_table(path)
-        elif path.suffix == ".csv":
-            options = pacsv.ConvertOptions(column_types={USER_ID: pa.string()})
-            table = pacsv.read_csv(path, convert_options=options)
+        elif ".csv" in [suffix.lower() for suffix in path.suffixes[-2:]]:
+            table = read_csv(path, [USER_ID])
         else:
             raise InputError(f"{path.name} is neither .parquet nor .csv", "Give a file of one of the two.")
     except (OSError, pa.ArrowException) as error:

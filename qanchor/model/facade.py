@@ -117,7 +117,7 @@ def _arrays(events: "str | Path | pa.Table | pd.DataFrame", workspace: Workspace
     tables = list(file.batches())
     if file.torn:
         raise EventsInvalid(
-            f"{events} has {len(file.torn)} lines with a wrong number of columns",
+            f"{events} has {len(file.torn):,} lines that are no row: {file.torn[0].detail}",
             "Fix them or leave them out.",
         )
     if not tables:

@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,4 +59,14 @@ def test_a_damaged_page_is_the_files_fault(tmp_path: Path) -> None:
     content[10:200] = bytes(190)
     path.write_bytes(content)
     with pytest.raises(EventsInvalid):
+        list(open_event_file(path).batches())
+
+
+def test_a_compressed_csv_is_read_as_a_plain_one(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv.gz"
+    path.write_bytes(gzip.compress((_HEADER + "007,2026-01-01T00:00:00Z,visit,\n").encode()))
+    (batch,) = open_event_file(path).batches()
+    assert batch["user_id"].to_pylist() == ["007"]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(EventsInvalid, match=r"damaged|cannot be read"):
         list(open_event_file(path).batches())

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from qanchor.errors import LabelsInvalid, NotReady, UnknownScenario
+from qanchor.errors import InputError, LabelsInvalid, NotReady, UnknownScenario
 from qanchor.events import labels as module
 from qanchor.events.ceilings import read_ceilings
-from qanchor.events.label_rows import LABEL_SCHEMA
+from qanchor.events.label_rows import LABEL_SCHEMA, read_label_rows
 from qanchor.events.labels import LabelLoader, Labels, earliest_cutoff, holdout_users, read_labels
 from qanchor.home import Home
 from qanchor.registry.session import open_engine
 from qanchor.registry.tables import Base, LabelSet
+from qanchor.settings import EventSettings
 from qanchor.workspace import ModalitySpec, ScenarioSpec, Workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -315,3 +316,19 @@ def test_ceilings_that_do_not_hold_are_refused(loader: Loader, tmp_path: Path, c
     (tmp_path / "ceilings.json").write_text(content)
     with pytest.raises(LabelsInvalid, match="ceiling"):
         loader.load(label_table(fold=folds()))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('user_id,as_of,label\n"u1,2026-01-01,1\n"u2",2026-01-01,0\n', "line 2: a quote is opened"),
+        ("user_id,as_of,label,label\nu1,2026-01-01,1,0\n", "column 'label' twice"),
+    ],
+)
+def test_a_label_file_that_cannot_be_read_as_it_looks_is_refused(
+    tmp_path: Path, content: str, problem: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=problem):
+        read_label_rows(path, EventSettings())

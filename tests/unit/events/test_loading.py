@@ -217,3 +217,45 @@ def test_an_event_that_comes_again_with_its_id_is_known(tmp_path: Path, engine: 
     second = loader.load(write_parquet(tmp_path / "2.parquet", fuller))
     assert (first.accepted, first.repeated, first.rejected) == (2, 1, {})
     assert (second.accepted, second.repeated, second.rejected) == (1, 1, {})
+
+
+@pytest.mark.parametrize("quoted", [False, True], ids=["plain", "all in quotes"])
+@pytest.mark.parametrize(
+    ("line", "torn", "detail"),
+    [
+        ("u49,2026-01-01T00:00:00Z,visit,\"home,i", 1, "line 51 opens a quote that nothing closes"),
+        ("\"u49,2026-01-01T00:00:00Z,visit,home,i", 1, "line 51 opens a quote that nothing closes"),
+        ("u49,2026-01-01T00:00:00Z,visit", 1, "another number of columns"),
+        ("u49,2026-01-01T00:00:00Z,visit,\"ho\nme\",i", 0, ""),
+        ("u49,2026-01-01T00:00:00Z,visit,\"a \"\"home\"\"\",i", 0, ""),
+        ("u49,2026-01-01T00:00:00Z,visit,27\" screens,i", 0, ""),
+        ("u49,2026-01-01T00:00:00Z,visit,\"home\" page,i", 0, ""),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_row_takes_no_other_with_it(
+    tmp_path: Path, engine: Engine, quoted: bool, line: str, torn: int, detail: str
+) -> None:
+    page = '"home"' if quoted else "home"
+    lines = [f"u{i},2026-01-01T00:00:00Z,visit,{page},i" for i in range(500)]
+    lines[49] = line
+    path = tmp_path / "e.csv"
+    path.write_text("\n".join(["user_id,event_time,modality,page,invoice", *lines]))
+    summary = _loader(tmp_path, engine).load(path)
+    assert (summary.rows, summary.accepted, summary.rejected.total()) == (500, 500 - torn, torn)
+    assert _count(_log(tmp_path)) == 500 - torn
+    if torn:
+        assert summary.dead_letters is not None
+        letter = json.loads(summary.dead_letters.read_text())
+        assert letter["reason"] == "torn_line" and detail in letter["detail"]
+        assert letter["event"] == line
+
+
+def test_lines_between_two_quotes_that_close_by_chance_are_read(tmp_path: Path, engine: Engine) -> None:
+    lines = [f"u{i},2026-01-01T00:00:00Z,visit,home,i" for i in range(10)]
+    lines[2] = '"u2,2026-01-01T00:00:00Z,visit,home,i'
+    lines[5] = 'u5,2026-01-01T00:00:00Z,visit,27",i'
+    path = tmp_path / "e.csv"
+    path.write_text("\n".join(["user_id,event_time,modality,page,invoice", *lines]))
+    summary = _loader(tmp_path, engine).load(path)
+    assert (summary.rows, summary.accepted, summary.rejected) == (10, 9, {"torn_line": 1})
+    assert _count(_log(tmp_path)) == 9

@@ -91,7 +91,7 @@ def test_bad_input_is_one_line(model: UserModel, tmp_path: Path) -> None:
     for events, message in (
         (tmp_path / "none.parquet", "there is no"),
         (tmp_path / "bad.parquet", "cannot be read"),
-        (tmp_path / "torn.csv", "1 lines with a wrong number of columns"),
+        (tmp_path / "torn.csv", "1 lines that are no row: the line has another number of columns"),
         (event_table(1, events=0), "no events"),
         (7, "type int cannot be read"),
     ):
