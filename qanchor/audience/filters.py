@@ -4,8 +4,8 @@ DuckDB parses the expression; every node has to be on a list of harmless ones, a
 then runs on a table in memory, on a connection that can reach nothing else.
 """
 
-import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from qanchor.audience.features import OfflineFeatures
+from qanchor.audience.filter_sql import LIKE_ESCAPES, FilterSql, parse, without_nan
 from qanchor.audience.population import Mask
 from qanchor.errors import FilterInvalid, did_you_mean
 from qanchor.names import USER_ID
@@ -25,9 +26,11 @@ _FUNCTIONS = {
     *("~~", "!~~", "~~*", "!~~*", "regexp_matches", "regexp_full_match"),
     *("contains", "starts_with", "prefix", "suffix", "ends_with", "lower", "upper", "trim", "length"),
     *("abs", "sign", "round", "floor", "ceil", "ln", "log", "log10", "log2", "exp", "sqrt", "pow", "power"),
-    *("greatest", "least", "nullif", "isnan", "isfinite", "isinf", "not_like_escape", "like_escape"),
+    *("greatest", "least", "nullif", "isnan", "isfinite", "isinf"),
+    *LIKE_ESCAPES,
 }
 _LONGEST = 10_000
+_SECONDS = 300.0
 _REMEDY = "Write one condition, such as \"act_bill_count_30d >= 5 AND prof_age_band = '26-35'\"."
 _SANDBOX = {
     "enable_external_access": "false",
@@ -58,7 +61,8 @@ class FilterResult:
 
     Args:
         passes: bool [users].
-        undecided: number of users for whom the expression is null; they do not pass.
+        undecided: number of users for whom the expression is null, because a feature is missing or a quotient
+            undefined; they do not pass.
     """
 
     passes: Mask
@@ -81,7 +85,7 @@ def parse_filter(text: str, columns: Mapping[str, Any]) -> FeatureFilter:
             f"the filter is longer than {_LONGEST:,} characters", "Use --exclude FILE for long lists."
         )
     with connect(config=_SANDBOX) as connection:
-        statement, plain = (_parsed(connection, _query(each)) for each in (text, "TRUE"))
+        statement, plain = (parse(connection, _query(each)) for each in (text, "TRUE"))
     expression = statement["select_list"].pop(0)
     plain["select_list"].pop(0)
     if _without_locations(statement) != _without_locations(plain):
@@ -106,21 +110,25 @@ def apply_filter(condition: FeatureFilter, features: OfflineFeatures, users: pa.
     return evaluate_filter(condition, features.read(users, [c for c in condition.columns if c != USER_ID]))
 
 
-def evaluate_filter(condition: FeatureFilter, table: pa.Table) -> FilterResult:
+def evaluate_filter(condition: FeatureFilter, table: pa.Table, seconds: float = _SECONDS) -> FilterResult:
     """Which rows of a table pass a filter.
 
     Args:
         condition: result of `parse_filter`.
-        table: feature rows with the filter's columns.
+        table: feature rows with the filter's columns; NaN in them is missing, as null is.
+        seconds: longest time that it may take.
 
     Raises:
-        FilterInvalid: the expression is not a yes-or-no one, or fails on a value.
+        FilterInvalid: the expression is not a yes-or-no one, fails on a value, or takes too long.
     """
     with connect(config=_SANDBOX) as connection:
-        connection.register("features", table)
+        connection.register("features", without_nan(table))
+        connection.execute("SET ieee_floating_point_ops = false")  # a quotient by zero is null
         connection.execute("SET lock_configuration = true")
+        types = {field.name: field.type for field in table.schema}
+        query = FilterSql(connection, types).rewritten(_query(condition.text))
         try:
-            result = connection.execute(_query(condition.text)).to_arrow_table()["passes"]
+            result = _run(connection, query, seconds)["passes"]
         except DatabaseError as error:
             raise FilterInvalid(f"the filter does not work: {_reason(error)}", _REMEDY) from error
     if not pa.types.is_boolean(result.type):
@@ -129,20 +137,23 @@ def evaluate_filter(condition: FeatureFilter, table: pa.Table) -> FilterResult:
     return FilterResult(passes, result.null_count)
 
 
+def _run(connection: Connection, query: str, seconds: float) -> pa.Table:
+    """The result of a query; Ctrl-C and the time limit end it."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: connection.execute(query).to_arrow_table())
+        try:
+            return running.result(seconds)
+        except TimeoutError:
+            connection.interrupt()
+            raise FilterInvalid(f"the filter takes longer than {seconds:g} seconds", _REMEDY) from None
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
 def _query(text: str) -> str:
     # The closing bracket has a line of its own: a comment at the end of the text cannot swallow it.
     return f"SELECT (\n{text}\n) AS passes FROM features"
-
-
-def _parsed(connection: Connection, query: str) -> dict[str, Any]:
-    serialised = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0][0]
-    content: dict[str, Any] = json.loads(serialised)
-    if content["error"]:
-        raise FilterInvalid(f"the filter is no SQL expression: {content['error_message']}", _REMEDY)
-    if len(content["statements"]) != 1:
-        raise FilterInvalid("the filter is more than one statement", _REMEDY)
-    node: dict[str, Any] = content["statements"][0]["node"]
-    return node
 
 
 def _columns(expression: object, known: Mapping[str, str]) -> Iterator[str]:
@@ -152,7 +163,8 @@ def _columns(expression: object, known: Mapping[str, str]) -> Iterator[str]:
         if kind == "COLUMN_REF":
             yield _known_column(part["column_names"], known)
         elif kind == "FUNCTION":
-            if function not in _FUNCTIONS or part.get("schema") or part.get("catalog"):
+            schema = part.get("schema") if function not in LIKE_ESCAPES else ""  # DuckDB writes main itself
+            if function not in _FUNCTIONS or schema or part.get("catalog"):
                 raise FilterInvalid(f"the filter may not use the function {function}", _REMEDY)
         elif kind not in _CLASSES:
             word = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "a star"}.get(kind)

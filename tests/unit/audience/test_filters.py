@@ -1,5 +1,6 @@
 """A filter is one harmless yes-or-no expression, decided by what was known at the embeddings' cut-off."""
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from qanchor.audience.filters import apply_filter, evaluate_filter, parse_filter
 from qanchor.errors import FilterInvalid
 from qanchor.names import ACTIVITY_VIEW
 from qanchor.storage.point_in_time import read_rows, rows_as_of
+from qanchor.storage.sql import connect_table
 from tests.unit.audience.worlds import AS_OF, write_features
 
 COLUMNS = {"act_a": "v", "prof_b": "v"}
@@ -34,6 +36,91 @@ TABLE = pa.table({"user_id": ["u", "v", "w"], "act_a": [1.0, 5.0, None], "prof_b
 def test_a_condition_decides_user_by_user(text: str, passes: list[bool], undecided: int) -> None:
     result = evaluate_filter(parse_filter(text, COLUMNS), TABLE)
     assert (result.passes.tolist(), result.undecided) == (passes, undecided)
+
+
+UNDEFINED = pa.table(
+    {
+        "user_id": ["none", "some", "much", "gap"],
+        "act_a": [0.0, 40.0, 800.0, float("nan")],
+        "act_b": [0.0, 1.0, 2.0, 3.0],
+        "prof_b": ["nan", "NaN", "x", None],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes", "undecided"),
+    [
+        ("act_a / act_b > 50", ["much"], 2),
+        ("act_a / act_b >= 50 OR act_b = 0", ["none", "much"], 1),
+        ("NOT act_a / act_b <= 50", ["much"], 2),
+        ("50 < act_a / act_b", ["much"], 2),
+        ("act_b % act_b > -1", ["some", "much", "gap"], 1),
+        ("act_a / act_b BETWEEN 50 AND 1e300", ["much"], 2),
+        ("act_a / act_b <> 1", ["some", "much"], 2),
+        ("act_a / act_b IN (40, 400)", ["some", "much"], 2),
+        ("greatest(act_a / act_b, 1) > 50", ["much"], 0),
+        ("abs(round(act_a / act_b)) > 50", ["much"], 2),
+        ("CASE WHEN act_a / act_b > 50 THEN true ELSE false END", ["much"], 0),
+        ("act_a > 50", ["much"], 1),
+        ("pow(act_b - 2, 0.5) >= 0", ["much", "gap"], 2),
+        ("(act_b - 2) ** 0.5 >= 0", ["much", "gap"], 2),
+        ("1e308 * 10 * act_b - 1e308 * 10 * act_b > 0", [], 4),
+        ("TRY_CAST(prof_b AS DOUBLE) > 50", [], 4),
+        ("act_a / act_b IS NULL", ["none", "gap"], 0),
+        ("isnan(act_a / act_b)", [], 2),
+        ("prof_b = 'nan'", ["none"], 1),
+    ],
+)
+def test_what_is_undefined_has_no_rank(text: str, passes: list[str], undecided: int) -> None:
+    result = evaluate_filter(parse_filter(text, dict.fromkeys(UNDEFINED.schema.names, "v")), UNDEFINED)
+    assert UNDEFINED["user_id"].filter(pa.array(result.passes)).to_pylist() == passes
+    assert result.undecided == undecided
+
+
+@pytest.mark.parametrize("text", ["act_a < 'nan'", "act_a / act_b < 'NaN'", "greatest(act_a, 'nan') > 5"])
+def test_a_number_is_not_compared_with_nan(text: str) -> None:
+    with pytest.raises(FilterInvalid, match=r"(?i)compares a number with 'nan'"):
+        evaluate_filter(parse_filter(text, dict.fromkeys(UNDEFINED.schema.names, "v")), UNDEFINED)
+
+
+TEXTS = ["", "a", "ab", "a%b", "aXb", "a.b", "A\nB", "ä_c", "_", "aaa%"]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        *("LIKE 'a%'", "LIKE '%'", "LIKE ''", "LIKE 'a_b'", "LIKE 'a.b'", "ILIKE 'A%B'", "NOT LIKE '%b'"),
+        *("NOT ILIKE 'a%'", "LIKE 'a!%b' ESCAPE '!'", "NOT LIKE 'a!%b' ESCAPE '!'", "LIKE '_\\_c'"),
+        *("LIKE '(a|b)*'", "LIKE '%a%%'", "ILIKE 'Ä%'"),
+    ],
+)
+def test_a_pattern_matches_what_duckdb_matches(condition: str) -> None:
+    table = pa.table({"user_id": TEXTS, "prof_b": TEXTS})
+    result = evaluate_filter(parse_filter(f"prof_b {condition}", COLUMNS), table)
+    with connect_table(table) as plain:
+        expected = plain.execute(f"SELECT prof_b {condition} FROM events").fetchall()
+    assert result.passes.tolist() == [row[0] for row in expected]
+
+
+def test_a_pattern_of_many_wildcards_ends() -> None:
+    table = pa.table({"user_id": ["u"] * 2_000, "prof_b": ["a" * 256] * 2_000})
+    text = f"prof_b LIKE '{'%a' * 18}%b'"
+    began = time.monotonic()
+    assert not evaluate_filter(parse_filter(text, COLUMNS), table).passes.any()
+    assert time.monotonic() - began < 20
+
+
+def test_a_filter_has_bounds_on_depth_and_time() -> None:
+    for text in ("||".join(["prof_b"] * 900) + " = 'x'", "+".join(["act_a"] * 400) + " > 1"):
+        with pytest.raises(FilterInvalid, match="nested more than 150 levels"):
+            parse_filter(text, COLUMNS)
+    with pytest.raises(FilterInvalid, match="LIKE is not a written text"):
+        evaluate_filter(parse_filter("prof_b LIKE prof_b", COLUMNS), TABLE)
+    table = pa.table({"user_id": ["u"] * 400_000, "prof_b": ["a" * 256] * 400_000})
+    slow = " OR ".join(f"regexp_matches(prof_b, '(a|b){{1,20}}c{i}')" for i in range(60))
+    with pytest.raises(FilterInvalid, match="takes longer than"):
+        evaluate_filter(parse_filter(slow, COLUMNS), table, seconds=0.2)
 
 
 @pytest.mark.parametrize(
