@@ -32,13 +32,6 @@ _KNOWN: Final = (
     "list_extract(list_transform([x], lambda v:"
     " CASE WHEN v::VARCHAR IN ('nan', '-nan') THEN NULL ELSE v END), 1)"
 )
-_NAN: Final = {"+", "-", "*", "/", "%", "**", "^", "pow", "power"}
-_LIKE: Final = {  # by operator: negated, without case
-    "~~": (False, False), "!~~": (True, False), "~~*": (False, True), "!~~*": (True, True),
-    "like_escape": (False, False), "not_like_escape": (True, False),
-    "ilike_escape": (False, True), "not_ilike_escape": (True, True),
-}  # fmt: skip
-_KNOWN: Final = "list_extract(list_transform([x], lambda v: CASE WHEN v::VARCHAR IN ('nan', '-nan') THEN NULL ELSE v END), 1)"
 _NAN: Final = re.compile(r"\s*[+-]?nan\s*", re.IGNORECASE)
 
 
