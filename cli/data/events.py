@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.data.event_schema import schema
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
 from cli.stages import progress
@@ -20,7 +20,33 @@ if TYPE_CHECKING:
     from qanchor.storage.event_log import CompactedDate, CompactionSummary
 
 app = command_group("events", "Load events, compact the event log, show what it holds.")
-app.command()(schema)
+
+
+class SchemaFormat(StrEnum):
+    """Schema languages."""
+
+    JSON = "json"
+    AVRO = "avro"
+
+
+@app.command()
+def schema(
+    form: Annotated[SchemaFormat, typer.Option("--format", help="Schema language.")] = SchemaFormat.JSON,
+) -> None:
+    """Print the JSON Schema or Avro schema of an event on the topic.
+
+    It follows from modalities.yaml.
+
+    Example: qanchor-cli events schema > event.schema.json
+    """
+    from qanchor.events.published import avro_schema, json_schema
+    from qanchor.events.schema import EventDecoder
+
+    site = Site.open()
+    if form is SchemaFormat.AVRO:
+        print_json(avro_schema(site.workspace))
+    else:
+        print_json(json_schema(EventDecoder(site.workspace, site.settings.events)))
 
 
 @app.command()

@@ -15,6 +15,7 @@ from qanchor.registry.session import open_engine
 from qanchor.registry.tables import new_version
 from qanchor.settings import DatabaseSettings
 from qanchor.workspace import FieldSpec, ModalitySpec, ScenarioSpec, Workspace
+from tests.integration.brokers import ThreadedBroker, threaded_broker
 from tests.integration.clusters import apache, cluster  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FeatureRepos
     repository.apply()
     yield repository
     repository.close()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
+    """An embedded broker in a thread."""
+    with threaded_broker(tmp_path / "broker") as running:
+        yield running
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ from consumers.embedded_broker.server import Fault
 from consumers.stop_rule import StopRule
 from qanchor.registry.ledger import next_offsets
 from tests.integration.apache_kafka import apache_kafka
-from tests.integration.brokers import ThreadedBroker, threaded_broker, wait_for
+from tests.integration.brokers import ThreadedBroker, wait_for
 from tests.integration.clusters import Cluster, require_apache
 from tests.integration.places import Place, event_names, make_event, make_events
 from tests.integration.victims import (
@@ -161,12 +161,6 @@ def _kill_and_count(tmp_path: Path, broker: _Mortal, address: str, kills: int) -
     assert files >= kills, "the members died before they could do harm"
     assert len(_dead_letters(place)) == bad
     assert place.rubbish() == []
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 def test_a_zombie_that_wakes_up_after_its_partition_was_taken_over_writes_nothing(

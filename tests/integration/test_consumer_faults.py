@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from consumers.assignment import Assignment
 from consumers.embedded_broker.server import Fault
 from consumers.sinks.event_log import EventLogSink
-from tests.integration.brokers import ThreadedBroker, threaded_broker
+from tests.integration.brokers import ThreadedBroker
 from tests.integration.places import Place, event_names, make_event, make_events
 
 pytestmark = pytest.mark.integration
@@ -23,12 +22,6 @@ _FIND_COORDINATOR, _JOIN, _HEARTBEAT, _SYNC = 10, 11, 12, 14
 _NOT_LEADER, _COORDINATOR_LOADING, _REBALANCING = 6, 14, 27
 _SLOW = Fault(delay_seconds=0.5)
 _HUNG_UP, _LOST = Fault(disconnect=True), Fault(lose_answer=True)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 _FAULTS = {

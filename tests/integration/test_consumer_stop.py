@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from tests.integration.places import Place, event_names, make_events
 pytestmark = pytest.mark.integration
 
 _PROMISED_SECONDS = 2.0
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 def _wait_until_read(broker: ThreadedBroker, seconds: float = 1.5) -> None:

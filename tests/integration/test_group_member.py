@@ -1,9 +1,7 @@
 """A member of a consumer group through joins that take longer than a poll."""
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
@@ -11,19 +9,13 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from consumers.embedded_broker.server import Fault
 from consumers.group_member import GroupMember
-from tests.integration.brokers import ThreadedBroker, threaded_broker
+from tests.integration.brokers import ThreadedBroker
 
 pytestmark = pytest.mark.integration
 
 _METADATA, _JOIN, _SYNC = 3, 11, 14
 _NONE, _SLOW = Fault(), Fault(delay_seconds=0.3)
 _POLL_MS = 20
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 @pytest.mark.parametrize("slow", [_JOIN, _SYNC])

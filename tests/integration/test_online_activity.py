@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,12 +23,6 @@ pytestmark = pytest.mark.integration
 
 _ROOT = Path(__file__).parents[2]
 _COLUMNS = sorted(WORKSPACE.activity_columns)
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 def _assert_served_as_the_batch_view_says(place: Place, users: int) -> None:

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,12 @@ from qanchor.errors import DatabaseUnavailable, DiskFull
 from qanchor.registry import ledger
 from qanchor.settings import DatabaseSettings
 from qanchor.storage.event_log import log as log_module
-from tests.integration.brokers import ThreadedBroker, start_command, threaded_broker, wait_for
+from tests.integration.brokers import ThreadedBroker, start_command, wait_for
 from tests.integration.places import Place, event_names, make_event, make_events
 
 pytestmark = pytest.mark.integration
 
 _FULL = "Free some and run it again; nothing half-written counts."
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ThreadedBroker]:
-    with threaded_broker(tmp_path / "broker") as running:
-        yield running
 
 
 def _run_with_tiny_disk(folder: Path, arguments: list[str], env: dict[str, str]) -> tuple[int, str]:

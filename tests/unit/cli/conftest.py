@@ -1,7 +1,9 @@
 """A world that the environment points to, and a way to run commands in it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,14 @@ from cli.app import run_command
 from tests.unit.embedding.world import World, make_world
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def run_json(run: Run, *arguments: str) -> dict[str, Any]:
+    """The document that a command prints with --json."""
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    content: dict[str, Any] = json.loads(out)
+    return content
 
 
 @pytest.fixture

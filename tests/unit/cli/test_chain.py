@@ -2,21 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from qanchor.registry.versions import register_model
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Run, run_json
 from tests.unit.embedding.world import World
 from tests.unit.registry.rows import model
-
-
-def _json(run: Run, *arguments: str) -> dict[str, Any]:
-    code, out, err = run(*arguments, "--json")
-    assert code == 0, err
-    content: dict[str, Any] = json.loads(out)
-    return content
 
 
 def _seeds(world: World, *users: str) -> str:
@@ -26,7 +18,7 @@ def _seeds(world: World, *users: str) -> str:
 
 
 def test_a_backfill_says_what_it_wrote(world: World, run: Run) -> None:
-    content = _json(run, "backfill", "--all")
+    content = run_json(run, "backfill", "--all")
     assert [row["vectors"] for row in content["scenarios"]] == [7, 3, 3]
     assert content["histories"] == 7
     code, out, _ = run("backfill", "--scenario", "takeout", "--as-of", "2026-01-10T12:00")
@@ -65,7 +57,7 @@ def test_options_that_do_not_hold_are_refused_in_one_line(
 def test_index_all_takes_the_scenarios_that_have_vectors(world: World, run: Run) -> None:
     assert run("index", "build", "--all")[0] == 3
     run("backfill", "--scenario", "money")
-    content = _json(run, "index", "build", "--all")
+    content = run_json(run, "index", "build", "--all")
     assert [(row["scenario"], row["users"]) for row in content["indexes"]] == [("money", 4)]
 
 
@@ -73,7 +65,7 @@ def test_lookalikes_are_ranked_and_odd_seeds_reported(world: World, run: Run, tm
     run("backfill", "--all")
     run("index", "build", "--all")
     seeds = _seeds(world, "ann", "ghost", "ann")
-    content = _json(run, "lookalike", "--scenario", "takeout", "--seeds", seeds)
+    content = run_json(run, "lookalike", "--scenario", "takeout", "--seeds", seeds)
     assert {row["user_id"] for row in content["users"]} == {"bob", "cyd"}
     assert (content["unknown_seeds"], content["duplicate_seeds"]) == (["ghost"], 1)
     out = tmp_path / "audience.csv"
@@ -111,7 +103,7 @@ def test_a_filter_on_features_chooses_who_is_found(world: World, run: Run) -> No
     run("backfill", "--all")
     run("index", "build", "--all")
     where = ("--where", "act_bill_recency_days < 5")
-    content = _json(run, "lookalike", "--scenario", "takeout", "--seeds", _seeds(world, "ann"), *where)
+    content = run_json(run, "lookalike", "--scenario", "takeout", "--seeds", _seeds(world, "ann"), *where)
     assert [row["user_id"] for row in content["users"]] == ["cyd"]
     assert content["left_out"]["filtered"] == 1
 
@@ -130,11 +122,11 @@ def test_lookalike_before_an_index_names_the_command(world: World, run: Run) -> 
 
 
 def test_status_follows_the_chain(world: World, run: Run) -> None:
-    assert _json(run, "status")["model"]["version"] == "m1"
+    assert run_json(run, "status")["model"]["version"] == "m1"
     assert "next    qanchor-cli events load" in run("status")[1]
     run("backfill", "--all")
     run("index", "build", "--scenario", "money")
-    money = _json(run, "status")["scenarios"][0]
+    money = run_json(run, "status")["scenarios"][0]
     assert (money["vectors"], money["indexed"], money["index_is_behind"]) == (7, 4, False)
     run("backfill", "--scenario", "money")
     assert "old: made from an earlier" in run("status")[1]

@@ -19,13 +19,6 @@ from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_wo
 WEAK = replace(FAST, groups=("activity",))
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = small_world(tmp_path)
-    add_manifest(made)
-    return made
-
-
 def trained(world: World, options: TrainOptions = FAST) -> TrainedHead:
     return train_head(world.site, SCENARIO, options, Silent())
 

@@ -25,13 +25,6 @@ from qanchor.registry.versions import active_head
 from tests.unit.heads.fakes import FAST, SCENARIO, World, add_manifest, small_world
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = small_world(tmp_path)
-    add_manifest(made)
-    return made
-
-
 def folder(world: World) -> Path:
     return world.site.home.root / active_head(world.site.engine, SCENARIO).path
 

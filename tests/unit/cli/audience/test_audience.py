@@ -1,15 +1,13 @@
 """The audience commands as a user types them; every error is one line."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from qanchor.audience.describe import Words
 from qanchor.audience.scorers import DirectionScorer
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Run, run_json
 from tests.unit.embedding.world import World, add_events
 
 
@@ -36,13 +34,6 @@ def words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qanchor.audience.describe.read_words", lambda *_: read)
 
 
-def _json(run: Run, *arguments: str) -> dict[str, Any]:
-    code, out, err = run(*arguments, "--json")
-    assert code == 0, err
-    content: dict[str, Any] = json.loads(out)
-    return content
-
-
 def test_quality_shows_lift_overlap_profile_and_draws_the_curve(
     peopled: tuple[str, Run], tmp_path: Path
 ) -> None:
@@ -54,7 +45,7 @@ def test_quality_shows_lift_overlap_profile_and_draws_the_curve(
     assert "20 held-out seeds looked for among 43 users" in out
     assert "overlap:" in out
     assert chart.read_bytes().startswith(b"\x89PNG")
-    content = _json(run, *asked)
+    content = run_json(run, *asked)
     assert content["held_out_seeds"] == 20
     assert {point["share"] for point in content["points"]} >= {0.05, 10 / 43}
 
@@ -69,21 +60,21 @@ def test_an_audience_in_words_is_held_against_the_events(
     assert "like the words corner; among 63 users" in out
     assert "events that name these words" in out
     assert "no words were aligned with" in err
-    both = _json(run, *asked, "--seeds", seeds, "--text-weight", "0.2")
+    both = run_json(run, *asked, "--seeds", seeds, "--text-weight", "0.2")
     assert len(both["users"]) == 12
     assert both["seeds"] == 20
 
 
 def test_audiences_are_saved_shown_replayed_and_combined(peopled: tuple[str, Run], tmp_path: Path) -> None:
     seeds, run = peopled
-    saved = _json(run, "audience", "save", "one", "--scenario", "money", "--seeds", seeds, "-k", "20")
+    saved = run_json(run, "audience", "save", "one", "--scenario", "money", "--seeds", seeds, "-k", "20")
     assert (saved["users"], saved["kind"]) == (20, "lookalike")
     run("audience", "save", "two", "--scenario", "money", "--seeds", seeds, "-k", "9", "--method", "nearest")
-    assert [row["name"] for row in _json(run, "audience", "list")["audiences"]] == ["two", "one"]
+    assert [row["name"] for row in run_json(run, "audience", "list")["audiences"]] == ["two", "one"]
     assert "the same 20 users in the same order" in run("audience", "replay", "one")[1]
-    assert _json(run, "audience", "replay", "one")["same"] is True
-    pair = _json(run, "audience", "overlap", "one", "two")["pairs"][0]
-    union = _json(run, "audience", "union", "one", "two", "--into", "any")
+    assert run_json(run, "audience", "replay", "one")["same"] is True
+    pair = run_json(run, "audience", "overlap", "one", "two")["pairs"][0]
+    union = run_json(run, "audience", "union", "one", "two", "--into", "any")
     assert union["users"] == 29 - pair["both"]
     out = tmp_path / "one.csv"
     code, shown, err = run("audience", "show", "one", "--out", str(out))

@@ -1,16 +1,14 @@
 """`useru build` and `useru show` as a user types them."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from qanchor.home import Home
 from qanchor.storage.event_log import EventLog
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Run, run_json
 from tests.unit.embedding.world import World, day
 from tests.unit.training.useru.fake_model import FakeModel, serving, status
 
@@ -52,16 +50,9 @@ def model() -> Iterator[FakeModel]:
         yield fake
 
 
-def _json(run: Run, *arguments: str) -> dict[str, Any]:
-    code, out, err = run(*arguments, "--json")
-    assert code == 0, err
-    content: dict[str, Any] = json.loads(out)
-    return content
-
-
 def test_a_set_is_built_and_shown(events: Home, run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
-    built = _json(run, "useru", "build", *UNTIL, *SMALL, "--out", str(folder))
+    built = run_json(run, "useru", "build", *UNTIL, *SMALL, "--out", str(folder))
     assert built["complete"]
     assert built["counts"]["dataset"]["future"] > 50
     assert built["counts"]["dataset"]["uqa"] > 5
@@ -70,7 +61,7 @@ def test_a_set_is_built_and_shown(events: Home, run: Run, tmp_path: Path) -> Non
     assert "statements checked" in out
     assert out.count("rests on: ") == 4
     assert "shopper-" in out
-    shown = _json(run, "useru", "show", str(folder), "--samples", "3", "--user", "shopper-2")
+    shown = run_json(run, "useru", "show", str(folder), "--samples", "3", "--user", "shopper-2")
     assert shown["content_hash"] == built["content_hash"]
     assert [row["user_id"] for row in shown["samples"]] == ["shopper-2"] * 3
 
@@ -79,9 +70,9 @@ def test_the_newest_set_is_shown_where_none_is_named(events: Home, run: Run) -> 
     code, _, err = run("useru", "show")
     assert (code, err.count("\n")) == (3, 1)
     assert "useru build" in err
-    built = _json(run, "useru", "build", *UNTIL, *SMALL, "--users", "4")
+    built = run_json(run, "useru", "build", *UNTIL, *SMALL, "--users", "4")
     assert Path(built["folder"]).parent == events.useru
-    assert _json(run, "useru", "show")["content_hash"] == built["content_hash"]
+    assert run_json(run, "useru", "show")["content_hash"] == built["content_hash"]
 
 
 def test_a_model_writes_and_the_second_build_costs_nothing(
@@ -89,10 +80,10 @@ def test_a_model_writes_and_the_second_build_costs_nothing(
 ) -> None:
     monkeypatch.setenv("QANCHOR_LLM__API_KEY", "sesame")
     arguments = ("useru", "build", *UNTIL, *SMALL, "--writer", "llm", "--url", model.url, "--model", "fake")
-    first = _json(run, *arguments, "--out", str(tmp_path / "one"))
+    first = run_json(run, *arguments, "--out", str(tmp_path / "one"))
     assert first["spending"]["calls"] == len(model.requests) > 5
     assert model.headers[0]["Authorization"] == "Bearer sesame"
-    second = _json(run, *arguments, "--out", str(tmp_path / "two"))
+    second = run_json(run, *arguments, "--out", str(tmp_path / "two"))
     assert second["spending"]["calls"] == 0
     assert second["content_hash"] == first["content_hash"]
     code, out, _ = run("useru", "show", str(tmp_path / "two"))
@@ -162,7 +153,7 @@ def test_a_folder_in_use_is_refused_before_anything_is_read(
 
 
 def test_a_topic_that_nobody_is_asked_about_is_named(events: Home, run: Run, tmp_path: Path) -> None:
-    _json(run, "useru", "build", *UNTIL, *SMALL, "--out", str(tmp_path / "pairs"))
+    run_json(run, "useru", "build", *UNTIL, *SMALL, "--out", str(tmp_path / "pairs"))
     code, _, err = run("useru", "show", str(tmp_path / "pairs"), "--topic", "alchemy")
     assert code == 2
     assert "no pair is about topic 'alchemy'" in err
