@@ -99,8 +99,8 @@ class FeatureRepository:
         """Give the database files back."""
         if "store" in self.__dict__:
             online = self.store._get_provider().online_store
-            if hasattr(online, "close"):
-                online.close()
+            if hasattr(online, "release"):
+                online.release()
             for name in ("read_engine", "write_engine"):
                 engine = getattr(self.store.registry, name, None)
                 if engine is not None:

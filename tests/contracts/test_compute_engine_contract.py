@@ -212,7 +212,7 @@ world.store.materialize(T - timedelta(days=1), T, feature_views=["user_emb_fraud
 def test_a_run_that_is_killed_in_a_batch_leaves_whole_rows_and_the_next_one_ends_it(ours: FeastWorld) -> None:
     users = [f"u{i:02d}" for i in range(60)]
     ours.write(VIEW, embedding_rows([(user, T, T) for user in users]))
-    ours.store._get_provider().online_store.close()
+    ours.store._get_provider().online_store.release()
     killed = subprocess.run(
         [sys.executable, "-c", _KILLED, str(ours.folder)], cwd=Path(__file__).parents[2], check=False
     )

@@ -302,3 +302,51 @@ def test_views_of_other_sources_are_joined_by_feast(ours: FeastWorld, tmp_path: 
     # Still nothing that was created later.
     assert frame["shops__sales"].to_pylist() == [1, None]
     assert frame[_N].to_pylist() == [0, None]
+
+
+def test_a_query_may_be_joined_to_views_of_other_sources(ours: FeastWorld, tmp_path: Path) -> None:
+    ours.store.apply(foreign_objects(tmp_path / "shops.parquet"))
+    ours.write(VIEW, embedding_rows([("a", T, T)]))
+    labels = _labels([("a", T + 2 * _DAY), ("b", T - _DAY)]).assign(shop_id=7)
+    labels.to_parquet(tmp_path / "labels.parquet")
+    query = f"SELECT * FROM '{tmp_path / 'labels.parquet'}'"
+    for refs in (("shops:sales", f"{VIEW}:n_events"), ("shops:sales",)):
+        frame = _join(ours, query, refs, filter_by_created_timestamp=False)
+        assert frame["shops__sales"].to_pylist() == [2, None]
+
+
+def test_history_that_is_loaded_today_is_joined_to_views_of_other_sources(
+    ours: FeastWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.store.apply(foreign_objects(tmp_path / "shops.parquet"))
+    ours.write(VIEW, embedding_rows([("a", T, T), ("a", T + _DAY, T + 3 * _DAY)]))
+    labels = _labels([("a", T + 2 * _DAY)]).assign(shop_id=7)
+
+    def numbers(**options: Any) -> list[Any]:
+        (row,) = _join(ours, labels, ("shops:sales", f"{VIEW}:n_events"), **options).to_pylist()
+        return [row["shops__sales"], row[_N]]
+
+    # Of our view nothing that was created later, whoever asks; of the others as the caller says.
+    assert numbers(filter_by_created_timestamp=False) == [2, 0]
+    assert numbers(filter_by_created_timestamp=True) == [1, 0]
+    monkeypatch.setattr(ours.store.config.offline_store, "created_filter_for_all", True)
+    assert numbers(filter_by_created_timestamp=False) == [1, 0]
+
+
+def test_views_of_other_sources_keep_the_order_of_the_labels(ours: FeastWorld, tmp_path: Path) -> None:
+    ours.store.apply(foreign_objects(tmp_path / "shops.parquet"))
+    frame = _labels([(f"u{i}", T + 9 * _DAY) for i in range(300)]).assign(shop_id=[7, 8, 7] * 100)
+    frame = frame.sample(frac=1, random_state=1)
+    joined = ours.store.get_historical_features(frame, ["shops:sales"]).to_arrow()
+    assert joined["label"].to_pylist() == frame["label"].tolist()
+    assert joined["sales"].to_pylist() == [2 if shop == 7 else None for shop in frame["shop_id"]]
+
+
+@pytest.mark.parametrize("feature", [f"{VIEW}:n_events", "shops:sales"])
+def test_what_cannot_be_retrieved_says_so(ours: FeastWorld, tmp_path: Path, feature: str) -> None:
+    ours.store.apply(foreign_objects(tmp_path / "shops.parquet"))
+    with pytest.raises(FeaturesInvalid, match="joins rows to an entity frame alone"):
+        ours.store.get_historical_features(features=[feature], start_date=T, end_date=T + _DAY).to_df()
+    labels = _labels([("a", T)]).assign(shop_id=7)
+    with pytest.raises(FeaturesInvalid, match=r"Use to_df\(\) or to_arrow\(\)"):
+        ours.store.get_historical_features(labels, [feature]).to_sql()

@@ -86,7 +86,7 @@ def test_of_writers_beside_each_other_the_newest_row_stays(each_guarded: Opened,
     for thread in threads:
         thread.join()
     for writer in writers:
-        writer.store.close()
+        writer.store.release()
     assert each_guarded.numbers(*users) == [59] * 40
 
 
@@ -135,7 +135,7 @@ def test_a_store_that_is_locked_or_damaged_names_the_remedy(
     guarded: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(online_store, "_WAIT_SECONDS", 0.05)
-    guarded.store.close()
+    guarded.store.release()
     guarded.write(("a", _T, 1))
     with sqlite3.connect(tmp_path / "online.db") as other:
         other.execute("BEGIN IMMEDIATE")
@@ -144,7 +144,7 @@ def test_a_store_that_is_locked_or_damaged_names_the_remedy(
         # Readers go on.
         assert guarded.numbers("a") == [1]
     other.close()
-    guarded.store.close()
+    guarded.store.release()
     (tmp_path / "online.db").write_bytes(b"no database" * 1_000)
     with pytest.raises(StateError, match=r"damaged.*Delete online\.db"):
         guarded.numbers("a")
@@ -322,7 +322,7 @@ def test_packed_rows_are_the_bytes_of_the_stock_store(features: FeatureRepositor
         ours.store.write_packed(ours.config, view, pack_rows(table, view))
         assert _dump(tmp_path / "ours.db", name) == _dump(tmp_path / "stock.db", name)
         stock.store._conn.close()
-        ours.store.close()
+        ours.store.release()
 
 
 def test_a_null_time_stays_null(features: FeatureRepository) -> None:

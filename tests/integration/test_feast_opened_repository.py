@@ -45,7 +45,7 @@ class Place:
 
 
 def _close(store: Any) -> None:
-    store._get_provider().online_store.close()
+    store._get_provider().online_store.release()
     store.registry.write_engine.dispose()
 
 

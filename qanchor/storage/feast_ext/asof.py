@@ -4,7 +4,7 @@ The rows are those of Feast's join with `filter_by_created_timestamp=True`; they
 entity frame, each of them exactly once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_
 from feast.saved_dataset import SavedDatasetStorage
 
 from qanchor import names
-from qanchor.errors import FeaturesInvalid
+from qanchor.storage.feast_ext.guards import RequestRefused
 from qanchor.storage.feast_ext.views import part_folder, part_schema
 from qanchor.storage.point_in_time import FOREVER, read_rows, rows_as_of
 from qanchor.storage.sql import DatabaseError, connect
@@ -30,6 +30,8 @@ from qanchor.times import TIMESTAMP
 
 # A list column counts its numbers in 32 bits.
 _ROWS_PER_CHUNK: Final = 4_000_000
+# Column of an entity frame that Feast joins.
+_ROW: Final = "__qanchor_row"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,46 @@ class ViewJoin:
     titles: Sequence[str]
     ttl: timedelta
 
+    def join(self, labels: "Labels") -> list[pa.ChunkedArray]:
+        """The features of each label's row, in the order of `titles`."""
+        requests = pa.table({names.USER_ID: labels.users(self.key), names.AS_OF: labels.as_of})
+        rows = read_rows(rows_as_of(self.folder, requests, self.ttl), self.columns)
+        return [_as_lists(rows[name]) for name in self.columns.names]
+
+
+@dataclass(frozen=True)
+class FeastJoin:
+    """A view outside part files: Feast joins it, and its rows are put in the order of the labels.
+
+    Args:
+        titles: names of the features in the frame.
+        retrieve: Feast's job for an entity frame.
+    """
+
+    titles: Sequence[str]
+    retrieve: Callable[[pd.DataFrame], RetrievalJob]
+
+    def join(self, labels: "Labels") -> list[pa.ChunkedArray]:
+        """The features of each label's row, in the order of `titles`."""
+        frame = labels.table.to_pandas()
+        joined = self.retrieve(frame.assign(**{_ROW: np.arange(len(frame))}))._to_arrow_internal()
+        rows = joined.sort_by(_ROW)
+        return [rows[title] for title in self.titles]
+
+
+def feature_titles(view: FeatureView, feature_refs: Sequence[str], full: bool) -> dict[str, str]:
+    """The requested features of a view, and the name that each has in the frame.
+
+    Args:
+        view: the Feast view with its projection.
+        feature_refs: "view:feature" each, of all views.
+        full: whether columns are named VIEW__FEATURE.
+    """
+    used = view.projection.name_to_use()
+    prefix = f"{view.projection.name_alias or view.name}__" if full else ""
+    features = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{used}:")]
+    return {name: prefix + name for name in features}
+
 
 def view_join(
     config: RepoConfig, view: FeatureView, feature_refs: Sequence[str], full_feature_names: bool
@@ -65,15 +107,13 @@ def view_join(
     folder = part_folder(view, config)
     if folder is None:
         return None
-    used = view.projection.name_to_use()
-    features = [ref.split(":")[1] for ref in feature_refs if ref.startswith(f"{used}:")]
-    prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
+    titles = feature_titles(view, feature_refs, full_feature_names)
     schema = part_schema(view)
     return ViewJoin(
         folder=folder,
         key=(view.projection.join_key_map or {}).get(names.USER_ID, names.USER_ID),
-        columns=pa.schema([schema.field(name) for name in features]),
-        titles=[prefix + name for name in features],
+        columns=pa.schema([schema.field(name) for name in titles]),
+        titles=list(titles.values()),
         ttl=view.ttl or FOREVER,
     )
 
@@ -95,7 +135,7 @@ class Labels:
         """The moments, UTC where they have no zone; to the microsecond.
 
         Raises:
-            FeaturesInvalid: they are texts that are no times.
+            RequestRefused: they are texts that are no times.
         """
         column = self.table[self.moment]
         if not _is_text(column.type):
@@ -103,7 +143,7 @@ class Labels:
         try:
             moments = pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601")
         except ValueError as error:
-            raise FeaturesInvalid(
+            raise RequestRefused(
                 f"the entity frame's {self.moment} holds text that is no time: {error}",
                 "Write times as 2026-03-01T00:00:00Z.",
             ) from error
@@ -113,17 +153,17 @@ class Labels:
         """The users of the rows.
 
         Raises:
-            FeaturesInvalid: there is no such column of text.
+            RequestRefused: there is no such column of text.
         """
         if key not in self.table.column_names:
-            raise FeaturesInvalid(
+            raise RequestRefused(
                 f"the entity frame has no column {key!r}", f"Columns: {', '.join(self.table.column_names)}."
             )
         column = self.table[key]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if not (pa.types.is_null(column.type) or _is_text(column.type)):
-            raise FeaturesInvalid(
+            raise RequestRefused(
                 f"the entity frame's {key} is {column.type}, not text", "Convert it with astype(str)."
             )
         return column.cast(pa.string())
@@ -136,7 +176,7 @@ def read_labels(entity_df: pd.DataFrame | str) -> Labels:
         entity_df: a pandas frame, or a query that DuckDB can run, such as one over Parquet files.
 
     Raises:
-        FeaturesInvalid: it is neither, or the query fails.
+        RequestRefused: it is neither, or the query fails.
     """
     if isinstance(entity_df, str):
         with connect() as connection:
@@ -144,13 +184,13 @@ def read_labels(entity_df: pd.DataFrame | str) -> Labels:
                 table = connection.execute(entity_df).to_arrow_table()
             except DatabaseError as error:
                 reason = str(error).splitlines()[0]
-                raise FeaturesInvalid(
+                raise RequestRefused(
                     f"the entity query fails: {reason}", "Fix it; it is DuckDB's SQL."
                 ) from error
     elif isinstance(entity_df, pd.DataFrame):
         table = pa.Table.from_pandas(entity_df, preserve_index=False)
     else:
-        raise FeaturesInvalid(
+        raise RequestRefused(
             "this offline store joins rows to an entity frame alone",
             "Pass entity_df: a pandas frame, or a query for DuckDB.",
         )
@@ -177,7 +217,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
     def __init__(
         self,
         labels: Labels,
-        joins: Sequence[ViewJoin],
+        joins: Sequence[ViewJoin | FeastJoin],
         on_demand: Sequence[Any],
         full_feature_names: bool,
         feature_refs: Sequence[str],
@@ -190,7 +230,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
         taken = set(labels.table.column_names)
         for title in (title for join in joins for title in join.titles):
             if title in taken:
-                raise FeaturesInvalid(
+                raise RequestRefused(
                     f"the frame would have two columns {title!r}",
                     "Rename that of the entity frame, or request full_feature_names.",
                 )
@@ -214,13 +254,19 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast has no type
         return RetrievalMetadata(self._refs, keys, span["min"], span["max"])
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002  # Feast's signature
-        frame, as_of = self._labels.table, self._labels.as_of
+        frame = self._labels.table
         for join in self._joins:
-            requests = pa.table({names.USER_ID: self._labels.users(join.key), names.AS_OF: as_of})
-            rows = read_rows(rows_as_of(join.folder, requests, join.ttl), join.columns)
-            for title, name in zip(join.titles, join.columns.names, strict=True):
-                frame = frame.append_column(title, _as_lists(rows[name]))
+            for title, column in zip(join.titles, join.join(self._labels), strict=True):
+                frame = frame.append_column(title, column)
         return frame
+
+    def to_sql(self) -> str:
+        """Refused: part of the join is no SQL.
+
+        Raises:
+            RequestRefused: always.
+        """
+        raise RequestRefused("this frame is not made by one SQL statement", "Use to_df() or to_arrow().")
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()

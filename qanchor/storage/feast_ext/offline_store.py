@@ -1,6 +1,7 @@
 """Feast's DuckDB offline store over folders of part files, joined as of each label's moment."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ from feast.data_source import DataSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
-from pydantic import StrictStr
+from pydantic import Field, StrictStr
 
-from qanchor.errors import FeaturesInvalid
-from qanchor.storage.feast_ext.asof import AsofRetrievalJob, read_labels, view_join
-from qanchor.storage.feast_ext.views import part_folder, source_in_home, view_in_home
+from qanchor.storage.feast_ext.asof import (
+    AsofRetrievalJob,
+    FeastJoin,
+    ViewJoin,
+    feature_titles,
+    read_labels,
+    view_join,
+)
+from qanchor.storage.feast_ext.guards import RequestRefused
+from qanchor.storage.feast_ext.views import is_in_parts, part_folder, source_in_home, view_in_home
 
 _CLASS = "qanchor.storage.feast_ext.offline_store.PartFilesOfflineStore"
 
@@ -24,6 +32,9 @@ class PartFilesOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[mis
     """The `offline_store` section of feature_store.yaml."""
 
     type: StrictStr = _CLASS
+    created_filter_for_all: bool = Field(
+        False, description="views outside part files, too, are joined only by rows created before the label"
+    )
 
 
 class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast has no types
@@ -38,32 +49,44 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         registry: BaseRegistry,
         project: str,
         full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = False,
         **_options: Any,
     ) -> Any:
-        """As Feast's, but a row that was created after the label's time is never joined.
+        """As Feast's, in the order of the labels, and without leaks from part files.
 
-        Feast does that only where the caller sets `filter_by_created_timestamp`; without it a backfill
-        leaks into training frames. Views that are not in part files are joined by Feast.
+        Of a view in part files no row is joined that was created after the label.
+        Feast leaves these out only where the caller sets `filter_by_created_timestamp`; without it a
+        backfill leaks into training frames. Views outside part files are joined by Feast, as the caller or
+        `created_filter_for_all` says.
 
         Raises:
-            FeaturesInvalid: the entity frame lacks a key, or its key is no text.
+            RequestRefused: there is no entity frame, or it lacks a key, or its key is no text.
         """
-        joins = [view_join(config, view, feature_refs, full_feature_names) for view in feature_views]
-        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        ours = [join for join in joins if join is not None]
-        if len(ours) < len(joins) or any(view.mode == "substrait" for view in on_demand):
-            return DuckDBOfflineStore.get_historical_features(
-                config,
-                [view_in_home(view, config) for view in feature_views],
-                feature_refs,
-                entity_df,
-                registry,
-                project,
-                full_feature_names,
-                filter_by_created_timestamp=True,
-            )
         labels = read_labels(entity_df)
-        return AsofRetrievalJob(labels, ours, on_demand, full_feature_names, feature_refs, config.repo_path)
+        filtered = filter_by_created_timestamp or config.offline_store.created_filter_for_all
+
+        def retrieve(views: list[FeatureView], refs: list[str], created: bool, frame: pd.DataFrame) -> Any:
+            return DuckDBOfflineStore.get_historical_features(
+                config, views, refs, frame, registry, project, full_feature_names, created
+            )
+
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        if any(view.mode == "substrait" for view in on_demand):
+            views = [view_in_home(view, config) for view in feature_views]
+            strict = filtered or any(is_in_parts(view) for view in views)
+            return retrieve(views, feature_refs, strict, labels.table.to_pandas())
+        joins: list[ViewJoin | FeastJoin] = []
+        for view in feature_views:
+            join: ViewJoin | FeastJoin | None
+            join = view_join(config, view, feature_refs, full_feature_names)
+            if join is None:
+                titles = feature_titles(view, feature_refs, full_feature_names)
+                refs = [f"{view.projection.name_to_use()}:{name}" for name in titles]
+                strict = filtered or is_in_parts(view)
+                there = [view_in_home(view, config)]
+                join = FeastJoin(list(titles.values()), partial(retrieve, there, refs, strict))
+            joins.append(join)
+        return AsofRetrievalJob(labels, joins, on_demand, full_feature_names, feature_refs, config.repo_path)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -88,10 +111,10 @@ class PartFilesOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]  # Feast 
         """Refused for part files: Feast reads the whole source, adds the rows and rewrites it in place.
 
         Raises:
-            FeaturesInvalid: the view is in part files.
+            RequestRefused: the view is in part files.
         """
         if part_folder(feature_view, config) is not None:
-            raise FeaturesInvalid(
+            raise RequestRefused(
                 f"{feature_view.name} is in part files, which are never rewritten",
                 "Write a part with FeatureRepository.write_part, or run `qanchor-cli backfill`.",
             )

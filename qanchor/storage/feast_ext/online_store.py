@@ -24,9 +24,15 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from pydantic import Field, StrictStr
 
-from qanchor.errors import DiskFull, FeaturesInvalid, NotReady, StateError, StoreUnavailable
+from qanchor.errors import DiskFull, NotReady, StateError, StoreUnavailable
 from qanchor.storage.feast_ext import registry
-from qanchor.storage.feast_ext.guards import check_future, oldest_served
+from qanchor.storage.feast_ext.guards import (
+    RequestRefused,
+    check_future,
+    check_search,
+    known_metric,
+    oldest_served,
+)
 from qanchor.storage.feast_ext.home import home_of_config
 from qanchor.storage.feast_ext.packing import PackedRows, StoredRow, pack_batch, stored_vectors
 from qanchor.storage.parts import Matrix
@@ -95,7 +101,11 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
             self._conn = connection
         return self._conn
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """As `release`: Feast's server awaits this when it ends."""
+        self.release()
+
+    def release(self) -> None:
         """Give the file back; the next call opens it again."""
         if self._conn is not None:
             self._conn.close()
@@ -215,6 +225,17 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
                     (*some, oldest, *names),
                 )
 
+    def retrieve_online_documents(self, config: RepoConfig, table: FeatureView, *_: Any, **__: Any) -> Any:  # noqa: ARG002  # Feast's signature
+        """Refused: the first form of the search needs an extension of SQLite that Feast cannot load.
+
+        Raises:
+            RequestRefused: always.
+        """
+        raise RequestRefused(
+            f"{table.name}: this online store has the second form of document retrieval alone",
+            "Call retrieve_online_documents_v2; over HTTP, api_version 2.",
+        )
+
     def retrieve_online_documents_v2(  # noqa: PLR0913, PLR0917  # Feast's signature
         self,
         config: RepoConfig,
@@ -233,18 +254,12 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
         sorted keys. Rows that come sorted by key agree with both; the caller sorts the answer by distance.
 
         Raises:
-            FeaturesInvalid: there is no query vector, or it is of the wrong width.
+            RequestRefused: there is no query vector or it is of the wrong width, the view has no vector, or
+                the metric is unknown.
         """
-        if embedding is None or query_string is not None or filters is not None:
-            raise FeaturesInvalid(
-                "this online store searches by vector alone", "Pass query=, no text and no filters."
-            )
-        field = next(field for field in table.features if field.vector_index)
-        if len(embedding) != field.vector_length:
-            raise FeaturesInvalid(
-                f"the query has {len(embedding)} dimensions, {table.name} has {field.vector_length}",
-                "Embed the query with the same model.",
-            )
+        field = check_search(table, embedding, query_string, filters)
+        metric = known_metric(table, distance_metric)
+        query = np.asarray(embedding, np.float32)
         with _answering(table.name):
             stored = (
                 self._get_conn(config)
@@ -255,11 +270,11 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]  # Feas
                 )
                 .fetchall()
             )
-        matrix = stored_vectors([blob for _, blob in stored], field.vector_length)
-        distances = _distances(matrix, np.asarray(embedding, np.float32), distance_metric or "COSINE")
+        kept, matrix = stored_vectors([blob for _, blob in stored], len(query))
+        distances = _distances(matrix, query, metric)
         nearest = np.argsort(distances, kind="stable")[:top_k]
         version = config.entity_key_serialization_version
-        entities = [deserialize_entity_key(stored[i][0], version) for i in nearest]
+        entities = [deserialize_entity_key(stored[kept[i]][0], version) for i in nearest]
         rows = self.online_read(config, table, entities, requested_features)
         answer = [
             (moment, entity, {**(values or {}), "distance": Value(float_val=float(distances[i]))})
@@ -300,10 +315,10 @@ def _sort_key(entity: EntityKey) -> tuple[Any, ...]:
 
 
 def _distances(matrix: Matrix, query: Matrix, metric: str) -> Matrix:
-    if metric.upper() == "L2":
+    if metric == "L2":
         return np.asarray(np.linalg.norm(matrix - query, axis=1), np.float32)
     products: Matrix = matrix @ query
-    if metric.upper() in ("INNER_PRODUCT", "IP"):
+    if metric == "INNER_PRODUCT":
         return -products
     lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(query)
     return np.asarray(1.0 - products / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)

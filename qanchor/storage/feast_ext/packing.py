@@ -168,15 +168,29 @@ def _pack_doubles(column: pa.ChunkedArray) -> tuple[list[bytes], list[str | None
     return values, texts
 
 
-def stored_vectors(blobs: list[bytes], width: int) -> Matrix:
-    """Stored values back as one matrix.
+def stored_vectors(blobs: Sequence[bytes], width: int) -> tuple[list[int], Matrix]:
+    """Stored values back as one matrix, without those that are null or of another width.
 
     Args:
-        blobs: serialized vectors of one width.
+        blobs: serialized vectors, of 32 or 64 bits.
         width: dimensions of each.
 
     Returns:
-        float32, (rows, width).
+        Index of each vector in `blobs`, and the vectors: float32, (rows, width).
     """
-    tail = 4 * width
-    return np.frombuffer(b"".join(blob[-tail:] for blob in blobs), "<f4").reshape(len(blobs), width)
+    head, tail = vector_head(width), 4 * width
+    size = len(head) + tail
+    kept, parts = [], []
+    for i, blob in enumerate(blobs):
+        if len(blob) == size and blob.startswith(head):
+            kept.append(i)
+            parts.append(blob[-tail:])
+            continue
+        value = Value()
+        value.ParseFromString(blob)
+        kind = value.WhichOneof("val")
+        numbers = getattr(value, kind).val if kind in {"float_list_val", "double_list_val"} else ()
+        if len(numbers) == width:
+            kept.append(i)
+            parts.append(np.asarray(numbers, "<f4").tobytes())
+    return kept, np.frombuffer(b"".join(parts), "<f4").reshape(len(kept), width)

@@ -25,7 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qanchor.errors import StoreUnavailable
-from qanchor.storage.feast_ext.guards import check_future, oldest_served
+from qanchor.storage.feast_ext.guards import RequestRefused, check_future, oldest_served
 from qanchor.storage.feast_ext.packing import PackedRows, pack_batch
 from qanchor.times import DAY_SECONDS, to_microseconds
 
@@ -73,6 +73,7 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
     """The newest row of each key, by (event time, creation time) to the microsecond."""
 
     _client: Any
+    _client_async: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,11 +84,31 @@ class GuardedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]  # Feast 
         """The moment that ttl and future times are judged by; UTC."""
         return datetime.now(UTC)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """As `release`, with the asynchronous connections: Feast's server awaits this when it ends."""
+        self.release()
+        if self._client_async is not None:
+            await self._client_async.aclose()
+            self._client_async = None
+
+    def release(self) -> None:
         """Give the connections back; the next call opens them again."""
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def retrieve_online_documents(self, config: RepoConfig, table: FeatureView, *_: Any, **__: Any) -> Any:  # noqa: ARG002  # Feast's signature
+        """Refused: Redis holds hashes of users, and Feast builds no index over them.
+
+        Raises:
+            RequestRefused: always.
+        """
+        raise RequestRefused(
+            f"{table.name}: this online store has no vector search",
+            "Search with `qanchor-cli lookalike`, or serve from SQLite.",
+        )
+
+    retrieve_online_documents_v2 = retrieve_online_documents
 
     def online_write_batch(
         self,

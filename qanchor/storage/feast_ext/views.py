@@ -55,19 +55,14 @@ def view_in_home(view: Any, config: RepoConfig) -> Any:
     return moved
 
 
-def part_folder(view: FeatureView, config: RepoConfig) -> Path | None:
-    """The folder of a view's part files; None where the view is not made of them.
-
-    Args:
-        view: the Feast view.
-        config: of the store that was opened.
-    """
+def is_in_parts(view: Any) -> bool:
+    """Whether a view is made of part files, and so keeps to their contract."""
     source = getattr(view, "batch_source", None)
     if type(view) is not FeatureView or not isinstance(source, FileSource):
-        return None
-    path = Path(source_in_home(source, config).path)
+        return False
+    path = Path(source.path)
     keys = [(column.name, str(column.dtype)) for column in view.entity_columns]
-    plain = (
+    return (
         path.is_absolute()
         and not path.suffix
         and not source.field_mapping
@@ -76,7 +71,16 @@ def part_folder(view: FeatureView, config: RepoConfig) -> Path | None:
         and source.created_timestamp_column == names.CREATED
         and all(_is_plain(field) for field in view.features)
     )
-    return path if plain else None
+
+
+def part_folder(view: Any, config: RepoConfig) -> Path | None:
+    """The folder of a view's part files; None where the view is not made of them.
+
+    Args:
+        view: the Feast view.
+        config: of the store that was opened.
+    """
+    return Path(source_in_home(view.batch_source, config).path) if is_in_parts(view) else None
 
 
 def _is_plain(field: Field) -> bool:
