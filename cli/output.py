@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
@@ -114,6 +115,11 @@ def _print_block(console: "Console", columns: Sequence[_Column]) -> None:
         # Data is no markup: `[/x]` and `DE:100:1` are printed as they are.
         table.add_row(*map(Text, cells))
     console.print(table)
+
+
+def warn_of_old_name(old: str, new: str) -> None:
+    """One line on stderr about a command or option that the next release no longer has."""
+    print(f"warning: `qanchor-cli {old}` is now `qanchor-cli {new}`; 0.2 drops the old name", file=sys.stderr)
 
 
 def open_console(pipe_width: int = 200) -> "Console":

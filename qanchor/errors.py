@@ -6,6 +6,7 @@ QAnchorError
 │   ├── UnknownScenario       a scenario that scenarios.yaml does not name
 │   ├── EventsInvalid         an event file that cannot be read or is empty
 │   ├── LabelsInvalid         a label file that breaks its contract
+│   │   └── PartIncomplete    labels with a part that lacks rows or one of the labels
 │   ├── FeaturesInvalid       rows that the feature store refuses
 │   ├── UserListInvalid       a file that should list users and does not
 │   ├── SeedsInvalid          seeds that lookalike search cannot use
@@ -99,6 +100,10 @@ class EventsInvalid(InputError):
 
 class LabelsInvalid(InputError):
     """A label file that breaks its contract."""
+
+
+class PartIncomplete(LabelsInvalid):
+    """Labels with a part that lacks rows or one of the labels."""
 
 
 class FeaturesInvalid(InputError):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from qanchor.errors import LabelsInvalid, NotReady
+from qanchor.errors import LabelsInvalid, NotReady, PartIncomplete
 from qanchor.events.ceilings import take_ceiling
 from qanchor.events.label_arrivals import arrivals, read_arrivals, write_arrivals
 from qanchor.events.label_rows import LABEL_SCHEMA, read_label_rows
@@ -232,7 +232,7 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
     """
     rows = labels.table.num_rows
     if labels.positives in (0, rows):
-        raise LabelsInvalid(
+        raise PartIncomplete(
             f"all {rows:,} labels of {labels.scenario} are {min(labels.positives, 1)}",
             "Give rows with both label 0 and label 1.",
         )
@@ -252,7 +252,7 @@ def _check_parts(labels: Labels) -> tuple[dict[str, int], list[str]]:
         content = f"only label {min(ones, 1)}" if table.num_rows else "no rows"
         problem = f"part {part} of {labels.scenario} has {content}"
         if labels.divided_by != "hash":
-            raise LabelsInvalid(f"{problem}, by column {labels.divided_by}", "Give every part both labels.")
+            raise PartIncomplete(f"{problem}, by column {labels.divided_by}", "Give every part both labels.")
         warnings.append(f"By hash of the user, {problem}: give more rows or a split column.")
     _check_folds(labels)
     if labels.divided_by != "hash":
@@ -264,7 +264,7 @@ def _check_folds(labels: Labels) -> None:
     for fold in labels.folds:
         held = labels.table.filter(pc.equal(labels.table[FOLD], pa.scalar(fold, pa.int16())))[LABEL]
         if pc.count_distinct(held).as_py() < 2:
-            raise LabelsInvalid(
+            raise PartIncomplete(
                 f"column fold of {labels.scenario}: fold {fold} has only label {held[0].as_py()}",
                 "Give every fold both labels.",
             )

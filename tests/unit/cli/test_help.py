@@ -16,7 +16,8 @@ def _commands() -> Iterator[tuple[str, Any]]:
         command = root.get_command(None, name)
         yield name, command
         for each in getattr(command, "commands", {}).values():
-            yield f"{name} {each.name}", each
+            if not each.hidden:  # an old name
+                yield f"{name} {each.name}", each
 
 
 _ALL = dict(_commands())

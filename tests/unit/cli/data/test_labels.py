@@ -71,7 +71,7 @@ def test_load_all_takes_the_files_named_after_scenarios_and_names_the_rest(
     labels.mkdir()
     csv(folder).rename(labels / "RISK.csv")
     (labels / "other.csv").write_text("user_id,as_of,label\n")
-    assert run_command(["labels", "load-all", str(labels)]) == 0
+    assert run_command(["labels", "load", "--all", str(labels)]) == 0
     captured = capsys.readouterr()
     assert "risk" in captured.out
     assert "other.csv is not named after a scenario" in captured.err
@@ -81,5 +81,45 @@ def test_load_all_takes_the_files_named_after_scenarios_and_names_the_rest(
 def test_load_all_of_a_folder_without_label_files_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(["labels", "load-all", str(folder)]) == 2
+    assert run_command(["labels", "load", "--all", str(folder)]) == 2
     assert "The scenarios are: risk." in capsys.readouterr().err
+
+
+def test_the_old_name_works_and_names_the_new_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = folder / "labels"
+    labels.mkdir()
+    csv(folder).rename(labels / "risk.csv")
+    assert run_command(["labels", "load-all", str(labels)]) == 0
+    assert "`qanchor-cli labels load --all DIR`" in capsys.readouterr().err
+
+
+def test_an_incomplete_file_is_refused_or_with_the_option_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "scenarios.yaml").write_text(
+        SCENARIOS.replace("}}", "}, churn: {domain: risk, query: Will it end at all}}")
+    )
+    labels = folder / "labels"
+    labels.mkdir()
+    csv(folder).rename(labels / "risk.csv")
+    text = "user_id,as_of,label,split\n" + "".join(
+        f"u{i},2026-03-01,{i % 2 if part == 'train' else 0},{part}\n"
+        for i, part in enumerate(["train", "train", "valid", "test"])
+    )
+    (labels / "churn.csv").write_text(text)
+    assert run_command(["labels", "load", "--all", str(labels)]) == 2
+    assert "part valid of churn has only label 0" in capsys.readouterr().err
+    assert run_command(["labels", "load", "--all", str(labels), "--skip-incomplete", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["scenario"] for row in json.loads(out)] == ["risk"]
+    assert "warning: churn.csv is left out: part valid of churn has only label 0" in err
+    (labels / "risk.csv").unlink()
+    assert run_command(["labels", "load", "--all", str(labels), "--skip-incomplete"]) == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("risk",), ("risk", "--all", "labels")])
+def test_a_scenario_with_its_file_or_a_folder_is_needed(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run_command(["labels", "load", *arguments]) == 2
+    assert "Give SCENARIO FILE, or --all DIR." in capsys.readouterr().err
