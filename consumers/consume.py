@@ -17,7 +17,7 @@ from consumers.assignment import Assignment
 from consumers.batches import check_batches
 from consumers.dead_letters import DeadLetterTopic
 from consumers.decode import DecodedBatch, decode_records
-from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer, Skipping
+from consumers.event_consumer import ConsumerParts, EventConsumer, Skipping
 from consumers.formats import open_decoder
 from consumers.group_member import GroupMember
 from consumers.group_status import GroupReader
@@ -28,6 +28,7 @@ from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink, RepeatWindow
 from consumers.sinks.online import OnlineFeed, OnlineSink
 from consumers.stop_rule import StopRule
+from consumers.summary import ConsumeSummary
 from consumers.watch import GroupWatch
 from qanchor.errors import BrokerRefusal, InputError, StoreUnavailable
 from qanchor.events.rolling import RollingActivity
@@ -35,7 +36,7 @@ from qanchor.metrics_server import MetricsServer
 from qanchor.progress import Progress
 from qanchor.registry.ledger import forget_topic, next_offsets, topic_ids
 from qanchor.registry.positions import online_group
-from qanchor.settings import Settings
+from qanchor.settings import KafkaSettings, Settings
 from qanchor.site import Site
 from qanchor.storage.event_log import EventLog, recover
 from qanchor.storage.features import FeatureRepository
@@ -131,6 +132,21 @@ def _stores_answer(home: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _session_limits_named(kafka: KafkaSettings) -> Iterator[None]:
+    """A refused session time-out is reported with the brokers' own limits, where they tell them."""
+    try:
+        yield
+    except BrokerRefusal as error:
+        limits = isinstance(error.__cause__, InvalidSessionTimeoutError) and session_limits(kafka)
+        if not limits:
+            raise
+        raise BrokerRefusal(
+            f"{error.problem}: theirs is {limits[0]:g} to {limits[1]:g} s",
+            "Correct QANCHOR_KAFKA__SESSION_SECONDS, or the brokers' group.min.session.timeout.ms.",
+        ) from error
+
+
 def run_consumer(
     site: Site,
     options: ConsumeOptions,
@@ -161,10 +177,8 @@ def run_consumer(
     metrics, health = metrics or ConsumerMetrics(), Health(engine, _LONGEST_PAUSE_SECONDS)
     with _stores_answer(site.home.root), ExitStack() as closing:
         if options.metrics_port is not None:
-            server = MetricsServer(
-                options.metrics_port, metrics.registry, health.why_not_alive, health.why_not_ready
-            )
-            closing.callback(server.close)
+            probes = health.why_not_alive, health.why_not_ready
+            closing.callback(MetricsServer(options.metrics_port, metrics.registry, *probes).close)
         # A topic that has been read is never created again: its successor's offsets are not the ledger's.
         new = {} if next_offsets(engine, kafka.group, kafka.topic) else {kafka.topic: kafka.partitions}
         ensure_topics(kafka, {**new, kafka.dead_letter_topic: 1})
@@ -173,10 +187,7 @@ def run_consumer(
         closing.callback(log.close)
         dead_letters = DeadLetterTopic(kafka)
         closing.callback(dead_letters.close)
-        sink = EventLogSink(
-            engine, log, open_decoder(site.workspace, settings), dead_letters, kafka.group, kafka.topic,
-            kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
-        )  # fmt: skip
+        sink = _open_sink(site, log, dead_letters)
         log.claim()
         recover(engine, log)
         # Imports and connects what the first write needs: a stop must not wait for that.
@@ -184,8 +195,7 @@ def run_consumer(
         online = _open_online(site, metrics) if options.online or kafka.online else None
         if online is not None:
             kafka = kafka.model_copy(update={"flush_seconds": min(kafka.flush_seconds, kafka.online_seconds)})
-        member = consumer_options(settings, name)
-        client = open_client(kafka, GroupMember, **member)
+        client = open_client(kafka, GroupMember, **consumer_options(settings, name))
         closing.callback(client.close, autocommit=False, timeout_ms=_CLOSE_MS)
         decode = partial(decode_records, sink.decoder)
         assignment = Assignment(client, engine, kafka.group, kafka.topic, decode)
@@ -195,16 +205,16 @@ def run_consumer(
         watch.start()
         parts = ConsumerParts(client, sink, assignment, metrics, progress, health, online, watch)
         skipping = Skipping(options.skip_deleted, options.skip)
-        try:
+        with _session_limits_named(kafka):
             return EventConsumer(parts, kafka, options.rule, skipping).run(stop)
-        except BrokerRefusal as error:
-            limits = isinstance(error.__cause__, InvalidSessionTimeoutError) and session_limits(kafka)
-            if not limits:
-                raise
-            raise BrokerRefusal(
-                f"{error.problem}: theirs is {limits[0]:g} to {limits[1]:g} s",
-                "Correct QANCHOR_KAFKA__SESSION_SECONDS, or the brokers' group.min.session.timeout.ms.",
-            ) from error
+
+
+def _open_sink(site: Site, log: EventLog, dead_letters: DeadLetterTopic) -> EventLogSink:
+    kafka, engine = site.settings.kafka, site.engine
+    return EventLogSink(
+        engine, log, open_decoder(site.workspace, site.settings), dead_letters, kafka.group, kafka.topic,
+        kafka.dead_letter_share, RepeatWindow(engine, log, kafka.remembered_events),
+    )  # fmt: skip
 
 
 def _known_topic(site: Site, client: GroupMember, recreated: bool) -> str:

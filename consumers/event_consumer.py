@@ -7,11 +7,10 @@ partitions are paused but polled on: that keeps the membership of the group and 
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka import TopicPartition
@@ -29,12 +28,13 @@ from consumers.damage import DamageControl
 from consumers.health import Health
 from consumers.kafka_errors import Use, refusal_of
 from consumers.metrics import ConsumerMetrics
+from consumers.patience import Patience
 from consumers.sinks.event_log import EventLogSink, Written
 from consumers.sinks.online import OnlineFeed
 from consumers.stop_rule import EndOfTopic, StopRule
+from consumers.summary import ConsumeSummary
 from consumers.watch import GroupWatch
 from qanchor.errors import (
-    BrokerRefusal,
     NotReady,
     OffsetsFenced,
     QAnchorError,
@@ -49,42 +49,11 @@ log = logging.getLogger(__name__)
 _POLL_MS: Final = 200
 # Longer waits would keep a consumer away from brokers that are back.
 _LONGEST_BACKOFF_SECONDS: Final = 0.5
-_REFUSAL_SECONDS: Final = 5.0  # a node that has just started may not know its topics yet
 _METADATA_MS: Final = 2_000
 _LAST_WRITE_SECONDS: Final = 1.0  # of the two that a stop may take
 _LAST_LAG_MS: Final = 300
 _LAST_COMMIT_MS: Final = 500
 _FIRST_RATE: Final = 20_000.0  # records per second; small writes look slower than they are
-
-
-@dataclass
-class ConsumeSummary:
-    """What one run did.
-
-    Args:
-        events: rows added to the event log.
-        rejected: messages sent to the dead letters, by reason.
-        writes: committed writes.
-        fenced: writes refused because another consumer was first.
-        seconds: from the first message to the last commit.
-        lag: by partition the messages left, as far as the brokers say.
-        repeated: events left out because the log holds them already.
-        skipped: messages left out on request.
-    """
-
-    events: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    writes: int = 0
-    fenced: int = 0
-    seconds: float = 0.0
-    lag: dict[int, int] = field(default_factory=dict)
-    repeated: int = 0
-    skipped: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Messages per second."""
-        return (self.events + self.rejected.total()) / max(self.seconds, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -156,8 +125,7 @@ class EventConsumer:
         self._held = False  # the partitions are paused, because a write is in flight and the next one is full
         self._rate = _FIRST_RATE
         self._first: float | None = None
-        self._refusal: BrokerRefusal | None = None
-        self._refused_since = 0.0
+        self._patience = Patience(rule, parts.metrics)
         self._failure: QAnchorError | None = None  # what ends the run once all that was read is written
         self._last = self._flushed = time.monotonic()
 
@@ -211,12 +179,12 @@ class EventConsumer:
             if refusal is None:
                 log.warning("poll_failed error=%r retry_seconds=%.1f", error, self._backoff)
             self._metrics.retried()
-            self._note_refusal(refusal)
+            self._patience.note(refusal)
             stop.wait(self._backoff)
             return {}
         self._backoff = 0.0
         problem = self._client.topic_problem(self._settings.topic)
-        self._note_refusal(refusal_of(problem, self._settings, Use()) if problem is not None else None)
+        self._patience.note(refusal_of(problem, self._settings, Use()) if problem is not None else None)
         if self._held and self._writing is not None:
             # Nothing can come until this write is done: what is waited for is that, and not messages.
             wait_for([self._writing], _POLL_MS / 1000)
@@ -237,21 +205,6 @@ class EventConsumer:
             self._assignment.pass_batch(passed)
             self._summary.skipped += passed.count
             self._metrics.skipped(passed.count)
-
-    def _note_refusal(self, refusal: BrokerRefusal | None) -> None:
-        """Bear with a refusal that may end: for a while, or in a service for as long as it takes."""
-        now = time.monotonic()
-        if refusal is not None and self._refusal is None:
-            self._refused_since = now
-            if self._rule.is_service:
-                log.warning("refused problem=%r", refusal.problem)
-        self._refusal = refusal
-        self._metrics.refused(refusal is not None)
-        if refusal is None:
-            return
-        patience = float("inf") if self._rule.is_service else _REFUSAL_SECONDS
-        if now - self._refused_since >= (patience if refusal.may_be_granted else 0.0):
-            raise refusal
 
     def _pass_deleted(self, error: OffsetOutOfRangeError) -> None:
         """Go on at the oldest message, if that is what the user wants."""
@@ -296,7 +249,7 @@ class EventConsumer:
         owned = len(self._assignment.owned)
         self._metrics.assigned(self._assignment.rebalances, owned, self._buffered)
         if self._health is not None:
-            self._health.beat(owned, "" if self._refusal is None else self._refusal.problem)
+            self._health.beat(owned, self._patience.problem)
 
     def _flush_if_due(self) -> None:
         full = self._buffered >= self._settings.flush_events

@@ -9,8 +9,8 @@ from cli.stages import progress
 from qanchor.site import Site
 
 if TYPE_CHECKING:
-    from consumers.event_consumer import ConsumeSummary
     from consumers.group_status import GroupStatus, PartitionStatus
+    from consumers.summary import ConsumeSummary
 
 app = typer.Typer(name="consume", add_completion=False, rich_markup_mode=None)
 
@@ -65,35 +65,30 @@ def run(
     site = Site.open()
     stop = threading.Event()
     stop_on_signals(stop)
-    options = ConsumeOptions(
-        name,
-        StopRule(until_idle, stop_at_end),
-        metrics_port,
-        skip_deleted,
-        online,
-        [read_offset(text) for text in skip or ()],
-        recreated,
-    )
+    rule, offsets = StopRule(until_idle, stop_at_end), [read_offset(text) for text in skip or ()]
+    options = ConsumeOptions(name, rule, metrics_port, skip_deleted, online, offsets, recreated)
     with progress() as bar:
         summary = run_consumer(site, options, stop, bar)
     if as_json:
-        print_json(
-            {
-                "events": summary.events,
-                "repeats_left_out": summary.repeated,
-                "skipped": summary.skipped,
-                "dead_letters": dict(summary.rejected.most_common()),
-                "writes": summary.writes,
-                "fenced": summary.fenced,
-                "seconds": round(summary.seconds, 3),
-                "events_per_second": round(summary.rate),
-                "lag": {str(partition): left for partition, left in sorted(summary.lag.items())},
-            }
-        )
+        print_json(_document(summary))
     else:
         _show(summary, site.settings.kafka.dead_letter_topic)
     if stop.is_set():
         end_process(0)
+
+
+def _document(summary: "ConsumeSummary") -> dict[str, object]:
+    return {
+        "events": summary.events,
+        "repeats_left_out": summary.repeated,
+        "skipped": summary.skipped,
+        "dead_letters": dict(summary.rejected.most_common()),
+        "writes": summary.writes,
+        "fenced": summary.fenced,
+        "seconds": round(summary.seconds, 3),
+        "events_per_second": round(summary.rate),
+        "lag": {str(partition): left for partition, left in sorted(summary.lag.items())},
+    }
 
 
 def _show(summary: "ConsumeSummary", dead_letter_topic: str) -> None:

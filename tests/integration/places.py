@@ -11,9 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from consumers.consume import ConsumeOptions, run_consumer
-from consumers.event_consumer import ConsumeSummary
 from consumers.producer import ProduceSummary, produce_file
 from consumers.stop_rule import StopRule
+from consumers.summary import ConsumeSummary
 from qanchor.events.schema import EventDecoder
 from qanchor.progress import Silent
 from qanchor.registry.migrate import prepare

@@ -7,11 +7,12 @@ import pytest
 from kafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 
 from consumers.assignment import Assignment
-from consumers.event_consumer import ConsumerParts, ConsumeSummary, EventConsumer
+from consumers.event_consumer import ConsumerParts, EventConsumer
 from consumers.health import Health
 from consumers.metrics import ConsumerMetrics
 from consumers.sinks.event_log import EventLogSink
 from consumers.stop_rule import StopRule
+from consumers.summary import ConsumeSummary
 from qanchor.errors import EventsInvalid, NotReady
 from qanchor.progress import Silent
 from qanchor.registry.ledger import LedgerEntry, OffsetRanges, commit_entry, next_offsets
