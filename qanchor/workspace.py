@@ -136,6 +136,9 @@ class ScenarioSpec(BaseModel, extra="forbid", frozen=True):
     )
     gates: GateSpec = Field(default_factory=GateSpec, description="thresholds that keep bad vectors out")
     monitor: MonitorSpec = Field(default_factory=MonitorSpec, description="thresholds of alarms in service")
+    max_feature_age_days: float | None = Field(
+        None, gt=0, description="age of a label's features from which on `head train` refuses; default: none"
+    )
     monotone: dict[str, Literal[-1, 1]] = Field(
         default_factory=dict, description="features that a head's score never falls (1) or rises (-1) with"
     )

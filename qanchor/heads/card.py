@@ -45,7 +45,8 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     `segments` holds the head's figures by value of each categorical profile feature. `importance` holds mean
     absolute contributions to the raw score, by `groups` and `features`, over test rows. `unseen` counts
     category values of valid and test rows that training did not have. `scores_hash` is empty in cards of
-    earlier versions: their scores are not checked.
+    earlier versions: their scores are not checked. `stale` counts by view the label rows whose features are
+    more than a day older than the label's time.
     """
 
     format: int
@@ -79,6 +80,7 @@ class HeadCard(BaseModel, extra="forbid", frozen=True):
     booster_hashes: tuple[str, ...]
     libraries: dict[str, str]
     scores_hash: str = ""
+    stale: dict[str, int] = {}
 
     @property
     def spec(self) -> FeatureSpec:

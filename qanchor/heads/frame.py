@@ -1,7 +1,7 @@
 """Training frames: every labelled row with its features as of the label's time, and its part."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from qanchor.heads.split import Division, part_names
 from qanchor.names import (
     ACTIVITY_VIEW,
     AS_OF,
+    EVENT_TIMESTAMP,
     LABEL,
     LAST_EVENT_TS,
     PROFILE_VIEW,
@@ -36,6 +37,7 @@ from qanchor.names import (
     embedding_view,
 )
 from qanchor.site import Site
+from qanchor.times import DAY_US, TIMESTAMP
 from qanchor.workspace import Workspace
 
 PART = "part"
@@ -52,6 +54,7 @@ class HeadFrame:
         part: index into SPLITS of each row, (rows,).
         width: dimensions of the embedding; 0 where no row has one.
         model_version: version of the model that wrote the vectors; None where there are none.
+        ages: by view the days from the moment of its features to the label's time, (rows,); NaN: no features.
     """
 
     scenario: str
@@ -59,6 +62,7 @@ class HeadFrame:
     part: NDArray[np.int8]
     width: int
     model_version: str | None
+    ages: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -150,9 +154,10 @@ def read_frame(site: Site, labels: Labels, division: Division) -> HeadFrame:
     views = [embedding_view(labels.scenario), ACTIVITY_VIEW]
     if site.workspace.profile_columns:
         views.append(PROFILE_VIEW)
-    table = site.features.training_frame(rows, views)
+    table = site.features.training_frame(rows, views, times=True)
     part = np.asarray(table[_PART_INDEX], dtype=np.int8)
-    frame = _frame(labels.scenario, table.drop_columns(_PART_INDEX), part)
+    table, ages = _ages(table.drop_columns(_PART_INDEX), views)
+    frame = replace(_frame(labels.scenario, table, part), ages=ages)
     refuse_broken_vectors(frame.table, labels.scenario)
     _refuse_later_events(frame.table, labels.scenario)
     return frame
@@ -185,6 +190,19 @@ def _frame(scenario: str, table: pa.Table, part: NDArray[np.int8]) -> HeadFrame:
         )
     width = vector_width(column(table, embedding_field(scenario)))
     return HeadFrame(scenario, table, part, width, versions[0] if versions else None)
+
+
+def _ages(table: pa.Table, views: Sequence[str]) -> tuple[pa.Table, dict[str, NDArray[np.float64]]]:
+    """The table without its views' times, and how old each view's features are at the label's time, days."""
+    ages = {}
+    for view in views:
+        name = f"{view}__{EVENT_TIMESTAMP}"
+        if name in table.column_names:
+            moments = table[name].cast(TIMESTAMP)
+            since = pc.subtract(table[AS_OF].cast(TIMESTAMP, safe=False), moments).cast(pa.int64())
+            ages[view] = since.cast(pa.float64(), safe=False).to_numpy() / DAY_US
+            table = table.drop_columns(name)
+    return table, ages
 
 
 def _refuse_later_events(table: pa.Table, scenario: str) -> None:

@@ -24,7 +24,7 @@ from qanchor.heads.frame import PART, HeadFrame, read_frame
 from qanchor.heads.score import check_space
 from qanchor.heads.spec import FeatureSpec, Group
 from qanchor.heads.split import Division, SplitBy, SplitRequest, divide
-from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID
+from qanchor.names import AS_OF, LABEL, SPLITS, USER_ID, embedding_view
 from qanchor.progress import Progress
 from qanchor.registry.manifests import active_manifest
 from qanchor.registry.session import transaction
@@ -35,6 +35,7 @@ from qanchor.times import now
 from qanchor.workspace import Workspace
 
 Scores = NDArray[np.float64]
+_STALE_DAYS = 1.0
 SCORERS = ("head", "probe", "aggregates")
 
 
@@ -93,7 +94,8 @@ def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progr
 
     Raises:
         UnknownScenario: scenarios.yaml does not name it.
-        NotReady: labels, embeddings or aggregates are missing; the message names the command to run.
+        NotReady: labels, embeddings or aggregates are missing, or features are too old at the labels' times;
+            the message names the command to run.
         FingerprintMismatch: the view's vectors are not those of the active manifest; run the backfill.
         LabelsInvalid: a part holds one class, the prompt was tuned on rows that would be tested on, or the
             scenario has more than two classes.
@@ -112,6 +114,7 @@ def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progr
     division = divide(labels, _split_request(scenario, site, options, manifest))
     frame = read_frame(site, labels, division)
     _check_frame(frame, options.groups, site.workspace)
+    stale = _stale_rows(frame, options.groups, site.workspace)
     fit = _fit_options(frame.spec(options.groups, site.workspace), site.workspace, options)
     progress.advance(note="frame")
     fitted, spec = fit_groups(frame, options.groups, site.workspace, fit)
@@ -125,7 +128,7 @@ def train_head(site: Site, scenario: str, options: TrainOptions, progress: Progr
     known = {name: values for name, values in scores.items() if values is not None}
     fit_result = _Fit(frame, division, spec, fitted, known)
     card = _card(fit_result, labels, manifest, site.workspace).model_copy(
-        update={"groups": options.groups, "options": fit}
+        update={"groups": options.groups, "options": fit, "stale": stale}
     )
     trained = _store(site, card, fit_result, options.promote)
     progress.advance(note=f"auc {card.metrics['head']['auc']:.4f}")
@@ -191,6 +194,28 @@ def _check_frame(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace
             f"no label of {frame.scenario} has activity features as of its time",
             "Run `qanchor-cli backfill`, or take --features embedding.",
         )
+
+
+def _stale_rows(frame: HeadFrame, groups: Sequence[Group], workspace: Workspace) -> dict[str, int]:
+    """By view the rows whose features are older than a day at the label's time.
+
+    Raises:
+        NotReady: features are older than the scenario's max_feature_age_days.
+    """
+    limit = workspace.scenario(frame.scenario).max_feature_age_days
+    stale = {}
+    for view, ages in frame.ages.items():
+        if (view == embedding_view(frame.scenario)) != ("embedding" in groups) and len(groups) == 1:
+            continue
+        if limit is not None and (ages > limit).any():
+            raise NotReady(
+                f"features of {view} are up to {np.nanmax(ages):.1f} days older than the labels of"
+                f" {frame.scenario}: {int((ages > limit).sum()):,} of {len(ages):,} rows are beyond"
+                f" max_feature_age_days, {limit:g}",
+                f"Run `qanchor-cli backfill --scenario {frame.scenario} --at-labels`, or raise the limit.",
+            )
+        stale[view] = int((ages > _STALE_DAYS).sum())
+    return {view: rows for view, rows in stale.items() if rows}
 
 
 def _card(fit: _Fit, labels: Labels, manifest: EmbeddingManifest, workspace: Workspace) -> HeadCard:

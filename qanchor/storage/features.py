@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _KEYS = (names.USER_ID, names.EVENT_TIMESTAMP, names.CREATED)
 # Every embedding view has these, so a frame names them as Feast's full feature names do.
-_SHARED = (names.MODEL_VERSION, names.N_EVENTS, names.LAST_EVENT_TS)
+_SHARED = (names.MODEL_VERSION, names.N_EVENTS, names.LAST_EVENT_TS, names.EVENT_TIMESTAMP)
 _PROBED_USERS = 100
 
 
@@ -298,7 +298,7 @@ class FeatureRepository:
             )
         return view, schema.field(name)
 
-    def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
+    def training_frame(self, labels: pa.Table, views: Sequence[str], times: bool = False) -> pa.Table:
         """Labels with the features that were known at their times.
 
         For each label the newest row of its user with event_timestamp <= as_of, created <= as_of and
@@ -307,11 +307,12 @@ class FeatureRepository:
         Args:
             labels: user_id, as_of (UTC where it has no zone) and any other columns.
             views: names of `views`.
+            times: whether each view's event_timestamp, the moment its features are of, is a column too.
 
         Returns:
             Every label row in its order with its columns, then each view's features; null where there was
-            none. Vectors are fixed-size lists of float32. `model_version`, `n_events` and `last_event_ts`,
-            which every embedding view has, are named VIEW__FIELD.
+            none. Vectors are fixed-size lists of float32. `model_version`, `n_events`, `last_event_ts`,
+            which every embedding view has, and event_timestamp are named VIEW__FIELD.
 
         Raises:
             NotReady: a view is not applied; run `feast apply`.
@@ -326,6 +327,8 @@ class FeatureRepository:
         frame = labels
         for view in views:
             columns = _features(self._schema(view))
+            if times:
+                columns = columns.append(self._schema(view).field(names.EVENT_TIMESTAMP))
             rows = read_rows(rows_as_of(self.home.view(view), requests, self.ttl(view)), columns)
             for name in columns.names:
                 frame = frame.append_column(_column(view, name), rows[name])

@@ -51,7 +51,7 @@ class RealFeatures:
     table: pa.Table
     scenario: str
 
-    def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
+    def training_frame(self, labels: pa.Table, views: Sequence[str], times: bool = False) -> pa.Table:
         rows = pc.index_in(labels[USER_ID], self.table[USER_ID].combine_chunks())
         features = self.table.take(rows)
         for name in features.column_names[1:]:

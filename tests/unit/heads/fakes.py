@@ -1,6 +1,6 @@
 """A small workspace with labels, registry rows and a feature repository that is a dictionary."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ SCENARIO = "risk"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FAST = TrainOptions(fit=FitOptions(rounds=30, patience=10))
 WIDTH = 8
+_TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class FakeSource:
     users: list[str]
     fingerprints: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    moments: dict[str, Callable[[pa.Table], list[datetime | None]]] = field(default_factory=dict)
 
     def _of(self, users: Sequence[str], names: Sequence[str]) -> dict[str, pa.Array]:
         places = {user: place for place, user in enumerate(self.users)}
@@ -56,8 +58,11 @@ class FakeSource:
             return pa.timestamp("us", tz="UTC")
         return pa.float64() if name.startswith("act_") or name == "prof_limit" else pa.string()
 
-    def training_frame(self, labels: pa.Table, views: Sequence[str]) -> pa.Table:
+    def training_frame(self, labels: pa.Table, views: Sequence[str], times: bool = False) -> pa.Table:
         self.asked.extend(views)
+        if times:
+            for view, moments in self.moments.items():
+                labels = labels.append_column(f"{view}__event_timestamp", pa.array(moments(labels), _TIME))
         for name, values in self._of(labels[USER_ID].to_pylist(), list(self.columns)).items():
             labels = labels.append_column(name, values)
         return labels

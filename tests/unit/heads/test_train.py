@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +263,25 @@ def test_rows_that_the_prompt_has_seen_are_left_out_of_another_split(tmp_path: P
     card = train_head(world.site, SCENARIO, replace(FAST, split="user"), Silent()).card
     assert card.split.by == "user"
     assert card.split.left_out["seen_by_the_prompt"] == 240 - sum(card.rows.values()) > 0
+
+
+def test_features_that_are_older_than_their_labels_are_counted_and_limited(world: World) -> None:
+    weeks = timedelta(days=20)
+
+    def moments(labels: pa.Table) -> list[datetime | None]:
+        times: list[datetime] = labels["as_of"].to_pylist()
+        return [None, *(t - weeks for t in times[1:100]), *(t - timedelta(hours=12) for t in times[100:])]
+
+    world.source.moments = {"user_emb_risk": moments, "user_activity": lambda t: t["as_of"].to_pylist()}
+    assert train_head(world.site, SCENARIO, FAST, Silent()).card.stale == {"user_emb_risk": 99}
+    activity = replace(FAST, groups=("activity",))
+    assert train_head(world.site, SCENARIO, activity, Silent()).card.stale == {}
+    for limit, refused in ((25.0, False), (14.0, True)):
+        spec = world.site.workspace.scenario(SCENARIO).model_copy(update={"max_feature_age_days": limit})
+        site = world.site.with_parts(workspace=replace(world.site.workspace, scenarios={SCENARIO: spec}))
+        assert train_head(site, SCENARIO, activity, Silent()).card.stale == {}
+        if not refused:
+            assert train_head(site, SCENARIO, FAST, Silent()).card.stale == {"user_emb_risk": 99}
+            continue
+        with pytest.raises(NotReady, match=r"up to 20\.0 days older.*99 of 240 rows.*14.*--at-labels"):
+            train_head(site, SCENARIO, FAST, Silent())

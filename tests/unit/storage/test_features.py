@@ -108,3 +108,9 @@ def test_a_fingerprint_of_no_scenario_is_refused(repository: FeatureRepository) 
         repository.set_fingerprint("nope", "x")
     with pytest.raises(UnknownScenario):
         repository.fingerprint("nope")
+
+
+def test_a_frame_says_of_which_moment_its_features_are(repository: FeatureRepository) -> None:
+    repository.write_part(VIEW, embedding_rows([("a", _T, _T)]), "p")
+    frame = repository.training_frame(_labels(("a", _T + timedelta(hours=5)), ("x", _T)), [VIEW], times=True)
+    assert frame[f"{VIEW}__event_timestamp"].to_pylist() == [_T, None]
