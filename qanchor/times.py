@@ -22,38 +22,52 @@ def now() -> datetime:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """A moment in UTC; one without a zone is taken as UTC already."""
+    """A moment in UTC; one without a zone is taken as UTC already.
+
+    Raises:
+        InputError: it is none, as NaT is.
+    """
+    if type(moment) is not datetime:
+        return read_moment(moment, "the moment")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def read_moment(value: object, what: str = "as_of") -> datetime:
-    """A moment in any of the forms that people, pandas and numpy write, as UTC.
+    """A moment in any of the forms that people, pandas, numpy and Arrow write, as UTC.
 
     Args:
-        value: ISO 8601 text, datetime, date, pandas Timestamp or numpy datetime64; without a zone: UTC.
+        value: ISO 8601 text, datetime, date, pandas Timestamp, numpy datetime64 or Arrow scalar; without a
+            zone: UTC. What is finer than a microsecond is cut off.
         what: the name of the option or argument, for the message.
 
     Raises:
-        InputError: the value is no moment; NaT and NaN are none.
+        InputError: the value is no moment of the years 1 to 9999; NaT, NaN, None and numbers are none.
     """
     try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
-        elif isinstance(value, np.datetime64):
-            moment = value.astype("datetime64[us]").item()
-        elif isinstance(value, datetime):
-            moment = value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
-        elif isinstance(value, date):
-            moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
-        else:
-            raise ValueError
-        if moment is None or moment != moment:  # noqa: PLR0124  # NaT is a datetime unlike itself
+        moment = _plain(value)
+        # NaT is a datetime unlike itself; of a year beyond 9999 numpy makes a number.
+        if type(moment) is not datetime or moment != moment:  # noqa: PLR0124
             raise ValueError
         return as_utc(moment)
     except (ValueError, TypeError, OverflowError):
         raise InputError(
             f"{what} {value!r} is no date", "Write it like 2026-08-01 or 2026-08-01T12:00."
         ) from None
+
+
+def _plain(value: object) -> object:
+    """The standard library's datetime of a moment; anything that is none as it is."""
+    if isinstance(value, pa.Scalar):
+        value = value.as_py()
+    if isinstance(value, str):
+        return datetime.fromisoformat(value.strip())
+    if isinstance(value, np.datetime64) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.astype("datetime64[us]").item() if value.dtype.kind == "M" else None
+    if hasattr(value, "to_pydatetime"):
+        return value.to_pydatetime(warn=False)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value
 
 
 def to_microseconds(moment: datetime) -> int:

@@ -1,7 +1,6 @@
 """`qanchor-cli head`: LightGBM heads over point-in-time features."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import typer
@@ -30,7 +29,9 @@ def score(
     store: Annotated[
         Literal["online", "offline"], typer.Option("--from", help="Store to read features from.")
     ] = "online",
-    as_of: Annotated[datetime | None, typer.Option(help="Moment of the features, UTC; default: now.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Moment of the features, UTC; default: now.")
+    ] = None,
     unseen: Annotated[
         Literal["refuse", "missing"],
         typer.Option(help="Categories that training did not have: refuse them, or score them as missing."),
@@ -50,12 +51,12 @@ def score(
     Example: qanchor-cli head score --scenario takeout --users users.csv --out scores.parquet
     """
     from qanchor.heads.score import ScoreRequest, publish_scores, score_users
-    from qanchor.times import as_utc
+    from qanchor.times import read_moment
     from qanchor.user_files import read_user_list, write_result
 
     site = Site.open()
     listed = list(dict.fromkeys(read_user_list(users))) if users else None
-    request = ScoreRequest(listed, store, as_utc(as_of) if as_of else None, unseen)
+    request = ScoreRequest(listed, store, None if as_of is None else read_moment(as_of, "--as-of"), unseen)
     with working("scoring users"):
         scored = score_users(site, scenario, request)
     if out:
@@ -86,8 +87,10 @@ def explain(
     scenario: ScenarioOption,
     user: Annotated[str, typer.Option(metavar="USER_ID", help="User whose score is explained.")],
     as_of: Annotated[
-        datetime | None,
-        typer.Option(help="Moment of the features, UTC; default: that of the vectors in service."),
+        str | None,
+        typer.Option(
+            metavar="DATE", help="Moment of the features, UTC; default: that of the vectors in service."
+        ),
     ] = None,
     features: Annotated[int, typer.Option(min=0, help="Number of features to show.")] = 10,
     events: Annotated[
@@ -105,10 +108,12 @@ def explain(
     Example: qanchor-cli head explain --scenario takeout --user u000042
     """
     from qanchor.explain.user_score import ExplainRequest, explain_user
-    from qanchor.times import as_utc
+    from qanchor.times import read_moment
 
     site = Site.open()
-    request = ExplainRequest(scenario, user, as_utc(as_of) if as_of else None, features, events)
+    request = ExplainRequest(
+        scenario, user, None if as_of is None else read_moment(as_of, "--as-of"), features, events
+    )
     with working("explaining the score"):
         explanation = explain_user(site, request)
     if as_json:

@@ -186,8 +186,8 @@ def _remarks(trained: "TrainedHead") -> list[str]:
         lines.append(f"{card.without_embedding:,} of {rows:,} rows have no embedding")
     for view, count in card.stale.items():
         lines.append(
-            f"warning: in {count:,} of {rows:,} rows the features of {view} are more than a day older than"
-            f" the label: `qanchor-cli backfill --scenario {card.scenario} --at-labels` makes those of its time"
+            f"warning: {count:,} of {rows:,} rows have features of {view} that are more than a day older than"
+            f" the label; run `qanchor-cli backfill --scenario {card.scenario} --at-labels`"
         )
     for reason, count in card.split.left_out.items():
         lines.append(f"{count:,} labelled rows are left out: {reason.replace('_', ' ')}")

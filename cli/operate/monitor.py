@@ -26,8 +26,10 @@ def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     at: Annotated[
-        datetime | None,
-        typer.Option(help="Moment up to which scores, labels and outcomes count, UTC; default: now."),
+        str | None,
+        typer.Option(
+            metavar="DATE", help="Moment up to which scores, labels and outcomes count, UTC; default: now."
+        ),
     ] = None,
     history: Annotated[
         int, typer.Option(min=0, metavar="LOOKS", help="Show the last N checks instead of a new one.")
@@ -61,9 +63,9 @@ def run(
         _watch(site, names, watch, metrics_port, textfile, as_json)
         return
     from qanchor.monitoring.records import MonitorMetrics
-    from qanchor.times import as_utc
+    from qanchor.times import read_moment
 
-    results = _check(site, names, as_utc(at) if at else None, MonitorMetrics(), textfile)
+    results = _check(site, names, None if at is None else read_moment(at, "--at"), MonitorMetrics(), textfile)
     _show(results, as_json)
     if any(health.alarms for health in results):
         raise typer.Exit(_ALARM)

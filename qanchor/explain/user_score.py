@@ -98,7 +98,7 @@ def explain_user(site: Site, request: ExplainRequest) -> UserExplanation:
     if head.card.width:
         refit = f"Run `qanchor-cli head train --scenario {request.scenario}` to fit a head on these vectors."
         check_space(site, request.scenario, head.card.fingerprint, refit)
-    cutoff = request.as_of or _served_moment(site, request.scenario)
+    cutoff = _served_moment(site, request.scenario) if request.as_of is None else as_utc(request.as_of)
     table = _features(site, head, request.user, cutoff)
     parts = contributions(head.boosters, head.card.spec, table, site.workspace)
     groups = {name: float(values[0]) for name, values in parts.groups.items()}

@@ -189,7 +189,7 @@ def score_users(site: Site, scenario: str, request: ScoreRequest | None = None) 
             f"Run `qanchor-cli head train --scenario {scenario}` to fit a head on these vectors.",
         )
     users = list(request.users) if request.users is not None else _everybody(scenario, site.home)
-    moment = request.moment or now()
+    moment = now() if request.moment is None else as_utc(request.moment)
     scores, without = [], 0
     for begin in range(0, len(users), _CHUNK_USERS):
         table = _features(head.card.spec, site, users[begin : begin + _CHUNK_USERS], request.store, moment)

@@ -108,7 +108,7 @@ def monitor(site: Site, scenarios: Sequence[str], at: datetime | None = None) ->
         UnknownScenario: scenarios.yaml does not name one.
         NotReady: a label file is damaged.
     """
-    moment = at or now()
+    moment = now() if at is None else as_utc(at)
     for name in scenarios:
         site.workspace.scenario(name)
     active = active_users(site.event_log, moment, site.workspace.window_days)

@@ -277,7 +277,7 @@ class FeatureRepository:
         requested = [self._feature(feature) for feature in features]
         columns: dict[str, pa.Array] = {names.USER_ID: pa.array(list(user_ids), pa.string())}
         response = self._read_online(features, user_ids) if user_ids else None
-        now = (at or datetime.now(UTC)).timestamp()
+        now = (datetime.now(UTC) if at is None else as_utc(at)).timestamp()
         served = vector_widths(self.workspace, self.home)
         widths = {names.embedding_field(scenario): width for scenario, width in served.items()}
         for view, field in requested:
