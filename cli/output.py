@@ -46,6 +46,16 @@ def _plain(value: object) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool, without: str = "") -> None:
+    """Rows as JSON or as a table; `without` is printed where there would be an empty table."""
+    if as_json:
+        print_json(rows)
+    elif rows or not without:
+        print_table(title, rows)
+    else:
+        print(without)
+
+
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows as a table, columns in the order of the first row.
 

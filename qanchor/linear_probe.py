@@ -57,9 +57,7 @@ class ProbeRows:
     valid_labels: NDArray[np.int64]
 
 
-def fit_probe(
-    rows: ProbeRows, scale: Literal["standard", "quantile"] = "standard", seed: int = 7
-) -> LinearProbe:
+def fit_probe(rows: ProbeRows, scale: Literal["standard", "quantile"] = "standard") -> LinearProbe:
     """Logistic regression on scaled features, its strength chosen on the validation rows.
 
     Missing values take the training mean, and an indicator column marks them.
@@ -68,7 +66,6 @@ def fit_probe(
         rows: training and validation rows, no test rows.
         scale: scaling; `quantile` maps each feature to a normal distribution, for heavy-tailed counts and
             sums.
-        seed: seed of the quantile sample.
 
     Raises:
         LabelsInvalid: training or validation rows hold one class.
@@ -83,7 +80,7 @@ def fit_probe(
 
     # For the error that names a missing class; scikit-learn's is less clear.
     roc_auc(rows.train_labels, np.zeros(len(rows.train_labels)))
-    prepare = make_pipeline(*_steps(scale, seed, len(rows.train)))
+    prepare = make_pipeline(*_steps(scale, len(rows.train)))
     train = prepare.fit_transform(rows.train).astype(np.float64)
     valid = prepare.transform(rows.valid)
     models = [fitted(strength) for strength in STRENGTHS]
@@ -92,7 +89,7 @@ def fit_probe(
     return LinearProbe(STRENGTHS[best], aucs[best], make_pipeline(prepare, models[best]))
 
 
-def _steps(scale: str, seed: int, rows: int) -> list[Any]:
+def _steps(scale: str, rows: int) -> list[Any]:
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
@@ -100,6 +97,6 @@ def _steps(scale: str, seed: int, rows: int) -> list[Any]:
     if scale == "standard":
         return [impute, StandardScaler()]
     quantiles = QuantileTransformer(
-        n_quantiles=min(200, rows), output_distribution="normal", subsample=50_000, random_state=seed
+        n_quantiles=min(200, rows), output_distribution="normal", subsample=50_000, random_state=7
     )
     return [impute, quantiles, StandardScaler()]

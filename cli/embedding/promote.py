@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import JsonOption, print_json, print_table
+from cli.output import JsonOption, print_rows
 from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
@@ -80,9 +80,4 @@ def _show(title: str, manifests: "list[EmbeddingManifest]", as_json: bool) -> No
         }
         for manifest in manifests
     ]
-    if as_json:
-        print_json(rows)
-    elif rows:
-        print_table(title, rows)
-    else:
-        typer.echo("there are no embeddings yet")
+    print_rows(title, rows, as_json, "there are no embeddings yet")

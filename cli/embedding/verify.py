@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.output import JsonOption, print_json, print_table
+from cli.output import JsonOption, print_rows
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import progress, working
 from qanchor.site import Site
@@ -87,9 +87,4 @@ def _show(checks: "list[StoreCheck]", as_json: bool) -> None:
         }
         for check in checks
     ]
-    if as_json:
-        print_json(rows)
-    elif rows:
-        print_table("Stores", rows)
-    else:
-        typer.echo("there are no embeddings yet")
+    print_rows("Stores", rows, as_json, "there are no embeddings yet")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import JsonOption, print_json, print_table
+from cli.output import JsonOption, print_json, print_rows, print_table
 from cli.scenarios import ScenarioOption
 from cli.stages import working
 from qanchor.site import Site
@@ -39,10 +39,7 @@ def list_all(scenario: ScenarioOption, as_json: JsonOption = False) -> None:
         }
         for head in list_heads(site.engine, scenario)
     ]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(f"heads of {scenario}", rows)
+    print_rows(f"heads of {scenario}", rows, as_json)
 
 
 def compare(

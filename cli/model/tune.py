@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.output import JsonOption, print_json, print_table
+from cli.output import JsonOption, print_json, print_rows, print_table
 from cli.scenarios import AllOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
@@ -54,10 +54,7 @@ def run(
     with progress() as bar:
         prompts = tune(site, TuneRequest(names, config, test_fold), bar)
     rows = [_row(prompt) for prompt in prompts]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table("tuned prompts (AUC on the validation part)", rows)
+    print_rows("tuned prompts (AUC on the validation part)", rows, as_json)
 
 
 def _row(prompt: "PromptVersion") -> dict[str, Any]:

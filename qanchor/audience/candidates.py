@@ -57,12 +57,12 @@ class Candidates:
         """Number of candidates."""
         return int(self.allowed.sum())
 
-    def sample(self, most: int, seed: int = 7) -> Rows:
-        """Rows of at most `most` candidates, int64, the same for the same seed."""
+    def sample(self, most: int) -> Rows:
+        """Rows of at most `most` candidates, int64, the same in every call."""
         rows = np.flatnonzero(self.allowed)
         if len(rows) <= most:
             return rows
-        return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+        return np.sort(np.random.default_rng(7).choice(rows, most, replace=False))
 
 
 def find_candidates(population: Population, rules: CandidateRules, seeds: Rows) -> Candidates:

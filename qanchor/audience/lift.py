@@ -149,17 +149,16 @@ def measure_overlap(population: Population, seeds: Seeds, audience: Rows, candid
     return Overlap(distance, inside[0], inside[1])
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The confidence interval of a share.
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95% confidence interval of a share.
 
     Args:
         successes: number of successful trials.
         trials: number of trials, at least 1.
-        confidence: two-sided confidence, in (0, 1).
 
     Source: E. B. Wilson, JASA 22 (1927), 209-212.
     """
-    z = normal_quantile(confidence)
+    z = normal_quantile(0.95)
     share = successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5

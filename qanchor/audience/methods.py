@@ -83,9 +83,7 @@ def fit_scorer(
     return _classifier(seeds, background, strength)
 
 
-def choose_method(
-    requested: MethodOrAuto, seeds: Vectors, background: Vectors, share: float, seed: int = 7
-) -> Choice:
+def choose_method(requested: MethodOrAuto, seeds: Vectors, background: Vectors, share: float) -> Choice:
     """The method to rank by; 'auto' takes the one that finds most held-out seeds among other users.
 
     Args:
@@ -94,7 +92,6 @@ def choose_method(
         background: float32 [users, width], vectors of candidates.
         share: share of the candidates to return, in (0, 1]. Recall is measured at this share (5% to 25%), at
             twice and at four times it.
-        seed: seed of the folds.
 
     Raises:
         SeedsInvalid: there are fewer than 10 seeds for a classifier.
@@ -112,7 +109,7 @@ def choose_method(
         return Choice(requested)
     if len(seeds) < _FEWEST_TO_COMPARE:
         return Choice("centroid")
-    folds = fold_of(len(seeds), seed)
+    folds = fold_of(len(seeds))
     strength = _best_strength(seeds, background, folds) if "classifier" in compared else _STRENGTHS[1]
     shares = tuple(min(1.0, times * min(max(share, 0.05), 0.25)) for times in (1, 2, 4))
     recall: dict[Method, float] = {}
@@ -123,9 +120,9 @@ def choose_method(
     return Choice(best, recall, shares, len(seeds), strength)
 
 
-def fold_of(seeds: int, seed: int = 7) -> NDArray[np.int64]:
+def fold_of(seeds: int) -> NDArray[np.int64]:
     """The fold of each seed, int64 [seeds]; at most five, each seed alone where there are fewer."""
-    return np.asarray(np.random.default_rng(seed).permutation(seeds) % min(_FOLDS, seeds))
+    return np.asarray(np.random.default_rng(7).permutation(seeds) % min(_FOLDS, seeds))
 
 
 def held_out_ranks(

@@ -136,14 +136,14 @@ def _save_png(figure: "Figure", chart: Chart, path: Path) -> None:
     figure.savefig(path, dpi=_PNG_DPI, pil_kwargs={"compress_level": 1})
 
 
-def ticks(axis: Axis, count: int = 5) -> list[Tick]:
-    """The axis's own ticks, or about `count` round numbers inside it."""
+def ticks(axis: Axis) -> list[Tick]:
+    """The axis's own ticks, or about five round numbers inside it."""
     from matplotlib.ticker import MaxNLocator
 
     if axis.ticks:
         return list(axis.ticks)
     room = 1e-9 * (axis.high - axis.low)
-    values = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
+    values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(axis.low, axis.high)
     inside = [float(value) for value in values if axis.low - room <= value <= axis.high + room]
     return [Tick(value, f"{100 * value:.4g}%" if axis.percent else f"{value:.4g}") for value in inside]
 

@@ -13,14 +13,15 @@ Vectors = NDArray[np.float32]
 Flat = NDArray[np.float64]
 # Fewer rows than this have no neighbourhood to show.
 FEWEST_NEIGHBOURS = 12
+_SEED = 7  # the same vectors give the same map
 _CLASSES: tuple[tuple[int, Tone], ...] = ((0, "negative"), (1, "positive"))
 
 
-def sample_rows(rows: int, most: int, seed: int = 7) -> NDArray[np.int64]:
+def sample_rows(rows: int, most: int) -> NDArray[np.int64]:
     """Up to `most` random rows, ascending."""
     if rows <= most:
         return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
 
 
 def pca_chart(name: str, title: str, vectors: Vectors, labels: Labels) -> Chart:
@@ -49,7 +50,7 @@ def pca_chart(name: str, title: str, vectors: Vectors, labels: Labels) -> Chart:
     return _points(name, title, note, flat, labels)
 
 
-def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: int = 7) -> Chart | None:
+def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels) -> Chart | None:
     """Neighbourhoods by t-SNE; None where there are too few rows, or all are equal.
 
     Args:
@@ -57,7 +58,6 @@ def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: in
         title: heading of the chart.
         vectors: finite vectors, (rows, width); a thousand rows take about five seconds.
         labels: 0 or 1, (rows,).
-        seed: seed of the optimisation; the same seed and vectors give the same map.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -66,7 +66,7 @@ def tsne_chart(name: str, title: str, vectors: Vectors, labels: Labels, seed: in
         return None
     nearest = min(30.0, (len(vectors) - 1) / 4)
     # Unit vectors: the Euclidean distance orders neighbours as the cosine does.
-    model = TSNE(init="pca", perplexity=nearest, max_iter=300, random_state=seed, n_jobs=1)
+    model = TSNE(init="pca", perplexity=nearest, max_iter=300, random_state=_SEED, n_jobs=1)
     # The steps are too short to be parallel: on busy cores the threads' waiting costs a hundredfold.
     with threadpool_limits(1, user_api="openmp"):
         flat = np.asarray(model.fit_transform(vectors.astype(np.float64)), dtype=np.float64)

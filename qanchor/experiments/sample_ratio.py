@@ -33,13 +33,12 @@ class SampleRatio:
         return self.p_value >= self.level
 
 
-def sample_ratio(users: Sequence[int], shares: Sequence[float], level: float = STRICT) -> SampleRatio:
+def sample_ratio(users: Sequence[int], shares: Sequence[float]) -> SampleRatio:
     """Pearson's chi-square test of the arms' sizes.
 
     Args:
         users: number of users of each arm.
         shares: planned shares of the arms, each above 0, relative to their sum.
-        level: smallest p-value without a mismatch.
 
     Raises:
         InputError: there are no users, or the numbers of arms differ.
@@ -55,4 +54,4 @@ def sample_ratio(users: Sequence[int], shares: Sequence[float], level: float = S
         raise InputError("the experiment has no users", "Check the spelling of the arms.")
     expected = counts.sum() * parts / parts.sum()
     p_value = float(stats.chisquare(counts, expected).pvalue)
-    return SampleRatio(tuple(int(c) for c in counts), tuple(float(e) for e in expected), p_value, level)
+    return SampleRatio(tuple(int(c) for c in counts), tuple(float(e) for e in expected), p_value)

@@ -57,9 +57,7 @@ class AttentionShift:
     modalities: tuple[ModalityShift, ...]
 
 
-def attention_shift(
-    base: QueryAttention, tuned: QueryAttention | None, options: Bootstrap | None = None
-) -> AttentionShift:
+def attention_shift(base: QueryAttention, tuned: QueryAttention | None) -> AttentionShift:
     """Compare the attention before and after tuning on the same users.
 
     Users are resampled in pairs: the same ones before and after.
@@ -67,12 +65,11 @@ def attention_shift(
     Args:
         base: attention of the query alone.
         tuned: attention of the query with its soft prompt; None where untuned.
-        options: draws, confidence and seed of the intervals.
     """
     names = base.groups[: base.groups.index(PROMPT)]
     before = _by_user(base, len(names))
     after = None if tuned is None else _by_user(tuned, len(names))
-    changes = [None] * len(names) if after is None else _changes(before, after, options or Bootstrap())
+    changes = [None] * len(names) if after is None else _changes(before, after)
     by_layer = (tuned or base).mass[..., : len(names)].mean(axis=1)  # [layers, groups]
     layers = by_layer / by_layer.sum(axis=1, keepdims=True)
     shares = _shares(before).tolist()
@@ -99,8 +96,9 @@ def _shares(mass: Floats) -> Floats:
     return np.asarray(total / total.sum())
 
 
-def _changes(before: Floats, after: Floats, options: Bootstrap) -> list[Interval | None]:
+def _changes(before: Floats, after: Floats) -> list[Interval | None]:
     """Relative change of each share with its bootstrap interval; None where a share was 0."""
+    options = Bootstrap()
     random = np.random.default_rng(options.seed)
     rows = random.integers(0, len(before), (options.draws, len(before)))
     # How often each user is drawn; a resample's sums are then one product.

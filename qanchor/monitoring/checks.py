@@ -12,6 +12,7 @@ State = Literal["ok", "alarm", "unknown"]
 Floats = NDArray[np.float64]
 # A value that has not changed raises a false alarm in one of a thousand health checks.
 CONFIDENCE = 0.999
+_BINS = 10  # of the indexes and the calibration curves
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def unknown(name: str, reason: str) -> Check:
     return Check(name, None, None, "unknown", note=reason)
 
 
-def psi_by_chance(expected: int, actual: int, bins: int = 10, draws: int = 20_000) -> float:
+def psi_by_chance(expected: int, actual: int) -> float:
     """The PSI that two samples of one distribution exceed with probability .001.
 
     The shares of a distribution between the quantiles of a sample are Dirichlet distributed, the counts of
@@ -83,44 +84,39 @@ def psi_by_chance(expected: int, actual: int, bins: int = 10, draws: int = 20_00
     Args:
         expected: number of rows of the reference.
         actual: number of rows that are compared with it.
-        bins: number of bins of the index.
-        draws: number of simulated pairs of samples.
     """
     random = np.random.default_rng(0)
-    shares = random.dirichlet(np.full(bins, expected / bins), draws)
+    shares = random.dirichlet(np.full(_BINS, expected / _BINS), 20_000)
     floored = np.maximum(random.multinomial(actual, shares) / actual, SMALLEST_SHARE)
     drawn = floored / floored.sum(axis=1, keepdims=True)
-    values = ((drawn - 1 / bins) * np.log(drawn * bins)).sum(axis=1)
+    values = ((drawn - 1 / _BINS) * np.log(drawn * _BINS)).sum(axis=1)
     return float(np.quantile(values, CONFIDENCE))
 
 
-def calibration_error(labels: NDArray[np.int64], scores: Floats, bins: int = 10) -> float:
+def calibration_error(labels: NDArray[np.int64], scores: Floats) -> float:
     """`qanchor.metrics.expected_calibration_error`, also of rows of one class: a month may have no label 1.
 
     Args:
         labels: 0 or 1, (rows,).
         scores: probabilities, (rows,).
-        bins: number of bins of equal width.
     """
-    surplus = np.bincount(_bin(scores, bins), weights=scores - labels)
+    surplus = np.bincount(_bin(scores), weights=scores - labels)
     return float(np.abs(surplus).sum() / len(scores))
 
 
-def _bin(scores: Floats, bins: int) -> NDArray[np.int64]:
-    return np.minimum((scores * bins).astype(np.int64), bins - 1)
+def _bin(scores: Floats) -> NDArray[np.int64]:
+    return np.minimum((scores * _BINS).astype(np.int64), _BINS - 1)
 
 
-def calibration_error_by_chance(scores: Floats, bins: int = 10, draws: int = 4000, seed: int = 0) -> float:
+def calibration_error_by_chance(scores: Floats, draws: int = 4000) -> float:
     """The calibration error that calibrated scores exceed with probability .001, by drawing their labels.
 
     Each bin's surplus of labels is drawn from a normal distribution with the bin's variance.
 
     Args:
         scores: probabilities, (rows,).
-        bins: number of bins of equal width.
         draws: number of simulated label sets.
-        seed: seed of the draws.
     """
-    variance = np.bincount(_bin(scores, bins), weights=scores * (1 - scores), minlength=bins)
-    surplus = np.random.default_rng(seed).normal(size=(draws, bins)) * np.sqrt(variance)
+    variance = np.bincount(_bin(scores), weights=scores * (1 - scores), minlength=_BINS)
+    surplus = np.random.default_rng(0).normal(size=(draws, _BINS)) * np.sqrt(variance)
     return float(np.quantile(np.abs(surplus).sum(axis=1) / len(scores), CONFIDENCE))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from qanchor.errors import DatabaseUnavailable, NotReady, WorkspaceInvalid
 from qanchor.registry.tables import Base
 
+_SWITCH_ATTEMPTS = 200
 _UPGRADE = "Run `qanchor-cli db upgrade`."
 
 
@@ -26,16 +27,16 @@ def _tune_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     cursor.close()
 
 
-def _switch_to_wal(cursor: sqlite3.Cursor, attempts: int = 200) -> None:
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
     """Once per file; SQLite's time-out does not cover this switch, so a second process waits here."""
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         return
-    for attempt in range(attempts):
+    for attempt in range(_SWITCH_ATTEMPTS):
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError:
-            if attempt == attempts - 1:
+            if attempt == _SWITCH_ATTEMPTS - 1:
                 raise
             time.sleep(0.05)
 

@@ -93,13 +93,12 @@ def open_world(site: Site, seed: int) -> WorldPlan:
     return replace(world, shift_days=days % 7)
 
 
-def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") -> OnlineTest:
+def calls_test(pilot: Cohort, cohort: Cohort) -> OnlineTest:
     """Contact timing: each user is called once in four weeks, in the week that the policy chooses.
 
     Args:
         pilot: earlier users, each called in a random week.
         cohort: users of the test.
-        name: name of the experiment; salts its arms.
     """
     policy = policies.fit_calls(pilot, WEEKS)
     choices = {
@@ -109,19 +108,18 @@ def calls_test(pilot: Cohort, cohort: Cohort, name: str = "cash-reserve-calls") 
         "before pay day": policies.before_payday(cohort.inputs, WEEKS),
         "oracle": policies.best_weeks(cohort),
     }
-    test = PolicyTest(name, cohort.users, cohort.calls, choices, _covariates(cohort.inputs))
+    test = PolicyTest("cash-reserve-calls", cohort.users, cohort.calls, choices, _covariates(cohort.inputs))
     even = np.full((len(cohort), WEEKS), 1 / WEEKS)
     replay = replay_log(test, TREATMENT, even, np.random.default_rng(0), policy.predict(cohort.inputs))
     return OnlineTest(test, run_test(test), replay, {})
 
 
-def lines_test(pilot: Cohort, cohort: Cohort, name: str = "credit-lines") -> OnlineTest:
+def lines_test(pilot: Cohort, cohort: Cohort) -> OnlineTest:
     """Delinquency scoring: who is granted a credit line; the fixed rule sets the number of lines.
 
     Args:
         pilot: earlier users whose late fees are known.
         cohort: users of the test.
-        name: name of the experiment; salts its arms.
     """
     policy = policies.fit_lines(pilot)
     rule = policies.late_rule(cohort.inputs)
@@ -133,7 +131,7 @@ def lines_test(pilot: Cohort, cohort: Cohort, name: str = "credit-lines") -> Onl
         "random": 1 - declined.astype(np.int64),
         "oracle": policies.best_lines(cohort, int(rule.sum())),
     }
-    test = PolicyTest(name, cohort.users, cohort.lines, choices, _covariates(cohort.inputs))
+    test = PolicyTest("credit-lines", cohort.users, cohort.lines, choices, _covariates(cohort.inputs))
     chance = policy.predict(cohort.inputs)
     predicted = np.stack(
         [np.zeros(len(cohort)), _expected_profit(pilot, policy.predict(pilot.inputs), chance)], axis=1

@@ -159,7 +159,7 @@ def replay_log(
     return evaluate(log)
 
 
-def soft_rule(granted: Ints, followed: float = 0.8) -> Floats:
-    """Chances of a rule of two actions that is not always followed, (users, 2)."""
-    chance = np.where(granted == 1, followed, 1 - followed)
+def soft_rule(granted: Ints) -> Floats:
+    """Chances of a rule of two actions that is followed in 80% of the cases, (users, 2)."""
+    chance = np.where(granted == 1, 0.8, 1 - 0.8)
     return np.stack([1 - chance, chance], axis=1)

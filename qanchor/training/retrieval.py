@@ -9,11 +9,11 @@ from qanchor.training.batches import BatchBuilder
 from qanchor.training.forward import forward_points
 from qanchor.training.losses import at_widths
 
+_MOST_POINTS = 256
+
 
 @torch.no_grad()
-def check_retrieval(
-    model: QAnchor, builder: BatchBuilder, most: int = 256, width: int | None = None
-) -> dict[str, float]:
+def check_retrieval(model: QAnchor, builder: BatchBuilder, width: int | None = None) -> dict[str, float]:
     """How often a held-out user's answer is the nearest among those of a cell, and its mean rank.
 
     All points of a cell have the same questions; an answer equal to the user's does not count against it.
@@ -21,14 +21,13 @@ def check_retrieval(
     Args:
         model: both towers.
         builder: source of the held-out points.
-        most: most points to check.
         width: how many first numbers of a vector are compared; None: all.
 
     Returns:
         retrieval_at_1 (share), mean_rank (1 is best) and chance_rank; empty without held-out points.
     """
     pairs = builder.pairs
-    cells = min(most, len(pairs.points) - pairs.trained) // pairs.cell
+    cells = min(_MOST_POINTS, len(pairs.points) - pairs.trained) // pairs.cell
     if cells == 0:
         return {}
     training = model.training

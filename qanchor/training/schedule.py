@@ -14,6 +14,8 @@ from typing import Any, Final
 FEWEST_STEPS: Final = 20
 # Shares of the schedule after which the rest is planned again. The first is early: a trial of a few steps
 # says little about the next minutes.
+# Share of the peak learning rate at the end.
+_FLOOR: Final = 0.02
 _REPLAN_AT: Final = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 
 
@@ -85,16 +87,15 @@ def last_step(step: int, seconds_left: float, seconds_each: float) -> int:
     return max(FEWEST_STEPS, step + 1, step + more)
 
 
-def warm_up_cosine(step: float, steps: int, warm_up: int, floor: float = 0.02) -> float:
+def warm_up_cosine(step: float, steps: int, warm_up: int) -> float:
     """Share of the peak learning rate at a step: a line up, then half a cosine down.
 
     Args:
         step: from 0 to steps - 1; may be a fraction.
         steps: steps of the whole run.
         warm_up: steps of the line.
-        floor: the share at the end.
     """
     if step < warm_up:
         return (step + 1) / warm_up
     done = (step - warm_up) / max(1, steps - warm_up)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -227,17 +227,15 @@ def hidden_files(root: Path, folders: str = "*") -> set[Path]:
     return {file for note in root.glob(f"{folders}/{_NOTE}") for file in _files_of(note)}
 
 
-def hide_files(folder: Path, file_names: Collection[str], moment: float | None = None) -> None:
+def hide_files(folder: Path, file_names: Collection[str]) -> None:
     """Take files out of every new reader's sight, all at once.
 
     Args:
         folder: a date folder.
         file_names: names of files in it whose replacement is in place.
-        moment: seconds since 1970, from which their grace period runs; default: now.
     """
-    at = time.time() if moment is None else moment
     note = folder / f"_replaced-{time.time_ns():x}-{os.getpid()}.json"
-    write_atomically(note, json.dumps({"at": at, "files": sorted(file_names)}))
+    write_atomically(note, json.dumps({"at": time.time(), "files": sorted(file_names)}))
 
 
 def expired_notes(root: Path, older_than_seconds: float) -> Iterator[tuple[Path, list[Path]]]:

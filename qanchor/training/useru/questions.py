@@ -16,6 +16,7 @@ Facts = Mapping[str, Fact]
 # Letters that inflected forms share, and the shortest word that counts.
 _STEM = 5
 _SHORTEST = 4
+_MOST_TERMS = 4  # of a scenario
 
 
 class Kind(IntEnum):
@@ -71,7 +72,7 @@ def phrase_question(kind: Kind, variant: int, days: int, modality: str = "", top
     )
 
 
-def scenario_topics(workspace: Workspace, terms: Terms, most: int = 4) -> dict[str, tuple[int, ...]]:
+def scenario_topics(workspace: Workspace, terms: Terms) -> dict[str, tuple[int, ...]]:
     """The terms in each scenario's query and positive answer, most specific first.
 
     A word of more than a third of the scenarios ("user", "next") belongs to none of them. Inflected forms
@@ -92,7 +93,7 @@ def scenario_topics(workspace: Workspace, terms: Terms, most: int = 4) -> dict[s
         matched = [
             i for i, word in enumerate(terms.words) if len(word) >= _SHORTEST and word[:_STEM] in stems
         ]
-        result[name] = tuple(sorted(matched, key=lambda i: -terms.weight[i])[:most])
+        result[name] = tuple(sorted(matched, key=lambda i: -terms.weight[i])[:_MOST_TERMS])
     return result
 
 

@@ -14,6 +14,8 @@ from scipy.sparse import csr_matrix
 from qanchor.events.history import EventArrays, ModalityEvents
 
 _WORD = re.compile(r"[^\W_]+")
+# A term of fewer users says nothing about other users.
+_FEWEST_USERS = 3
 _MOST_ROWS = 6_000
 _ROUNDS, _TRIES = 25, 4
 
@@ -42,12 +44,11 @@ class Terms:
     of_text: tuple[csr_matrix, ...]
 
 
-def find_terms(arrays: EventArrays, min_users: int = 3, most: int = 1500) -> Terms:
+def find_terms(arrays: EventArrays, most: int = 1500) -> Terms:
     """The terms that enough users have, most common first.
 
     Args:
         arrays: events to read, all of them.
-        min_users: smallest number of users of a term; a rarer term says nothing about other users.
         most: largest number of terms.
     """
     names: list[tuple[int, str]] = []
@@ -65,7 +66,8 @@ def find_terms(arrays: EventArrays, min_users: int = 3, most: int = 1500) -> Ter
         names += [(modality, word) for word in words]
         users += np.diff(per_user.indptr).tolist()
     counts = np.array(users, np.int64)
-    order = sorted(np.flatnonzero(counts >= min_users).tolist(), key=lambda i: (-counts[i], names[i]))[:most]
+    common = np.flatnonzero(counts >= _FEWEST_USERS).tolist()
+    order = sorted(common, key=lambda i: (-counts[i], names[i]))[:most]
     bounds = np.concatenate([[0], np.cumsum([c.shape[1] for c in columns])]).astype(int)
     kept = []
     for modality, texts in enumerate(columns):
