@@ -1,6 +1,7 @@
 """What the consumer counts, for Prometheus."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -143,8 +144,8 @@ class ConsumerMetrics:
             self._lag_seconds.labels(str(partition)).set((seconds or {}).get(partition, 0.0))
         labels = {str(partition) for partition in lag}
         for gone in self._partitions_of_lag - labels:
-            self._lag.remove(gone)
-            self._lag_seconds.remove(gone)
+            _end_series(self._lag, gone)
+            _end_series(self._lag_seconds, gone)
         self._partitions_of_lag = labels
 
     def unowned(self, partitions: int) -> None:
@@ -191,3 +192,10 @@ class _CommitAge(Collector):  # type: ignore[misc]  # the library has no types
             yield GaugeMetricFamily(
                 "qanchor_consumer_last_write_age_seconds", text, value=max(0.0, time.time() - last)
             )
+
+
+def _end_series(gauge: Gauge, label: str) -> None:
+    # Feast sets PROMETHEUS_MULTIPROC_DIR for its server: with it the client warns, and removes all the same.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        gauge.remove(label)

@@ -1,6 +1,7 @@
 """When the watch over a group asks for a join, and what it exports."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +83,10 @@ def test_a_partition_that_moves_or_has_nothing_unread_is_left_alone(written: obj
     assert not one.watch.take_rejoin()
 
 
-def test_lag_is_that_of_owned_partitions_and_ends_with_the_ownership() -> None:
+def test_lag_is_that_of_owned_partitions_and_ends_with_the_ownership(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # as Feast does when it is imported
     one = _Watched(owned=frozenset({0, 1}))
     one.look(0.0, _row(0, 5, 8, "one"), _row(1, None, 100, "one", begin=90), _row(2, 1, 9, "two"))
     assert [one.value("lag", number) for number in (0, 1, 2)] == [3, 10, None]

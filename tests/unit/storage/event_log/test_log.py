@@ -207,5 +207,7 @@ def test_files_are_plain_parquet_for_other_readers(log: EventLog) -> None:
 
 
 def test_the_public_names_are_sorted_and_there() -> None:
-    assert event_log.__all__ == sorted(event_log.__all__)
+    # Constants first, then classes, then functions: the order that ruff keeps.
+    order = sorted(event_log.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    assert event_log.__all__ == order
     assert all(hasattr(event_log, name) for name in event_log.__all__)
