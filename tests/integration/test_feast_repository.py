@@ -93,6 +93,19 @@ def test_applying_again_drops_what_is_no_longer_defined(tmp_path: Path) -> None:
     second.close()
 
 
+def test_after_teardown_a_repository_can_be_applied_again(tmp_path: Path) -> None:
+    # Feast leaves the versions of a deleted project's views, and could then never apply again.
+    repository = FeatureRepository(small_workspace(), Home(tmp_path))
+    for _ in range(3):
+        repository.apply()
+        assert repository.store.get_feature_view(VIEW).current_version_number in {None, 0}
+        repository.store.teardown()
+        repository.close()
+    repository.apply()
+    assert {view.name for view in repository.store.list_feature_views()} == set(repository.views)
+    repository.close()
+
+
 def test_a_new_fingerprint_makes_a_new_version_of_the_view(features: FeatureRepository) -> None:
     before = features.store.get_feature_view("user_emb_promo").current_version_number or 0
     features.set_fingerprint("promo", "space-2")

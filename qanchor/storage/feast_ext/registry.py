@@ -8,7 +8,8 @@ import inspect
 from pathlib import Path
 
 from feast import FeatureStore, RepoConfig
-from sqlalchemy import CreateEnginePlugin, Engine, event
+from feast.infra.registry import sql
+from sqlalchemy import Connection, CreateEnginePlugin, Delete, Engine, delete, event, select
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -30,8 +31,9 @@ class HomeDatabase(CreateEnginePlugin):
         return url.set(database=str(path)).difference_update_query(["plugin"])
 
     def engine_created(self, engine: Engine) -> None:
-        """Let readers continue while `feast apply` or a materialization writes."""
+        """Let readers continue while `feast apply` or a materialization writes, and `teardown` forget all."""
         event.listen(engine, "connect", _tune)
+        event.listen(engine, "after_execute", _forget_versions)
 
 
 def _config_of_opened_store() -> RepoConfig | None:
@@ -47,6 +49,13 @@ def _config_of_opened_store() -> RepoConfig | None:
             return store.config
         frame = frame.f_back
     return None
+
+
+def _forget_versions(connection: Connection, statement: object, *_: object) -> None:
+    """Delete the versions of a deleted project's views: Feast keeps them, and can then never apply again."""
+    if isinstance(statement, Delete) and getattr(statement.table, "name", "") == "projects":
+        versions, known = sql.feature_view_version_history, select(sql.projects.c.project_id)
+        connection.execute(delete(versions).where(versions.c.project_id.not_in(known)))
 
 
 def _tune(connection: DBAPIConnection, _record: object) -> None:
