@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qanchor.errors import InputError
@@ -13,6 +14,7 @@ DAY_SECONDS: Final = 86_400
 HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 86_400_000_000
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+_PER_DAY: Final = {"s": DAY_SECONDS, "ms": DAY_US // 1000, "us": DAY_US, "ns": DAY_US * 1000}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -84,6 +86,24 @@ def from_microseconds(moment: int) -> datetime:
 def column_microseconds(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """A column of times as int64 microseconds UTC, (rows,); a time without a zone is UTC."""
     return np.asarray(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())).astype(np.int64)
+
+
+def in_calendar(values: pa.Array) -> pa.Array:
+    """Times and dates beyond the years 1 to 9999 as the first and last of them, which are out of range too.
+
+    Python has no such times, and in microseconds the farthest wrap.
+    """
+    kind = values.type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        return values
+    number = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    per_day = 1 if pa.types.is_date32(kind) else _PER_DAY["ms" if pa.types.is_date(kind) else kind.unit]
+    low, high = max(-719_162 * per_day, -(2**63)), min(2_932_896 * per_day, 2**63 - 1)
+    counts = values.view(number)
+    clipped = pc.min_element_wise(
+        pc.max_element_wise(counts, pa.scalar(low, number)), pa.scalar(high, number)
+    )
+    return pc.if_else(counts.is_null(), counts, clipped).view(kind)
 
 
 def timestamps(microseconds: NDArray[np.int64]) -> pa.Array:

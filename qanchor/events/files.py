@@ -62,7 +62,8 @@ class EventFile:
                 with plain_file(self.path) as plain:
                     yield from self._csv_batches(plain)
             else:
-                with pq.ParquetFile(self.path) as file:
+                # An INT96 time of a far year wraps in nanoseconds, which are pyarrow's default.
+                with pq.ParquetFile(self.path, coerce_int96_timestamp_unit="us") as file:
                     for batch in file.iter_batches(batch_size=BATCH_ROWS):
                         yield pa.Table.from_batches([batch])
 

@@ -14,7 +14,7 @@ from qanchor.csv_files import read_csv, refuse_repeated_columns
 from qanchor.errors import LabelsInvalid
 from qanchor.names import AS_OF, FOLD, LABEL, SPLIT, SPLITS, USER_ID
 from qanchor.settings import EventSettings
-from qanchor.times import TIMESTAMP, now, read_moment, to_microseconds
+from qanchor.times import TIMESTAMP, in_calendar, now, read_moment, to_microseconds
 
 LABEL_SCHEMA = pa.schema(
     [
@@ -73,7 +73,7 @@ def _read(path: Path) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             refuse_repeated_columns(pq.read_schema(path).names, path)
-            return pq.read_table(path)
+            return pq.read_table(path, coerce_int96_timestamp_unit="us")
         if ".csv" in [suffix.lower() for suffix in path.suffixes[-2:]]:
             return read_csv(path, [USER_ID])
     except (OSError, pa.ArrowInvalid) as error:
@@ -119,7 +119,7 @@ def _times(values: pa.ChunkedArray, bounds: EventSettings) -> pa.ChunkedArray:
     kind = values.type
     _refuse(_nulls(values), AS_OF, "is empty")
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        times = values.cast(TIMESTAMP, safe=False)
+        times = pa.chunked_array([in_calendar(c) for c in values.chunks]).cast(TIMESTAMP, safe=False)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         parsed = pd.to_datetime(values.to_pandas(), utc=True, format="ISO8601", errors="coerce")
         _refuse(parsed.isna().to_numpy(), AS_OF, "is no ISO 8601 time", values)

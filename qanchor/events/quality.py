@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from qanchor import names
 from qanchor.events.columns import content_id
 from qanchor.events.schema import MAX_ID_LENGTH, EventDecoder, EventRejected
-from qanchor.times import TIMESTAMP
+from qanchor.times import TIMESTAMP, in_calendar
 from qanchor.workspace import FieldSpec
 
 Mask = NDArray[np.bool_]
+_KEYS: Final = (names.EVENT_ID, names.USER_ID, names.EVENT_TIME, names.MODALITY)
 _NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 _MISSING: Final = ["nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>"]
 _INSTANT: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
@@ -136,6 +138,7 @@ class EventChecker:
             values = pa.array([], values.type)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
+        values = in_calendar(values)
         if name == names.EVENT_TIME and self._assume_utc:
             values = _with_zone(values)
         if name == names.EVENT_TIME:
@@ -169,8 +172,9 @@ class EventChecker:
             readable = pc.if_else(pc.match_substring_regex(values, _INSTANT), values, pa.scalar(None, kind))
             try:
                 return readable.cast(TIMESTAMP)
-            except pa.ArrowInvalid:  # an impossible date such as 30 February somewhere: the decoder finds it
-                return pa.nulls(len(values), TIMESTAMP)
+            except pa.ArrowInvalid:  # an impossible date such as 30 February somewhere: the decoder names it
+                possible = pd.to_datetime(readable.to_pandas(), utc=True, format="ISO8601", errors="coerce")
+                return pa.array(possible.dt.as_unit("us"), TIMESTAMP)
         return pa.nulls(len(values), TIMESTAMP)
 
     def _common(self, columns: Mapping[str, _Column]) -> Mask:
@@ -189,11 +193,18 @@ class EventChecker:
         for row in rows.tolist():
             event = {name: value for name, c in columns.items() if (value := c.at(row)) is not None}
             try:
-                accepted.append(self._decoder.convert(event))
+                accepted.append(self._decoder.convert(self._named(event)))
                 accepted_rows.append(row)
             except EventRejected as error:
                 rejections.append(Rejection(self._row + row + 1, error.reason, error.detail, event))
         return accepted, accepted_rows, rejections
+
+    def _named(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """What the event's modality names: as on the fast path, nothing else of the row counts."""
+        spec = self._decoder.workspace.modalities.get(str(event.get(names.MODALITY)))
+        if spec is None:
+            return dict(event)
+        return {name: value for name, value in event.items() if name in _KEYS or name in spec.fields}
 
     def _table(self, columns: Mapping[str, _Column], rows: NDArray[np.int64]) -> pa.Table:
         taken = pa.array(rows)

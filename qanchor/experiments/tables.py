@@ -25,7 +25,7 @@ def read_rows(path: Path) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             refuse_repeated_columns(pq.read_schema(path).names, path)
-            table = pq.read_table(path)
+            table = pq.read_table(path, coerce_int96_timestamp_unit="us")
         elif ".csv" in [suffix.lower() for suffix in path.suffixes[-2:]]:
             table = read_csv(path, [USER_ID])
         else:

@@ -332,3 +332,13 @@ def test_a_label_file_that_cannot_be_read_as_it_looks_is_refused(
     path.write_text(content)
     with pytest.raises(InputError, match=problem):
         read_label_rows(path, EventSettings())
+
+
+@pytest.mark.parametrize(("seconds", "problem"), [(10**13, "in the future"), (-(10**13), "is before 1970")])
+def test_a_label_of_a_far_year_is_out_of_range(tmp_path: Path, seconds: int, problem: str) -> None:
+    times = pa.array([0, seconds], pa.int64()).view(pa.timestamp("s"))
+    times = pa.concat_arrays([pa.array([NOON], times.type), times[1:]])
+    path = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"user_id": ["a", "b"], "as_of": times, "label": [0, 1]}), path)
+    with pytest.raises(LabelsInvalid, match=f"row 2, column as_of: .*{problem}"):
+        read_label_rows(path, EventSettings())

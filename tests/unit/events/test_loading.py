@@ -2,6 +2,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine
 
@@ -259,3 +261,40 @@ def test_lines_between_two_quotes_that_close_by_chance_are_read(tmp_path: Path, 
     summary = _loader(tmp_path, engine).load(path)
     assert (summary.rows, summary.accepted, summary.rejected) == (10, 9, {"torn_line": 1})
     assert _count(_log(tmp_path)) == 9
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("s"), pa.timestamp("ms"), pa.timestamp("us"), pa.date32(), pa.date64(), "int96"]
+)
+@pytest.mark.parametrize(
+    ("years", "reason"), [(630, "in_the_future"), (-90_000, "too_old"), (250_000, "in_the_future")]
+)
+def test_times_of_far_years_are_out_of_range_by_name(
+    tmp_path: Path, engine: Engine, kind: Any, years: int, reason: str
+) -> None:
+    days = 20_454 + years * 365
+    if kind == "int96":
+        days = min(days, 2_900_000) if years > 0 else -700_000
+    per_day = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000}
+    kind = pa.timestamp("us") if (int96 := kind == "int96") else kind
+    numbers = (
+        [20_454, days]
+        if kind == pa.date32()
+        else [n * per_day[getattr(kind, "unit", "ms")] for n in (20_454, days)]
+    )
+    times = pa.array(numbers, pa.int32() if kind == pa.date32() else pa.int64()).view(kind)
+    table = as_table([visit("u1"), visit("u2")])
+    path = tmp_path / "e.parquet"
+    pq.write_table(table.set_column(1, "event_time", times), path, use_deprecated_int96_timestamps=int96)
+    summary = _loader(tmp_path, engine, assume_utc=True).load(path)
+    assert (summary.accepted, summary.rejected) == (1, {reason: 1})
+
+
+@pytest.mark.parametrize("extra", [float("nan"), float("inf"), "x"])
+def test_an_impossible_date_costs_no_other_row(tmp_path: Path, engine: Engine, extra: Any) -> None:
+    rows = [
+        visit(f"u{i}", event_time="2026-01-31T00:00:00Z", unnamed=extra, amount=extra) for i in range(100)
+    ]
+    rows[40]["event_time"] = "2026-02-30T00:00:00Z"
+    summary = _loader(tmp_path, engine).load(write_parquet(tmp_path / "e.parquet", rows))
+    assert (summary.accepted, summary.rejected) == (99, {"bad_time": 1})
