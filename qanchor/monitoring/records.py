@@ -1,9 +1,10 @@
 """Results of health checks on record: a Parquet history by scenario and month, and Prometheus gauges."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,8 +15,10 @@ from prometheus_client.core import GaugeMetricFamily
 from qanchor.errors import InputError, NotReady
 from qanchor.files import atomic_file
 from qanchor.home import Home
-from qanchor.monitoring.monitor import ScenarioHealth
 from qanchor.times import TIMESTAMP
+
+if TYPE_CHECKING:
+    from qanchor.monitoring.monitor import ScenarioHealth
 
 SCHEMA: Final = pa.schema(
     [
@@ -42,7 +45,7 @@ _GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 
 
-def record(home: Home, results: Sequence[ScenarioHealth]) -> None:
+def record(home: Home, results: "Sequence[ScenarioHealth]") -> None:
     """Add results to the history; a result replaces one of the same scenario and time.
 
     Args:
@@ -94,6 +97,38 @@ def read_history(home: Home, scenario: str, since: datetime | None = None) -> pa
     return table.filter(pc.greater_equal(table["at"], pa.scalar(since, TIMESTAMP)))
 
 
+@dataclass(frozen=True)
+class LastCheck:
+    """The newest recorded health check of a scenario.
+
+    Args:
+        at: time of the check, UTC.
+        alarms: names of the checks that were beyond their limit.
+    """
+
+    at: datetime
+    alarms: tuple[str, ...]
+
+
+def last_check(home: Home, scenario: str) -> LastCheck | None:
+    """The newest recorded health check of a scenario; None without any.
+
+    Args:
+        home: folder of the history.
+        scenario: name of the scenario.
+
+    Raises:
+        NotReady: its file is damaged.
+    """
+    paths = sorted((home.monitoring / scenario).glob("[!.]*.parquet"))
+    rows = _read(paths[-1]).to_pylist() if paths else []
+    if not rows:
+        return None
+    at = max(row["at"] for row in rows)
+    alarms = (row["check"] for row in rows if row["at"] == at and row["state"] == "alarm")
+    return LastCheck(at, tuple(alarms))
+
+
 def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, schema=SCHEMA, partitioning=None)
@@ -112,7 +147,7 @@ class MonitorMetrics:
         self._last = _LastResults()
         self.registry.register(self._last)
 
-    def show(self, results: Sequence[ScenarioHealth]) -> None:
+    def show(self, results: "Sequence[ScenarioHealth]") -> None:
         """Replace the results shown."""
         self._last.results = tuple(results)
 
@@ -144,7 +179,7 @@ class _LastResults:
         return gauges.values()
 
 
-def _samples(health: ScenarioHealth) -> Iterator[tuple[str, tuple[str, ...], float]]:
+def _samples(health: "ScenarioHealth") -> Iterator[tuple[str, tuple[str, ...], float]]:
     """Gauge, labels, value."""
     scenario = (health.scenario,)
     yield "last_look_timestamp_seconds", scenario, health.at.timestamp()

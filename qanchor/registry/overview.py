@@ -65,6 +65,11 @@ class ScenarioSummary:
         index_is_behind: whether the embeddings are newer than the index.
         head_auc: test AUC of the head.
         head_is_behind: whether the head belongs to another embedding space, and so refuses to score.
+        vectors_are_behind: whether an earlier model or prompt than the one in use made the embeddings.
+        tuned_at: time at which the prompt was tuned, UTC, as all times here.
+        embedded_at: time at which the embeddings were made.
+        indexed_at: time at which the index was built.
+        head_at: time at which the head was trained.
     """
 
     scenario: str
@@ -80,6 +85,11 @@ class ScenarioSummary:
     index_is_behind: bool = False
     head_auc: float | None = None
     head_is_behind: bool = False
+    vectors_are_behind: bool = False
+    tuned_at: datetime | None = None
+    embedded_at: datetime | None = None
+    indexed_at: datetime | None = None
+    head_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,7 @@ def _scenarios(session: Session, workspace: Workspace, model: str | None) -> tup
             **_label_facts(labels.get(name)),
             **_prompt_facts(prompts.get(name), model),
             **_vector_facts(manifests.get(name), indexes.get(name)),
+            vectors_are_behind=_is_behind(manifests.get(name), prompts.get(name), model),
             **_head_facts(heads.get(name), manifests.get(name)),
         )
         for name, spec in workspace.scenarios.items()
@@ -150,16 +161,27 @@ def _label_facts(row: LabelSet | None) -> dict[str, Any]:
 
 
 def _prompt_facts(row: PromptVersion | None, model: str | None) -> dict[str, Any]:
-    return {"prompt": row.version, "prompt_is_stale": row.model_version != model} if row else {}
+    if row is None:
+        return {}
+    is_stale = row.model_version != model
+    return {"prompt": row.version, "prompt_is_stale": is_stale, "tuned_at": row.created_at}
+
+
+def _is_behind(manifest: EmbeddingManifest | None, prompt: PromptVersion | None, model: str | None) -> bool:
+    if manifest is None:
+        return False
+    in_use = prompt.version if prompt and prompt.model_version == model else None
+    return (manifest.model_version, manifest.prompt_version) != (model, in_use)
 
 
 def _vector_facts(manifest: EmbeddingManifest | None, index: IndexVersion | None) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if manifest:
         facts |= {"vectors": manifest.rows, "as_of": manifest.as_of, "fingerprint": manifest.fingerprint}
+        facts["embedded_at"] = manifest.created_at
     if index:
         behind = manifest is None or manifest.id != index.manifest_id
-        facts |= {"indexed": index.rows, "index_is_behind": behind}
+        facts |= {"indexed": index.rows, "index_is_behind": behind, "indexed_at": index.created_at}
     return facts
 
 
@@ -170,4 +192,4 @@ def _head_facts(head: Head | None, manifest: EmbeddingManifest | None) -> dict[s
     scores = test.get("head") if isinstance(test, Mapping) else None
     auc = scores.get("auc") if isinstance(scores, Mapping) else None
     behind = manifest is None or manifest.fingerprint != head.fingerprint
-    return {"head_auc": auc, "head_is_behind": behind}
+    return {"head_auc": auc, "head_is_behind": behind, "head_at": head.created_at}

@@ -1,5 +1,6 @@
 """The overview names what is there and what no longer fits together."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -55,8 +56,11 @@ def test_the_whole_chain_is_summed_up(engine: Engine) -> None:
     overview = read_overview(engine, WORKSPACE)
     assert (overview.events.events, overview.events.files) == (15, 2)
     assert (overview.events.first_date, overview.events.last_date) == ("2026-01-01", "2026-02-01")
-    assert overview.scenarios[0] == ScenarioSummary(
-        "money", "risk", 8, 0.25, "p1", False, 40, NOON, "f1", 2, False, 0.75, False
+    summary = overview.scenarios[0]
+    assert summary.tuned_at and summary.embedded_at and summary.indexed_at and summary.head_at
+    ageless = replace(summary, tuned_at=None, embedded_at=None, indexed_at=None, head_at=None)
+    assert ageless == ScenarioSummary(
+        "money", "risk", 8, 0.25, "p1", False, 40, NOON, "f1", 2, False, 0.75, False, True
     )
 
 
@@ -79,3 +83,16 @@ def test_a_head_of_another_space_is_marked(engine: Engine) -> None:
     _embed(engine)
     register_head(engine, head("h1", fingerprint="other"))
     assert _chain(engine).head_is_behind
+
+
+def test_vectors_of_an_earlier_prompt_or_model_are_marked(engine: Engine) -> None:
+    register_model(engine, model("m1"))
+    _embed(engine)
+    assert not _chain(engine).vectors_are_behind
+    register_prompt(engine, prompt("p1"))
+    assert _chain(engine).vectors_are_behind
+    row = begin_manifest(engine, manifest(prompt_version="p1"))
+    activate_manifest(engine, row, 40, "hash")
+    assert not _chain(engine).vectors_are_behind
+    register_model(engine, model("m2"))  # the prompt is of m1, and no longer in use
+    assert _chain(engine).vectors_are_behind
