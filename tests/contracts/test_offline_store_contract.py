@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from qanchor.errors import FeaturesInvalid
+from qanchor.storage.parts import write_part
 from tests.contracts.feast_worlds import ARROW, PART_FILES, FeastWorld, T, foreign_objects, open_world
 from tests.unit.storage.rows import VIEW, embedding_rows
 
@@ -350,3 +351,28 @@ def test_what_cannot_be_retrieved_says_so(ours: FeastWorld, tmp_path: Path, feat
     labels = _labels([("a", T)]).assign(shop_id=7)
     with pytest.raises(FeaturesInvalid, match=r"Use to_df\(\) or to_arrow\(\)"):
         ours.store.get_historical_features(labels, [feature]).to_sql()
+
+
+def test_a_view_over_part_files_with_a_field_of_another_type_does_not_leak_either(
+    ours: FeastWorld, tmp_path: Path
+) -> None:
+    from feast import FeatureView, Field, FileSource
+    from feast.data_format import ParquetFormat
+    from feast.types import Bool, String
+
+    folder = tmp_path / "flags"
+    flags = embedding_rows([("a", T, T), ("a", T + _DAY, T + 3 * _DAY)]).select(
+        ["user_id", "event_timestamp", "created"]
+    )
+    write_part(folder, flags.append_column("flag", pa.array([True, False])), "p")
+    source = FileSource(
+        path=str(folder),
+        file_format=ParquetFormat(),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created",
+    )
+    fields = [Field(name="user_id", dtype=String), Field(name="flag", dtype=Bool)]
+    user = ours.store.get_entity("user")
+    ours.store.apply([FeatureView(name="flags", entities=[user], schema=fields, source=source)])
+    frame = _join(ours, _labels([("a", T + 2 * _DAY)]), ("flags:flag",), filter_by_created_timestamp=False)
+    assert frame["flags__flag"].to_pylist() == [True]

@@ -168,6 +168,17 @@ def test_an_absurd_vector_is_refused_with_its_whole_batch(each_guarded: Opened, 
     assert each_guarded.numbers("a", "b") == [None, None]
 
 
+def test_a_field_of_another_type_takes_no_guard_away(each_guarded: Opened) -> None:
+    from feast import Field
+    from feast.types import Bool
+
+    each_guarded.view.features.append(Field(name="flag", dtype=Bool))
+    with pytest.raises(FeaturesInvalid, match="4 finite numbers"):
+        _write(each_guarded, _row("a", _T, _T, [np.nan] * 4))
+    with pytest.raises(FeaturesInvalid, match="future"):
+        each_guarded.write(("a", datetime.now(UTC) + timedelta(hours=25), 2))
+
+
 def test_a_row_of_the_far_future_is_refused(each_guarded: Opened) -> None:
     now = datetime.now(UTC)
     each_guarded.write(("a", now + timedelta(hours=23), 1))

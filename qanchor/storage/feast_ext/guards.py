@@ -12,7 +12,7 @@ from feast import FeatureView, Field
 from feast.errors import FeastError
 
 from qanchor.errors import FeaturesInvalid
-from qanchor.storage.feast_ext.views import is_in_parts
+from qanchor.storage.feast_ext.views import VECTOR, is_in_parts
 from qanchor.times import to_microseconds
 
 _ALWAYS: Final = -(2**62)
@@ -39,7 +39,11 @@ def check_vectors(view: FeatureView, rows: Iterable[dict[str, Any]]) -> None:
     """
     if not is_in_parts(view):
         return
-    widths = {field.name: field.vector_length for field in view.features if field.vector_index}
+    widths = {
+        field.name: field.vector_length
+        for field in view.features
+        if field.vector_index and field.vector_length and str(field.dtype) == VECTOR
+    }
     for values in rows:
         for name, width in widths.items():
             vector = np.asarray(values[name].float_list_val.val, np.float32) if name in values else None

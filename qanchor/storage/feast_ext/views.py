@@ -18,9 +18,9 @@ from qanchor.home import Home
 from qanchor.storage.feast_ext.home import home_of_config, is_home_known
 from qanchor.times import TIMESTAMP
 
-_VECTOR: Final = "Array(Float32)"
+VECTOR: Final = "Array(Float32)"
 _ARROW: Final[dict[str, pa.DataType]] = {
-    _VECTOR: pa.list_(pa.float32()),
+    VECTOR: pa.list_(pa.float32()),
     "Float64": pa.float64(),
     "Int64": pa.int64(),
     "String": pa.string(),
@@ -56,7 +56,7 @@ def view_in_home(view: Any, config: RepoConfig) -> Any:
 
 
 def is_in_parts(view: Any) -> bool:
-    """Whether a view is made of part files, and so keeps to their contract."""
+    """Whether a view is made of part files, and keeps to their contract whatever its fields are."""
     source = getattr(view, "batch_source", None)
     if type(view) is not FeatureView or not isinstance(source, FileSource):
         return False
@@ -65,27 +65,27 @@ def is_in_parts(view: Any) -> bool:
     return (
         path.is_absolute()
         and not path.suffix
-        and not source.field_mapping
         and keys == [(names.USER_ID, "String")]
         and source.timestamp_field == names.EVENT_TIMESTAMP
         and source.created_timestamp_column == names.CREATED
-        and all(_is_plain(field) for field in view.features)
     )
 
 
 def part_folder(view: Any, config: RepoConfig) -> Path | None:
-    """The folder of a view's part files; None where the view is not made of them.
+    """The folder of a view's part files; None where it has none, or fields that Feast has to read.
 
     Args:
         view: the Feast view.
         config: of the store that was opened.
     """
-    return Path(source_in_home(view.batch_source, config).path) if is_in_parts(view) else None
+    if not is_in_parts(view) or view.batch_source.field_mapping or not all(map(_is_plain, view.features)):
+        return None
+    return Path(source_in_home(view.batch_source, config).path)
 
 
 def _is_plain(field: Field) -> bool:
     kind = str(field.dtype)
-    if kind == _VECTOR:
+    if kind == VECTOR:
         return bool(field.vector_index and field.vector_length)
     return kind in _ARROW
 
