@@ -56,7 +56,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool, wit
         print(without)
 
 
-def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_written: bool = False) -> None:
     """Rows as a table, columns in the order of the first row.
 
     What is wider than the terminal is divided: one row becomes a list of its cells, several become tables
@@ -65,9 +65,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     Args:
         title: printed above.
         rows: of the same columns, named in snake_case; headings have spaces.
+        as_written: whether headings are names, such as scenarios', and keep their underscores.
     """
     console = open_console()
-    columns = [_Column(name, [row[name] for row in rows]) for name in (rows[0] if rows else ())]
+    columns = [_Column(name, [row[name] for row in rows], as_written) for name in (rows[0] if rows else ())]
     # A table's own title would be folded to the table's width.
     console.print(title, style="bold", soft_wrap=True, markup=False)
     blocks = _blocks(columns, console.width)
@@ -81,8 +82,9 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class _Column:
-    def __init__(self, name: str, values: Sequence[Any]) -> None:
-        self.heading = " ".join(_ACRONYMS.get(word, word) for word in name.split("_"))
+    def __init__(self, name: str, values: Sequence[Any], as_written: bool = False) -> None:
+        words = (_ACRONYMS.get(word, word) for word in name.split("_"))
+        self.heading = name if as_written else " ".join(words)
         self.cells = [_cell(value) for value in values]
         present = [value for value in values if value is not None]
         self.is_number = bool(present) and all(isinstance(value, int | float) for value in present)

@@ -16,6 +16,9 @@ ScenarioOption = Annotated[
     str, typer.Option("--scenario", metavar="NAME", help="Name of a scenario.", show_default=False)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All scenarios of scenarios.yaml.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Show every figure of each scenario, not the matrix alone.")
+]
 OnlineOption = Annotated[
     bool, typer.Option("--online/--no-online", help="Whether the online store is updated as well.")
 ]

@@ -7,7 +7,7 @@ import typer
 
 from cli.groups import command_group
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, ScenariosOption, VerboseOption, chosen
 from cli.stages import recorded_progress, working
 from qanchor.site import Site
 
@@ -66,10 +66,16 @@ def update(scenario: ScenariosOption = None, every: AllOption = False, as_json: 
 
 
 @app.command()
-def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: JsonOption = False) -> None:
+def show(
+    scenario: ScenariosOption = None,
+    every: AllOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show kind, parameters, measured recall and size of indexes.
 
-    An index that is older than the embeddings in service is marked.
+    An index that is older than the embeddings in service is marked. Of several indexes a table is shown, with
+    --verbose also every figure of each.
 
     Example: qanchor-cli index show --all
     """
@@ -98,7 +104,11 @@ def show(scenario: ScenariosOption = None, every: AllOption = False, as_json: Js
     if as_json:
         print_json({"indexes": shown})
         return
-    for facts in shown:
+    if len(shown) > 1:
+        names_shown = ("scenario", "kind", "users", "recall", "bytes", "is_behind")
+        print_table("Indexes", [{name: facts[name] for name in names_shown} for facts in shown])
+        typer.echo("--verbose shows every figure of each")
+    for facts in shown if verbose or len(shown) == 1 else ():
         parameters = ", ".join(f"{name} {number:g}" for name, number in facts["parameters"].items())
         row = facts | {"parameters": parameters or "none: exact"}
         cells = [{"what": key.replace("_", " "), "value": value} for key, value in row.items()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import JsonOption, print_json, print_table
-from cli.scenarios import AllOption, ScenariosOption, chosen
+from cli.scenarios import AllOption, ScenariosOption, VerboseOption, chosen
 from cli.stages import working
 from cli.watch import MetricsPortOption, WatchOption, run_until_signal
 from qanchor.site import Site
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qanchor.monitoring.records import MonitorMetrics
 
 _ALARM = 1
+_MARKS = {"ok": "ok", "alarm": "ALARM", "unknown": "-"}
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="File for the metrics, .prom, for the textfile collector."),
     ] = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check drift, calibration and freshness; raise alarms.
@@ -47,7 +49,8 @@ def run(
     Compares published scores and vectors in service with the champion's test and training rows; with labels,
     once their outcome is known, also the calibration by month and the delay of labels; and the age and
     coverage of vectors and scores. Limits are set under `monitor:` of a scenario in scenarios.yaml. Every
-    result is kept.
+    result is kept. Of several scenarios a matrix of scenarios and checks is shown, with --verbose also every
+    value with its limit.
 
     The exit code is 1 if a value is beyond its limit. A value that cannot be measured raises no alarm.
 
@@ -66,7 +69,10 @@ def run(
     from qanchor.times import read_moment
 
     results = _check(site, names, None if at is None else read_moment(at, "--at"), MonitorMetrics(), textfile)
-    _show(results, as_json)
+    if as_json:
+        print_json(_documents(results))
+    else:
+        show_results(results, verbose)
     if any(health.alarms for health in results):
         raise typer.Exit(_ALARM)
 
@@ -152,11 +158,11 @@ def _documents(results: "Sequence[ScenarioHealth]") -> list[dict[str, Any]]:
     return [asdict(health) | {"alarms": [check.name for check in health.alarms]} for health in results]
 
 
-def _show(results: "Sequence[ScenarioHealth]", as_json: bool) -> None:
-    if as_json:
-        print_json(_documents(results))
-        return
-    for health in results:
+def show_results(results: "Sequence[ScenarioHealth]", verbose: bool) -> None:
+    """Print a matrix of several scenarios, the values of one or where `verbose` is set, and the alarms."""
+    if len(results) > 1:
+        _print_matrix(results)
+    for health in results if verbose or len(results) == 1 else ():
         rows = [_row(check) for check in health.checks]
         print_table(f"{health.scenario} as of {health.at:%Y-%m-%d %H:%M} UTC", rows)
         if health.calibration:
@@ -164,6 +170,18 @@ def _show(results: "Sequence[ScenarioHealth]", as_json: bool) -> None:
     for health in results:
         for check in health.alarms:
             typer.echo(f"alarm: {health.scenario}: {check}", err=True)
+
+
+def _print_matrix(results: "Sequence[ScenarioHealth]") -> None:
+    """The state of every check, a row each, in a column for each scenario."""
+    states = {health.scenario: {check.name: check.state for check in health.checks} for health in results}
+    names = dict.fromkeys(name for row in states.values() for name in row)
+    rows = [
+        {"check": name, **{scenario: _MARKS[row.get(name, "unknown")] for scenario, row in states.items()}}
+        for name in names
+    ]
+    print_table(f"checks as of {results[0].at:%Y-%m-%d %H:%M} UTC; - is unknown", rows, as_written=True)
+    typer.echo("--verbose shows every value with its limit")
 
 
 def _row(check: "Check") -> dict[str, Any]:

@@ -66,3 +66,13 @@ def test_a_setting_that_does_not_hold_is_named(
     code, _, err = run("index", "build", "--scenario", "money")
     assert code == 2
     assert "QANCHOR_INDEX__RECALL" in err
+
+
+def test_several_indexes_are_a_table_and_verbose_adds_every_figure(world: World, run: Run) -> None:
+    run("backfill", "--all")
+    run("index", "build", "--all")
+    _, out, _ = run("index", "show", "--all")
+    assert len(out.splitlines()) == 3 + len(world.workspace.scenarios)
+    assert "build seconds" not in out
+    _, out, _ = run("index", "show", "--all", "--verbose")
+    assert out.count("build seconds") == len(world.workspace.scenarios)

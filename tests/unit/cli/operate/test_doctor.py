@@ -109,3 +109,17 @@ def test_disk_space_decides(
     usage = type("Usage", (), {"free": free})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert _states(run)[1]["disk"] == state
+
+
+def test_lines_fit_80_columns_and_no_word_is_broken(
+    empty_home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run("doctor")
+    for line in out.splitlines():
+        assert len(line) <= 80 or len(line[23:].removeprefix("-> ").split()) == 1, line
+    monkeypatch.setenv("COLUMNS", "400")
+    _, wide, _ = run("doctor")
+    assert max(map(len, wide.splitlines())) > 80
+    assert " ".join(out.split()) == " ".join(wide.split())
+    assert all(line.count("`") % 2 == 0 for line in out.splitlines())  # a command stays whole

@@ -5,11 +5,15 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cli.app import run_command
+from cli.operate.monitor import show_results
+from qanchor.monitoring.checks import Check
+from qanchor.monitoring.monitor import ScenarioHealth
 from qanchor.site import Site
 from tests.unit.monitoring.service import Service, copied, healthy_service
 
@@ -117,3 +121,27 @@ def test_watching_says_an_alarm_once_and_ends_on_a_signal(
             signal.signal(number, handler)
     # It is long after the day of the last scores.
     assert capsys.readouterr().err.count("alarm: risk: score_age_days") == 1
+
+
+def test_several_scenarios_are_a_matrix_and_verbose_adds_the_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    at = datetime(2026, 4, 15, 12, tzinfo=UTC)
+    alarm, fine = Check("score_psi", 0.4, 0.25, "alarm"), Check("embedding_psi", 0.1, 0.25, "ok")
+    unknown = Check("score_psi", None, 0.25, "unknown", note="no score")
+    results = [
+        ScenarioHealth("cash_loan", at, "h1", (fine, alarm), (), ()),
+        ScenarioHealth("money", at, "h2", (fine, unknown), (), ()),
+    ]
+    show_results(results, verbose=False)
+    shown = capsys.readouterr()
+    assert [line.split() for line in shown.out.splitlines()[1:4]] == [
+        ["check", "cash_loan", "money"],
+        ["embedding_psi", "ok", "ok"],
+        ["score_psi", "ALARM", "-"],
+    ]
+    assert shown.out.count("\n") == 5
+    assert "alarm: cash_loan: score_psi is 0.4" in shown.err
+    show_results(results, verbose=True)
+    assert "money as of 2026-04-15 12:00 UTC" in capsys.readouterr().out
