@@ -112,7 +112,7 @@ class FilterSql:
         printed = self._connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(content)])
         return str(printed.fetchall()[0][0])
 
-    def _rewrite(self, value: Any) -> Any:
+    def _rewrite(self, value: object) -> Any:
         if isinstance(value, list):
             return [self._rewrite(inner) for inner in value]
         if not isinstance(value, dict):
@@ -175,7 +175,7 @@ def _text_of(node: Node) -> str | None:
     return None
 
 
-def _filled(template: Any, node: Node) -> Any:
+def _filled(template: object, node: Node) -> Any:
     """The template with the node in place of its column x."""
     if isinstance(template, list):
         return [_filled(inner, node) for inner in template]
