@@ -25,7 +25,6 @@ from qanchor.times import TIMESTAMP, in_calendar
 from qanchor.workspace import FieldSpec
 
 Mask = NDArray[np.bool_]
-_KEYS: Final = (names.EVENT_ID, names.USER_ID, names.EVENT_TIME, names.MODALITY)
 _NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$"
 _MISSING: Final = ["nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "<NA>"]
 _INSTANT: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:[0-5]\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
@@ -193,18 +192,11 @@ class EventChecker:
         for row in rows.tolist():
             event = {name: value for name, c in columns.items() if (value := c.at(row)) is not None}
             try:
-                accepted.append(self._decoder.convert(self._named(event)))
+                accepted.append(self._decoder.convert(event))
                 accepted_rows.append(row)
             except EventRejected as error:
                 rejections.append(Rejection(self._row + row + 1, error.reason, error.detail, event))
         return accepted, accepted_rows, rejections
-
-    def _named(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """What the event's modality names: as on the fast path, nothing else of the row counts."""
-        spec = self._decoder.workspace.modalities.get(str(event.get(names.MODALITY)))
-        if spec is None:
-            return dict(event)
-        return {name: value for name, value in event.items() if name in _KEYS or name in spec.fields}
 
     def _table(self, columns: Mapping[str, _Column], rows: NDArray[np.int64]) -> pa.Table:
         taken = pa.array(rows)

@@ -158,11 +158,14 @@ class EventDecoder:
         return events if inside else None
 
     def convert(self, row: dict[str, Any]) -> UserEvent:
-        """The event of one row of a file; absent fields are absent keys.
+        """The event of one row of a file; absent fields are absent keys, those of other modalities are ignored.
 
         Raises:
             EventRejected: it is no valid event; send it to the dead letters.
         """
+        spec = self.workspace.modalities.get(str(row.get(names.MODALITY)))
+        if spec is not None:
+            row = {name: value for name, value in row.items() if name in _KEYS or name in spec.fields}
         for name, value in row.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise EventRejected("not_finite", f"{name} is {value}")
@@ -185,6 +188,7 @@ class EventDecoder:
                 raise EventRejected("in_the_future", f"event_time {time.isoformat()} is ahead of the clock")
 
 
+_KEYS: Final = (names.EVENT_ID, names.USER_ID, names.EVENT_TIME, names.MODALITY)
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
 
 
