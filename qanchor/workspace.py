@@ -241,13 +241,28 @@ class Workspace:
         }
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that is written twice is an error; plain YAML takes the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, its keys checked."""
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag != "tag:yaml.org,2002:merge" and lines.setdefault(key.value, line) != line:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is in lines {lines[key.value]} and {line}: keep one of them"
+                )
+        return super().construct_mapping(node, deep)
+
+
 _File = TypeVar("_File", _ModalitiesFile, _ScenariosFile)
 
 
 def _read(path: Path, schema: type[_File]) -> _File:
     remedy = f"Fix {path.name}, or make a new repository with `qanchor-cli new DIR`."
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # a SafeLoader
     except FileNotFoundError:
         raise WorkspaceInvalid(
             f"there is no {path}",

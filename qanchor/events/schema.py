@@ -158,7 +158,7 @@ class EventDecoder:
         return events if inside else None
 
     def convert(self, row: dict[str, Any]) -> UserEvent:
-        """The event of one row of a file; absent fields are absent keys, those of other modalities are ignored.
+        """The event of one row of a file; absent fields are absent keys, foreign fields are ignored.
 
         Raises:
             EventRejected: it is no valid event; send it to the dead letters.

@@ -122,3 +122,29 @@ def test_definitions_of_a_repository_made_by_0_1_0_find_their_imports(
     home.fingerprints.parent.mkdir(parents=True)
     home.fingerprints.write_text('{"a": "abc"}')
     assert names["read_fingerprints"](home) == {"a": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("scenarios:\n  risk: {}\n  risk: {}\n", "'risk' is in lines 2 and 3"),
+        ("scenarios: {}\nscenarios: {}\n", "'scenarios' is in lines 1 and 2"),
+        (
+            "scenarios:\n  risk:\n    domain: risk\n    query: Will it?\n    ttl_days: 3\n    ttl_days: 4\n",
+            "'ttl_days' is in lines 5 and 6",
+        ),
+    ],
+)
+def test_a_key_twice_is_refused_with_its_lines(tmp_path: Path, text: str, key: str) -> None:
+    repo = _write(tmp_path / "repo", _modalities())
+    (repo / "scenarios.yaml").write_text(text)
+    with pytest.raises(WorkspaceInvalid, match=key):
+        load_workspace(repo)
+
+
+def test_anchors_may_be_merged_and_overridden(tmp_path: Path) -> None:
+    repo = _write(tmp_path / "repo", _modalities())
+    (repo / "scenarios.yaml").write_text(
+        'scenarios:\n  a: &base {domain: risk, query: "Will it happen?"}\n  b: {<<: *base, domain: marketing}\n'
+    )
+    assert [spec.domain for spec in load_workspace(repo).scenarios.values()] == ["risk", "marketing"]
