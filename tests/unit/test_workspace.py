@@ -147,4 +147,4 @@ def test_anchors_may_be_merged_and_overridden(tmp_path: Path) -> None:
     (repo / "scenarios.yaml").write_text(
         'scenarios:\n  a: &base {domain: risk, query: "Will it happen?"}\n  b: {<<: *base, domain: marketing}\n'
     )
-    assert [spec.domain for spec in load_workspace(repo).scenarios.values()] == ["risk", "marketing"]
+    assert [spec.domain for spec in load_workspace(repo).scenarios.values()] == ["risk", "engagement"]
