@@ -38,6 +38,9 @@ PACKAGES = (
 )
 
 
+State = Literal["ok", "warn", "missing"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """Result of one check.
@@ -50,7 +53,7 @@ class Finding:
     """
 
     check: str
-    state: Literal["ok", "warn", "missing"]
+    state: State
     value: str
     remedy: str = ""
 
@@ -85,6 +88,7 @@ def diagnose(
             yield check(settings)
         except QAnchorError as error:
             yield Finding(name, "missing", error.problem, error.remedy)
+    yield from _losses(settings)
     yield _bfloat16()
     yield _gpu()
 
@@ -195,6 +199,26 @@ def _event_log(settings: Settings) -> Finding:
     return Finding(
         "event log", "warn", "empty", "Run `qanchor-cli events load FILE` or `qanchor-cli consume`."
     )
+
+
+def _losses(settings: Settings) -> Iterator[Finding]:
+    from qanchor.registry.losses import find_losses
+    from qanchor.registry.migrate import HEAD, current
+    from qanchor.registry.session import open_engine, sqlite_file
+
+    file = sqlite_file(settings.database_url)
+    try:
+        if (file is not None and not file.exists()) or current(settings.database_url) != HEAD:
+            return
+        engine = open_engine(settings.database_url)
+        try:
+            for loss in find_losses(engine, settings.state):
+                state: State = "missing" if loss.kind == "events" else "warn"
+                yield Finding(f"lost {loss.kind}", state, loss.lost, loss.remedy)
+        finally:
+            engine.dispose()
+    except QAnchorError:
+        return  # the check of the database names it
 
 
 def _feature_store(settings: Settings) -> Finding:

@@ -196,15 +196,19 @@ def stats(as_json: JsonOption = False) -> None:
     Example: qanchor-cli events stats --json
     """
     from qanchor.events.stats import measure_log
+    from qanchor.registry.losses import find_losses
     from qanchor.storage.event_log import recover
 
     site = Site.open()
     log = site.event_log
     recover(site.engine, log)
     measured = measure_log(log)
+    losses = [loss for loss in find_losses(site.engine, site.home) if loss.kind == "events"]
     if as_json:
-        print_json(measured)
+        print_json({**measured, "lost": [asdict(loss) for loss in losses]})
         return
+    for loss in losses:
+        print(f"lost: {loss.lost}. {loss.remedy}")
     if not measured["modalities"]:
         print(f"The event log under {log.root} is empty. Fill it with `qanchor-cli events load FILE`.")
         return

@@ -25,14 +25,21 @@ def run(as_json: JsonOption = False) -> None:
 
     Example: qanchor-cli status --json
     """
+    from qanchor.registry.losses import find_losses
     from qanchor.registry.overview import read_overview
     from qanchor.times import now
 
     site = Site.open()
+    losses = find_losses(site.engine, site.home)
     overview, checks = read_overview(site.engine, site.workspace), _last_checks(site)
     hint = next_command(overview, checks, {n: s.ttl_days for n, s in site.workspace.scenarios.items()}, now())
     if as_json:
-        document = {"home": site.home.root, **asdict(overview), "next": hint}
+        document = {
+            "home": site.home.root,
+            **asdict(overview),
+            "lost": [asdict(loss) for loss in losses],
+            "next": hint,
+        }
         for row in document["scenarios"]:
             check = checks.get(row["scenario"])
             row |= {"checked_at": check and check.at, "alarms": check.alarms if check else None}
@@ -44,7 +51,8 @@ def run(as_json: JsonOption = False) -> None:
     typer.echo("")
     rows = [_row(summary, checks.get(summary.scenario), now()) for summary in overview.scenarios]
     print_table("Scenarios: AUC of the head, age of each part", rows)
-    for line in (*_problems(overview, checks), *_jobs(overview)):
+    lost = [f"lost: {loss.lost}. {loss.remedy}" for loss in losses]
+    for line in (*lost, *_problems(overview, checks), *_jobs(overview)):
         typer.echo(line)
     typer.secho(f"next: {hint}" if hint else "nothing is due", bold=True)
 

@@ -144,7 +144,10 @@ def test_a_key_twice_is_refused_with_its_lines(tmp_path: Path, text: str, key: s
 
 def test_anchors_may_be_merged_and_overridden(tmp_path: Path) -> None:
     repo = _write(tmp_path / "repo", _modalities())
-    (repo / "scenarios.yaml").write_text(
-        'scenarios:\n  a: &base {domain: risk, query: "Will it happen?"}\n  b: {<<: *base, domain: marketing}\n'
-    )
-    assert [spec.domain for spec in load_workspace(repo).scenarios.values()] == ["risk", "engagement"]
+    lines = [
+        "scenarios:",
+        '  a: &a {domain: risk, query: "Will it happen?"}',
+        "  b: {<<: *a, domain: marketing}",
+    ]
+    (repo / "scenarios.yaml").write_text("\n".join(lines))
+    assert [spec.domain for spec in load_workspace(repo).scenarios.values()] == ["risk", "marketing"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from qanchor.diagnosis import diagnose
+from qanchor.registry.session import transaction
+from qanchor.registry.tables import LedgerFile
 from qanchor.settings import load_settings
 from tests.integration.brokers import threaded_broker
 from tests.unit.cli.conftest import Run
@@ -123,3 +125,24 @@ def test_lines_fit_80_columns_and_no_word_is_broken(
     assert max(map(len, wide.splitlines())) > 80
     assert " ".join(out.split()) == " ".join(wide.split())
     assert all(line.count("`") % 2 == 0 for line in out.splitlines())  # a command stays whole
+
+
+def test_what_was_deleted_behind_the_registry_is_named_with_what_to_run(world: World, run: Run) -> None:
+    assert json.loads(run("events", "stats", "--json")[1])["lost"] == []
+    with transaction(world.engine) as session:
+        session.add(LedgerFile(name="w1-1-1.parquet", event_date="2026-01-01", rows=7, state="published"))
+    for command in (("doctor",), ("status",), ("events", "stats")):
+        code, out, _ = run(*command)
+        text = " ".join(out.split())
+        assert "7 events of 2026-01-01 are gone with event_date=2026-01-01/w1-1-1.parquet" in text
+        assert "Restore the files from a backup" in text
+        assert code == (1 if command == ("doctor",) else 0)
+    (lost,) = json.loads(run("events", "stats", "--json")[1])["lost"]
+    assert lost["kind"] == "events"
+    states = _states(run)[1]
+    assert (states["lost events"], states["lost model"]) == (
+        "missing",
+        "warn",
+    )  # the world has no model folder
+    text = run("status")[1]
+    assert "qanchor-cli pretrain" in text
