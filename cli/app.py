@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cli.help_pages import plain_help
+from cli.output import warn_of_old_name
 from qanchor.errors import QAnchorError
 from qanchor.threads import calm_threads
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backfill": ("cli.embedding.backfill", "Write embeddings to the offline and online stores."),
     "refresh": ("cli.embedding.refresh", "Embed again the users whose history has changed."),
     "promote": ("cli.embedding.promote", "Put waiting embeddings in service."),
+    "manifests": ("cli.embedding.manifests", "List the stored embeddings and their quality gates."),
     "rollback": ("cli.embedding.rollback", "Put the previous embeddings back in service."),
     "verify": ("cli.embedding.verify", "Compare the vectors of all stores, and repair them."),
     "jobs": ("cli.operate.jobs", "List, show and cancel jobs."),
@@ -41,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lookalike": ("cli.audience.lookalike", "Find the users most like a list of seed users."),
     "audience": ("cli.audience.audience", "Search, judge, save and combine audiences."),
     "head": ("cli.heads.head", "Train, compare and explain LightGBM heads; score users."),
-    "explain": ("cli.evaluate.explain", "Show what a scenario's query attends to."),
+    "scenarios": ("cli.evaluate.scenarios", "List scenarios; show what their queries attend to."),
     "zero-label": ("cli.heads.zero_label", "Score users by a scenario's answers, without labels."),
     "experiment": ("cli.evaluate.experiment", "Plan, assign, analyse and simulate experiments."),
     "report": ("cli.evaluate.report", "Write the report of all scenarios."),
@@ -50,6 +52,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("cli.operate.doctor", "Check the machine and the workspace."),
     "db": ("cli.operate.db", "Show and upgrade the registry's database schema."),
 }
+
+# Names that work until 0.2: (module, new name).
+_OLD_NAMES = {"explain": ("cli.evaluate.explain", "scenarios explain")}
 
 _INTERRUPTED = 130
 
@@ -70,9 +75,13 @@ class _LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if self.listing or cmd_name not in COMMANDS:
+        if cmd_name in _OLD_NAMES:
+            module_name, new_name = _OLD_NAMES[cmd_name]
+            warn_of_old_name(cmd_name, new_name)
+        elif self.listing or cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module_name, _ = COMMANDS[cmd_name]
+        else:
+            module_name, _ = COMMANDS[cmd_name]
         command = typer.main.get_command(_typer_of(importlib.import_module(module_name)))
         command.name = cmd_name
         return plain_help(command)

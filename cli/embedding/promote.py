@@ -1,23 +1,21 @@
 """`qanchor-cli promote`: puts waiting embeddings in service."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cli.output import JsonOption, print_rows
+from cli.embedding.manifests import list_all, show_manifests
+from cli.output import JsonOption, warn_of_old_name
 from cli.scenarios import AllOption, OnlineOption, ScenariosOption, chosen
 from cli.stages import progress
 from qanchor.site import Site
-
-if TYPE_CHECKING:
-    from qanchor.registry.tables import EmbeddingManifest
 
 
 def run(
     scenario: ScenariosOption = None,
     every: AllOption = False,
     listed: Annotated[
-        bool, typer.Option("--list", help="List the stored manifests, and change nothing.")
+        bool, typer.Option("--list", help="The old name of `manifests list`.", hidden=True)
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Put in service even if a quality gate fails.")
@@ -33,23 +31,22 @@ def run(
 
     Example: qanchor-cli promote --scenario takeout
     """
+    if listed:
+        warn_of_old_name("promote --list", "manifests list")
+        list_all(scenario, as_json)
+        return
     from qanchor.embedding.gates import describe_blocked, failed_gates, recorded_gates
     from qanchor.embedding.publish import promote
     from qanchor.errors import GatesFailed, NotReady
-    from qanchor.registry.manifests import kept_manifests, waiting_manifests
+    from qanchor.registry.manifests import waiting_manifests
 
     site = Site.open()
-    if listed:
-        names = chosen(site.workspace, scenario, every or not scenario)
-        kept = [m for name in names for m in kept_manifests(site.engine, name)]
-        _show("Manifests", kept, as_json)
-        return
     names = chosen(site.workspace, scenario, every)
     waiting = waiting_manifests(site.engine, names)
     if not waiting:
         raise NotReady(
             "no embeddings wait for promotion",
-            "Run `qanchor-cli backfill`; `qanchor-cli promote --list` shows what there is.",
+            "Run `qanchor-cli backfill`; `qanchor-cli manifests list` shows what there is.",
         )
     failed = {name: failed_gates(recorded_gates(manifest)) for name, manifest in waiting.items()}
     blocked = {name: results for name, results in failed.items() if results}
@@ -60,24 +57,4 @@ def run(
         )
     with progress() as bar:
         promote(site, waiting, bar, online=online)
-    _show("In service", list(waiting.values()), as_json)
-
-
-def _show(title: str, manifests: "list[EmbeddingManifest]", as_json: bool) -> None:
-    from qanchor.embedding.gates import failed_gates, recorded_gates
-
-    rows: list[dict[str, Any]] = [
-        {
-            "scenario": manifest.scenario,
-            "manifest": manifest.id,
-            "state": manifest.state,
-            "vectors": manifest.rows,
-            "width": manifest.width,
-            "as_of": manifest.as_of,
-            "model": manifest.model_version,
-            "space": manifest.fingerprint[:6],
-            "failed_gates": [str(gate) for gate in failed_gates(recorded_gates(manifest))],
-        }
-        for manifest in manifests
-    ]
-    print_rows(title, rows, as_json, "there are no embeddings yet")
+    show_manifests("In service", list(waiting.values()), as_json)

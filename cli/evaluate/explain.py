@@ -1,4 +1,4 @@
-"""`qanchor-cli explain`: what prompt tuning does to scenarios' embeddings."""
+"""`qanchor-cli scenarios explain`: what prompt tuning does to scenarios' embeddings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +32,7 @@ def run(
     history's share, by modality. The AUCs are those of a linear probe on the untuned and on the tuned
     embedding, fitted and tested on the same rows.
 
-    Example: qanchor-cli explain --scenario takeout --out charts
+    Example: qanchor-cli scenarios explain --scenario takeout --out charts
     """
     from qanchor.explain.tuning import TuningOptions, explain_tuning, stored_rows
 

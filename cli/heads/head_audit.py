@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli.output import JsonOption, print_json, print_rows, print_table
-from cli.scenarios import ScenarioOption
+from cli.scenarios import ScenarioOption, ScenariosOption, chosen
 from cli.stages import working
 from qanchor.site import Site
 
@@ -19,17 +19,18 @@ ChallengerOption = Annotated[
 _SHOWN = ("auc", "ks", "pr_auc", "lift_10", "brier", "log_loss", "ece")
 
 
-def list_all(scenario: ScenarioOption, as_json: JsonOption = False) -> None:
-    """List the heads of a scenario, the newest first.
+def list_all(scenario: ScenariosOption = None, as_json: JsonOption = False) -> None:
+    """List heads, the newest of each scenario first.
 
     Example: qanchor-cli head list --scenario takeout
     """
     from qanchor.registry.versions import list_heads
 
     site = Site.open()
-    site.workspace.scenario(scenario)
+    names = chosen(site.workspace, scenario, not scenario)
     rows = [
         {
+            "scenario": name,
             "version": head.version,
             "role": "champion" if head.active else "challenger",
             "auc": head.metrics["test"]["head"]["auc"],
@@ -37,9 +38,10 @@ def list_all(scenario: ScenarioOption, as_json: JsonOption = False) -> None:
             "vectors": head.fingerprint[:12],
             "trained": head.created_at,
         }
-        for head in list_heads(site.engine, scenario)
+        for name in names
+        for head in list_heads(site.engine, name)
     ]
-    print_rows(f"heads of {scenario}", rows, as_json)
+    print_rows("heads", rows, as_json)
 
 
 def compare(

@@ -76,7 +76,7 @@ def find_manifest(engine: Engine, manifest_id: int) -> EmbeddingManifest:
     with transaction(engine) as session:
         row = session.get(EmbeddingManifest, manifest_id)
     if row is None:
-        raise NotReady(f"there is no manifest {manifest_id}", "`qanchor-cli promote --list` shows them.")
+        raise NotReady(f"there is no manifest {manifest_id}", "`qanchor-cli manifests list` shows them.")
     return row
 
 

@@ -46,6 +46,7 @@ def test_embeddings_indexes_audiences_and_jobs(world: World, run: Run) -> None:
     for command in (
         "backfill --all",
         "backfill --scenario takeout",
+        "manifests list",
         "promote --list",
         "refresh --all",
         "rollback --scenario takeout",
@@ -102,3 +103,7 @@ def test_experiments(empty_home: Path, run: Run, tmp_path: Path) -> None:
         f"experiment analyse {tmp_path / 'rows.csv'} --metric paid --covariate before --planned-users 800",
     )
     _check(run, f"experiment evaluate {tmp_path / 'log.csv'}")
+
+
+def test_the_list_of_scenarios(empty_home: Path, run: Run) -> None:
+    _check(run, "scenarios list")

@@ -93,3 +93,12 @@ def test_a_job_says_what_it_has_made(world: World, run: Run) -> None:
     assert backfill["made"] == ["manifest 1 of takeout", "manifest 2 of money"]
     assert "manifest 1 of takeout and 1 more" in run("jobs", "list")[1]
     assert "manifest 2 of money" in run("jobs", "show", "1")[1]
+
+
+def test_the_old_name_of_the_list_works_and_names_the_new_one(world: World, run: Run) -> None:
+    run("backfill", "--all")
+    code, new, err = run("manifests", "list", "--json")
+    assert (code, err) == (0, "")
+    code, old, err = run("promote", "--list", "--json")
+    assert (code, old) == (0, new)
+    assert "`qanchor-cli manifests list`" in err
