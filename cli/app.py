@@ -130,15 +130,19 @@ def _fail(message: str, code: int) -> int:
 
 def _store_errors() -> tuple[type[Exception], ...]:
     """Errors of a disk or a database; only a library that a command has imported can have raised one."""
-    names = (("sqlalchemy.exc", "OperationalError"), ("duckdb", "IOException"))
+    names = (("sqlalchemy.exc", "OperationalError"), ("duckdb", "Error"))
     return (OSError, *(getattr(sys.modules[module], name) for module, name in names if module in sys.modules))
 
 
 def _fail_by_store(error: Exception, arguments: Sequence[str]) -> int:
     """One line for a file, disk or database that cannot be used."""
     if not isinstance(error, OSError):
-        cause = getattr(error, "orig", None) or error
-        return _fail(f"a store cannot be used: {cause}. Check that it is there and can be written.", 4)
+        cause = str(getattr(error, "orig", None) or error).split("LINE 1:")[0]
+        return _fail(
+            f"a store cannot be used: {cause.rstrip()}. Check that it is there, whole and can be written,"
+            " and that no field of modalities.yaml changed its type.",
+            4,
+        )
     if error.errno == errno.ENOSPC:
         return _fail(
             "no space left on the device. Free some and run it again: nothing half-written counts", 4

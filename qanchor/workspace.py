@@ -19,6 +19,7 @@ from qanchor.errors import UnknownScenario, WorkspaceInvalid
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 _RESERVED = {"event_id", "user_id", "event_time", "modality", "event_date", "as_of", "label", "fold", "split"}
+_RESERVED |= {"filename", "file_row_number"}  # DuckDB's names for where a row is from
 
 
 class FieldSpec(BaseModel, extra="forbid", frozen=True):

@@ -97,20 +97,21 @@ def profile_table(log: EventSource, workspace: Workspace, requests: pa.Table) ->
     if workspace.profile_modality is None:
         return _with_keys(requests, pa.table({}))
     columns = [
-        f"p.{quote(name.removeprefix('prof_'))} AS {quote(name)}" for name in workspace.profile_columns
+        f"e.{quote(name.removeprefix('prof_'))} AS {quote(name)}" for name in workspace.profile_columns
     ]
     with _connected(log, requests) as connection:
         profiles = connection.execute(
             f"""
             WITH profiles AS (
-                SELECT e.*, r.request
+                SELECT {", ".join(columns)}, r.request
                 FROM requests r JOIN events e ON e.user_id = r.user_id AND e.event_time < r.as_of
                 WHERE e.modality = {literal(workspace.profile_modality)}
                 QUALIFY 1 = row_number() OVER (
                     PARTITION BY r.request ORDER BY e.event_time DESC, e.event_id DESC
                 )
             )
-            SELECT {", ".join(columns)} FROM requests r LEFT JOIN profiles p USING (request)
+            SELECT {", ".join(map(quote, workspace.profile_columns))}
+            FROM requests r LEFT JOIN profiles p USING (request)
             ORDER BY r.request
             """
         ).to_arrow_table()

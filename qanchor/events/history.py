@@ -224,25 +224,25 @@ def _scan(
     texts = " ".join(
         f"WHEN {literal(name)} THEN {_rendered(spec)}" for name, spec in workspace.modalities.items()
     )
-    # Sorted by DuckDB, which spills to disk where memory does not suffice.
+    # No field begins with an underscore. DuckDB sorts, and spills to disk where memory does not suffice.
     query = f"""
-        SELECT CASE {MODALITY} {order} END AS kind, {USER_ID} AS uid, epoch_us({EVENT_TIME}) AS moment,
-            CASE {MODALITY} {texts} END AS rendered{"".join(f", {quote(n)}" for n in numbers)}
+        SELECT CASE {MODALITY} {order} END AS _kind, {USER_ID} AS _uid, epoch_us({EVENT_TIME}) AS _moment,
+            CASE {MODALITY} {texts} END AS _rendered{"".join(f", {quote(n)}" for n in numbers)}
         FROM events WHERE {" AND ".join(where)}
-        ORDER BY kind, uid, moment, {EVENT_ID}
+        ORDER BY _kind, _uid, _moment, {EVENT_ID}
     """
     return _assemble(connection.execute(query).to_arrow_table(), workspace, numbers)
 
 
 def _assemble(table: pa.Table, workspace: Workspace, numbers: Sequence[str]) -> EventArrays:
-    kinds = _numpy(table["kind"])
-    moments = _numpy(table["moment"]).astype(np.int64)
-    user_codes, users = _encoded(table["uid"])
+    kinds = _numpy(table["_kind"])
+    moments = _numpy(table["_moment"]).astype(np.int64)
+    user_codes, users = _encoded(table["_uid"])
     ranks = np.argsort(users, kind="stable")
     position = np.empty(len(users), np.int64)
     position[ranks] = np.arange(len(users))
     user_codes = position[user_codes]
-    text_codes, texts = _encoded(table["rendered"])
+    text_codes, texts = _encoded(table["_rendered"])
     bounds = np.searchsorted(kinds, np.arange(len(workspace.modalities) + 1))
     columns = {name: _numpy(table[name]).astype(np.float64) for name in numbers}
     modalities = []

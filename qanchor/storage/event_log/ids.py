@@ -58,24 +58,26 @@ class IdChecker:
         """
         connection = self._connect()
         rows = pa.array(np.arange(table.num_rows))
-        connection.register("arriving", table.select(self._columns).append_column("row", rows))
+        connection.register("arriving", table.select(self._columns).append_column("_row", rows))
         content = ", ".join(quote(name) for name in self._content)
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE batch AS SELECT *,
-                hash(event_id) AS id, hash({content}) AS content,
-                first_value(content) OVER same_id AS first_content, row_number() OVER same_id AS nth
-            FROM arriving WINDOW same_id AS (PARTITION BY event_id ORDER BY row)"""
+                hash(event_id) AS _id, hash({content}) AS _content,
+                first_value(_content) OVER same_id AS _first_content, row_number() OVER same_id AS _nth
+            FROM arriving WINDOW same_id AS (PARTITION BY event_id ORDER BY _row)"""
         )
         self._compare_with_log(connection)
         judged = connection.execute(
             f"""SELECT CASE
                 WHEN l.same THEN {_REPEATED} WHEN NOT l.same THEN {_REUSED}
-                WHEN coalesce(s.content, CASE WHEN nth > 1 THEN first_content END) IS NULL THEN {_NEW}
-                WHEN coalesce(s.content, first_content) = b.content THEN {_REPEATED} ELSE {_REUSED} END
-            FROM batch b LEFT JOIN seen s USING (id) LEFT JOIN in_log l USING (row) ORDER BY row"""
+                WHEN coalesce(s.content, CASE WHEN _nth > 1 THEN _first_content END) IS NULL THEN {_NEW}
+                WHEN coalesce(s.content, _first_content) = b._content THEN {_REPEATED} ELSE {_REUSED} END
+            FROM batch b LEFT JOIN seen s ON s.id = b._id
+            LEFT JOIN in_log l ON l.row = b._row ORDER BY b._row"""
         ).fetchnumpy()
         connection.execute(
-            "INSERT INTO seen SELECT id, content FROM batch ANTI JOIN seen USING (id) WHERE nth = 1"
+            "INSERT INTO seen SELECT _id, _content FROM batch"
+            " ANTI JOIN seen ON seen.id = batch._id WHERE _nth = 1"
         )
         outcome = np.asarray(next(iter(judged.values())))
         return IdCheck(outcome == _REPEATED, outcome == _REUSED)
@@ -83,15 +85,16 @@ class IdChecker:
     def _compare_with_log(self, connection: Connection) -> None:
         """By row whose id the log has: whether the log's event is the same; a field it lacks may be new."""
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE candidates AS SELECT * FROM batch SEMI JOIN stored USING (id)"
+            "CREATE OR REPLACE TEMP TABLE candidates AS"
+            " SELECT * FROM batch SEMI JOIN stored ON stored.id = batch._id"
         )
         same = " AND ".join(
             f"(l.{quote(name)} IS NULL OR l.{quote(name)} IS NOT DISTINCT FROM c.{quote(name)})"
             for name in self._content
         )
         connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE in_log AS SELECT c.row AS row, bool_or({same}) AS same
-            FROM candidates c JOIN ({self._stored}) l USING (event_id) GROUP BY c.row"""
+            f"""CREATE OR REPLACE TEMP TABLE in_log AS SELECT c._row AS row, bool_or({same}) AS same
+            FROM candidates c JOIN ({self._stored}) l USING (event_id) GROUP BY c._row"""
         )
 
     def _connect(self) -> Connection:
