@@ -303,7 +303,9 @@ def _shares(arms: list[str] | None) -> dict[str, float]:
         try:
             shares[name] = float(share)
         except ValueError:
-            raise InputError(f"--arm {text!r} is not {_ARM}", "Write it like --arm treatment=0.5.") from None
+            shares[name] = float("nan")
+        if not 0 < shares[name] <= 1:  # NaN neither
+            raise InputError(f"--arm {text!r} is not {_ARM}", "Write it like --arm treatment=0.5.")
     return shares
 
 

@@ -122,3 +122,13 @@ def test_a_database_that_is_none(home: Path, capsys: pytest.CaptureFixture[str],
         path.unlink()
     (home / "qanchor.db").write_bytes(garbage)
     _all_end_with_a_line(capsys, {1, 4})
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-1", "0", "x", ""])
+def test_a_share_that_is_no_share(home: Path, capsys: pytest.CaptureFixture[str], share: str) -> None:
+    Path("users.csv").write_text("user_id\nu1\nu2\n")
+    assign = ("assign", "--name", "a", "--users", "users.csv", "--out", "o.csv")
+    for command in (assign, ("analyse", "labels.csv")):
+        code = run_command(["experiment", *command, "--arm", f"control={share}", "--arm", "treatment=0.5"])
+        assert code == 2, command
+    assert "is not" in capsys.readouterr().err
