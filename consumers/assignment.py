@@ -6,10 +6,11 @@ that is assigned is read from the LEDGER's position; Kafka's committed offsets a
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from sqlalchemy import Engine
 
@@ -44,7 +45,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
 
     def __init__(
         self,
-        client: Any,
+        client: KafkaConsumer,
         engine: Engine,
         group: str,
         topic: str,
@@ -62,15 +63,15 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
         self.rebalances = 0
         self.changed = time.monotonic()
 
-    async def on_partitions_revoked(self, revoked: Any) -> None:
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Drop what was read from them: their next owner reads it again from the ledger."""
         self._drop(revoked)
 
-    async def on_partitions_lost(self, lost: Any) -> None:
+    async def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         """As revoked."""
         self._drop(lost)
 
-    async def on_partitions_assigned(self, assigned: Any) -> None:
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Read them from the ledger's position on."""
         with self._lock:
             self.rebalances += 1
@@ -82,7 +83,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
             # The poll that is under way may still return records of before: it is sought once more.
             self._fresh |= set(assigned)
 
-    def _drop(self, partitions: Any) -> None:
+    def _drop(self, partitions: Collection[TopicPartition]) -> None:
         with self._lock:
             for partition in partitions:
                 self._owned.pop(partition.partition, None)
@@ -90,7 +91,7 @@ class Assignment(AsyncConsumerRebalanceListener):  # type: ignore[misc]
                 self._read.pop(partition.partition, None)
                 self._fresh.discard(partition)
 
-    def _seek(self, partitions: Any) -> None:
+    def _seek(self, partitions: Collection[TopicPartition]) -> None:
         ledger = next_offsets(self._engine, self._group, self._topic) if partitions else {}
         for partition in partitions:
             start = ledger.get(partition.partition)

@@ -3,7 +3,10 @@
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from kafka import TopicPartition
+from kafka.errors import CorruptRecordError
 
 from consumers.batches import BatchBounds, DamagedBatch, OversizedBatch
 from consumers.decode import DecodedRecords, RejectedRecord
@@ -38,7 +41,9 @@ class DamageControl:
         self._skip = frozenset(skip)
         self._last, self._attempts = (-1, -1), 0
 
-    def handle(self, error: Any, partition: Any, position: int) -> DecodedRecords | None:
+    def handle(
+        self, error: CorruptRecordError, partition: TopicPartition, position: int
+    ) -> DecodedRecords | None:
         """What is read in the batch's place.
 
         Args:
@@ -77,7 +82,9 @@ class DamageControl:
         return self._attempts
 
 
-def _letter(partition: Any, position: int, bounds: BatchBounds, reason: str, detail: str) -> DecodedRecords:
+def _letter(
+    partition: TopicPartition, position: int, bounds: BatchBounds, reason: str, detail: str
+) -> DecodedRecords:
     end = bounds.end if bounds.begin <= position < bounds.end else position + 1
     record = SkippedBatch(partition.topic, partition.partition, position, bounds.timestamp_ms, bounds.raw)
     count = end - position

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 
 from consumers.decode import RejectedRecord
@@ -33,7 +34,7 @@ _KEY_LENGTH = 1_000
 _Headers = list[tuple[str, bytes]]
 
 
-def original_headers(record: Any) -> _Headers:
+def original_headers(record: ConsumerRecord) -> _Headers:
     """The headers of a record that its producer gave it."""
     # A header without a value is legal, but kafka-python refuses to send it.
     return [(name, value or b"") for name, value in record.headers if not name.startswith(_OWN)]

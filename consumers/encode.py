@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import starmap
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ class Message(NamedTuple):
     is_valid: bool = True
 
 
-def encode_table(decoder: EventDecoder, table: Any) -> Iterator[Message]:
+def encode_table(decoder: EventDecoder, table: pa.Table) -> Iterator[Message]:
     """Valid events as messages, in the order of the rows.
 
     Args:
@@ -35,7 +35,7 @@ def encode_table(decoder: EventDecoder, table: Any) -> Iterator[Message]:
         yield from _encode_slice(decoder, table.slice(start, _SLICE).combine_chunks())
 
 
-def _encode_slice(decoder: EventDecoder, table: Any) -> Iterator[Message]:
+def _encode_slice(decoder: EventDecoder, table: pa.Table) -> Iterator[Message]:
     values = np.empty(table.num_rows, dtype=object)
     for modality, kind in decoder.types.items():
         rows = np.flatnonzero(pc.equal(table[names.MODALITY], modality).to_numpy())
@@ -44,7 +44,7 @@ def _encode_slice(decoder: EventDecoder, table: Any) -> Iterator[Message]:
     return map(Message, table[names.USER_ID].to_pylist(), values.tolist())
 
 
-def _encode_rows(kind: Any, part: Any) -> list[bytes]:
+def _encode_rows(kind: type[msgspec.Struct], part: pa.Table) -> list[bytes]:
     originals = {attribute(name): name for name in part.column_names}
     columns = [
         _instants(part[names.EVENT_TIME]) if field == names.EVENT_TIME else part[originals[field]].to_pylist()
@@ -54,7 +54,7 @@ def _encode_rows(kind: Any, part: Any) -> list[bytes]:
     return list(map(msgspec.json.encode, starmap(kind, zip(*columns, strict=True))))
 
 
-def _instants(times: Any) -> list[str]:
+def _instants(times: pa.ChunkedArray) -> list[str]:
     texts = pc.replace_substring(times.cast(pa.timestamp("us")).cast(pa.string()), " ", "T")
     instants: list[str] = pc.binary_join_element_wise(texts, "Z", "").to_pylist()
     return instants

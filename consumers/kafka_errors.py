@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from kafka import errors
 
@@ -274,7 +274,7 @@ def no_broker(settings: KafkaSettings) -> BrokerUnavailable:
     )
 
 
-def refusal_of(error: Any, settings: KafkaSettings, use: Use) -> BrokerRefusal | None:
+def refusal_of(error: BaseException, settings: KafkaSettings, use: Use) -> BrokerRefusal | None:
     """The refusal that an error stands for; None where trying again may cure it."""
     explained = explain(error, settings, use)
     return explained if isinstance(explained, BrokerRefusal) else None

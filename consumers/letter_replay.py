@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from kafka import KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaError, TopicAuthorizationFailedError
 
 from consumers import dead_letters as box
@@ -142,7 +143,7 @@ def _records(consumer: SafeConsumer, settings: KafkaSettings) -> Iterator[Any]:
             yield from records
 
 
-def _read(record: Any) -> Letter | SentBack | Foreign:
+def _read(record: ConsumerRecord) -> Letter | SentBack | Foreign:
     headers = {name: value or b"" for name, value in record.headers}
     if box.REPLAYED in headers:
         return SentBack(_text(headers[box.REPLAYED]))

@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -165,7 +164,7 @@ class ConsumerMetrics:
         self._skipped.inc(messages)
 
 
-def _count_late(table: Any, now: float) -> int:
+def _count_late(table: pa.Table | None, now: float) -> int:
     """Events of a day before the current one."""
     if table is None or not table.num_rows:
         return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from kafka import KafkaProducer
@@ -161,7 +161,7 @@ class _Routes(dict[str, tuple[bytes, int]]):
 
 
 class _Sending:
-    def __init__(self, producer: Any, settings: KafkaSettings, progress: Progress) -> None:
+    def __init__(self, producer: KafkaProducer, settings: KafkaSettings, progress: Progress) -> None:
         self._producer, self._settings, self._progress = producer, settings, progress
         self._error: BaseException | None = None
 

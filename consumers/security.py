@@ -55,7 +55,7 @@ def _refusal(problem: str, remedy: str) -> BrokerRefusal:
     return BrokerRefusal(f"{_NAME} {problem}", f"{remedy} Correct {_NAME}.")
 
 
-def _check_file(name: str, path: Any) -> None:
+def _check_file(name: str, path: object) -> None:
     if path is None:
         return
     try:

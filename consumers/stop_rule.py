@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import IllegalStateError, KafkaError
 
 from consumers.assignment import Assignment
@@ -44,7 +44,9 @@ class EndOfTopic:
         session_seconds: silence after which the group takes a member for dead.
     """
 
-    def __init__(self, client: Any, assignment: Assignment, topic: str, session_seconds: float) -> None:
+    def __init__(
+        self, client: KafkaConsumer, assignment: Assignment, topic: str, session_seconds: float
+    ) -> None:
         self._client, self._assignment, self._topic = client, assignment, topic
         self._session_seconds = session_seconds
         self._ends: dict[Any, int] = {}
@@ -72,7 +74,7 @@ class EndOfTopic:
         self._ends = dict(self._client.end_offsets(partitions, timeout_ms=_ENDS_MS)) if partitions else {}
         return bool(self._ends)
 
-    def _is_read(self, partition: Any) -> bool:
+    def _is_read(self, partition: TopicPartition) -> bool:
         # Not the last message's offset: transaction markers lie behind it.
         position = self._client.position(partition, timeout_ms=_POSITION_MS) or 0
         return bool(position >= self._ends.get(partition, 0))

@@ -245,7 +245,7 @@ class Workspace:
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which a key that is written twice is an error; plain YAML takes the last one."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, its keys checked."""
         lines: dict[Any, int] = {}
         for key, _ in node.value:

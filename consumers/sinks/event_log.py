@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from consumers.decode import DecodedBatch, RejectedRecord
@@ -111,7 +112,7 @@ class RepeatWindow:
         return FreshEvents(table.filter(pa.array(keep)) if repeated else table, repeated, fresh)
 
     @staticmethod
-    def _sift(known: _Newest, hashes: Hashes, rows: Any, keep: Any) -> Hashes:
+    def _sift(known: _Newest, hashes: Hashes, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> Hashes:
         """Clear `keep` at the rows of repeats; the hashes of the others, sorted."""
         ordered = np.sort(hashes)
         repeats = known.holds(ordered)

@@ -192,7 +192,7 @@ _KEYS: Final = (names.EVENT_ID, names.USER_ID, names.EVENT_TIME, names.MODALITY)
 _TIME_OF: Final = attrgetter(names.EVENT_TIME)
 
 
-def _holds_infinite(value: Any) -> bool:
+def _holds_infinite(value: object) -> bool:
     """Whether a number in it, however deep, is not finite."""
     if isinstance(value, dict):
         return _holds_infinite(list(value.values()))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from feast import FeatureView, Field
+from feast.base_feature_view import BaseFeatureView
 from feast.errors import FeastError
 
 from qanchor.errors import FeaturesInvalid
@@ -78,7 +79,9 @@ def oldest_served(view: FeatureView, now: datetime, ttl_on_read: bool) -> int:
     return to_microseconds(now - view.ttl)
 
 
-def check_search(view: Any, embedding: Sequence[float] | None, text: str | None, filters: object) -> Field:
+def check_search(
+    view: BaseFeatureView, embedding: Sequence[float] | None, text: str | None, filters: object
+) -> Field:
     """The vector's field of a view, for a search by vector alone.
 
     Args:
@@ -107,7 +110,7 @@ def check_search(view: Any, embedding: Sequence[float] | None, text: str | None,
     return field
 
 
-def known_metric(view: Any, metric: str | None) -> str:
+def known_metric(view: BaseFeatureView, metric: str | None) -> str:
     """COSINE, L2 or INNER_PRODUCT; default: COSINE.
 
     Raises:

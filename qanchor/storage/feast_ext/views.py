@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 from feast import FeatureView, Field, RepoConfig
+from feast.base_feature_view import BaseFeatureView
+from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
 from qanchor import names
@@ -28,7 +30,7 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 }
 
 
-def source_in_home(source: Any, config: RepoConfig) -> Any:
+def source_in_home(source: DataSource | None, config: RepoConfig) -> Any:
     """The source with the path that it has in the home of this configuration; others as they are."""
     if not isinstance(source, FileSource) or not is_home_known(config):
         return source
@@ -44,7 +46,7 @@ def source_in_home(source: Any, config: RepoConfig) -> Any:
     return moved
 
 
-def view_in_home(view: Any, config: RepoConfig) -> Any:
+def view_in_home(view: BaseFeatureView, config: RepoConfig) -> Any:
     """The view on its source in the home of this configuration."""
     source = getattr(view, "batch_source", None)
     there = source_in_home(source, config)
@@ -55,7 +57,7 @@ def view_in_home(view: Any, config: RepoConfig) -> Any:
     return moved
 
 
-def is_in_parts(view: Any) -> bool:
+def is_in_parts(view: BaseFeatureView) -> bool:
     """Whether a view is made of part files, and keeps to their contract whatever its fields are."""
     source = getattr(view, "batch_source", None)
     if type(view) is not FeatureView or not isinstance(source, FileSource):
@@ -71,7 +73,7 @@ def is_in_parts(view: Any) -> bool:
     )
 
 
-def part_folder(view: Any, config: RepoConfig) -> Path | None:
+def part_folder(view: BaseFeatureView, config: RepoConfig) -> Path | None:
     """The folder of a view's part files; None where it has none, or fields that Feast has to read.
 
     Args:

@@ -121,7 +121,7 @@ class Segment:
         return scan <= _WORTH_OF_EXACT * fast
 
 
-def _flat_index(index: Any) -> Any:
+def _flat_index(index: object) -> Any:
     """The flat index of the vectors inside an index of any kind."""
     for part in ("refine_index", "storage"):
         if hasattr(index, part):
