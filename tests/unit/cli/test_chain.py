@@ -123,24 +123,24 @@ def test_lookalike_before_an_index_names_the_command(world: World, run: Run) -> 
 
 def test_status_follows_the_chain(world: World, run: Run) -> None:
     assert run_json(run, "status")["model"]["version"] == "m1"
-    assert "next    qanchor-cli events load" in run("status")[1]
+    assert "next: qanchor-cli events load" in run("status")[1]
     run("backfill", "--all")
     run("index", "build", "--scenario", "money")
     money = run_json(run, "status")["scenarios"][0]
     assert (money["vectors"], money["indexed"], money["index_is_behind"]) == (7, 4, False)
     run("backfill", "--scenario", "money")
-    assert "old: made from an earlier" in run("status")[1]
+    assert "old: the index is of earlier vectors: money" in run("status")[1]
 
 
 def test_status_of_an_empty_home_says_where_to_begin(empty_home: Path, run: Run) -> None:
     code, out, _ = run("status")
     assert code == 0
     assert "events  none" in out
-    assert "events load FILE" in out
+    assert "next: qanchor-cli events load events.parquet" in out
 
 
 def test_status_names_a_job_that_broke_off(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("backfill", "--all", "--as-of", "2001-01-01")
-    assert "job     backfill failed" in run("status")[1]
+    assert "job: backfill failed" in run("status")[1]
     run("backfill", "--all")
     assert "failed" not in run("status")[1]
