@@ -17,7 +17,7 @@ from qanchor.errors import (
     WorkspaceInvalid,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BatchTooLarge",
     "CheckpointInvalid",
